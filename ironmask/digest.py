@@ -1,0 +1,96 @@
+"""Keyed digests of codewords, and threshold control through digests of their subsets.
+
+A row stores one keyed BLAKE2b tag (RFC 7693) for each signed (alpha - tolerance)-subset of its
+codeword. A probe matches when one of the subsets of its decoded support has a stored tag, that is,
+when both supports agree in at least alpha - tolerance places (Kim et al. 2021, supplement D.1).
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ironmask.arrays import I32
+from ironmask.codeword import canonical_bytes
+from ironmask.errors import ParameterError
+from ironmask.params import SCHEME_VERSION, Params
+
+ROW_KEY_BYTES = 32
+_FULL_TAG = 32
+_SUBSET_TAG = 16
+_PERSON = b"ironmask digest\0"
+
+
+def tag_bytes(params: Params) -> int:
+    """Bytes of one tag: 32 for the codeword itself, 16 for each of many subsets."""
+    return _SUBSET_TAG if params.tolerance else _FULL_TAG
+
+
+def digest_bytes(params: Params) -> int:
+    """Bytes of all tags of one row."""
+    return params.digest_count * tag_bytes(params)
+
+
+def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
+    """Return the tags of a codeword, (alpha,) int32, sorted.
+
+    Sorting pseudo-random tags hides which subset gave which tag. row_key: 32 secret bytes that
+    belong to this row alone.
+    """
+    return b"".join(sorted(_tags(codeword, params, row_key)))
+
+
+def matches(stored: bytes, codeword: I32, params: Params, row_key: bytes) -> bool:
+    """Tell whether a decoded codeword, (alpha,) int32, shares a tag with the stored ones.
+
+    Every tag is computed and compared whatever the outcome. Raises `ParameterError` where the
+    stored tags do not have the length that params ask for.
+    """
+    if len(stored) != digest_bytes(params):
+        raise ParameterError(
+            f"{params.describe()} needs {digest_bytes(params):,} digest bytes, "
+            f"the row has {len(stored):,}"
+        )
+    tags = _tags(codeword, params, row_key)
+    if params.tolerance == 0:
+        return hmac.compare_digest(tags[0], stored)
+    known = np.frombuffer(stored, dtype="<u8").reshape(-1, 2)
+    probe = np.frombuffer(b"".join(tags), dtype="<u8").reshape(-1, 2)
+    # Tags are pseudo-random under a secret key, so the order of a sort tells nothing of use.
+    both = np.concatenate([known, probe])
+    both = both[np.lexsort((both[:, 1], both[:, 0]))]
+    return bool(np.any((both[1:] == both[:-1]).all(axis=1)))
+
+
+def _tags(codeword: I32, params: Params, row_key: bytes) -> list[bytes]:
+    if len(row_key) != ROW_KEY_BYTES:
+        raise ParameterError(f"a row key has {ROW_KEY_BYTES} bytes, not {len(row_key)}")
+    subsets = codeword[_subset_index(params.alpha, params.match_size)]
+    data = canonical_bytes(subsets, params.n)
+    width = len(data) // len(subsets)
+    keyed = blake2b(
+        digest_size=tag_bytes(params), key=row_key, salt=_domain(params), person=_PERSON
+    )
+    tags = []
+    for start in range(0, len(data), width):
+        one = keyed.copy()
+        one.update(data[start : start + width])
+        tags.append(one.digest())
+    return tags
+
+
+def _domain(params: Params) -> bytes:
+    return struct.pack("<4I", SCHEME_VERSION, params.n, params.alpha, params.tolerance)
+
+
+@lru_cache(maxsize=16)
+def _subset_index(alpha: int, size: int) -> NDArray[np.intp]:
+    index = np.array(list(combinations(range(alpha), size)), dtype=np.intp)
+    index.flags.writeable = False
+    return index

@@ -1,0 +1,152 @@
+"""Helper data: the orthogonal matrix P in as few bytes as decoding allows.
+
+| name    | bytes at n = 512 | what is stored                                                  |
+| ------- | ---------------- | --------------------------------------------------------------- |
+| float32 | 1,048,576        | the matrix                                                      |
+| float16 | 524,288          | the matrix                                                      |
+| int8    | 263,168          | one float16 scale a row, then 8-bit levels                      |
+| bits6   | 196,608          | 6-bit levels of a fixed step, packed                            |
+| bits5   | 163,840          | 5-bit levels of a fixed step, packed                            |
+| bits4   | 131,072          | 4-bit levels of a fixed step, packed                            |
+
+Entries of a random orthogonal matrix are close to normal with variance 1/n; the fixed steps are
+those of the best uniform quantiser of a normal variable (Max, IRE Trans. IT-6, 1960, table II).
+A helper's encoding is stored beside it as `name.version`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ironmask.arrays import F32, U8
+from ironmask.errors import EncodingError, ParameterError
+
+_STEPS: Final = MappingProxyType({4: 0.3352, 5: 0.1881, 6: 0.1041})
+_MAX_LEVEL: Final = 127
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One way to write P.
+
+    to_bytes: (k, n, n) float32 to (k, nbytes(n)) uint8.
+    from_bytes: (k, nbytes(n)) uint8 and n to (k, n, n) float32.
+    """
+
+    name: str
+    version: int
+    nbytes: Callable[[int], int]
+    to_bytes: Callable[[F32], U8]
+    from_bytes: Callable[[U8, int], F32]
+
+    @property
+    def tag(self) -> str:
+        """What a row records."""
+        return f"{self.name}.{self.version}"
+
+
+def _as_rows(array: NDArray[np.generic]) -> U8:
+    return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
+
+
+def _float_encoding(name: str, dtype: str) -> Encoding:
+    width = np.dtype(dtype).itemsize
+    return Encoding(
+        name=name,
+        version=1,
+        nbytes=lambda n: n * n * width,
+        to_bytes=lambda p: _as_rows(p.astype(dtype)),
+        from_bytes=lambda b, n: b.view(dtype).reshape(-1, n, n).astype(np.float32),
+    )
+
+
+def _int8_to_bytes(p: F32) -> U8:
+    peak = np.maximum(p.max(axis=2), -p.min(axis=2))
+    # Rounded up, so that the largest level never exceeds 127 after the scale loses digits.
+    scale = np.nextafter((peak / _MAX_LEVEL).astype("<f2"), np.float16(np.inf))
+    levels = np.multiply(p, 1 / scale.astype(np.float32)[:, :, None])
+    np.rint(levels, out=levels)
+    return np.concatenate([_as_rows(scale), _as_rows(levels.astype(np.int8))], axis=1)
+
+
+def _int8_from_bytes(data: U8, n: int) -> F32:
+    scale = np.ascontiguousarray(data[:, : 2 * n]).view("<f2").astype(np.float32)
+    levels = np.ascontiguousarray(data[:, 2 * n :]).view(np.int8).reshape(-1, n, n)
+    p: F32 = levels * scale[:, :, None]
+    return p
+
+
+def _packed_encoding(bits: int) -> Encoding:
+    half = 1 << (bits - 1)
+
+    def step(n: int) -> np.float32:
+        return np.float32(_STEPS[bits] / np.sqrt(n))
+
+    def to_bytes(p: F32) -> U8:
+        levels = np.floor(p / step(p.shape[-1])).clip(-half, half - 1) + half
+        spread = np.unpackbits(levels.astype(np.uint8).reshape(len(p), -1, 1), axis=2)
+        return np.packbits(spread[:, :, -bits:].reshape(len(p), -1), axis=1)
+
+    def from_bytes(data: U8, n: int) -> F32:
+        spread = np.unpackbits(data, axis=1, count=n * n * bits).reshape(len(data), -1, bits)
+        levels = np.packbits(spread, axis=2).reshape(len(data), n, n) >> (8 - bits)
+        middles: F32 = (levels.astype(np.float32) - np.float32(half - 0.5)) * step(n)
+        return middles
+
+    return Encoding(f"bits{bits}", 1, lambda n: -(-n * n * bits // 8), to_bytes, from_bytes)
+
+
+_INT8 = Encoding("int8", 1, lambda n: n * n + 2 * n, _int8_to_bytes, _int8_from_bytes)
+ENCODINGS: Final = MappingProxyType(
+    {
+        e.name: e
+        for e in (
+            _float_encoding("float32", "<f4"),
+            _float_encoding("float16", "<f2"),
+            _INT8,
+            _packed_encoding(6),
+            _packed_encoding(5),
+            _packed_encoding(4),
+        )
+    }
+)
+DEFAULT_ENCODING: Final = "int8"
+
+
+def encoding(name_or_tag: str) -> Encoding:
+    """Look up an encoding by its name (`int8`) or by what a row records (`int8.1`)."""
+    name, _, version = name_or_tag.partition(".")
+    found = ENCODINGS.get(name)
+    if found is None:
+        known = ", ".join(ENCODINGS)
+        raise ParameterError(f"unknown encoding {name_or_tag!r}; the encodings are {known}")
+    if version and version != str(found.version):
+        raise EncodingError(
+            f"helper encoding {name_or_tag} is not the version {found.version} that this release "
+            "reads: use the release that wrote it"
+        )
+    return found
+
+
+def encode(p: F32, name: str = DEFAULT_ENCODING) -> list[bytes]:
+    """Encode helpers of shape (k, n, n) float32, one bytes object each."""
+    return [row.tobytes() for row in encoding(name).to_bytes(p)]
+
+
+def decode(helpers: list[bytes], name: str, n: int) -> F32:
+    """Decode k helpers to (k, n, n) float32. Raises `EncodingError` on a wrong length."""
+    found = encoding(name)
+    expected = found.nbytes(n)
+    for helper in helpers:
+        if len(helper) != expected:
+            raise EncodingError(
+                f"a {found.tag} helper of width {n} has {expected:,} bytes, not {len(helper):,}"
+            )
+    data = np.frombuffer(b"".join(helpers), dtype=np.uint8).reshape(len(helpers), expected)
+    return found.from_bytes(data, n)

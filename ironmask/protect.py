@@ -1,0 +1,119 @@
+"""The safe recipe: embedding in, protected template out, and back to one yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ironmask import codeword, digest, helper, rotation
+from ironmask.arrays import F32, F64, I32, unit_rows
+from ironmask.errors import ParameterError, ProtectionError
+from ironmask.params import Params
+from ironmask.random import secure_generator
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedTemplate:
+    """What leaves `protect`. The helper still has to be encrypted before it is stored.
+
+    helper: P in the named encoding. digests: tags of the codeword, see `ironmask.digest`.
+    """
+
+    params: Params
+    encoding: str
+    helper: bytes = field(repr=False)
+    digests: bytes = field(repr=False)
+
+
+def protect(
+    template: ArrayLike,
+    params: Params,
+    row_key: bytes,
+    *,
+    encoding: str = helper.DEFAULT_ENCODING,
+    rng: np.random.Generator | None = None,
+) -> ProtectedTemplate:
+    """Protect one template, (n,) of any scale; see `protect_batch`."""
+    vectors = np.atleast_2d(np.asarray(template))
+    return protect_batch(vectors, params, [row_key], encoding=encoding, rng=rng)[0]
+
+
+def protect_batch(
+    templates: ArrayLike,
+    params: Params,
+    row_keys: Sequence[bytes],
+    *,
+    encoding: str = helper.DEFAULT_ENCODING,
+    rng: np.random.Generator | None = None,
+) -> list[ProtectedTemplate]:
+    """Protect k templates, (k, n) of any scale, each under its own 32-byte row key.
+
+    Each gets a fresh codeword c, a fresh Haar rotation Q and P = R Q, where R turns Q t to c. The
+    finished row is opened again, after encoding, and must give back c. Only the encoded P and the
+    digests leave. rng: for tests; by default a new secure generator.
+
+    Raises `TemplateError` for vectors that cannot be templates, `ProtectionError` where an encoded
+    row does not give its codeword back.
+    """
+    unit = unit_rows(templates, params.n)
+    if len(unit) != len(row_keys):
+        raise ParameterError(f"{len(unit)} templates need as many row keys, got {len(row_keys)}")
+    rng = secure_generator() if rng is None else rng
+    pairs = zip(unit, row_keys, strict=True)
+    return [_protect_one(t, params, key, encoding, rng) for t, key in pairs]
+
+
+def _protect_one(
+    template: F64, params: Params, row_key: bytes, encoding: str, rng: np.random.Generator
+) -> ProtectedTemplate:
+    code = codeword.sample(rng, params.n, params.alpha)
+    p = _hidden_rotation(template, code, params.n, rng)
+    encoded = helper.encode(p[None], encoding)[0]
+    p.fill(0)
+    opened = helper.decode([encoded], encoding, params.n)[0]
+    found = codeword.decode(opened @ template.astype(np.float32), params.alpha)
+    if not np.array_equal(found, code):
+        raise ProtectionError(
+            f"a row of {params.describe()} in encoding {encoding} does not verify after encoding; "
+            "use an encoding with more bits"
+        )
+    return ProtectedTemplate(
+        params=params,
+        encoding=helper.encoding(encoding).tag,
+        helper=encoded,
+        digests=digest.digests(found[0], params, row_key),
+    )
+
+
+def _hidden_rotation(template: F64, code: I32, n: int, rng: np.random.Generator) -> F32:
+    """P = R(Q t -> c) Q for a fresh Haar Q."""
+    q = rotation.haar(rng, n)
+    turned = q.astype(np.float64) @ template
+    turned /= np.linalg.norm(turned)
+    return rotation.turn(q, turned, codeword.dense(code, n)[0])
+
+
+def verify(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> bool:
+    """Tell whether a probe, (n,) of any scale, matches; see `verify_batch`."""
+    return bool(verify_batch(protected, np.atleast_2d(np.asarray(probe)), row_key)[0])
+
+
+def verify_batch(
+    protected: ProtectedTemplate, probes: ArrayLike, row_key: bytes
+) -> NDArray[np.bool_]:
+    """Tell for k probes, (k, n) of any scale, whether each matches one row: (k,) bool.
+
+    u = P t', decoded to the nearest codeword, whose digests are compared in constant time. The
+    answer is binary by design: no score leaves.
+
+    Raises `TemplateError` for vectors that cannot be probes, `EncodingError` for helper bytes of a
+    wrong length.
+    """
+    params = protected.params
+    unit = unit_rows(probes, params.n).astype(np.float32)
+    p = helper.decode([protected.helper], protected.encoding, params.n)[0]
+    found = codeword.decode(unit @ p.T, params.alpha)
+    return np.array([digest.matches(protected.digests, c, params, row_key) for c in found])

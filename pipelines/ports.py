@@ -1,0 +1,112 @@
+"""What the jobs need from the world; `infra` provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedFace:
+    """One face, ready for the recogniser.
+
+    crop: (112, 112, 3) uint8, channels B, G, R.
+    box: x1, y1, x2, y2 in pixels of the upright image.
+    score: detector confidence in 0..1.
+    sharpness: variance of the Laplacian of the grey crop.
+    faces: how many faces the detector found in the image.
+    """
+
+    crop: U8 = field(repr=False)
+    box: tuple[float, float, float, float]
+    score: float
+    sharpness: float
+    faces: int
+
+
+class Aligner(Protocol):
+    """Decodes an image, finds the face and aligns it."""
+
+    def align(self, data: bytes) -> AlignedFace:
+        """Raise `ImageError` with a reason code where the image cannot be used."""
+        ...
+
+
+class Recogniser(Protocol):
+    """Turns aligned faces into embeddings."""
+
+    n: int
+
+    def embed(self, crops: U8) -> F32:
+        """Map (k, 112, 112, 3) uint8 BGR to (k, n) float32, not normalised."""
+        ...
+
+
+class GenerationKeys(Protocol):
+    """The keys of one generation of one table. Cannot be pickled, copied or printed."""
+
+    key_id: str
+
+    def seal(self, plaintext: bytes, associated: bytes) -> bytes: ...
+
+    def open(self, ciphertext: bytes, associated: bytes) -> bytes:
+        """Raise `TamperedError` where the ciphertext or the associated data was changed."""
+        ...
+
+    def row_key(self, template_id: str) -> bytes:
+        """32 bytes, one pseudo-random function call on the template id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of a store: its full address, its size in bytes, its entity tag if any."""
+
+    uri: str
+    size: int
+    etag: str | None = None
+
+
+class Store(Protocol):
+    """Objects under addresses: local paths or `s3://bucket/key`."""
+
+    def exists(self, uri: str) -> bool: ...
+
+    def is_dir(self, uri: str) -> bool: ...
+
+    def size(self, uri: str) -> int: ...
+
+    def children(self, uri: str) -> Iterator[str]:
+        """Addresses of the folders directly under a folder, sorted by name."""
+        ...
+
+    def entries(self, uri: str, *, recursive: bool = True) -> Iterator[Entry]:
+        """The objects under a folder, sorted by address."""
+        ...
+
+    def read(self, uri: str, limit: int | None = None) -> bytes:
+        """The whole object; `StorageError` where it is longer than `limit` bytes."""
+        ...
+
+    def read_many(self, uris: Sequence[str], limit: int | None = None) -> Iterator[bytes | OSError]:
+        """In order, fetched concurrently; an object that fails comes back as its error."""
+        ...
+
+    def upload(self, local: str, uri: str) -> None:
+        """Publish a finished local file; never leaves a partial object."""
+        ...
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Create the object if and only if it does not exist; False where it did."""
+        ...
+
+    def delete(self, uris: Sequence[str]) -> None:
+        """Remove objects; absent ones are no error."""
+        ...

@@ -4,10 +4,11 @@
 
     IronmaskError
     ├── ParameterError          a setting that cannot be used (also a ValueError)
-    ├── TemplateError           an embedding that cannot become a template (also a ValueError)
+    ├── ReasonedError           an error about one input; carries a reason code
+    │   ├── TemplateError       an embedding that cannot become a template (also a ValueError)
+    │   └── ImageError          one image that cannot be used
     ├── EncodingError           helper bytes that do not match their declared encoding
     ├── ProtectionError         a finished row that does not verify; nothing was returned
-    ├── ImageError              one image that cannot be used; carries a reason code
     ├── TamperedError           a row whose helper does not authenticate
     ├── KeyStoreError
     │   ├── KeyNotFoundError    no keyset file, or no such generation in it
@@ -40,12 +41,21 @@ class ParameterError(IronmaskError, ValueError):
     """A setting that cannot be used."""
 
 
-class TemplateError(IronmaskError, ValueError):
-    """An embedding that cannot become a template; `reason` is a reason code's value."""
+class ReasonedError(IronmaskError):
+    """An error about one input; `reason` is a reason code's value."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+        # Both go to the base class, so that the error survives a trip between processes.
+        super().__init__(reason, message)
         self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class TemplateError(ReasonedError, ValueError):
+    """An embedding that cannot become a template."""
 
 
 class EncodingError(IronmaskError):
@@ -56,12 +66,8 @@ class ProtectionError(IronmaskError):
     """A finished row that does not verify."""
 
 
-class ImageError(IronmaskError):
-    """One image that cannot be used; `reason` is a reason code's value."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+class ImageError(ReasonedError):
+    """One image that cannot be used."""
 
 
 class TamperedError(IronmaskError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
 U8 = NDArray[np.uint8]
@@ -99,8 +101,12 @@ class Store(Protocol):
         """In order, fetched concurrently; an object that fails comes back as its error."""
         ...
 
-    def upload(self, local: str, uri: str) -> None:
-        """Publish a finished local file; never leaves a partial object."""
+    def open(self, uri: str) -> BinaryIO:
+        """A seekable reader over the object."""
+        ...
+
+    def write(self, uri: str, data: bytes | memoryview) -> None:
+        """Publish a whole object; a failure or a kill never leaves a partial one visible."""
         ...
 
     def create(self, uri: str, data: bytes) -> bool:
@@ -109,4 +115,68 @@ class Store(Protocol):
 
     def delete(self, uris: Sequence[str]) -> None:
         """Remove objects; absent ones are no error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A finished Parquet file that waits for its commit.
+
+    path: relative to its table. partition: values of the partition columns. sha256: of the file.
+    low, high: least and greatest value of the id columns.
+    """
+
+    path: str
+    size: int
+    rows: int
+    sha256: str
+    partition: Mapping[str, str]
+    low: Mapping[str, str]
+    high: Mapping[str, str]
+
+
+class Table(Protocol):
+    """One table: data files, and a log that says which of them readers see."""
+
+    uri: str
+
+    def files(self) -> dict[str, int]:
+        """The files that the log lists: bytes by path, relative to the table."""
+        ...
+
+    def commit(self, files: Sequence[DataFile], application: str, sequence: int) -> None:
+        """Make files visible together, once: a repeated sequence number changes nothing."""
+        ...
+
+    def sequence(self, application: str) -> int:
+        """The last sequence number committed under an application's name; 0 before the first."""
+        ...
+
+    def append(self, rows: pa.Table) -> None:
+        """Write a few rows as one commit."""
+        ...
+
+    def dataset(self) -> pads.Dataset:
+        """The rows that the log lists, as of now."""
+        ...
+
+
+class Tables(Protocol):
+    """The four tables of one destination."""
+
+    dest: str
+
+    def exist(self) -> bool: ...
+
+    def create(self) -> None:
+        """Create the tables, empty. Those that exist already are left as they are."""
+        ...
+
+    @property
+    def table_id(self) -> str:
+        """The identity that keys and rows are bound to."""
+        ...
+
+    def table(self, name: str) -> Table:
+        """`templates`, `inputs`, `runs` or `metrics`."""
         ...

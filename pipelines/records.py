@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 import pyarrow as pa
@@ -130,3 +131,13 @@ METRICS: Final = pa.schema(
         pa.field("at", _TIME, nullable=False),
     ]
 )
+
+TABLES: Final = MappingProxyType(
+    {
+        "templates": (TEMPLATES, ["generation"]),
+        "inputs": (INPUTS, []),
+        "runs": (RUNS, []),
+        "metrics": (METRICS, []),
+    }
+)
+"""Schema and partition columns of each table of a destination."""

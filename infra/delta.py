@@ -1,0 +1,176 @@
+"""Delta Lake tables through `deltalake`: plain Parquet files and a transaction log."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction, RemoveAction
+
+from infra.storage import is_s3, join
+from ironmask.errors import StorageError
+from pipelines.ports import DataFile
+from pipelines.records import TABLES
+
+_FORMAT: Final = pads.ParquetFileFormat()
+_PRUNED: Final = ("subject_id",)
+_ATTEMPTS: Final = 6
+_FIRST_PAUSE_S: Final = 0.2
+
+
+class DeltaTableHandle:
+    """One Delta table; see `pipelines.ports.Table`."""
+
+    def __init__(self, uri: str, name: str, options: dict[str, str]) -> None:
+        self.uri = uri
+        self._schema, self._partition_by = TABLES[name]
+        self._options = options
+
+    def _open(self) -> DeltaTable:
+        try:
+            return DeltaTable(self.uri, storage_options=self._options)
+        except TableNotFoundError:
+            raise StorageError(f"{self.uri} is not a table: its log is missing") from None
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"{self.uri} cannot be read: {error}") from None
+
+    def files(self) -> dict[str, int]:
+        actions = self._open().get_add_actions(flatten=True)
+        paths, sizes = (actions[name].to_pylist() for name in ("path", "size_bytes"))
+        return dict(zip(paths, sizes, strict=True))
+
+    def commit(self, files: Sequence[DataFile], application: str, sequence: int) -> None:
+        if not files:
+            return
+        actions: list[AddAction | RemoveAction] = [_add_action(file) for file in files]
+        properties = CommitProperties(app_transactions=[Transaction(application, sequence)])
+        for attempt in range(_ATTEMPTS):
+            table = self._open()
+            # A commit may report failure after it succeeded: the log decides, not the answer.
+            if (table.transaction_version(application) or 0) >= sequence:
+                return
+            try:
+                table.create_write_transaction(
+                    actions,
+                    "append",
+                    self._schema,
+                    self._partition_by,
+                    commit_properties=properties,
+                )
+                return
+            except (DeltaError, OSError) as error:
+                failure = error
+                time.sleep(_FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+        raise StorageError(f"{self.uri} refused {_ATTEMPTS} attempts to commit: {failure}")
+
+    def sequence(self, application: str) -> int:
+        return int(self._open().transaction_version(application) or 0)
+
+    def append(self, rows: pa.Table) -> None:
+        try:
+            write_deltalake(self._open(), rows, mode="append")
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"{self.uri} refused a row: {error}") from None
+
+    def dataset(self) -> pads.Dataset:
+        # deltalake's own dataset prunes by columns without statistics, which loses their rows.
+        actions = self._open().get_add_actions(flatten=True)
+        names = [f"partition.{name}" for name in self._partition_by]
+        names += [f"{end}.{name}" for name in _PRUNED for end in ("min", "max")]
+        names = [name for name in names if name in actions.schema.names]
+        facts = [actions[name].to_pylist() for name in names]
+        rows = zip(actions["path"].to_pylist(), *facts, strict=True)
+        filesystem = self._filesystem()
+        fragments = [
+            _FORMAT.make_fragment(path, filesystem, _covers(dict(zip(names, values, strict=True))))
+            for path, *values in rows
+        ]
+        return pads.FileSystemDataset(fragments, self._schema, _FORMAT, filesystem)
+
+    def _filesystem(self) -> pafs.FileSystem:
+        if is_s3(self.uri):
+            return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
+        return pafs.SubTreeFileSystem(self.uri, pafs.LocalFileSystem())
+
+    def create(self) -> None:
+        DeltaTable.create(
+            self.uri,
+            self._schema,
+            mode="ignore",
+            partition_by=self._partition_by,
+            storage_options=self._options,
+        )
+
+    def exists(self) -> bool:
+        return bool(DeltaTable.is_deltatable(self.uri, self._options))
+
+    def identity(self) -> str:
+        return str(self._open().metadata().id)
+
+
+class DeltaTables:
+    """The tables of one destination; see `pipelines.ports.Tables`."""
+
+    def __init__(self, dest: str, options: dict[str, str]) -> None:
+        self.dest = dest
+        self._options = options
+
+    def table(self, name: str) -> DeltaTableHandle:
+        return DeltaTableHandle(join(self.dest, name), name, self._options)
+
+    def exist(self) -> bool:
+        return self.table("templates").exists()
+
+    def create(self) -> None:
+        # Templates come last: where they exist, all the others do.
+        for name in reversed(TABLES):
+            self._create_one(name)
+
+    def _create_one(self, name: str) -> None:
+        try:
+            self.table(name).create()
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"{self.dest} cannot hold a table: {error}") from None
+
+    @property
+    def table_id(self) -> str:
+        return self.table("templates").identity()
+
+
+def _covers(facts: dict[str, Any]) -> pads.Expression:
+    """What holds for every row of a file: its partition, and the ranges of its ids."""
+    covered = pads.scalar(True)
+    for name, value in facts.items():
+        kind, _, column = name.partition(".")
+        if value is None:
+            continue
+        field = pads.field(column)
+        bound = {"partition": field == value, "min": field >= value, "max": field <= value}
+        covered = covered & bound[kind]
+    return covered
+
+
+def _add_action(file: DataFile) -> AddAction:
+    stats: dict[str, Any] = {
+        "numRecords": file.rows,
+        "minValues": dict(file.low),
+        "maxValues": dict(file.high),
+        "nullCount": dict.fromkeys(file.low, 0),
+    }
+    return AddAction(
+        path=file.path,
+        size=file.size,
+        partition_values=file.partition,
+        modification_time=int(time.time() * 1000),
+        data_change=True,
+        stats=json.dumps(stats),
+    )

@@ -1,0 +1,30 @@
+"""What Prefect reads from the environment, set before it is first imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+# Without a server Prefect starts one of its own, which takes a while on a busy machine.
+_DEFAULTS: Final = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def prepare_environment() -> None:
+    """Quiet defaults, and a private home; what the user has set stays."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    os.environ.setdefault("PREFECT_HOME", str(state / "ironmask" / "prefect"))
+
+
+def has_server() -> bool:
+    """Tell whether the user has configured a Prefect server."""
+    return bool(os.environ.get("PREFECT_API_URL"))

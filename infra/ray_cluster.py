@@ -1,0 +1,68 @@
+"""A Ray cluster to work on: one made here, or one that is already running."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from ironmask.errors import IronmaskError
+
+# One thread a process: the cores are used by processes.
+_THREADS: Final = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_NUM_THREADS"), "1"
+)
+# Defaults leave a silent network partition unnoticed for minutes.
+_KEEPALIVE: Final = {
+    "RAY_grpc_client_keepalive_time_ms": "10000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
+}
+_QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def prepare_environment() -> None:
+    """Set what Ray reads from the environment; must run before Ray is first imported."""
+    for name, value in {**_KEEPALIVE, **_QUIET}.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def cluster(address: str | None, workers: int) -> Iterator[None]:
+    """Connect to the cluster at an address, or run a local one with so many CPUs meanwhile."""
+    prepare_environment()
+    if address is None:
+        # A local cluster listens on loopback only and dies with this process.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    try:
+        ray.init(
+            address=address or "local",
+            num_cpus=None if address else workers,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            runtime_env={"env_vars": _THREADS},
+        )
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        where = address or "this machine"
+        raise IronmaskError(f"no Ray cluster on {where}: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_size() -> tuple[int, int]:
+    """CPUs and GPUs of the connected cluster."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))

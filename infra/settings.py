@@ -1,0 +1,127 @@
+"""Settings from the environment and from a file.
+
+Each field is read from `IRONMASK_<FIELD>`, those of the object store from `IRONMASK_S3_<FIELD>`,
+and both from a TOML file: `ironmask.toml` in the working folder, or the one that `IRONMASK_CONFIG`
+names; its `[s3]` table holds the object store's. The environment wins. Credentials that are not
+given come from the usual AWS chain (environment, profile, instance role).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ironmask.errors import ParameterError
+
+
+class StorageSettings(BaseSettings):
+    """How to reach an S3-compatible store; one object serves every client."""
+
+    model_config = SettingsConfigDict(env_prefix="IRONMASK_S3_", extra="forbid", frozen=True)
+
+    endpoint: str | None = None
+    region: str | None = None
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+    path_style: bool = True
+    ca_bundle: Path | None = None
+    allow_http: bool = False
+
+    def public(self) -> tuple[tuple[str, Any], ...]:
+        """The settings that may travel to workers, which find credentials in their environment."""
+        values = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return tuple((k, v) for k, v in values if v is not None and not isinstance(v, SecretStr))
+
+    def fsspec_options(self) -> dict[str, Any]:
+        """Keyword arguments of `s3fs.S3FileSystem`."""
+        client: dict[str, Any] = {"endpoint_url": self.endpoint, "region_name": self.region}
+        if self.ca_bundle:
+            client["verify"] = str(self.ca_bundle)
+        style = "path" if self.path_style else "virtual"
+        return {
+            "key": _plain(self.access_key),
+            "secret": _plain(self.secret_key),
+            "token": _plain(self.session_token),
+            "client_kwargs": {name: value for name, value in client.items() if value},
+            "config_kwargs": {
+                "s3": {"addressing_style": style},
+                "retries": {"max_attempts": 8, "mode": "adaptive"},
+                "connect_timeout": 10,
+                "read_timeout": 60,
+            },
+            "use_listings_cache": False,
+        }
+
+    def delta_options(self) -> dict[str, str]:
+        """Storage options of `deltalake`."""
+        values = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": self.region or ("us-east-1" if self.endpoint else None),
+            "AWS_ACCESS_KEY_ID": _plain(self.access_key),
+            "AWS_SECRET_ACCESS_KEY": _plain(self.secret_key),
+            "AWS_SESSION_TOKEN": _plain(self.session_token),
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false" if self.path_style else "true",
+            "AWS_ALLOW_HTTP": "true" if self.allow_http else None,
+            "conditional_put": "etag",
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """What an operator sets once instead of on every command line."""
+
+    model_config = SettingsConfigDict(env_prefix="IRONMASK_", extra="ignore", frozen=True)
+
+    model: str | None = None
+    keys: Path | None = None
+    ray_address: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    log_format: Literal["text", "json"] = "text"
+
+
+T = TypeVar("T", bound=BaseSettings)
+
+_FILE_NAME = "ironmask.toml"
+
+
+def load() -> tuple[Settings, StorageSettings]:
+    """Read settings. Raises `ParameterError` naming an unknown or malformed one."""
+    path = Path(os.environ.get("IRONMASK_CONFIG", _FILE_NAME))
+    values = _read_file(path)
+    storage = values.pop("s3", {})
+    unknown = set(values) - set(Settings.model_fields)
+    if unknown or not isinstance(storage, dict):
+        raise ParameterError(f"{path}: unknown setting {', '.join(sorted(unknown)) or 's3'}")
+    try:
+        return _build(Settings, values), _build(StorageSettings, storage)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ParameterError(f"setting {name}: {first['msg']}") from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        if "IRONMASK_CONFIG" in os.environ:
+            raise ParameterError(f"IRONMASK_CONFIG names {path}, which does not exist")
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ParameterError(f"{path} is not TOML: {error}") from None
+
+
+def _build(kind: type[T], values: dict[str, Any]) -> T:
+    """The file's values give way to the environment's."""
+    prefix = str(kind.model_config.get("env_prefix", ""))
+    return kind(**{k: v for k, v in values.items() if f"{prefix}{k}".upper() not in os.environ})
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None

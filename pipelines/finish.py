@@ -1,0 +1,214 @@
+"""The last stage: embeddings of whole subjects become sealed rows in one Parquet file."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ironmask import helper
+from ironmask.arrays import F64
+from ironmask.centring import centre
+from ironmask.errors import ProtectionError, TemplateError
+from ironmask.params import SCHEME_VERSION
+from ironmask.protect import protect_batch
+from ironmask.random import secure_generator
+from pipelines import layout
+from pipelines.ports import F32, DataFile
+from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason
+from pipelines.sealing import associated_data
+from pipelines.stages import Context, InputRow, Prepared, ShardResult, clock
+
+# Small row groups make a look-up cheap: it reads one group's helpers, not the file's.
+ROW_GROUP: Final = 8
+_IDS: Final = ["template_id", "subject_id"]
+_NOISE: Final = ("helper", "digests")
+# A subject, the inputs that count for it, and their (m, n) embeddings.
+_Subject = tuple[str, list[InputRow], F32]
+
+
+def finish(context: Context, shard: int, prepared: Prepared, embeddings: F32) -> ShardResult:
+    """Centre, protect, seal and write one shard. embeddings: (k, n) for `prepared.places`.
+
+    Every call draws fresh randomness and writes under a name of its own; what it wrote counts only
+    once it is committed.
+    """
+    timings = dict(prepared.timings)
+    rows = prepared.rows
+    subjects = _by_subject(context, prepared, embeddings)
+    attempt = secrets.token_hex(8)
+    files: dict[str, DataFile] = {}
+    with clock(timings, "protect"):
+        data, enrolled = _templates_file(context, shard, subjects)
+    with clock(timings, "write"):
+        if enrolled:
+            files["templates"] = _publish(context, "templates", shard, attempt, data, enrolled)
+        data = _inputs_file(rows)
+        files["inputs"] = _publish(context, "inputs", shard, attempt, data, _ids(rows))
+    asked = {row.subject_id for row in rows if row.outcome in (Outcome.USED, Outcome.FAILED)}
+    return ShardResult(
+        shard=shard,
+        files=files,
+        outcomes=Counter((row.outcome, row.reason) for row in rows),
+        enrolled=len(enrolled),
+        not_enrolled=len(asked) - len(enrolled),
+        timings=timings,
+    )
+
+
+def _by_subject(context: Context, prepared: Prepared, embeddings: F32) -> list[_Subject]:
+    """Usable embeddings of each subject, ordered by subject; the others' rows are settled."""
+    groups: dict[str, tuple[list[InputRow], list[F32]]] = {}
+    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    for place, vector, norm in zip(prepared.places, embeddings, norms, strict=True):
+        row = prepared.rows[place]
+        if not np.isfinite(vector).all():
+            row.settle(Outcome.FAILED, Reason.NOT_FINITE, "the embedding holds NaN or infinity")
+        elif not vector.any():
+            row.settle(Outcome.FAILED, Reason.ZERO_NORM, "the embedding is zero")
+        elif norm < context.job.faces.min_norm:
+            row.quality = float(norm)
+            row.settle(Outcome.FAILED, Reason.LOW_QUALITY, "the embedding is too short to trust")
+        else:
+            row.quality = float(norm)
+            members = groups.setdefault(row.subject_id, ([], []))
+            members[0].append(row)
+            members[1].append(vector)
+    return [(name, rows, np.stack(found)) for name, (rows, found) in sorted(groups.items())]
+
+
+def _templates_file(
+    context: Context,
+    shard: int,
+    subjects: list[_Subject],
+) -> tuple[pa.Buffer, list[dict[str, str]]]:
+    """Protect subjects a row group at a time; return the file's bytes and the ids in it."""
+    sink = pa.BufferOutputStream()
+    schema = TEMPLATES.remove(TEMPLATES.get_field_index("generation"))
+    rng = secure_generator()
+    ids: list[dict[str, str]] = []
+    compression = {name: "none" if name in _NOISE else "zstd" for name in schema.names}
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression=compression,
+        use_dictionary=False,
+        write_statistics=_IDS,
+        sorting_columns=[pq.SortingColumn(schema.get_field_index("subject_id"))],
+    ) as writer:
+        for start in range(0, len(subjects), ROW_GROUP):
+            group = _protect(context, shard, subjects[start : start + ROW_GROUP], rng)
+            if group:
+                writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=ROW_GROUP)
+                ids += [{name: row[name] for name in _IDS} for row in group]
+    return sink.getvalue(), ids
+
+
+def _protect(
+    context: Context,
+    shard: int,
+    subjects: list[_Subject],
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Protect the templates of a few subjects; settle the outcomes of their inputs."""
+    out = []
+    for subject, rows, vectors in subjects:
+        try:
+            template = centre(vectors, context.job.params.n, context.job.centring)
+            out.append(_seal(context, shard, subject, rows, template, rng))
+        except TemplateError as error:
+            _settle_all(rows, Outcome.FAILED, error.reason, str(error))
+        except ProtectionError as error:
+            _settle_all(rows, Outcome.FAILED, Reason.PROTECT_FAILED, str(error))
+        else:
+            _settle_all(rows, Outcome.USED)
+    return out
+
+
+def _settle_all(
+    rows: list[InputRow], outcome: Outcome, reason: str = Reason.NONE, detail: str = ""
+) -> None:
+    for row in rows:
+        row.settle(outcome, reason, detail)
+
+
+def _seal(
+    context: Context,
+    shard: int,
+    subject: str,
+    inputs: list[InputRow],
+    template: F64,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    job = context.job
+    template_id = str(uuid.uuid4())
+    row_key = context.keys.row_key(template_id)
+    protected = protect_batch(template, job.params, [row_key], encoding=job.encoding, rng=rng)[0]
+    row = {
+        "template_id": template_id,
+        "subject_id": subject,
+        "generation": job.generation,
+        "scheme_version": SCHEME_VERSION,
+        "n": job.params.n,
+        "alpha": job.params.alpha,
+        "tolerance": job.params.tolerance,
+        "encoding": helper.encoding(job.encoding).tag,
+        "digests": protected.digests,
+        "sealed": job.sealed,
+        "key_id": context.keys.key_id,
+        "model": job.model,
+        "centring": str(job.centring),
+        "images_used": len(inputs),
+        "quality": float(np.mean([row.quality for row in inputs])),
+        "source_uris": [row.uri for row in inputs],
+        "shard": shard,
+        "run_id": context.plan.run_id,
+        "enrolled_at": datetime.now(UTC),
+    }
+    bound = associated_data(context.table_id, row)
+    row["helper"] = context.keys.seal(protected.helper, bound) if job.sealed else protected.helper
+    return row
+
+
+def _inputs_file(rows: list[InputRow]) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist([asdict(row) for row in rows], INPUTS)
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _ids(rows: list[InputRow]) -> list[dict[str, str]]:
+    return [{"subject_id": row.subject_id, "uri": row.uri} for row in rows]
+
+
+def _publish(
+    context: Context,
+    table: str,
+    shard: int,
+    attempt: str,
+    data: pa.Buffer,
+    ids: Sequence[dict[str, str]],
+) -> DataFile:
+    partition = {"generation": str(context.job.generation)} if table == "templates" else {}
+    name = layout.data_file(context.plan.run_id, shard, attempt)
+    path = layout.in_partition(partition, name)
+    content = memoryview(data)
+    context.store.write(layout.join(context.job.dest, table, path), content)
+    return DataFile(
+        path=path,
+        size=len(content),
+        rows=len(ids),
+        sha256=sha256(content).hexdigest(),
+        partition=partition,
+        low={name: min(row[name] for row in ids) for name in ids[0]},
+        high={name: max(row[name] for row in ids) for name in ids[0]},
+    )

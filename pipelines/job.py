@@ -1,0 +1,88 @@
+"""What one enrolment is asked to do, and the fingerprint that a resume must match."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from importlib.metadata import version
+from typing import Any, Final
+
+from ironmask.centring import Centring
+from ironmask.errors import ParameterError
+from ironmask.helper import DEFAULT_ENCODING, encoding
+from ironmask.params import SCHEME_VERSION, Params, preset
+from pipelines.face_settings import FaceSettings
+
+DEFAULT_SHARD_SIZE: Final = 256
+_PACKAGES: Final = ("ironmask", "insightface", "numpy", "onnxruntime", "pillow", "scipy")
+
+
+class SourceKind(StrEnum):
+    """Where the inputs are listed."""
+
+    FOLDER = "folder"
+    MANIFEST = "manifest"
+    EMBEDDINGS = "embeddings"
+
+
+@dataclass(frozen=True)
+class EnrolJob:
+    """Everything that shapes the rows of one enrolment.
+
+    source: address of a folder, a manifest or a Parquet of embeddings. dest: address of the table.
+    model: fingerprint of the model pack; for stored embeddings, what the operator declares.
+    params: the scheme's parameters; n is the width of the model's embeddings.
+    shard_size: inputs in one unit of work and one data file.
+    sealed: helpers are encrypted. False is a research mode: a stolen row is then a matcher.
+    """
+
+    source: str
+    dest: str
+    kind: SourceKind
+    model: str
+    params: Params = field(default_factory=lambda: preset("balanced"))
+    encoding: str = DEFAULT_ENCODING
+    centring: Centring = Centring.MEAN
+    shard_size: int = DEFAULT_SHARD_SIZE
+    sealed: bool = True
+    faces: FaceSettings = field(default_factory=FaceSettings)
+    generation: int = 1
+
+    def __post_init__(self) -> None:
+        encoding(self.encoding)
+        if self.shard_size < 1:
+            raise ParameterError(f"shard size is {self.shard_size}; it must be at least 1")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the runs table and for people."""
+        return asdict(self)
+
+    def describe(self) -> str:
+        """The settings in one line, bits included."""
+        seal = "encrypted helpers" if self.sealed else "PLAINTEXT helpers"
+        return f"{self.params.describe()}, {self.encoding}, centring {self.centring}, {seal}"
+
+    def shapes(self) -> dict[str, Any]:
+        """What must be the same for two runs to share one generation of a table."""
+        params = asdict(self.params)
+        return {
+            "scheme_version": SCHEME_VERSION,
+            **{name: params[name] for name in ("n", "alpha", "tolerance")},
+            "encoding": encoding(self.encoding).tag,
+            "sealed": self.sealed,
+            "model": self.model,
+            "centring": str(self.centring),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the code that shapes the rows."""
+    return {name: version(name) for name in _PACKAGES}
+
+
+def digest(value: object) -> str:
+    """SHA-256 in hex over the canonical JSON of plain values."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,181 @@
+"""Questions to a destination: does this probe match that subject, and what does the table hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from ironmask.digest import digest_bytes
+from ironmask.errors import ImageError, MismatchError, TableError, TemplateError
+from ironmask.helper import encoding
+from ironmask.params import Params
+from ironmask.protect import verify_batch
+from pipelines import ledger
+from pipelines.ports import F32, Aligner, GenerationKeys, Recogniser, Tables
+from pipelines.sealing import open_row
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one probe: yes, no, or why there is none."""
+
+    probe: str
+    accepted: bool | None
+    reason: str = ""
+    detail: str = ""
+
+
+def find_row(tables: Tables, subject: str) -> dict[str, Any]:
+    """Return a subject's row of the newest generation.
+
+    Raises `TableError` where there is none, or more than one.
+    """
+    rows = (
+        tables.table("templates")
+        .dataset()
+        .to_table(filter=pads.field("subject_id") == subject)
+        .to_pylist()
+    )
+    if not rows:
+        raise TableError(f"{tables.dest} holds no template of subject {subject!r}")
+    newest = max(row["generation"] for row in rows)
+    live: list[dict[str, Any]] = [row for row in rows if row["generation"] == newest]
+    if len(live) > 1:
+        raise TableError(
+            f"{tables.dest} holds {len(live)} live templates of subject {subject!r}: two issues "
+            "of one person can be broken together; remove one and re-protect the other"
+        )
+    return live[0]
+
+
+def verify_embeddings(
+    table_id: str, row: dict[str, Any], embeddings: F32, keys: GenerationKeys
+) -> list[bool]:
+    """Tell for each probe embedding, (k, n), whether it matches the row."""
+    protected = open_row(table_id, row, keys)
+    answers = verify_batch(protected, embeddings, keys.row_key(row["template_id"]))
+    return [bool(answer) for answer in answers]
+
+
+def verify_images(
+    table_id: str,
+    row: dict[str, Any],
+    images: Sequence[tuple[str, bytes]],
+    model: str,
+    aligner: Aligner,
+    recogniser: Recogniser,
+    keys: GenerationKeys,
+) -> list[Verdict]:
+    """Tell for each probe image, given as (name, content), whether it matches the row.
+
+    Raises `MismatchError` where the model is not the one that enrolled the subject.
+    """
+    if row["model"] != model:
+        raise MismatchError(
+            f"subject {row['subject_id']!r} was enrolled with model {row['model'][:12]}, not "
+            f"{model[:12]}: give that model with --model"
+        )
+    verdicts: list[Verdict] = []
+    for name, data in images:
+        try:
+            face = aligner.align(data)
+            embedding = recogniser.embed(face.crop[None])
+            accepted = verify_embeddings(table_id, row, embedding, keys)[0]
+        except (ImageError, TemplateError) as error:
+            verdicts.append(Verdict(name, None, error.reason, str(error)))
+        else:
+            verdicts.append(Verdict(name, accepted))
+    return verdicts
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one generation of a table holds."""
+
+    generation: int
+    templates: int
+    settings: str
+    bits: float
+    sealed: bool
+    model: str
+    key_id: str
+    row_bytes: int
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a destination holds."""
+
+    dest: str
+    table_id: str
+    generations: list[Generation]
+    data_bytes: dict[str, int]
+    outcomes: dict[str, int]
+    reasons: dict[str, int]
+    runs: list[dict[str, Any]]
+
+
+def inventory(tables: Tables) -> Inventory:
+    """Count a destination's templates, inputs and bytes."""
+    inputs = tables.table("inputs").dataset()
+    counted = inputs.to_table(columns=["outcome", "reason"])
+    return Inventory(
+        dest=tables.dest,
+        table_id=tables.table_id,
+        generations=_generations(tables),
+        data_bytes={
+            name: sum(tables.table(name).files().values()) for name in ("templates", "inputs")
+        },
+        outcomes=_counts(counted["outcome"]),
+        reasons={k: v for k, v in _counts(counted["reason"]).items() if k},
+        runs=[
+            {
+                "run_id": r.run_id,
+                "kind": r.kind,
+                "state": r.state,
+                "counts": r.counts,
+                "seconds": r.timings.get("seconds"),
+            }
+            for r in ledger.runs(tables)
+        ],
+    )
+
+
+def _counts(column: Any) -> dict[str, int]:
+    found = pc.value_counts(column).to_pylist()
+    return {item["values"]: item["counts"] for item in sorted(found, key=lambda i: -i["counts"])}
+
+
+_SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model", "key_id"]
+
+
+def _generations(tables: Tables) -> list[Generation]:
+    dataset = tables.table("templates").dataset()
+    # Sums over batches: the rows of a large table do not fit in memory, and helpers stay unread.
+    counts = [
+        batch.group_by(_SHAPE).aggregate([([], "count_all")])
+        for batch in (pa.Table.from_batches([b]) for b in dataset.to_batches(columns=_SHAPE))
+    ]
+    if not counts:
+        return []
+    grouped = pa.concat_tables(counts).group_by(_SHAPE).aggregate([("count_all", "sum")])
+    return [_generation(row) for row in grouped.sort_by("generation").to_pylist()]
+
+
+def _generation(row: dict[str, Any]) -> Generation:
+    params = Params(n=row["n"], alpha=row["alpha"], tolerance=row["tolerance"])
+    return Generation(
+        generation=row["generation"],
+        templates=row["count_all_sum"],
+        settings=f"{params.describe()}, {row['encoding']}",
+        bits=params.bits,
+        sealed=row["sealed"],
+        model=row["model"],
+        key_id=row["key_id"],
+        row_bytes=encoding(row["encoding"]).nbytes(row["n"]) + digest_bytes(params),
+    )

@@ -1,0 +1,170 @@
+"""The frozen plan: every input once, in shards of whole subjects, with a digest of it all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ironmask.errors import SourceError, TableError
+from pipelines.ports import Store
+from pipelines.records import Outcome, Reason
+from pipelines.sources import COLUMNS
+
+_META = b"ironmask.plan"
+SCHEMA = COLUMNS.append(pa.field("shard", pa.int32()))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan as its runs see it: where it lies and what it holds, not the inputs themselves."""
+
+    run_id: str
+    uri: str
+    digest: str
+    shards: int
+    inputs: int
+    subjects: int
+    todo: int
+
+    def shard(self, number: int, store: Store) -> list[dict[str, Any]]:
+        """The inputs of one shard, as rows of `SCHEMA`."""
+        with store.open(self.uri) as handle:
+            rows: list[dict[str, Any]] = pq.ParquetFile(handle).read_row_group(number).to_pylist()
+        return rows
+
+
+def build(batches: Iterable[pa.Table], live: pa.Array, used: pa.Array, shard_size: int) -> pa.Table:
+    """Arrange the inputs of a source: `SCHEMA`, ordered by shard.
+
+    Inputs of the subjects in `live` are skipped. Of equal contents the first is kept and the
+    others are duplicates; contents in `used` already serve another subject's template, and one
+    photo under two subjects would be two issues of one person. Raises `SourceError` where there
+    is nothing at all.
+    """
+    table = pa.concat_tables([COLUMNS.empty_table(), *batches]).combine_chunks()
+    if not len(table):
+        raise SourceError("the source lists no input: check its address")
+    table = _skip_live(table, live)
+    table = _skip_used(table, used)
+    table = _mark_duplicates(table)
+    return table.append_column("shard", _shards(table["subject_id"], shard_size))
+
+
+def _skip_live(table: pa.Table, live: pa.Array) -> pa.Table:
+    known = pc.and_(
+        pc.is_in(table["subject_id"], value_set=live.cast(pa.string())),
+        pc.is_null(table["outcome"]),
+    )
+    return _settle(table, known, Outcome.SKIPPED, Reason.ALREADY_ENROLLED, "")
+
+
+def _skip_used(table: pa.Table, used: pa.Array) -> pa.Table:
+    known = pc.and_(
+        pc.is_in(table["content"], value_set=used.cast(pa.string()), skip_nulls=True),
+        pc.is_null(table["outcome"]),
+    )
+    detail = "another subject's live template was made from the same content"
+    return _settle(table, known, Outcome.DUPLICATE, Reason.DUPLICATE_OTHER_SUBJECT, detail)
+
+
+def _mark_duplicates(table: pa.Table) -> pa.Table:
+    """Keep the first input of each content; mark the others by whose the first one is."""
+    open_rows = np.asarray(pc.and_(pc.is_null(table["outcome"]), pc.is_valid(table["content"])))
+    places = np.nonzero(open_rows)[0]
+    if not len(places):
+        return table
+    codes = pc.dictionary_encode(table["content"].take(pa.array(places)).combine_chunks()).indices
+    # Codes number the contents by first appearance, so the first place of code c is firsts[c].
+    _, firsts, inverse = np.unique(np.asarray(codes), return_index=True, return_inverse=True)
+    original = np.arange(len(table))
+    original[places] = places[firsts[inverse]]
+    repeated = original != np.arange(len(table))
+    owners = table["subject_id"].take(pa.array(original)).combine_chunks()
+    same = np.asarray(pc.equal(owners, table["subject_id"].combine_chunks()))
+    uris = table["uri"].take(pa.array(original)).combine_chunks()
+    table = _settle(
+        table,
+        repeated & same,
+        Outcome.DUPLICATE,
+        Reason.DUPLICATE_CONTENT,
+        pc.binary_join_element_wise("same content as", uris, " "),
+    )
+    return _settle(
+        table,
+        repeated & ~same,
+        Outcome.DUPLICATE,
+        Reason.DUPLICATE_OTHER_SUBJECT,
+        pc.binary_join_element_wise("another subject has the same content:", uris, " "),
+    )
+
+
+def _settle(table: pa.Table, where: Any, outcome: Outcome, reason: Reason, detail: Any) -> pa.Table:
+    """Give the rows under a mask their outcome."""
+    mask = pa.array(np.asarray(where, dtype=bool))
+    for name, value in (("outcome", outcome.value), ("reason", reason.value), ("detail", detail)):
+        column = pc.if_else(mask, value, table[name].combine_chunks())
+        table = table.set_column(table.schema.get_field_index(name), COLUMNS.field(name), column)
+    return table
+
+
+def _shards(subjects: pa.ChunkedArray, shard_size: int) -> pa.Array:
+    """Number the shards: a subject belongs where its first input falls; numbers have no gaps."""
+    codes = np.asarray(pc.dictionary_encode(subjects.combine_chunks()).indices)
+    starts = np.concatenate([[True], codes[1:] != codes[:-1]])
+    first = np.maximum.accumulate(np.where(starts, np.arange(len(codes)), 0))
+    _, dense = np.unique(first // shard_size, return_inverse=True)
+    return pa.array(dense, pa.int32())
+
+
+def write(table: pa.Table, run_id: str, uri: str, facts: dict[str, Any], store: Store) -> Plan:
+    """Freeze a plan as Parquet, one row group a shard, and describe it."""
+    plan = Plan(
+        run_id=run_id,
+        uri=uri,
+        digest=_digest(table),
+        shards=pc.max(table["shard"]).as_py() + 1,
+        inputs=len(table),
+        subjects=pc.count_distinct(table["subject_id"]).as_py(),
+        todo=int(pc.sum(pc.is_null(table["outcome"])).as_py()),
+    )
+    header = {"plan": plan.__dict__, "facts": facts}
+    sink = pa.BufferOutputStream()
+    schema = SCHEMA.with_metadata({_META: json.dumps(header).encode()})
+    bounds = np.searchsorted(np.asarray(table["shard"]), np.arange(plan.shards + 1))
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for begin, end in pairwise(bounds):
+            part = table.slice(begin, end - begin).cast(schema)
+            writer.write_table(part, row_group_size=max(1, len(part)))
+    store.write(uri, memoryview(sink.getvalue()))
+    return plan
+
+
+def load(uri: str, store: Store) -> tuple[Plan, dict[str, Any]]:
+    """Read back the description of a frozen plan, and the facts stored with it."""
+    handle: BinaryIO
+    with store.open(uri) as handle:
+        metadata = pq.ParquetFile(handle).schema_arrow.metadata or {}
+    if _META not in metadata:
+        raise TableError(
+            f"{uri} is not a plan of this software: remove the unfinished run's folder"
+        )
+    header = json.loads(metadata[_META])
+    return Plan(**header["plan"]), header["facts"]
+
+
+def _digest(table: pa.Table) -> str:
+    """SHA-256 over every row: whose input, where, and with what content."""
+    hasher = sha256()
+    for batch in table.select(["shard", "subject_id", "uri", "content", "reason"]).to_batches(4096):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            hasher.update(json.dumps(row, ensure_ascii=True).encode())
+    return hasher.hexdigest()

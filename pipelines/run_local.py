@@ -1,0 +1,32 @@
+"""The stages one after another in this process: same rows, no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pipelines import stages, wiring
+from pipelines.finish import finish
+from pipelines.job import EnrolJob
+from pipelines.plan import Plan
+from pipelines.stages import ShardResult
+from pipelines.wiring import Spec
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Runs every shard here."""
+
+    spec: Spec
+
+    def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
+        context = wiring.context(self.spec, job, plan)
+        for shard in shards:
+            if stages.is_stored(job):
+                prepared, embeddings = stages.load_embeddings(context, shard)
+            else:
+                prepared = stages.prepare(context, shard, wiring.aligner(self.spec, job))
+                recogniser = wiring.recogniser(self.spec, job)
+                with stages.clock(prepared.timings, "embed"):
+                    embeddings = stages.embed(prepared, recogniser)
+            yield finish(context, shard, prepared, embeddings)

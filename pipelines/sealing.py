@@ -1,0 +1,57 @@
+"""How a helper is bound to its row: authenticated encryption with the row as associated data."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from ironmask.errors import TamperedError
+from ironmask.params import Params
+from ironmask.protect import ProtectedTemplate
+from pipelines.ports import GenerationKeys
+
+_DOMAIN = "ironmask row v1"
+
+
+def associated_data(table_id: str, row: Mapping[str, Any]) -> bytes:
+    """What a helper's ciphertext is bound to: identities, parameters and the row's digests.
+
+    Each field is preceded by its length, so that no two rows give the same bytes.
+    """
+    fields = [
+        _DOMAIN,
+        table_id,
+        row["template_id"],
+        row["subject_id"],
+        *(str(row[name]) for name in ("generation", "scheme_version", "n", "alpha", "tolerance")),
+        row["encoding"],
+        row["model"],
+        sha256(row["digests"]).hexdigest(),
+    ]
+    encoded = [field.encode() for field in fields]
+    return b"".join(struct.pack("<I", len(field)) + field for field in encoded)
+
+
+def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> ProtectedTemplate:
+    """Open one row of `templates` for verification.
+
+    Raises `TamperedError` where the helper does not belong to this row as it stands.
+    """
+    helper = row["helper"]
+    if row["sealed"]:
+        try:
+            helper = keys.open(helper, associated_data(table_id, row))
+        except TamperedError:
+            raise TamperedError(
+                f"template {row['template_id']} does not authenticate: its row was changed, holds "
+                "another row's data, or was sealed under another key; restore it from a backup or "
+                "enrol the subject again"
+            ) from None
+    return ProtectedTemplate(
+        params=Params(n=row["n"], alpha=row["alpha"], tolerance=row["tolerance"]),
+        encoding=row["encoding"],
+        helper=helper,
+        digests=row["digests"],
+    )

@@ -1,0 +1,274 @@
+"""Where inputs come from: a folder tree, a manifest, or a Parquet of stored embeddings.
+
+Each source yields batches of the plan's columns, subjects in a fixed order, every subject's inputs
+together. An input that needs no work (a hidden file, an empty subject) comes with its outcome.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b, sha256
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from ironmask.errors import SourceError
+from pipelines.job import SourceKind
+from pipelines.ports import Entry, Store
+from pipelines.records import Outcome, Reason
+
+COLUMNS = pa.schema(
+    [
+        ("subject_id", pa.string()),
+        ("uri", pa.string()),
+        ("row", pa.int64()),
+        ("content", pa.string()),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""row: index in a Parquet of embeddings, else null. content: identity of the bytes, else null.
+outcome: null where work is to be done."""
+
+_BATCH = 4096
+_TABULAR = (".parquet", ".csv")
+
+
+@dataclass
+class _Batch:
+    """Rows of the plan on their way into Arrow."""
+
+    columns: dict[str, list[object]] = field(
+        default_factory=lambda: {name: [] for name in COLUMNS.names}
+    )
+
+    def add(self, subject: str, uri: str, **values: object) -> None:
+        row = {"subject_id": subject, "uri": uri, "reason": "", "detail": "", **values}
+        for name, column in self.columns.items():
+            column.append(row.get(name))
+
+    def table(self) -> pa.Table:
+        return pa.table(self.columns, schema=COLUMNS)
+
+    def __len__(self) -> int:
+        return len(self.columns["uri"])
+
+
+def detect(source: str, store: Store) -> SourceKind:
+    """Tell what kind of source an address is. Raises `SourceError` where it is none."""
+    if store.is_dir(source):
+        return SourceKind.FOLDER
+    if not store.exists(source):
+        raise SourceError(f"{source} does not exist: give a folder, a manifest or a Parquet file")
+    if not source.lower().endswith(_TABULAR):
+        raise SourceError(f"{source} is neither a folder nor a .parquet or .csv file")
+    if source.lower().endswith(".csv"):
+        return SourceKind.MANIFEST
+    with store.open(source) as handle:
+        names = _parquet(source, handle).schema_arrow.names
+    return SourceKind.EMBEDDINGS if "embedding" in names else SourceKind.MANIFEST
+
+
+def read(source: str, kind: SourceKind, store: Store) -> Iterator[pa.Table]:
+    """Yield the inputs of a source as tables of `COLUMNS`."""
+    if kind is SourceKind.FOLDER:
+        return _folder(source, store)
+    if kind is SourceKind.MANIFEST:
+        return _manifest(source, store)
+    return _embeddings(source, store)
+
+
+def _folder(source: str, store: Store) -> Iterator[pa.Table]:
+    """`<subject>/<image>`; deeper folders belong to the subject that holds them."""
+    batch = _Batch()
+    for entry in store.entries(source, recursive=False):
+        _add_stray(batch, entry)
+    if len(batch):
+        yield batch.table()
+    for folder in store.children(source):
+        yield from _subject_folder(folder, store)
+
+
+def _add_stray(batch: _Batch, entry: Entry) -> None:
+    hidden = posixpath.basename(entry.uri).startswith(".")
+    reason = Reason.HIDDEN_FILE if hidden else Reason.NO_SUBJECT
+    uri, _ = _printable(entry.uri)
+    batch.add("", uri, outcome=Outcome.SKIPPED, reason=reason, detail="not in a subject's folder")
+
+
+def _subject_folder(folder: str, store: Store) -> Iterator[pa.Table]:
+    subject, clean = _printable(posixpath.basename(folder.rstrip("/")))
+    batch = _Batch()
+    wanted: list[Entry] = []
+    for entry in store.entries(folder):
+        name, utf8 = _printable(entry.uri)
+        if not (clean and utf8):
+            batch.add(
+                subject,
+                name,
+                outcome=Outcome.FAILED,
+                reason=Reason.NAME_NOT_UTF8,
+                detail="rename the file or folder: its name is not valid UTF-8",
+            )
+        elif posixpath.basename(entry.uri).startswith("."):
+            batch.add(subject, name, outcome=Outcome.SKIPPED, reason=Reason.HIDDEN_FILE)
+        else:
+            wanted.append(entry)
+    for entry, content in zip(wanted, _contents(wanted, store), strict=True):
+        batch.add(subject, entry.uri, content=content)
+    if not len(batch):
+        uri, _ = _printable(folder)
+        batch.add(
+            subject,
+            uri,
+            outcome=Outcome.SKIPPED,
+            reason=Reason.EMPTY_SUBJECT,
+            detail="the folder holds no file",
+        )
+    yield batch.table()
+
+
+def _printable(name: str) -> tuple[str, bool]:
+    """A name that Arrow can hold, and whether it is the name itself."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), False
+    return name, True
+
+
+def _contents(entries: list[Entry], store: Store) -> Iterator[str | None]:
+    """Identities of objects: the store's own MD5 tag where it has one, else a SHA-256.
+
+    An object that cannot be read has none; its failure is recorded when it is loaded.
+    """
+    unread = [entry.uri for entry in entries if entry.etag is None]
+    data = store.read_many(unread)
+    for entry in entries:
+        if entry.etag is not None:
+            yield f"md5:{entry.etag}"
+            continue
+        found = next(data)
+        yield None if isinstance(found, OSError) else f"sha256:{sha256(found).hexdigest()}"
+
+
+def _manifest(source: str, store: Store) -> Iterator[pa.Table]:
+    """A CSV or Parquet with `subject_id` and `uri`; relative addresses start at its folder."""
+    table = _manifest_table(source, store).sort_by([("subject_id", "ascending")])
+    base = posixpath.dirname(source)
+    for chunk in table.to_batches(max_chunksize=_BATCH):
+        batch = _Batch()
+        entries: list[Entry] = []
+        subjects: list[str] = []
+        for subject, uri in zip(*(chunk[name].to_pylist() for name in table.names), strict=True):
+            if not subject or not uri:
+                batch.add(
+                    subject or "",
+                    uri or source,
+                    outcome=Outcome.SKIPPED,
+                    reason=Reason.NO_SUBJECT,
+                    detail="the manifest's row lacks a subject or a uri",
+                )
+                continue
+            absolute = uri if "://" in uri or uri.startswith("/") else posixpath.join(base, uri)
+            entries.append(Entry(absolute, size=-1))
+            subjects.append(subject)
+        contents = _contents(entries, store)
+        for subject, entry, content in zip(subjects, entries, contents, strict=True):
+            batch.add(subject, entry.uri, content=content)
+        yield batch.table()
+
+
+def _manifest_table(source: str, store: Store) -> pa.Table:
+    columns = ["subject_id", "uri"]
+    with store.open(source) as handle:
+        if source.lower().endswith(".csv"):
+            options = pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in columns},
+                strings_can_be_null=True,
+            )
+            try:
+                table = pyarrow.csv.read_csv(handle, convert_options=options)
+            except pa.ArrowInvalid as error:
+                raise SourceError(f"{source} cannot be read as CSV: {error}") from None
+        else:
+            table = _parquet(source, handle).read()
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise SourceError(
+            f"{source} lacks the column {' and '.join(missing)}: a manifest names a subject_id "
+            f"and a uri on each row; found {', '.join(table.column_names)}"
+        )
+    return table.select(columns).cast(pa.schema([(name, pa.string()) for name in columns]))
+
+
+def _parquet(source: str, handle: object) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(handle)
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"{source} cannot be read as Parquet: {error}") from None
+
+
+def embedding_width(source: str, store: Store) -> int:
+    """The commonest width in the first rows of a Parquet of embeddings."""
+    with store.open(source) as handle:
+        parquet = _parquet(source, handle)
+        kind = parquet.schema_arrow.field("embedding").type
+        if pa.types.is_fixed_size_list(kind):
+            return int(kind.list_size)
+        first = next(parquet.iter_batches(_BATCH, columns=["embedding"]), None)
+    widths = [] if first is None else pc.list_value_length(first["embedding"]).drop_null()
+    if not len(widths):
+        raise SourceError(f"{source} holds no embeddings")
+    return int(pc.mode(widths)[0]["mode"].as_py())
+
+
+def _embeddings(source: str, store: Store) -> Iterator[pa.Table]:
+    """A Parquet with `subject_id` and `embedding` (list of floats), subjects as they first come."""
+    with store.open(source) as handle:
+        parquet = _parquet(source, handle)
+        missing = {"subject_id", "embedding"} - set(parquet.schema_arrow.names)
+        if missing:
+            raise SourceError(f"{source} lacks the column {' and '.join(sorted(missing))}")
+        # The key dies with this function, so that the plan's identities tell nothing afterwards.
+        key = secrets.token_bytes(32)
+        start = 0
+        parts = []
+        for chunk in parquet.iter_batches(_BATCH, columns=["subject_id", "embedding"]):
+            parts.append(_embedding_rows(chunk, start, source, key))
+            start += len(chunk)
+    if parts:
+        yield _grouped(pa.concat_tables(parts))
+
+
+def _embedding_rows(chunk: pa.RecordBatch, start: int, source: str, key: bytes) -> pa.Table:
+    batch = _Batch()
+    subjects = pc.cast(chunk["subject_id"], pa.string()).to_pylist()
+    for offset, subject in enumerate(subjects):
+        row = start + offset
+        uri = f"{source}#row={row}"
+        if not subject:
+            batch.add("", uri, row=row, outcome=Outcome.SKIPPED, reason=Reason.NO_SUBJECT)
+            continue
+        batch.add(subject, uri, row=row, content=_vector_identity(chunk["embedding"][offset], key))
+    return batch.table()
+
+
+def _vector_identity(value: pa.ListScalar, key: bytes) -> str | None:
+    vector = np.asarray(value.values, dtype=np.float32) if value.is_valid else np.empty(0)
+    if not vector.size or not np.isfinite(vector).all() or not vector.any():
+        return None
+    return "vec:" + blake2b(vector.tobytes(), key=key, digest_size=16).hexdigest()
+
+
+def _grouped(table: pa.Table) -> pa.Table:
+    """Bring every subject's rows together, subjects in order of first appearance."""
+    codes = pc.dictionary_encode(table["subject_id"].combine_chunks()).indices
+    return table.take(pc.sort_indices(pa.table({"c": codes}), sort_keys=[("c", "ascending")]))

@@ -1,0 +1,207 @@
+"""The stages of an enrolment as plain functions: prepare, embed, finish.
+
+`prepare` and `embed` may run on other machines than `finish`; embeddings travel between them
+sealed. Helpers never travel: `finish` makes, encrypts and writes them in one call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import md5, sha256
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ironmask.errors import ImageError
+from pipelines.job import EnrolJob, SourceKind
+from pipelines.plan import Plan
+from pipelines.ports import F32, U8, Aligner, DataFile, GenerationKeys, Recogniser, Store
+from pipelines.records import Outcome, Reason
+
+_CROP = (112, 112, 3)
+
+
+@dataclass(slots=True)
+class InputRow:
+    """One row of `inputs` in the making."""
+
+    uri: str
+    subject_id: str
+    shard: int
+    run_id: str
+    outcome: str = ""
+    reason: str = ""
+    detail: str = ""
+    sha256: str | None = None
+    face_x1: float | None = None
+    face_y1: float | None = None
+    face_x2: float | None = None
+    face_y2: float | None = None
+    faces: int | None = None
+    det_score: float | None = None
+    sharpness: float | None = None
+    quality: float | None = None
+
+    def settle(self, outcome: Outcome, reason: str = Reason.NONE, detail: str = "") -> None:
+        self.outcome, self.reason, self.detail = outcome.value, Reason(reason).value, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A shard's inputs after detection: crops[i] belongs to rows[places[i]].
+
+    crops: (k, 112, 112, 3) uint8 BGR.
+    """
+
+    rows: list[InputRow]
+    places: list[int]
+    crops: U8 = field(repr=False)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every stage of one run shares inside one process."""
+
+    job: EnrolJob
+    plan: Plan
+    table_id: str
+    store: Store = field(repr=False)
+    keys: GenerationKeys = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What leaves a finished shard: names, counts and times, nothing about any face."""
+
+    shard: int
+    files: dict[str, DataFile]
+    outcomes: Counter[tuple[str, str]]
+    enrolled: int
+    not_enrolled: int
+    timings: dict[str, float]
+
+
+@contextmanager
+def clock(timings: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds a block takes to timings[name]."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def prepare(context: Context, shard: int, aligner: Aligner) -> Prepared:
+    """Read, decode, detect and align the inputs of one shard."""
+    timings: dict[str, float] = {}
+    planned = context.plan.shard(shard, context.store)
+    rows = [_row(context, item) for item in planned]
+    todo = [place for place, row in enumerate(rows) if not row.outcome]
+    limit = context.job.faces.max_bytes
+    data = context.store.read_many([rows[place].uri for place in todo], limit)
+    crops: list[U8] = []
+    places: list[int] = []
+    for place in todo:
+        with clock(timings, "read"):
+            content = next(data)
+        with clock(timings, "detect"):
+            crop = _align(rows[place], content, planned[place]["content"], aligner)
+        if crop is not None:
+            crops.append(crop)
+            places.append(place)
+    stacked = np.stack(crops) if crops else np.empty((0, *_CROP), dtype=np.uint8)
+    return Prepared(rows, places, stacked, timings)
+
+
+def _row(context: Context, item: dict[str, Any]) -> InputRow:
+    row = InputRow(item["uri"], item["subject_id"], item["shard"], context.plan.run_id)
+    if item["outcome"]:
+        row.settle(Outcome(item["outcome"]), item["reason"], item["detail"])
+    return row
+
+
+def _align(
+    row: InputRow, content: bytes | OSError, planned: str | None, aligner: Aligner
+) -> U8 | None:
+    """Record what one image shows; None where it cannot be used."""
+    if isinstance(content, OSError):
+        row.settle(Outcome.FAILED, getattr(content, "reason", Reason.UNREADABLE), str(content))
+        return None
+    row.sha256 = sha256(content).hexdigest()
+    if planned is not None and planned != _identity(planned, content, row.sha256):
+        row.settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, "the content differs from the plan's")
+        return None
+    try:
+        face = aligner.align(content)
+    except ImageError as error:
+        row.settle(Outcome.FAILED, error.reason, str(error))
+        return None
+    row.face_x1, row.face_y1, row.face_x2, row.face_y2 = (float(edge) for edge in face.box)
+    row.faces, row.det_score, row.sharpness = face.faces, face.score, face.sharpness
+    return face.crop
+
+
+def _identity(planned: str, content: bytes, sha: str) -> str:
+    if planned.startswith("md5:"):
+        return f"md5:{md5(content, usedforsecurity=False).hexdigest()}"
+    return f"sha256:{sha}"
+
+
+def embed(prepared: Prepared, recogniser: Recogniser) -> F32:
+    """Return the raw embeddings of a shard's crops, (k, n) float32."""
+    if not len(prepared.crops):
+        return np.empty((0, recogniser.n), dtype=np.float32)
+    return recogniser.embed(prepared.crops)
+
+
+def load_embeddings(context: Context, shard: int) -> tuple[Prepared, F32]:
+    """Read one shard of stored embeddings: the rows, and the (k, n) float32 that can be used."""
+    timings: dict[str, float] = {}
+    planned = context.plan.shard(shard, context.store)
+    rows = [_row(context, item) for item in planned]
+    todo = [place for place, row in enumerate(rows) if not row.outcome]
+    with clock(timings, "read"):
+        vectors = _take(context, [planned[place]["row"] for place in todo])
+    n = context.job.params.n
+    places, usable = [], []
+    for place, vector in zip(todo, vectors, strict=True):
+        if vector is None or vector.shape != (n,):
+            found = 0 if vector is None else len(vector)
+            rows[place].settle(
+                Outcome.FAILED, Reason.WRONG_WIDTH, f"{found} values where the table has {n}"
+            )
+            continue
+        places.append(place)
+        usable.append(vector)
+    stacked = np.stack(usable) if usable else np.empty((0, n), dtype=np.float32)
+    return Prepared(rows, places, np.empty((0, *_CROP), dtype=np.uint8), timings), stacked
+
+
+def _take(context: Context, wanted: list[int]) -> list[F32 | None]:
+    """Embeddings at the given rows of the source, reading only the row groups that hold them."""
+    found: dict[int, F32 | None] = {}
+    missing = set(wanted)
+    with context.store.open(context.job.source) as handle:
+        parquet = pq.ParquetFile(handle)
+        start = 0
+        for group in range(parquet.num_row_groups):
+            end = start + parquet.metadata.row_group(group).num_rows
+            inside = sorted(row for row in missing if start <= row < end)
+            if inside:
+                column = parquet.read_row_group(group, columns=["embedding"])["embedding"]
+                for row in inside:
+                    value = column[row - start]
+                    found[row] = np.asarray(value.values, np.float32) if value.is_valid else None
+            start = end
+    return [found.get(row) for row in wanted]
+
+
+def is_stored(job: EnrolJob) -> bool:
+    """Tell whether the source holds embeddings, so that no model is needed."""
+    return job.kind is SourceKind.EMBEDDINGS

@@ -1,0 +1,77 @@
+"""Where ports meet what provides them: the only module of the jobs that knows `infra`.
+
+A `Spec` travels to workers as plain values; each process builds from it, once, what cannot travel:
+stores, keys and models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from infra.delta import DeltaTables
+from infra.faces import FaceAligner, FaceRecogniser
+from infra.keys import KeyFile
+from infra.models import ModelPack
+from infra.settings import StorageSettings
+from infra.storage import FsspecStore
+from pipelines.job import EnrolJob
+from pipelines.plan import Plan
+from pipelines.ports import Aligner, GenerationKeys, Recogniser, Store, Tables
+from pipelines.stages import Context
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a worker needs to build its surroundings; holds no secret itself.
+
+    storage: `StorageSettings.public()`. keys: path of the keyset file, which every worker must be
+    able to read. pack: None where the source holds embeddings.
+    """
+
+    storage: tuple[tuple[str, Any], ...]
+    keys: Path
+    table_id: str
+    pack: ModelPack | None = None
+
+
+def open_store(storage: StorageSettings) -> Store:
+    return FsspecStore(storage)
+
+
+def open_tables(dest: str, storage: StorageSettings) -> Tables:
+    return DeltaTables(dest, storage.delta_options())
+
+
+@lru_cache(maxsize=4)
+def keys(path: Path, table_id: str, generation: int) -> GenerationKeys:
+    """Open a generation's keys, once a process."""
+    return KeyFile.open(path, table_id).generation(generation)
+
+
+@lru_cache(maxsize=4)
+def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
+    """Build what the stages of one run share, once a process."""
+    return Context(
+        job=job,
+        plan=plan,
+        table_id=spec.table_id,
+        store=open_store(StorageSettings(**dict(spec.storage))),
+        keys=keys(spec.keys, spec.table_id, job.generation),
+    )
+
+
+@lru_cache(maxsize=2)
+def aligner(spec: Spec, job: EnrolJob) -> Aligner:
+    """Load the detector, once a process."""
+    assert spec.pack is not None  # noqa: S101
+    return FaceAligner(spec.pack, job.faces)
+
+
+@lru_cache(maxsize=2)
+def recogniser(spec: Spec, job: EnrolJob) -> Recogniser:
+    """Load the recogniser, once a process."""
+    assert spec.pack is not None  # noqa: S101
+    return FaceRecogniser(spec.pack, job.faces)

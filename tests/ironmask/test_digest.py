@@ -1,0 +1,220 @@
+"""Digests: the tolerance is exact, keys and parameters separate, lengths are checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from ironmask import codeword, digest
+from ironmask.errors import ParameterError
+from ironmask.params import Params
+
+OTHER_KEY = b"\xff" * 32
+SETTINGS = [Params(64, 6, e) for e in range(6)]
+
+
+def flip(code, places):
+    """Another sign at the given places."""
+    changed = code.copy()
+    changed[list(places)] *= -1
+    return changed
+
+
+def move(code, places, n=64):
+    """An unused index at the given places, sorted by index again."""
+    free = [j for j in range(1, n + 1) if j not in np.abs(code)]
+    changed = code.copy()
+    for spare, place in enumerate(places):
+        changed[place] = np.sign(code[place]) * free[spare * 7]
+    return changed[np.argsort(np.abs(changed))]
+
+
+def flip_and_move(code, places):
+    half = len(places) // 2
+    return move(flip(code, places[:half]), places[half:])
+
+
+@pytest.fixture
+def code(rng):
+    return codeword.sample(rng, 64, 6)[0]
+
+
+@pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"tolerance {p.tolerance}")
+@pytest.mark.parametrize("change", [flip, move, flip_and_move])
+def test_accepts_exactly_up_to_the_tolerance(params, change, code, row_key):
+    stored = digest.digests(code, params, row_key)
+    for wrong in range(7):
+        for places in combinations(range(6), wrong):
+            probe = change(code, places)
+            assert codeword.agreement(code, probe)[0] == 6 - wrong
+            assert digest.matches(stored, probe, params, row_key) is (wrong <= params.tolerance)
+
+
+@pytest.mark.parametrize("wrong", range(17))
+@pytest.mark.parametrize("change", [flip, move])
+def test_balanced_preset_accepts_four_wrong_places(wrong, change, rng, row_key):
+    params = Params(64, 16, 4)
+    code = codeword.sample(rng, 64, 16)[0]
+    stored = digest.digests(code, params, row_key)
+    places = np.sort(rng.choice(16, wrong, replace=False))
+    probe = flip(code, places) if change is flip else crowded_move(code, places)
+    assert digest.matches(stored, probe, params, row_key) is (wrong <= 4)
+
+
+def crowded_move(code, places, n=64):
+    free = [j for j in range(1, n + 1) if j not in np.abs(code)]
+    changed = code.copy()
+    changed[places] = free[: len(places)]
+    return changed[np.argsort(np.abs(changed))]
+
+
+@pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"tolerance {p.tolerance}")
+def test_another_row_key_never_matches(params, code, row_key):
+    stored = digest.digests(code, params, row_key)
+    assert not digest.matches(stored, code, params, OTHER_KEY)
+    for bit in (0, 100, 255):
+        changed = bytearray(row_key)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        assert not digest.matches(stored, code, params, bytes(changed))
+
+
+@pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"tolerance {p.tolerance}")
+def test_lengths(params, code, row_key):
+    stored = digest.digests(code, params, row_key)
+    width = 16 if params.tolerance else 32
+    assert digest.tag_bytes(params) == width
+    assert len(stored) == digest.digest_bytes(params) == params.digest_count * width
+
+
+@pytest.mark.parametrize("params", [Params(64, 6, 0), Params(64, 6, 2)])
+@pytest.mark.parametrize("change", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b""])
+def test_stored_tags_of_a_wrong_length_are_refused(params, change, code, row_key):
+    stored = digest.digests(code, params, row_key)
+    with pytest.raises(ParameterError, match="digest bytes"):
+        digest.matches(change(stored), code, params, row_key)
+
+
+def test_tags_of_another_tolerance_are_refused(code, row_key):
+    stored = digest.digests(code, Params(64, 6, 1), row_key)
+    with pytest.raises(ParameterError):
+        digest.matches(stored, code, Params(64, 6, 2), row_key)
+
+
+@pytest.mark.parametrize("size", [0, 16, 31, 33, 64])
+def test_row_keys_of_a_wrong_length_are_refused(size, code, row_key):
+    params = Params(64, 6, 1)
+    stored = digest.digests(code, params, row_key)
+    with pytest.raises(ParameterError, match="32 bytes"):
+        digest.digests(code, params, b"k" * size)
+    with pytest.raises(ParameterError, match="32 bytes"):
+        digest.matches(stored, code, params, b"k" * size)
+
+
+def split(stored, width):
+    return [stored[i : i + width] for i in range(0, len(stored), width)]
+
+
+@pytest.mark.parametrize("params", [Params(64, 6, 3), Params(512, 16, 4)])
+def test_tags_are_sorted_and_distinct(params, rng, row_key):
+    code = codeword.sample(rng, params.n, params.alpha)[0]
+    tags = split(digest.digests(code, params, row_key), 16)
+    assert tags == sorted(set(tags))
+
+
+def test_sorted_order_hides_the_subsets(rng, row_key):
+    """The tag that two codewords share has no tendency to lie at the same place."""
+    params = Params(64, 6, 1)
+    places = []
+    for _ in range(200):
+        code = codeword.sample(rng, 64, 6)[0]
+        here = split(digest.digests(code, params, row_key), 16)
+        there = set(split(digest.digests(flip(code, [0]), params, row_key), 16))
+        places += [i for i, tag in enumerate(here) if tag in there]
+    counts = np.bincount(places, minlength=6)
+    assert counts.sum() == 200
+    assert counts.min() > 10
+
+
+def test_parameters_separate_domains(code, row_key):
+    """Equal bytes to digest, other parameters: no tag in common."""
+    shape = Params(64, 6, 1)
+    tags = set(split(digest.digests(code, shape, row_key), 16))
+    for other in (replace(shape, n=65), replace(shape, alpha=5, tolerance=0)):
+        parts = digest.digests(code[:5] if other.alpha == 5 else code, other, row_key)
+        assert tags.isdisjoint(split(parts, 16))
+    whole = digest.digests(code, Params(64, 6, 0), row_key)
+    assert whole != digest.digests(code, Params(65, 6, 0), row_key)
+
+
+def test_subsets_of_another_tolerance_or_alpha_share_no_tag(code, row_key):
+    """Subsets of four of six and of four of five places have the same bytes."""
+    six = split(digest.digests(code, Params(64, 6, 2), row_key), 16)
+    five = split(digest.digests(code[:5], Params(64, 5, 1), row_key), 16)
+    assert set(six).isdisjoint(five)
+
+
+def test_scheme_version_separates_domains(code, row_key, monkeypatch):
+    before = digest.digests(code, Params(64, 6, 0), row_key)
+    monkeypatch.setattr(digest, "SCHEME_VERSION", 2)
+    assert digest.digests(code, Params(64, 6, 0), row_key) != before
+
+
+def test_digests_match_the_vectors(vectors):
+    for v in vectors("digests"):
+        params = Params(v["n"], v["alpha"], v["tolerance"])
+        code = np.array(v["codeword"], dtype=np.int32)
+        stored = digest.digests(code, params, bytes.fromhex(v["key"]))
+        assert params.digest_count == v["tags"]
+        assert stored[: digest.tag_bytes(params)].hex() == v["first_tag"]
+        assert hashlib.sha256(stored).hexdigest() == v["sha256_of_all"]
+        assert digest.matches(stored, code, params, bytes.fromhex(v["key"]))
+
+
+def test_digests_do_not_hold_the_codeword(rng, row_key):
+    code = codeword.sample(rng, 512, 16)[0]
+    stored = digest.digests(code, Params(), row_key)
+    assert codeword.canonical_bytes(code[:2], 512) not in stored
+
+
+@pytest.mark.parametrize("e", [1, 4])
+def test_tags_of_two_codewords_are_disjoint(e, rng, row_key):
+    """Two codewords with fewer places in common than the match size share nothing."""
+    params = Params(512, 16, e)
+    a, b = codeword.sample(rng, 512, 16, 2)
+    shared = set(split(digest.digests(a, params, row_key), 16)) & set(
+        split(digest.digests(b, params, row_key), 16)
+    )
+    assert not shared
+
+
+@pytest.mark.xfail(
+    reason="matches() takes two equal stored tags for a hit, whatever the probe", strict=True
+)
+@pytest.mark.parametrize("tag", [b"\0" * 16, b"anything at all!"])
+def test_repeated_stored_tags_match_nothing(tag, code, rng, row_key):
+    """A tampered row must not open for everyone."""
+    params = Params(64, 6, 2)
+    assert not digest.matches(tag * params.digest_count, code, params, row_key)
+
+
+def test_one_stored_tag_is_enough(code, row_key):
+    """A hit on any single tag counts, wherever it lies among foreign ones."""
+    params = Params(64, 6, 1)
+    tags = split(digest.digests(code, params, row_key), 16)
+    for place, tag in enumerate(tags):
+        foreign = [bytes([i]) * 16 for i in range(6)]
+        foreign[place] = tag
+        assert digest.matches(b"".join(foreign), code, params, row_key)
+
+
+def test_half_a_tag_is_not_enough(code, row_key):
+    params = Params(64, 6, 1)
+    tags = split(digest.digests(code, params, row_key), 16)
+    first = b"".join(tag[:8] + bytes([i] * 8) for i, tag in enumerate(tags))
+    last = b"".join(bytes([i] * 8) + tag[8:] for i, tag in enumerate(tags))
+    assert not digest.matches(first, code, params, row_key)
+    assert not digest.matches(last, code, params, row_key)

@@ -1,0 +1,124 @@
+"""Randomness: ChaCha with 20 rounds under fresh keys, and never NumPy's own generators."""
+
+from __future__ import annotations
+
+import ast
+import multiprocessing
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from randomgen import ChaCha
+
+import ironmask
+from ironmask import Params, codeword, protect, secure_generator
+from ironmask import random as ironmask_random
+
+NOT_SECURE = {"default_rng", "PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64", "RandomState"}
+LEGACY = {"seed", "rand", "randn", "randint", "normal", "standard_normal", "choice", "shuffle"}
+
+
+def first_words(_=None):
+    return tuple(secure_generator().integers(0, 2**63, 8).tolist())
+
+
+def test_stream_is_chacha_with_twenty_rounds():
+    generator = secure_generator()
+    assert isinstance(generator, np.random.Generator)
+    assert type(generator.bit_generator) is ChaCha
+    assert generator.bit_generator.state["state"]["rounds"] == 20
+
+
+def test_every_generator_has_its_own_stream():
+    assert len({first_words() for _ in range(200)}) == 200
+
+
+def test_keys_are_256_bits_from_the_operating_system(monkeypatch):
+    asked = []
+    monkeypatch.setattr(ironmask_random.secrets, "randbits", lambda k: asked.append(k) or 12345)
+    generator = secure_generator()
+    assert asked == [256]
+    expected = np.random.Generator(ChaCha(key=12345, rounds=20)).integers(0, 2**63, 8)
+    assert generator.integers(0, 2**63, 8).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("bit", [0, 63, 64, 127, 128, 255])
+def test_every_part_of_the_key_counts(bit, monkeypatch):
+    monkeypatch.setattr(ironmask_random.secrets, "randbits", lambda _: 0)
+    zero = first_words()
+    monkeypatch.setattr(ironmask_random.secrets, "randbits", lambda _: 1 << bit)
+    assert first_words() != zero
+
+
+def test_stream_is_the_published_cipher(monkeypatch):
+    """ChaCha20 under a zero key, zero counter and zero nonce (RFC 8439, appendix A.1, vector 1)."""
+    monkeypatch.setattr(ironmask_random.secrets, "randbits", lambda _: 0)
+    words = secure_generator().bit_generator.random_raw(4).astype("<u8").tobytes()
+    assert words.hex() == "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
+
+
+def test_global_state_of_numpy_is_untouched(row_key):
+    np.random.seed(7)
+    before = np.random.get_state()
+    protect(np.ones(64), Params(64, 8, 0), row_key)
+    after = np.random.get_state()
+    assert before[0] == after[0]
+    assert np.array_equal(before[1], after[1])
+    assert before[2:] == after[2:]
+
+
+def test_global_seed_decides_nothing(row_key):
+    rows = []
+    for _ in range(2):
+        np.random.seed(7)
+        rows.append(protect(np.ones(64), Params(64, 8, 0), row_key))
+    assert rows[0].helper != rows[1].helper
+
+
+def test_protect_makes_a_secure_generator_unless_given_one(monkeypatch, row_key, rng):
+    made = []
+    # The package exports a function of the module's name.
+    module = import_module("ironmask.protect")
+    monkeypatch.setattr(module, "secure_generator", lambda: made.append(1) or secure_generator())
+    protect(np.ones(64), Params(64, 8, 0), row_key, rng=rng)
+    assert made == []
+    protect(np.ones(64), Params(64, 8, 0), row_key)
+    assert made == [1]
+
+
+def forbidden_names(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
+        if name in NOT_SECURE:
+            yield name
+        if isinstance(node, ast.Attribute) and name in LEGACY:
+            owner = ast.unparse(node.value)
+            if owner in {"np.random", "numpy.random"}:
+                yield f"{owner}.{name}"
+
+
+def test_package_names_no_insecure_generator():
+    folder = Path(ironmask.__file__).parent
+    for path in folder.rglob("*.py"):
+        assert list(forbidden_names(path)) == [], path.name
+
+
+def test_package_draws_nothing_from_numpy_defaults(monkeypatch, row_key):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a default generator was made")
+
+    for name in ("default_rng", "PCG64", "MT19937", "RandomState"):
+        monkeypatch.setattr(np.random, name, refuse)
+    assert len(protect(np.ones(64), Params(64, 8, 0), row_key).helper) == 64 * 64 + 128
+
+
+def test_forked_processes_differ():
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        drawn = pool.map(first_words, range(8), chunksize=1)
+    assert len({*drawn, first_words()}) == 9
+
+
+def test_fresh_codewords_in_fresh_generators():
+    drawn = {tuple(codeword.sample(secure_generator(), 512, 16)[0]) for _ in range(50)}
+    assert len(drawn) == 50

@@ -1,0 +1,244 @@
+"""Rotations: the Haar measure on O(n) and the rank-2 turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import beta, binom, kstest
+
+from ironmask import rotation
+
+DRAWS = 20_000
+N = 6
+RARE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Many small draws, (DRAWS, N, N) float64."""
+    rng = np.random.default_rng(11)
+    return np.stack([rotation.haar(rng, N) for _ in range(DRAWS)]).astype(np.float64)
+
+
+def unit(vector):
+    return vector / np.linalg.norm(vector)
+
+
+def z_scores(samples, expected):
+    """Standardised distance of the mean over axis 0 from its expectation."""
+    error = samples.std(axis=0) / np.sqrt(len(samples))
+    return np.abs(samples.mean(axis=0) - expected) / np.maximum(error, 1e-12)
+
+
+def defect(q):
+    q = q.astype(np.float64)
+    return np.abs(q @ q.T - np.eye(len(q))).max()
+
+
+@pytest.mark.parametrize("n", [2, 64, 65, 100, 128, 257, 512, 1024])
+def test_haar_is_orthogonal(n, rng):
+    q = rotation.haar(rng, n)
+    assert q.shape == (n, n)
+    assert q.dtype == np.float32
+    assert q.flags.c_contiguous
+    assert defect(q) < 1e-5
+    assert defect(q.T) < 1e-5
+
+
+def test_first_moments(small):
+    assert z_scores(small, 0).max() < 5
+
+
+def test_second_moments_and_covariances(small):
+    """E q_ij q_kl = 1/n where (i, j) = (k, l), else 0."""
+    flat = small.reshape(DRAWS, -1)
+    products = flat[:, :, None] * flat[:, None, :]
+    assert z_scores(products, np.eye(N * N) / N).max() < 5.5
+
+
+def test_fourth_moments(small):
+    """1/(n(n+2)) times 3 for q_ij^4, 1 in one row or column, (n+1)/(n-1) elsewhere."""
+    squares = (small**2).reshape(DRAWS, -1)
+    row, column = np.divmod(np.arange(N * N), N)
+    same_row, same_column = row[:, None] == row, column[:, None] == column
+    expected = np.where(same_row | same_column, 1.0, (N + 1) / (N - 1))
+    expected[same_row & same_column] = 3
+    products = squares[:, :, None] * squares[:, None, :]
+    assert z_scores(products, expected / (N * (N + 2))).max() < 5.5
+
+
+def test_fourth_moment_at_full_width():
+    rng = np.random.default_rng(12)
+    n = 512
+    q = np.stack([rotation.haar(rng, n) for _ in range(3)]).astype(np.float64)
+    assert n * (q**2).mean() == pytest.approx(1, abs=1e-5)
+    assert n * (n + 2) * (q**4).mean() == pytest.approx(3, abs=0.06)
+
+
+@pytest.mark.parametrize(("power", "moment"), [(1, 0), (2, 1), (3, 0), (4, 3)])
+def test_moments_of_the_trace(power, moment, small):
+    """The trace of a Haar matrix has the first moments of a standard normal variable."""
+    trace = np.trace(small, axis1=1, axis2=2)
+    assert z_scores(trace**power, moment) < 4.5
+
+
+def test_trace_of_the_square(small):
+    assert z_scores(np.trace(small @ small, axis1=1, axis2=2), 1) < 4.5
+
+
+def test_both_determinants_are_equally_likely(small):
+    determinants = np.linalg.det(small)
+    assert np.abs(determinants) == pytest.approx(1, abs=1e-5)
+    negative = int((determinants < 0).sum())
+    assert RARE < binom.cdf(negative, DRAWS, 0.5) < 1 - RARE
+
+
+def test_determinants_of_odd_width_too(rng):
+    signs = [np.sign(np.linalg.det(rotation.haar(rng, 3).astype(np.float64))) for _ in range(4000)]
+    assert RARE < binom.cdf(signs.count(-1), 4000, 0.5) < 1 - RARE
+
+
+@pytest.mark.parametrize("i", [0, 2, N - 1])
+@pytest.mark.parametrize("j", [0, 2, N - 1])
+def test_entries_have_the_law_of_a_point_on_the_sphere(i, j, small):
+    """(1 + x)/2 is Beta((n-1)/2, (n-1)/2) for one coordinate of a uniform unit vector."""
+    law = beta((N - 1) / 2, (N - 1) / 2)
+    assert kstest((small[:, i, j] + 1) / 2, law.cdf).pvalue > RARE
+
+
+def test_invariance_under_fixed_rotations(small, rng):
+    """a' Q b has the law of one coordinate whatever the unit vectors a and b are."""
+    law = beta((N - 1) / 2, (N - 1) / 2)
+    for _ in range(12):
+        a, b = unit(rng.standard_normal(N)), unit(rng.standard_normal(N))
+        assert kstest((small @ b @ a + 1) / 2, law.cdf).pvalue > RARE
+
+
+def test_left_translation_keeps_the_law_of_the_trace(small, rng):
+    """tr(A Q) and tr(Q) agree in law, which a missing sign fix breaks."""
+    trace = np.trace(small, axis1=1, axis2=2)
+    for _ in range(4):
+        a = rotation.haar(rng, N).astype(np.float64)
+        moved = np.einsum("ij,kji->k", a, small)
+        assert z_scores(moved, 0) < 4.5
+        assert z_scores(moved**2, 1) < 4.5
+        assert kstest(trace[::2], moved[1::2]).pvalue > RARE
+
+
+def test_same_generator_state_gives_the_same_matrix():
+    first, second = (rotation.haar(np.random.default_rng(5), 64) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def explicit_turn(s, c):
+    """Proposition 2 of the supplement with w normalised, written out in float64."""
+    w = c - (s @ c) * s
+    sine = np.linalg.norm(w)
+    w = w / sine
+    plane = np.stack([s, w], axis=1)
+    g = np.array([[s @ c, -sine], [sine, s @ c]])
+    return np.eye(len(s)) - np.outer(s, s) - np.outer(w, w) + plane @ g @ plane.T
+
+
+def turn_itself(s, c):
+    return rotation.turn(np.eye(len(s), dtype=np.float32), s, c).astype(np.float64)
+
+
+def nearly(s, distance, rng):
+    """A unit vector at the given small angle from s."""
+    aside = rng.standard_normal(len(s))
+    aside = unit(aside - (aside @ s) * s)
+    return np.cos(distance) * s + np.sin(distance) * aside
+
+
+@pytest.mark.parametrize("n", [2, 64, 100, 512])
+def test_turn_equals_the_explicit_rotation(n, rng):
+    for _ in range(3):
+        s, c = unit(rng.standard_normal(n)), unit(rng.standard_normal(n))
+        assert np.abs(turn_itself(s, c) - explicit_turn(s, c)).max() < 1e-6
+
+
+def test_turn_of_a_matrix_equals_the_product(rng):
+    s, c = unit(rng.standard_normal(96)), unit(rng.standard_normal(96))
+    a = rng.standard_normal((96, 96)).astype(np.float32)
+    expected = explicit_turn(s, c) @ a.astype(np.float64)
+    assert np.abs(rotation.turn(a, s, c) - expected).max() < 1e-5
+
+
+PAIRS = {
+    "apart": lambda s, rng: unit(rng.standard_normal(len(s))),
+    "equal": lambda s, rng: s,
+    "opposite": lambda s, rng: -s,
+    "nearly equal": lambda s, rng: nearly(s, 1e-7, rng),
+    "just apart": lambda s, rng: nearly(s, 2e-9, rng),
+    "within the limit": lambda s, rng: nearly(s, 5e-10, rng),
+    "nearly opposite": lambda s, rng: -nearly(s, 1e-7, rng),
+    "just not opposite": lambda s, rng: -nearly(s, 2e-9, rng),
+    "right angle": lambda s, rng: nearly(s, np.pi / 2, rng),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("n", [64, 512])
+def test_turn_is_a_rotation_that_takes_source_to_target(pair, n, rng):
+    s = unit(rng.standard_normal(n))
+    c = PAIRS[pair](s, rng)
+    r = turn_itself(s, c)
+    assert np.abs(r @ s - c).max() < 1e-6
+    assert defect(r) < 1e-6
+    assert np.linalg.det(r) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_turn_moves_nothing_outside_one_plane(pair, rng):
+    s = unit(rng.standard_normal(64))
+    r = turn_itself(s, PAIRS[pair](s, rng))
+    moved = np.linalg.svd(r - np.eye(64), compute_uv=False)
+    assert moved[2] < 1e-6
+
+
+def test_turn_between_axes(rng):
+    """Sources and targets with zeros, where the smallest entry is shared."""
+    for c in (np.eye(64)[1], np.eye(64)[0], -np.eye(64)[0]):
+        r = turn_itself(np.eye(64)[0], c)
+        assert np.abs(r[:, 0] - c).max() < 1e-6
+        assert defect(r) < 1e-6
+
+
+def test_turn_works_in_place_in_c_order(rng):
+    s, c = unit(rng.standard_normal(64)), unit(rng.standard_normal(64))
+    a = rotation.haar(rng, 64)
+    assert np.shares_memory(rotation.turn(a, s, c), a)
+
+
+LAYOUTS = {
+    "fortran": np.asfortranarray,
+    "strided": lambda a: np.repeat(np.repeat(a, 2, axis=0), 2, axis=1)[::2, ::2],
+    "reversed": lambda a: a[::-1].copy()[::-1],
+    "columns": lambda a: np.concatenate([a, a], axis=1)[:, : a.shape[1]],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_turn_of_other_memory_layouts(layout, rng):
+    s, c = unit(rng.standard_normal(64)), unit(rng.standard_normal(64))
+    a = rotation.haar(rng, 64)
+    laid_out = LAYOUTS[layout](a)
+    expected = explicit_turn(s, c) @ a.astype(np.float64)
+    assert not laid_out.flags.c_contiguous
+    assert np.abs(rotation.turn(laid_out, s, c) - expected).max() < 1e-6
+    assert np.array_equal(laid_out, a)
+
+
+def test_turn_of_a_tall_and_a_wide_matrix(rng):
+    s, c = unit(rng.standard_normal(64)), unit(rng.standard_normal(64))
+    for m in (1, 3, 200):
+        a = rng.standard_normal((64, m)).astype(np.float32)
+        expected = explicit_turn(s, c) @ a.astype(np.float64)
+        assert np.abs(rotation.turn(a, s, c) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("n", [64, 65, 100, 128, 512, 1024])
+def test_turned_haar_matrix_stays_orthogonal(n, rng):
+    s, c = unit(rng.standard_normal(n)), unit(rng.standard_normal(n))
+    assert defect(rotation.turn(rotation.haar(rng, n), s, c)) < 1e-5

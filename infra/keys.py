@@ -205,8 +205,8 @@ class KeyFile(ProcessBound):
         rows = self.__kek.unwrap(entry["prf"], self.__bound(generation, "prf"))
         if _check_value(rows) != entry["key_id"]:
             raise WrongKeyError(
-                f"{self.path}: the keys of generation {generation} are not those that {entry['key_id']} "
-                "names: restore the file from a backup"
+                f"{self.path}: the keys of generation {generation} are not those named "
+                f"{entry['key_id']}: restore the file from a backup"
             )
         return TinkGenerationKeys(
             self.table_id,

@@ -22,7 +22,9 @@ def prepare_environment() -> None:
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    os.environ.setdefault("PREFECT_HOME", str(state / "ironmask" / "prefect"))
+    home = os.environ.setdefault("PREFECT_HOME", str(state / "ironmask" / "prefect"))
+    # Prefect makes only the last folder of its home.
+    Path(home).mkdir(parents=True, exist_ok=True)
 
 
 def has_server() -> bool:

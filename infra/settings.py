@@ -13,16 +13,27 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ironmask.errors import ParameterError
 
 
 class StorageSettings(BaseSettings):
-    """How to reach an S3-compatible store; one object serves every client."""
+    """How to reach an S3-compatible store; one object serves every client.
 
-    model_config = SettingsConfigDict(env_prefix="IRONMASK_S3_", extra="forbid", frozen=True)
+    endpoint: address of the service; None is Amazon's. ca_bundle: PEM file of the authorities that
+    its certificate is checked against; deltalake takes them from `SSL_CERT_FILE` instead.
+    allow_http: permit an endpoint without TLS, where whoever is on the way reads what is stored.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="IRONMASK_S3_",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
 
     endpoint: str | None = None
     region: str | None = None
@@ -32,6 +43,20 @@ class StorageSettings(BaseSettings):
     path_style: bool = True
     ca_bundle: Path | None = None
     allow_http: bool = False
+
+    @model_validator(mode="after")
+    def _usable(self) -> StorageSettings:
+        scheme, mark, host = (self.endpoint or "https://amazon").partition("://")
+        if scheme not in ("http", "https") or not mark or not host:
+            raise ValueError("endpoint: give an address such as https://host:port")
+        if scheme == "http" and not self.allow_http:
+            raise ValueError(
+                "endpoint: http:// is not encrypted; use https://, or set allow_http "
+                "(IRONMASK_S3_ALLOW_HTTP=true) where the network is trusted"
+            )
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("access_key and secret_key: give both, or neither")
+        return self
 
     def public(self) -> tuple[tuple[str, Any], ...]:
         """The settings that may travel to workers, which find credentials in their environment."""
@@ -51,7 +76,7 @@ class StorageSettings(BaseSettings):
             "client_kwargs": {name: value for name, value in client.items() if value},
             "config_kwargs": {
                 "s3": {"addressing_style": style},
-                "retries": {"max_attempts": 8, "mode": "adaptive"},
+                "retries": {"max_attempts": 5, "mode": "standard"},
                 "connect_timeout": 10,
                 "read_timeout": 60,
             },
@@ -76,7 +101,9 @@ class StorageSettings(BaseSettings):
 class Settings(BaseSettings):
     """What an operator sets once instead of on every command line."""
 
-    model_config = SettingsConfigDict(env_prefix="IRONMASK_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="IRONMASK_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     model: str | None = None
     keys: Path | None = None
@@ -103,7 +130,7 @@ def load() -> tuple[Settings, StorageSettings]:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ParameterError(f"setting {name}: {first['msg']}") from None
+        raise ParameterError(f"setting {name or 's3'}: {first['msg']}") from None
 
 
 def _read_file(path: Path) -> dict[str, Any]:

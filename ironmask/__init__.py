@@ -4,10 +4,22 @@ The safe way in is `protect` and `verify` (and their batch forms); the parts the
 in the modules of the same names.
 """
 
-from ironmask.centring import Centring, centre
-from ironmask.params import DEFAULT_PRESET, PRESETS, Params, preset
-from ironmask.protect import ProtectedTemplate, protect, protect_batch, verify, verify_batch
-from ironmask.random import secure_generator
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ironmask.centring import Centring, centre
+    from ironmask.params import DEFAULT_PRESET, PRESETS, Params, preset
+    from ironmask.random import secure_generator
+    from ironmask.template import (
+        ProtectedTemplate,
+        protect,
+        protect_batch,
+        verify,
+        verify_batch,
+    )
 
 __all__ = [
     "DEFAULT_PRESET",
@@ -23,3 +35,20 @@ __all__ = [
     "verify",
     "verify_batch",
 ]
+
+_HOMES = {
+    "centring": ("Centring", "centre"),
+    "params": ("DEFAULT_PRESET", "PRESETS", "Params", "preset"),
+    "template": ("ProtectedTemplate", "protect", "protect_batch", "verify", "verify_batch"),
+    "random": ("secure_generator",),
+}
+
+
+def __getattr__(name: str) -> object:
+    # Loaded on first use: `ironmask --help` must not wait for SciPy.
+    for module, names in _HOMES.items():
+        if name in names:
+            value: object = getattr(import_module(f"ironmask.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'ironmask' has no attribute {name!r}")

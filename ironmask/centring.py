@@ -10,8 +10,12 @@ from numpy.typing import ArrayLike
 from ironmask.arrays import F64, unit_rows
 from ironmask.errors import TemplateError
 
-# Below this share of the sum of lengths, the unit embeddings cancel and have no common direction.
+# Shorter than this, the mean of unit embeddings has no direction to speak of.
 _CANCELLED = 1e-6
+# Singular values below this share of the largest are rounding of float32 embeddings, not faces.
+_RELATIVE_NOISE = 1e-4
+# A regression's template must at least lean towards every embedding.
+_LEAST_COSINE = 1e-3
 
 
 class Centring(StrEnum):
@@ -37,14 +41,24 @@ def centre(embeddings: ArrayLike, n: int, method: Centring = Centring.MEAN) -> F
     if len(rows) == 1:
         template: F64 = rows[0]
         return template
-    if method is Centring.MEAN:
-        total = rows.sum(axis=0)
-    else:
-        total = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
-    length = np.linalg.norm(rows @ total)
-    if not length > _CANCELLED * len(rows):
+    return _mean(rows) if method is Centring.MEAN else _regression(rows)
+
+
+def _mean(rows: F64) -> F64:
+    mean = rows.mean(axis=0)
+    length = np.linalg.norm(mean)
+    if not length > _CANCELLED:
+        raise TemplateError("opposed_embeddings", f"{len(rows)} embeddings cancel each other")
+    template: F64 = mean / length
+    return template
+
+
+def _regression(rows: F64) -> F64:
+    direction = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=_RELATIVE_NOISE)[0]
+    length = np.linalg.norm(direction)
+    if not (length > 0 and (rows @ direction).min() > _LEAST_COSINE * length):
         raise TemplateError(
-            "opposed_embeddings", f"{len(rows)} embeddings point in opposed directions and cancel"
+            "opposed_embeddings", f"{len(rows)} embeddings have no direction in common"
         )
-    centred: F64 = total / np.linalg.norm(total)
-    return centred
+    template: F64 = direction / length
+    return template

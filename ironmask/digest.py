@@ -11,14 +11,14 @@ import hmac
 import struct
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ironmask.arrays import I32
 from ironmask.codeword import canonical_bytes
-from ironmask.errors import ParameterError
+from ironmask.errors import EncodingError, ParameterError
 from ironmask.params import SCHEME_VERSION, Params
 
 ROW_KEY_BYTES = 32
@@ -49,14 +49,10 @@ def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
 def matches(stored: bytes, codeword: I32, params: Params, row_key: bytes) -> bool:
     """Tell whether a decoded codeword, (alpha,) int32, shares a tag with the stored ones.
 
-    Every tag is computed and compared whatever the outcome. Raises `ParameterError` where the
-    stored tags do not have the length that params ask for.
+    Every tag is computed and compared whatever the outcome. Raises `EncodingError` where the
+    stored tags are not as many as params ask for, all different and sorted.
     """
-    if len(stored) != digest_bytes(params):
-        raise ParameterError(
-            f"{params.describe()} needs {digest_bytes(params):,} digest bytes, "
-            f"the row has {len(stored):,}"
-        )
+    _check(stored, params)
     tags = _tags(codeword, params, row_key)
     if params.tolerance == 0:
         return hmac.compare_digest(tags[0], stored)
@@ -64,8 +60,24 @@ def matches(stored: bytes, codeword: I32, params: Params, row_key: bytes) -> boo
     probe = np.frombuffer(b"".join(tags), dtype="<u8").reshape(-1, 2)
     # Tags are pseudo-random under a secret key, so the order of a sort tells nothing of use.
     both = np.concatenate([known, probe])
-    both = both[np.lexsort((both[:, 1], both[:, 0]))]
-    return bool(np.any((both[1:] == both[:-1]).all(axis=1)))
+    side = np.arange(len(both)) >= len(known)
+    order = np.lexsort((both[:, 1], both[:, 0]))
+    both, side = both[order], side[order]
+    same = (both[1:] == both[:-1]).all(axis=1)
+    # A tag stored twice must never count as a match.
+    return bool(np.any(same & (side[1:] != side[:-1])))
+
+
+def _check(stored: bytes, params: Params) -> None:
+    if len(stored) != digest_bytes(params):
+        raise EncodingError(
+            f"{params.describe()} needs {digest_bytes(params):,} digest bytes, "
+            f"the row has {len(stored):,}"
+        )
+    size = tag_bytes(params)
+    tags = [stored[start : start + size] for start in range(0, len(stored), size)]
+    if any(first >= second for first, second in pairwise(tags)):
+        raise EncodingError("a row's digests are damaged: they are not sorted, or repeat")
 
 
 def _tags(codeword: I32, params: Params, row_key: bytes) -> list[bytes]:

@@ -10,7 +10,8 @@
 | bits4   | 131,072          | 4-bit levels of a fixed step, packed                            |
 
 Entries of a random orthogonal matrix are close to normal with variance 1/n; the fixed steps are
-those of the best uniform quantiser of a normal variable (Max, IRE Trans. IT-6, 1960, table II).
+those of the uniform quantiser with the least mean squared error for a normal variable (the problem
+of Max, IRE Trans. IT-6, 1960).
 A helper's encoding is stored beside it as `name.version`.
 """
 
@@ -121,12 +122,12 @@ DEFAULT_ENCODING: Final = "int8"
 
 def encoding(name_or_tag: str) -> Encoding:
     """Look up an encoding by its name (`int8`) or by what a row records (`int8.1`)."""
-    name, _, version = name_or_tag.partition(".")
+    name, dot, version = name_or_tag.partition(".")
     found = ENCODINGS.get(name)
     if found is None:
         known = ", ".join(ENCODINGS)
         raise ParameterError(f"unknown encoding {name_or_tag!r}; the encodings are {known}")
-    if version and version != str(found.version):
+    if dot and version != str(found.version):
         raise EncodingError(
             f"helper encoding {name_or_tag} is not the version {found.version} that this release "
             "reads: use the release that wrote it"
@@ -140,7 +141,7 @@ def encode(p: F32, name: str = DEFAULT_ENCODING) -> list[bytes]:
 
 
 def decode(helpers: list[bytes], name: str, n: int) -> F32:
-    """Decode k helpers to (k, n, n) float32. Raises `EncodingError` on a wrong length."""
+    """Decode k helpers to (k, n, n) float32. Raises `EncodingError` where one is damaged."""
     found = encoding(name)
     expected = found.nbytes(n)
     for helper in helpers:
@@ -149,4 +150,7 @@ def decode(helpers: list[bytes], name: str, n: int) -> F32:
                 f"a {found.tag} helper of width {n} has {expected:,} bytes, not {len(helper):,}"
             )
     data = np.frombuffer(b"".join(helpers), dtype=np.uint8).reshape(len(helpers), expected)
-    return found.from_bytes(data, n)
+    p = found.from_bytes(data, n)
+    if not np.isfinite(p).all():
+        raise EncodingError(f"a {found.tag} helper holds values that are not finite")
+    return p

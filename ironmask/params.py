@@ -16,7 +16,8 @@ from ironmask.errors import ParameterError
 
 SCHEME_VERSION: Final = 1
 MIN_N: Final = 64
-MAX_N: Final = 1 << 20
+MAX_N: Final = 1 << 16
+MAX_ALPHA: Final = 128
 MAX_DIGESTS: Final = 8192
 
 
@@ -37,8 +38,10 @@ class Params:
     def __post_init__(self) -> None:
         if not MIN_N <= self.n <= MAX_N:
             raise ParameterError(f"n is {self.n}; it must lie in {MIN_N}..{MAX_N}")
-        if not 1 <= self.alpha <= self.n:
-            raise ParameterError(f"alpha is {self.alpha}; it must lie in 1..n = {self.n}")
+        if not 1 <= self.alpha <= min(self.n, MAX_ALPHA):
+            raise ParameterError(
+                f"alpha is {self.alpha}; it must lie in 1..{min(self.n, MAX_ALPHA)}"
+            )
         if not 0 <= self.tolerance < self.alpha:
             raise ParameterError(
                 f"tolerance is {self.tolerance}; it must lie in 0..alpha-1 = {self.alpha - 1}"

@@ -11,8 +11,10 @@ import numpy as np
 from scipy.linalg import blas
 
 from ironmask.arrays import F32, F64
+from ironmask.errors import ParameterError
 
 _PARALLEL = 1e-9
+_LEAST = 2
 
 
 def haar(rng: np.random.Generator, n: int) -> F32:
@@ -22,6 +24,8 @@ def haar(rng: np.random.Generator, n: int) -> F32:
     g_1 on the diagonal the product H_0 H_1 ... H_(n-1) D is Haar. All n reflectors V are applied
     at once as I - V T V' with T^-1 = strict_upper(V'V) + diag(V'V) / 2.
     """
+    if n < _LEAST:
+        raise ParameterError(f"a rotation needs at least {_LEAST} dimensions, not {n}")
     v = _reflectors(rng, n)
     signs = np.where(v.diagonal() < 0, np.float32(1), np.float32(-1))
     gram = blas.ssyrk(1.0, v, trans=1)

@@ -20,8 +20,8 @@ from ironmask.arrays import F64
 from ironmask.centring import centre
 from ironmask.errors import ProtectionError, TemplateError
 from ironmask.params import SCHEME_VERSION
-from ironmask.protect import protect_batch
 from ironmask.random import secure_generator
+from ironmask.template import protect_batch
 from pipelines import layout
 from pipelines.ports import F32, DataFile
 from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason

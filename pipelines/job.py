@@ -16,6 +16,7 @@ from ironmask.params import SCHEME_VERSION, Params, preset
 from pipelines.face_settings import FaceSettings
 
 DEFAULT_SHARD_SIZE: Final = 256
+MIN_BITS: Final = 40
 _PACKAGES: Final = ("ironmask", "insightface", "numpy", "onnxruntime", "pillow", "scipy")
 
 
@@ -52,6 +53,11 @@ class EnrolJob:
 
     def __post_init__(self) -> None:
         encoding(self.encoding)
+        if self.params.bits < MIN_BITS:
+            raise ParameterError(
+                f"{self.params.describe()} is below the least {MIN_BITS} bits: raise alpha or "
+                "lower the tolerance"
+            )
         if self.shard_size < 1:
             raise ParameterError(f"shard size is {self.shard_size}; it must be at least 1")
 

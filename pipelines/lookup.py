@@ -14,7 +14,7 @@ from ironmask.digest import digest_bytes
 from ironmask.errors import ImageError, MismatchError, TableError, TemplateError
 from ironmask.helper import encoding
 from ironmask.params import Params
-from ironmask.protect import verify_batch
+from ironmask.template import verify_batch
 from pipelines import ledger
 from pipelines.ports import F32, Aligner, GenerationKeys, Recogniser, Tables
 from pipelines.sealing import open_row

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +38,8 @@ class Plan:
 
     def shard(self, number: int, store: Store) -> list[dict[str, Any]]:
         """The inputs of one shard, as rows of `SCHEMA`."""
-        with store.open(self.uri) as handle:
-            rows: list[dict[str, Any]] = pq.ParquetFile(handle).read_row_group(number).to_pylist()
+        with _opened(self.uri, store) as parquet:
+            rows: list[dict[str, Any]] = parquet.read_row_group(number).to_pylist()
         return rows
 
 
@@ -140,7 +141,7 @@ def write(table: pa.Table, run_id: str, uri: str, facts: dict[str, Any], store: 
     sink = pa.BufferOutputStream()
     schema = SCHEMA.with_metadata({_META: json.dumps(header).encode()})
     bounds = np.searchsorted(np.asarray(table["shard"]), np.arange(plan.shards + 1))
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
         for begin, end in pairwise(bounds):
             part = table.slice(begin, end - begin).cast(schema)
             writer.write_table(part, row_group_size=max(1, len(part)))
@@ -150,15 +151,22 @@ def write(table: pa.Table, run_id: str, uri: str, facts: dict[str, Any], store: 
 
 def load(uri: str, store: Store) -> tuple[Plan, dict[str, Any]]:
     """Read back the description of a frozen plan, and the facts stored with it."""
-    handle: BinaryIO
+    with _opened(uri, store) as parquet:
+        header = json.loads(parquet.schema_arrow.metadata[_META])
+        return Plan(**header["plan"]), header["facts"]
+
+
+@contextmanager
+def _opened(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
+    """A plan's file; a damaged one is a `TableError`."""
     with store.open(uri) as handle:
-        metadata = pq.ParquetFile(handle).schema_arrow.metadata or {}
-    if _META not in metadata:
-        raise TableError(
-            f"{uri} is not a plan of this software: remove the unfinished run's folder"
-        )
-    header = json.loads(metadata[_META])
-    return Plan(**header["plan"]), header["facts"]
+        try:
+            yield pq.ParquetFile(handle, page_checksum_verification=True)
+        except (pa.ArrowException, OSError, LookupError, TypeError, ValueError):
+            raise TableError(
+                f"{uri} is damaged or not a plan of this software: its run cannot go on without "
+                "it; restore the file, or enrol into another destination"
+            ) from None
 
 
 def _digest(table: pa.Table) -> str:

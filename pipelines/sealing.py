@@ -9,7 +9,7 @@ from typing import Any
 
 from ironmask.errors import TamperedError
 from ironmask.params import Params
-from ironmask.protect import ProtectedTemplate
+from ironmask.template import ProtectedTemplate
 from pipelines.ports import GenerationKeys
 
 _DOMAIN = "ironmask row v1"

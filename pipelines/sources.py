@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -117,7 +118,7 @@ def _subject_folder(folder: str, store: Store) -> Iterator[pa.Table]:
                 reason=Reason.NAME_NOT_UTF8,
                 detail="rename the file or folder: its name is not valid UTF-8",
             )
-        elif posixpath.basename(entry.uri).startswith("."):
+        elif "/." in entry.uri.removeprefix(posixpath.dirname(folder)):
             batch.add(subject, name, outcome=Outcome.SKIPPED, reason=Reason.HIDDEN_FILE)
         else:
             wanted.append(entry)
@@ -164,49 +165,62 @@ def _manifest(source: str, store: Store) -> Iterator[pa.Table]:
     table = _manifest_table(source, store).sort_by([("subject_id", "ascending")])
     base = posixpath.dirname(source)
     for chunk in table.to_batches(max_chunksize=_BATCH):
+        subjects, uris = (chunk[name].to_pylist() for name in chunk.schema.names)
+        pairs = [(s, _absolute(u, base) if u else "") for s, u in zip(subjects, uris, strict=True)]
+        contents = _contents([Entry(uri, size=-1) for s, uri in pairs if s and uri], store)
         batch = _Batch()
-        entries: list[Entry] = []
-        subjects: list[str] = []
-        for subject, uri in zip(*(chunk[name].to_pylist() for name in table.names), strict=True):
-            if not subject or not uri:
-                batch.add(
-                    subject or "",
-                    uri or source,
-                    outcome=Outcome.SKIPPED,
-                    reason=Reason.NO_SUBJECT,
-                    detail="the manifest's row lacks a subject or a uri",
-                )
+        for subject, uri in pairs:
+            if subject and uri:
+                batch.add(subject, uri, content=next(contents))
                 continue
-            absolute = uri if "://" in uri or uri.startswith("/") else posixpath.join(base, uri)
-            entries.append(Entry(absolute, size=-1))
-            subjects.append(subject)
-        contents = _contents(entries, store)
-        for subject, entry, content in zip(subjects, entries, contents, strict=True):
-            batch.add(subject, entry.uri, content=content)
+            batch.add(
+                subject,
+                uri or source,
+                outcome=Outcome.SKIPPED,
+                reason=Reason.NO_SUBJECT,
+                detail="the manifest's row lacks a subject or a uri",
+            )
         yield batch.table()
 
 
+def _absolute(uri: str, base: str) -> str:
+    uri = uri.removeprefix("file://")
+    return uri if "://" in uri or uri.startswith("/") else posixpath.join(base, uri)
+
+
 def _manifest_table(source: str, store: Store) -> pa.Table:
+    """The columns of a manifest as text; an absent value is the empty text."""
     columns = ["subject_id", "uri"]
     with store.open(source) as handle:
         if source.lower().endswith(".csv"):
-            options = pyarrow.csv.ConvertOptions(
+            # Only an empty field is absent: NA or null may be somebody's id.
+            convert = pyarrow.csv.ConvertOptions(
                 column_types={name: pa.string() for name in columns},
+                null_values=[""],
                 strings_can_be_null=True,
             )
+            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
             try:
-                table = pyarrow.csv.read_csv(handle, convert_options=options)
+                table = pyarrow.csv.read_csv(handle, parse_options=parse, convert_options=convert)
             except pa.ArrowInvalid as error:
                 raise SourceError(f"{source} cannot be read as CSV: {error}") from None
         else:
             table = _parquet(source, handle).read()
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
+    wrong = [name for name in columns if table.column_names.count(name) != 1]
+    if wrong:
         raise SourceError(
-            f"{source} lacks the column {' and '.join(missing)}: a manifest names a subject_id "
-            f"and a uri on each row; found {', '.join(table.column_names)}"
+            f"{source} lacks the column {' and '.join(wrong)}, or has it twice: a manifest names a "
+            f"subject_id and a uri on each row; found {', '.join(table.column_names)}"
         )
-    return table.select(columns).cast(pa.schema([(name, pa.string()) for name in columns]))
+    texts = [_texts(source, name, table[name]) for name in columns]
+    return pa.table(dict(zip(columns, texts, strict=True)))
+
+
+def _texts(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> Any:
+    try:
+        return pc.fill_null(pc.cast(column, pa.string()), "")
+    except pa.ArrowException:
+        raise SourceError(f"{source}: the column {name} holds no text ({column.type})") from None
 
 
 def _parquet(source: str, handle: object) -> pq.ParquetFile:
@@ -219,7 +233,7 @@ def _parquet(source: str, handle: object) -> pq.ParquetFile:
 def embedding_width(source: str, store: Store) -> int:
     """The commonest width in the first rows of a Parquet of embeddings."""
     with store.open(source) as handle:
-        parquet = _parquet(source, handle)
+        parquet = _embedding_file(source, handle)
         kind = parquet.schema_arrow.field("embedding").type
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
@@ -233,10 +247,7 @@ def embedding_width(source: str, store: Store) -> int:
 def _embeddings(source: str, store: Store) -> Iterator[pa.Table]:
     """A Parquet with `subject_id` and `embedding` (list of floats), subjects as they first come."""
     with store.open(source) as handle:
-        parquet = _parquet(source, handle)
-        missing = {"subject_id", "embedding"} - set(parquet.schema_arrow.names)
-        if missing:
-            raise SourceError(f"{source} lacks the column {' and '.join(sorted(missing))}")
+        parquet = _embedding_file(source, handle)
         # The key dies with this function, so that the plan's identities tell nothing afterwards.
         key = secrets.token_bytes(32)
         start = 0
@@ -248,9 +259,23 @@ def _embeddings(source: str, store: Store) -> Iterator[pa.Table]:
         yield _grouped(pa.concat_tables(parts))
 
 
+def _embedding_file(source: str, handle: object) -> pq.ParquetFile:
+    parquet = _parquet(source, handle)
+    schema = parquet.schema_arrow
+    missing = {"subject_id", "embedding"} - set(schema.names)
+    if missing:
+        raise SourceError(f"{source} lacks the column {' and '.join(sorted(missing))}")
+    kind = schema.field("embedding").type
+    if not isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType) or not (
+        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    ):
+        raise SourceError(f"{source}: the column embedding must hold lists of floats, not {kind}")
+    return parquet
+
+
 def _embedding_rows(chunk: pa.RecordBatch, start: int, source: str, key: bytes) -> pa.Table:
     batch = _Batch()
-    subjects = pc.cast(chunk["subject_id"], pa.string()).to_pylist()
+    subjects = _texts(source, "subject_id", chunk["subject_id"]).to_pylist()
     for offset, subject in enumerate(subjects):
         row = start + offset
         uri = f"{source}#row={row}"

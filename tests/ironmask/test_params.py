@@ -87,9 +87,11 @@ def test_unknown_preset_names_the_known_ones():
 
 def test_digest_limit_is_8192():
     assert MAX_DIGESTS == 8192
-    assert Params(8192, 8192, 1).digest_count == 8192
-    with pytest.raises(ParameterError, match="8,193"):
-        Params(8193, 8193, 1)
+    assert Params(512, 128, 2).digest_count == 8128
+    with pytest.raises(ParameterError, match="8,568"):
+        Params(512, 18, 5)
+    with pytest.raises(ParameterError, match="1..128"):
+        Params(512, 129, 1)
 
 
 @pytest.mark.parametrize(("alpha", "tolerance"), [(20, 4), (32, 3), (128, 1)])

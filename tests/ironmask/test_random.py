@@ -79,7 +79,7 @@ def test_global_seed_decides_nothing(row_key):
 def test_protect_makes_a_secure_generator_unless_given_one(monkeypatch, row_key, rng):
     made = []
     # The package exports a function of the module's name.
-    module = import_module("ironmask.protect")
+    module = import_module("ironmask.template")
     monkeypatch.setattr(module, "secure_generator", lambda: made.append(1) or secure_generator())
     protect(np.ones(64), Params(64, 8, 0), row_key, rng=rng)
     assert made == []

@@ -285,7 +285,6 @@ def test_empty_batches_are_empty(rng, row_key):
     assert verify_batch(row, np.zeros((0, 64)), row_key).tolist() == []
 
 
-@pytest.mark.xfail(reason="verify() answers for the first of several probes", strict=True)
 def test_verify_refuses_more_than_one_probe(rng, row_key):
     t = rng.standard_normal(64)
     row = protect(t, SMALL, row_key, rng=rng)
@@ -364,3 +363,18 @@ def test_row_is_opened_after_encoding(rng, row_key, monkeypatch):
     monkeypatch.setattr(helper, "decode", lambda h, name, n: seen.append(h) or decode(h, name, n))
     row = protect(rng.standard_normal(64), SMALL, row_key, rng=rng)
     assert seen == [[row.helper]]
+
+
+def test_plain_helper_is_wiped(rng, row_key, monkeypatch):
+    """The matrix that was encoded holds zeros once the row is out."""
+    seen = []
+    turn = rotation.turn
+
+    def watched(*arguments):
+        seen.append(turn(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(rotation, "turn", watched)
+    protect(rng.standard_normal(64), SMALL, row_key, encoding="float32", rng=rng)
+    assert len(seen) == 1
+    assert not seen[0].any()

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ironmask import codeword, digest, helper, rotation
 from ironmask.arrays import F32, F64, I32, unit_rows
-from ironmask.errors import ParameterError, ProtectionError
+from ironmask.errors import EncodingError, ParameterError, ProtectionError, TemplateError
 from ironmask.params import Params
 from ironmask.random import secure_generator
 
@@ -37,8 +37,7 @@ def protect(
     rng: np.random.Generator | None = None,
 ) -> ProtectedTemplate:
     """Protect one template, (n,) of any scale; see `protect_batch`."""
-    vectors = np.atleast_2d(np.asarray(template))
-    return protect_batch(vectors, params, [row_key], encoding=encoding, rng=rng)[0]
+    return protect_batch(_single(template), params, [row_key], encoding=encoding, rng=rng)[0]
 
 
 def protect_batch(
@@ -73,9 +72,8 @@ def _protect_one(
     p = _hidden_rotation(template, code, params.n, rng)
     encoded = helper.encode(p[None], encoding)[0]
     p.fill(0)
-    opened = helper.decode([encoded], encoding, params.n)[0]
-    found = codeword.decode(opened @ template.astype(np.float32), params.alpha)
-    if not np.array_equal(found, code):
+    found = _reopened(encoded, template, params, encoding)
+    if found is None or not np.array_equal(found, code):
         raise ProtectionError(
             f"a row of {params.describe()} in encoding {encoding} does not verify after encoding; "
             "use an encoding with more bits"
@@ -84,8 +82,17 @@ def _protect_one(
         params=params,
         encoding=helper.encoding(encoding).tag,
         helper=encoded,
-        digests=digest.digests(found[0], params, row_key),
+        digests=digest.digests(code[0], params, row_key),
     )
+
+
+def _reopened(encoded: bytes, template: F64, params: Params, encoding: str) -> I32 | None:
+    """The codeword that an encoded helper gives for its own template; None where it is damaged."""
+    try:
+        p = helper.decode([encoded], encoding, params.n)[0]
+    except EncodingError:
+        return None
+    return codeword.decode(p @ template.astype(np.float32), params.alpha)
 
 
 def _hidden_rotation(template: F64, code: I32, n: int, rng: np.random.Generator) -> F32:
@@ -98,7 +105,14 @@ def _hidden_rotation(template: F64, code: I32, n: int, rng: np.random.Generator)
 
 def verify(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> bool:
     """Tell whether a probe, (n,) of any scale, matches; see `verify_batch`."""
-    return bool(verify_batch(protected, np.atleast_2d(np.asarray(probe)), row_key)[0])
+    return bool(verify_batch(protected, _single(probe), row_key)[0])
+
+
+def _single(vector: ArrayLike) -> NDArray[np.generic]:
+    array = np.asarray(vector)
+    if array.ndim != 1:
+        raise TemplateError("wrong_width", f"expected one vector, got an array of {array.shape}")
+    return array[None]
 
 
 def verify_batch(
@@ -106,11 +120,10 @@ def verify_batch(
 ) -> NDArray[np.bool_]:
     """Tell for k probes, (k, n) of any scale, whether each matches one row: (k,) bool.
 
-    u = P t', decoded to the nearest codeword, whose digests are compared in constant time. The
-    answer is binary by design: no score leaves.
+    u = P t' is decoded to the nearest codeword, whose digests are compared with the row's, all of
+    them whatever the outcome. The answer is binary by design: no score leaves.
 
-    Raises `TemplateError` for vectors that cannot be probes, `EncodingError` for helper bytes of a
-    wrong length.
+    Raises `TemplateError` for vectors that cannot be probes, `EncodingError` for a damaged row.
     """
     params = protected.params
     unit = unit_rows(probes, params.n).astype(np.float32)

@@ -1,0 +1,127 @@
+"""Plain files as objects. A write goes to a temporary name first and appears whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pipelines.ports import Entry
+
+_SCHEME: Final = "file://"
+
+
+class LocalFiles:
+    """The part of `infra.storage.FsspecStore` for local paths; raises `OSError`."""
+
+    def exists(self, uri: str) -> bool:
+        return os.path.exists(_path(uri))
+
+    def is_dir(self, uri: str) -> bool:
+        return os.path.isdir(_path(uri))
+
+    def size(self, uri: str) -> int:
+        return os.path.getsize(_path(uri))
+
+    def open(self, uri: str) -> BinaryIO:
+        return Path(_path(uri)).open("rb")
+
+    def read(self, uri: str, limit: int | None) -> bytes:
+        with self.open(uri) as handle:
+            data = handle.read() if limit is None else handle.read(limit + 1)
+        if limit is not None and len(data) > limit:
+            raise OSError(errno.EFBIG, "too large")
+        return data
+
+    def children(self, uri: str) -> Iterator[str]:
+        for item in _scan(_path(uri)):
+            if item.is_dir():
+                yield item.path
+
+    def entries(self, uri: str, recursive: bool) -> Iterator[Entry]:
+        yield from _walk(_path(uri), recursive, frozenset())
+
+    def write(self, uri: str, data: bytes | memoryview) -> None:
+        path = _path(uri)
+        temporary = _temporary(path, data)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        _sync_folder(path)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        path = _path(uri)
+        temporary = _temporary(path, data)
+        try:
+            # A link is made whole or not at all, and never over another file.
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        _sync_folder(path)
+        return True
+
+    def delete(self, uri: str) -> None:
+        Path(_path(uri)).unlink(missing_ok=True)
+
+
+def _path(uri: str) -> str:
+    return os.path.abspath(uri.removeprefix(_SCHEME))
+
+
+def _scan(path: str) -> list[os.DirEntry[str]]:
+    """A folder's items in the order of their addresses: that of bytes, a folder's with its slash.
+
+    Names that are not UTF-8 come as the system gives them, with surrogate escapes.
+    """
+    if not os.path.isdir(path):
+        return []
+    with os.scandir(path) as items:
+        return sorted(items, key=lambda item: os.fsencode(item.name + "/" * item.is_dir()))
+
+
+def _walk(path: str, recursive: bool, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
+    """`above` holds the folders on the way here, so that a link to one of them ends the walk."""
+    for item in _scan(path):
+        if not item.is_dir():
+            # Pipes and devices are no objects; a dangling link is one that cannot be read.
+            if item.is_file() or item.is_symlink():
+                yield Entry(item.path, item.stat(follow_symlinks=not _dangles(item)).st_size)
+        elif recursive:
+            found = item.stat()
+            here = (found.st_dev, found.st_ino)
+            if here not in above:
+                yield from _walk(item.path, recursive, above | {here})
+
+
+def _dangles(item: os.DirEntry[str]) -> bool:
+    return item.is_symlink() and not os.path.exists(item.path)
+
+
+def _temporary(path: str, data: bytes | memoryview) -> str:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".part-{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

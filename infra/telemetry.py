@@ -1,0 +1,138 @@
+"""Logs: one line an event on standard error, and nothing secret in any of them.
+
+Templates, embeddings and keys are bytes and arrays here, so no bytes and no array is ever printed,
+whatever it is called; nor is the value of a field whose name says that it is secret.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, Literal
+
+import structlog
+
+LogFormat = Literal["text", "json"]
+
+_OURS: Final = ("ironmask", "pipelines", "infra")
+_TEXT_CHARS: Final = 2_000
+_ITEMS: Final = 32
+_SECRET_NAME: Final = re.compile(
+    r"(.*_)?(keys?|keysets?|secrets?|passwords?|passphrase|tokens?|credentials?|authorization)"
+)
+# Counts of these are no secrets; what they count is.
+_PRIVATE_NAME: Final = re.compile(
+    r"(.*_)?(embedding|template|codeword|helper|digest|crop|probe|row_?key)s?"
+)
+# What bytes, arrays and long runs of numbers look like once somebody has put them into a text.
+_PRINTED: Final = re.compile(
+    r"""\b(?:b|bytearray\(b)'(?:[^'\\]|\\.)*'\)?|\b(?:b|bytearray\(b)"(?:[^"\\]|\\.)*"\)?"""
+    r"""|\barray\([^()]*\)|\[[-+\d.,eEnaif\s\[\]]{40,}\]""",
+    re.DOTALL,
+)
+
+
+def configure_logging(level: str = "warning", fmt: LogFormat = "text") -> None:
+    """Send our events from `level` up, and everybody else's warnings, to standard error.
+
+    fmt: `text` for key=value, `json` for one object a line.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        # As text, before redaction: other renderers print the local variables of every frame.
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(fmt)],
+    )
+    _install(formatter, level)
+
+
+def _renderer(fmt: LogFormat) -> Any:
+    if fmt == "json":
+        return structlog.processors.JSONRenderer(ensure_ascii=True)
+    return structlog.processors.KeyValueRenderer(
+        key_order=["timestamp", "level", "event"], drop_missing=True
+    )
+
+
+def _install(formatter: logging.Formatter, level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level.upper())
+    # A library that sets its own level would otherwise speak below a warning.
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.split(".")[0] not in _OURS and isinstance(logger, logging.Logger):
+            logger.setLevel(max(logger.level, logging.WARNING))
+
+
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: replaces what must not be printed by its type and size."""
+    for name, value in event.items():
+        # What structlog keeps for itself between two processors.
+        if not name.startswith("_"):
+            event[name] = _field(name, value)
+    return event
+
+
+def _field(name: str, value: Any) -> Any:
+    if _SECRET_NAME.fullmatch(name.lower()) and value is not None:
+        return _blank(value)
+    if _PRIVATE_NAME.fullmatch(name.lower()) and not isinstance(value, int | None):
+        return _blank(value)
+    return _clean(value)
+
+
+def _clean(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if _is_data(value):
+        return _blank(value)
+    if isinstance(value, Mapping):
+        return {str(_clean(k)): _field(str(k), v) for k, v in list(value.items())[:_ITEMS]}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item) for item in value] if len(value) <= _ITEMS else _blank(value)
+    if isinstance(value, BaseException):
+        return _text(f"{type(value).__name__}: {value}")
+    return _text(repr(value))
+
+
+def _is_data(value: Any) -> bool:
+    """Bytes, and whatever gives its content as an array or a buffer."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return True
+    kind = type(value)
+    names = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__", "__dlpack__")
+    return any(hasattr(kind, name) for name in names)
+
+
+def _blank(value: Any) -> str:
+    size = getattr(value, "shape", None) or (len(value) if hasattr(value, "__len__") else 1)
+    return f"<redacted {type(value).__name__} {size}>"
+
+
+def _text(value: str) -> str:
+    shown = _PRINTED.sub("<redacted>", value[: 4 * _TEXT_CHARS])
+    if len(shown) <= _TEXT_CHARS:
+        return shown
+    return f"{shown[:_TEXT_CHARS]}… <cut, {len(value)} characters>"

@@ -29,7 +29,7 @@ _PRIVATE_NAME: Final = re.compile(
 # What bytes, arrays and long runs of numbers look like once somebody has put them into a text.
 _PRINTED: Final = re.compile(
     r"""\b(?:b|bytearray\(b)'(?:[^'\\]|\\.)*'\)?|\b(?:b|bytearray\(b)"(?:[^"\\]|\\.)*"\)?"""
-    r"""|\barray\([^()]*\)|\[[-+\d.,eEnaif\s\[\]]{40,}\]""",
+    r"""|\barray\([^()]*\)|\[[-+\d.,eEnaif\s\[\]]{40,}""",
     re.DOTALL,
 )
 

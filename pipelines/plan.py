@@ -161,11 +161,14 @@ def _opened(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
     """A plan's file; a damaged one is a `TableError`."""
     with store.open(uri) as handle:
         try:
-            yield pq.ParquetFile(handle, page_checksum_verification=True)
-        except (pa.ArrowException, OSError, LookupError, TypeError, ValueError):
+            parquet = pq.ParquetFile(handle, page_checksum_verification=True)
+            if not parquet.schema_arrow.equals(SCHEMA):
+                raise TypeError("not the columns of a plan")
+            yield parquet
+        except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
             raise TableError(
-                f"{uri} is damaged or not a plan of this software: its run cannot go on without "
-                "it; restore the file, or enrol into another destination"
+                f"{uri} cannot be read as a plan ({type(error).__name__}): its run cannot go on "
+                "without it; restore the file, or enrol into another destination"
             ) from None
 
 

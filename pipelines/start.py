@@ -132,12 +132,9 @@ def _required(pack: models.ModelPack | None) -> models.ModelPack:
 
 
 def _params(request: Request, n: int) -> Params:
-    chosen = preset(request.preset, n)
-    if request.alpha is not None:
-        chosen = replace(chosen, alpha=request.alpha)
-    if request.tolerance is not None:
-        chosen = replace(chosen, tolerance=request.tolerance)
-    return chosen
+    given = {"alpha": request.alpha, "tolerance": request.tolerance}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(preset(request.preset, n), **changes)
 
 
 def _centring(name: str) -> Centring:

@@ -20,6 +20,7 @@ from infra.telemetry import configure_logging, redact
 
 SECRET = b"sesame \x00\xff"
 SPOKEN = "sesame"
+AWKWARD = b"it is " + SECRET + b" isn't"
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def lines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io
         ValueError(f"bad value {SECRET!r}"),
         f"text with {SECRET!r}",
         f"text with {bytearray(SECRET)!r}",
-        f"text with {b'it is ' + SECRET + b' isn' + b'\x27' + b't'!r}",
+        f"text with {AWKWARD!r}",
         {"password": SPOKEN, "aws_secret_key": SPOKEN, "Token": SPOKEN},
     ],
 )
@@ -68,7 +69,7 @@ def test_no_bytes_and_no_secret_comes_out(lines: io.StringIO, value: object) -> 
     logger.info(f"event {value}")
     logging.getLogger("elsewhere").warning("event %s", value)
     shown = lines.getvalue()
-    assert shown.count("event") == 4
+    assert (shown.count("ironmask.test"), shown.count("elsewhere")) == (3, 1)
     # A text that a caller has built from a plain word cannot be told from any other.
     plain = isinstance(value, pa.Array | pa.Table | np.ndarray | dict)
     assert SPOKEN not in (shown.splitlines()[0] if plain else shown)
@@ -76,8 +77,23 @@ def test_no_bytes_and_no_secret_comes_out(lines: io.StringIO, value: object) -> 
 
 @pytest.mark.parametrize(
     "name",
-    ["key", "keys", "secret", "password", "token", "embedding", "template", "codeword", "helper"]
-    + ["digests", "kek_keyset", "session_token", "row_key", "Probe", "credentials"],
+    [
+        "key",
+        "keys",
+        "secret",
+        "password",
+        "token",
+        "embedding",
+        "template",
+        "codeword",
+        "helper",
+        "digests",
+        "kek_keyset",
+        "session_token",
+        "row_key",
+        "Probe",
+        "credentials",
+    ],
 )
 def test_named_fields_are_blank(lines: io.StringIO, name: str) -> None:
     structlog.get_logger("ironmask.test").info("event", **{name: SPOKEN})

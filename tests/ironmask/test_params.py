@@ -90,7 +90,7 @@ def test_digest_limit_is_8192():
     assert Params(512, 128, 2).digest_count == 8128
     with pytest.raises(ParameterError, match="8,568"):
         Params(512, 18, 5)
-    with pytest.raises(ParameterError, match="1..128"):
+    with pytest.raises(ParameterError, match=r"1\.\.128"):
         Params(512, 129, 1)
 
 

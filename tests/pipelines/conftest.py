@@ -1,0 +1,39 @@
+"""Fixtures of the pipeline tests: a quiet environment, and real faces where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.storage import FsspecStore
+
+_REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the user reaches a test, and no test leaves keys in the user's folders."""
+    for name in list(os.environ):
+        if (
+            name.startswith("IRONMASK_") and name != "IRONMASK_SHARED"
+        ) or name == "PREFECT_API_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("IRONMASK_MODELS", str(tmp_path / "models"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def local_store() -> FsspecStore:
+    return FsspecStore()
+
+
+@pytest.fixture(scope="session")
+def face_data() -> Path:
+    """The folder with models and sample faces."""
+    found = Path(os.environ.get("IRONMASK_SHARED") or _REPOSITORY.parent / "shared")
+    if not (found / "models" / "buffalo_sc").is_dir() or not (found / "faces").is_dir():
+        pytest.skip(f"no models and faces at {found}: set IRONMASK_SHARED")
+    return found

@@ -1,0 +1,174 @@
+"""Enrolments for tests: stored embeddings in, a real destination out, no face and no mock."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.delta import DeltaTables
+from ironmask.arrays import F32
+from pipelines import cli, enrol, start, wiring
+from pipelines.enrol import Executor, Summary
+from pipelines.ports import GenerationKeys, Tables
+
+WIDTH = 64
+ALPHA = 12
+TOLERANCE = 1
+
+
+def unit_vectors(count: int, seed: int = 0, width: int = WIDTH) -> F32:
+    """(count, width) float32, each of length one."""
+    raw = np.random.default_rng(seed).standard_normal((count, width))
+    return (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+
+
+def captures(subject_vectors: F32, each: int, seed: int = 1) -> F32:
+    """`each` noisy captures of every vector, (count * each, n), about 20 degrees from it."""
+    repeated = np.repeat(subject_vectors, each, axis=0)
+    noise = unit_vectors(len(repeated), seed, repeated.shape[1])
+    return (repeated + 0.36 * noise).astype(np.float32)
+
+
+def write_embeddings(path: Path, subjects: Sequence[Any], vectors: Sequence[Any]) -> Path:
+    """A Parquet of stored embeddings."""
+    values = [None if v is None else [float(x) for x in v] for v in vectors]
+    column = pa.array(values, pa.list_(pa.float32()))
+    pq.write_table(pa.table({"subject_id": list(subjects), "embedding": column}), path)
+    return path
+
+
+def several(path: Path, subjects: int, each: int = 2, seed: int = 0) -> Path:
+    """`each` embeddings of each of some subjects, named s000, s001 and so on."""
+    names = [f"s{number:03d}" for number in range(subjects) for _ in range(each)]
+    return write_embeddings(path, names, captures(unit_vectors(subjects, seed), each, seed + 1))
+
+
+def request(source: Path, dest: Path, **changes: Any) -> start.Request:
+    """A small enrolment in this process; its keys lie beside the destination."""
+    base = start.Request(
+        source=str(source),
+        dest=str(dest),
+        alpha=ALPHA,
+        tolerance=TOLERANCE,
+        shard_size=4,
+        executor="local",
+        keys=str(keys_of(dest)),
+    )
+    return replace(base, **changes)
+
+
+def keys_of(dest: Path) -> Path:
+    return dest.with_name(f"{dest.name}.keys.json")
+
+
+def run(
+    asked: start.Request,
+    executor: Callable[[Executor], Executor] = lambda inner: inner,
+    tables: Callable[[Tables], Tables] = lambda inner: inner,
+) -> Summary:
+    """Enrol; the executor and the tables can be wrapped on the way."""
+    with start.opened(asked, start.prepare(asked)) as held:
+        return enrol.enrol(held.job, tables(held.tables), held.store, executor(held.executor))
+
+
+def open_tables(dest: Path) -> DeltaTables:
+    return DeltaTables(str(dest), {})
+
+
+def rows(dest: Path, name: str) -> list[dict[str, Any]]:
+    """The rows that the log lists."""
+    found: list[dict[str, Any]] = open_tables(dest).table(name).dataset().to_table().to_pylist()
+    return found
+
+
+def data_files(dest: Path, name: str) -> list[Path]:
+    """Every Parquet file under a table, listed by its log or not."""
+    return sorted(p for p in (dest / name).rglob("*.parquet") if "_delta_log" not in p.parts)
+
+
+def outcomes(dest: Path) -> Counter[tuple[str, str]]:
+    return Counter((row["outcome"], row["reason"]) for row in rows(dest, "inputs"))
+
+
+def generation_keys(dest: Path, generation: int = 1) -> GenerationKeys:
+    return wiring.keys(keys_of(dest), open_tables(dest).table_id, generation)
+
+
+def assert_sound(dest: Path, inputs: int | None = None) -> None:
+    """What must hold of every destination after a run that ended well."""
+    templates, settled = rows(dest, "templates"), rows(dest, "inputs")
+    owners = [row["subject_id"] for row in templates]
+    assert len(owners) == len(set(owners)), "two live issues of one person"
+    assert len({row["template_id"] for row in templates}) == len(templates)
+    used = {row["subject_id"] for row in settled if row["outcome"] == "used"}
+    assert used == set(owners)
+    counted = Counter((row["run_id"], row["uri"]) for row in settled)
+    assert set(counted.values()) <= {1}, "an input has two rows"
+    if inputs is not None:
+        assert len(settled) == inputs
+    for name in ("templates", "inputs"):
+        listed = {str(dest / name / path) for path in open_tables(dest).table(name).files()}
+        assert {str(path) for path in data_files(dest, name)} == listed, "an orphan survives"
+
+
+def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Change the rows of one data file in place, as somebody with write access could."""
+    table = pq.ParquetFile(path).read()
+    content = table.to_pylist()
+    change(content)
+    pq.write_table(pa.Table.from_pylist(content, table.schema), path)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the command line said."""
+
+    code: int
+    out: str = field(repr=True)
+    err: str = field(repr=True)
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+
+def ironmask(*arguments: object) -> Answer:
+    """Run the command line in this process; an exception that it does not catch comes through."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["ironmask", *(str(argument) for argument in arguments)]
+    code: Any = 0
+    with (
+        patch.object(sys, "argv", argv),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code
+    return Answer(int(code or 0), out.getvalue(), err.getvalue())
+
+
+def enroll(source: Path, dest: Path, *more: object, keys: Path | None = None) -> Answer:
+    """`ironmask enroll` with the settings of `request`."""
+    return ironmask(
+        "enroll",
+        source,
+        dest,
+        "--executor=local",
+        f"--alpha={ALPHA}",
+        f"--tolerance={TOLERANCE}",
+        f"--keys={keys or keys_of(dest)}",
+        *more,
+    )

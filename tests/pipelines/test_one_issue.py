@@ -1,0 +1,150 @@
+"""At most one live template a person: two of them can be broken together."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from enrolling import (
+    assert_sound,
+    captures,
+    data_files,
+    enroll,
+    open_tables,
+    outcomes,
+    request,
+    rows,
+    run,
+    several,
+    unit_vectors,
+    write_embeddings,
+)
+
+from ironmask.errors import TableError
+from pipelines import layout, ledger, lookup
+from pipelines.ports import DataFile
+
+
+def test_enrolling_again_skips_whoever_has_a_template(tmp_path):
+    dest = tmp_path / "dest"
+    run(request(several(tmp_path / "e.parquet", 3), dest))
+    before = {row["template_id"] for row in rows(dest, "templates")}
+    # Two known subjects with new captures, and two new ones.
+    more = several(tmp_path / "more.parquet", 5, seed=7)
+    summary = run(request(more, dest))
+    assert (summary.used, summary.skipped) == (4, 6)
+    assert summary.reasons == {"already_enrolled": 6}
+    assert_sound(dest, 6 + 10)
+    assert before < {row["template_id"] for row in rows(dest, "templates")}
+
+
+def test_a_subject_that_failed_may_come_again(tmp_path):
+    dest = tmp_path / "dest"
+    good = unit_vectors(1)[0]
+    run(request(write_embeddings(tmp_path / "bad.parquet", ["ann"], [good * 0]), dest))
+    assert rows(dest, "templates") == []
+    summary = run(request(write_embeddings(tmp_path / "good.parquet", ["ann"], [good]), dest))
+    assert summary.subjects_enrolled == 1
+    assert_sound(dest, 2)
+
+
+def test_a_subject_in_scattered_rows_gets_one_template(tmp_path):
+    dest = tmp_path / "dest"
+    vectors = captures(unit_vectors(5), 6).reshape(5, 6, -1).swapaxes(0, 1).reshape(30, -1)
+    names = [f"s{number % 5}" for number in range(30)]
+    run(request(write_embeddings(tmp_path / "e.parquet", names, vectors), dest, shard_size=2))
+    assert [row["images_used"] for row in rows(dest, "templates")] == [6] * 5
+    assert_sound(dest, 30)
+
+
+def test_live_subjects_and_used_contents_come_from_the_log(tmp_path):
+    dest = tmp_path / "dest"
+    run(request(several(tmp_path / "e.parquet", 3), dest))
+    tables = open_tables(dest)
+    assert sorted(ledger.live_subjects(tables, 1).to_pylist()) == ["s000", "s001", "s002"]
+    assert ledger.live_subjects(tables, 2).to_pylist() == []
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A table into which somebody has committed a second copy of a template's file by hand."""
+    dest = tmp_path / "dest"
+    run(request(several(tmp_path / "e.parquet", 2), dest))
+    (sound,) = data_files(dest, "templates")
+    name = layout.data_file("f" * 12, 0, "ab")
+    copy = sound.with_name(name)
+    copy.write_bytes(sound.read_bytes())
+    size = copy.stat().st_size
+    bounds = {"subject_id": "s000", "template_id": "0"}, {"subject_id": "s001", "template_id": "g"}
+    partition = {"generation": "1"}
+    file = DataFile(f"generation=1/{name}", size, 2, "", partition, *bounds)
+    open_tables(dest).table("templates").commit([file], "somebody", 1)
+    return dest
+
+
+def test_two_live_rows_are_never_answered(planted):
+    with pytest.raises(TableError, match=r"holds 2 live templates of subject 's000'"):
+        lookup.find_row(open_tables(planted), "s000")
+
+
+def test_a_subject_without_a_row(planted):
+    with pytest.raises(TableError, match="holds no template of subject 'nobody'"):
+        lookup.find_row(open_tables(planted), "nobody")
+
+
+def test_a_file_that_no_log_lists_is_not_seen_and_not_kept(tmp_path):
+    dest = tmp_path / "dest"
+    source = several(tmp_path / "e.parquet", 2)
+    run(request(source, dest))
+    for name in ("templates", "inputs"):
+        (sound,) = data_files(dest, name)
+        sound.with_name(layout.data_file("f" * 12, 0, "ab")).write_bytes(sound.read_bytes())
+    assert lookup.find_row(open_tables(dest), "s000")["subject_id"] == "s000"
+    run(request(source, dest))
+    assert len(data_files(dest, "templates")) == 1
+    assert_sound(dest, 8)
+
+
+class TestSameContent:
+    """One picture under two names would be two templates of one face."""
+
+    @staticmethod
+    def manifest(path: Path, pairs: list[tuple[str, Path]]) -> Path:
+        with path.open("w", newline="") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(["subject_id", "uri"])
+            writer.writerows(pairs)
+        return path
+
+    def test_in_a_later_run(self, tmp_path, face_data):
+        photos = sorted((face_data / "faces" / "lfw_dev" / "Abdullah_Gul").iterdir())[:2]
+        dest = tmp_path / "dest"
+        model = f"--model={face_data / 'models' / 'buffalo_sc'}"
+        common = ["--alpha=16", "--tolerance=4", model]
+        first = self.manifest(tmp_path / "1.csv", [("abdullah", photos[0])])
+        assert enroll(first, dest, *common).code == 0
+        second = self.manifest(
+            tmp_path / "2.csv",
+            [("abdullah", photos[0]), ("somebody else", photos[0]), ("gul", photos[1])],
+        )
+        answer = enroll(second, dest, *common)
+        assert answer.code == 0
+        assert outcomes(dest) == {
+            ("used", ""): 2,
+            ("skipped", "already_enrolled"): 1,
+            ("duplicate", "duplicate_other_subject"): 1,
+        }
+        assert sorted(row["subject_id"] for row in rows(dest, "templates")) == ["abdullah", "gul"]
+
+    def test_used_contents_are_those_of_templates(self, tmp_path, face_data):
+        photo = next((face_data / "faces" / "lfw_dev" / "Al_Gore").iterdir())
+        broken = tmp_path / "broken.jpg"
+        broken.write_bytes(photo.read_bytes()[:500])
+        dest = tmp_path / "dest"
+        source = self.manifest(tmp_path / "1.csv", [("al", photo), ("broken", broken)])
+        model = f"--model={face_data / 'models' / 'buffalo_sc'}"
+        enroll(source, dest, "--alpha=16", "--tolerance=4", model)
+        used = ledger.used_contents(open_tables(dest)).to_pylist()
+        (row,) = [row for row in rows(dest, "inputs") if row["outcome"] == "used"]
+        assert used == [f"sha256:{row['sha256']}"]

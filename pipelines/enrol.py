@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+import structlog
 
 from ironmask.digest import digest_bytes
 from ironmask.errors import CountError, MismatchError
@@ -26,6 +27,7 @@ from pipelines.ports import Store, Tables
 from pipelines.records import METRICS, RUNS, Outcome, Reason
 from pipelines.stages import ShardResult
 
+_log = structlog.get_logger("ironmask.enrol")
 WAVE_SHARDS: Final = 16
 WAVE_SECONDS: Final = 30.0
 _RUNNING, _COMPLETE = "running", "complete"
@@ -159,6 +161,7 @@ def prepare_plan(job: EnrolJob, tables: Tables, store: Store) -> Plan:
     uri = layout.plan_file(job.dest, run_id)
     frozen = plan.write(table, run_id, uri, _facts(job), store)
     _record(tables, frozen, job, _RUNNING, {}, {})
+    _log.info("planned", run_id=run_id, inputs=frozen.inputs, shards=frozen.shards)
     return frozen
 
 
@@ -245,7 +248,8 @@ def run(
     """
     committer = Committer(tables, store, frozen.run_id)
     done = committer.done()
-    committer.destroy_orphans()
+    orphans = committer.destroy_orphans()
+    _log.info("started", run_id=frozen.run_id, shards_done=len(done), orphans_destroyed=orphans)
     tally = Tally()
     wave: list[ShardResult] = []
     last = time.monotonic()
@@ -255,6 +259,7 @@ def run(
         wave.append(result)
         if len(wave) >= WAVE_SHARDS or time.monotonic() - last >= WAVE_SECONDS:
             committer.commit(wave)
+            _log.info("wave committed", run_id=frozen.run_id, shards=len(wave))
             wave, last = [], time.monotonic()
         tally.add(result)
         progress(frozen, tally)
@@ -306,6 +311,7 @@ def report(
     counts = {k: v for k, v in asdict(summary).items() if k not in ("stage_seconds", "seconds")}
     timings = {"seconds": seconds, "stages": summary.stage_seconds}
     _record(tables, frozen, job, _COMPLETE, counts, timings)
+    _log.info("completed", run_id=frozen.run_id, inputs=summary.inputs, failed=summary.failed)
     return summary
 
 

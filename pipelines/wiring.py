@@ -1,4 +1,4 @@
-"""Where ports meet what provides them: the only module of the jobs that knows `infra`.
+"""Where the stages' ports meet what provides them.
 
 A `Spec` travels to workers as plain values; each process builds from it, once, what cannot travel:
 stores, keys and models.

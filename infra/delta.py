@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
 
 from infra.storage import is_s3, join
-from ironmask.errors import StorageError
+from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
 from pipelines.records import TABLES
 
@@ -25,6 +27,7 @@ _FORMAT: Final = pads.ParquetFileFormat()
 _PRUNED: Final = ("subject_id",)
 _ATTEMPTS: Final = 6
 _FIRST_PAUSE_S: Final = 0.2
+_ERROR_CHARS: Final = 300
 
 
 class DeltaTableHandle:
@@ -41,7 +44,7 @@ class DeltaTableHandle:
         except TableNotFoundError:
             raise StorageError(f"{self.uri} is not a table: its log is missing") from None
         except (DeltaError, OSError) as error:
-            raise StorageError(f"{self.uri} cannot be read: {error}") from None
+            raise StorageError(f"{self.uri} cannot be read: {_brief(error)}") from None
 
     def files(self) -> dict[str, int]:
         actions = self._open().get_add_actions(flatten=True)
@@ -70,18 +73,44 @@ class DeltaTableHandle:
             except (DeltaError, OSError) as error:
                 failure = error
                 time.sleep(_FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
-        raise StorageError(f"{self.uri} refused {_ATTEMPTS} attempts to commit: {failure}")
+        raise StorageError(f"{self.uri} refused {_ATTEMPTS} attempts to commit: {_brief(failure)}")
 
     def sequence(self, application: str) -> int:
         return int(self._open().transaction_version(application) or 0)
 
-    def append(self, rows: pa.Table) -> None:
+    def append(self, rows: pa.Table, once: str = "") -> None:
+        table = self._open()
+        if once and table.transaction_version(once) is not None:
+            return
+        marks = [Transaction(once, 1)] if once else None
+        properties = CommitProperties(app_transactions=marks)
         try:
-            write_deltalake(self._open(), rows, mode="append")
+            write_deltalake(table, rows, mode="append", commit_properties=properties)
         except (DeltaError, OSError) as error:
-            raise StorageError(f"{self.uri} refused a row: {error}") from None
+            raise StorageError(f"{self.uri} refused a row: {_brief(error)}") from None
 
-    def dataset(self) -> pads.Dataset:
+    def rows(
+        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+    ) -> pa.Table:
+        with self._readable():
+            chosen = None if columns is None else list(columns)
+            return self._dataset().to_table(columns=chosen, filter=where)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        with self._readable():
+            yield from self._dataset().to_batches(columns=list(columns))
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(
+                f"{self.uri}: a data file that its log lists is missing or damaged "
+                f"({type(error).__name__}): restore it from a backup"
+            ) from None
+
+    def _dataset(self) -> pads.Dataset:
         # deltalake's own dataset prunes by columns without statistics, which loses their rows.
         actions = self._open().get_add_actions(flatten=True)
         names = [f"partition.{name}" for name in self._partition_by]
@@ -111,7 +140,10 @@ class DeltaTableHandle:
         )
 
     def exists(self) -> bool:
-        return bool(DeltaTable.is_deltatable(self.uri, self._options))
+        try:
+            return bool(DeltaTable.is_deltatable(self.uri, self._options))
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"{self.uri} cannot be reached: {_brief(error)}") from None
 
     def identity(self) -> str:
         return str(self._open().metadata().id)
@@ -139,11 +171,17 @@ class DeltaTables:
         try:
             self.table(name).create()
         except (DeltaError, OSError) as error:
-            raise StorageError(f"{self.dest} cannot hold a table: {error}") from None
+            raise StorageError(f"{self.dest} cannot hold a table: {_brief(error)}") from None
 
     @property
     def table_id(self) -> str:
         return self.table("templates").identity()
+
+
+def _brief(error: Exception) -> str:
+    """An error of the library in one line without colours; it prints a tree of causes."""
+    text = re.sub(r"\x1b\[[0-9;]*m|<\?xml.*", "", str(error), flags=re.DOTALL)
+    return " ".join(text.replace("↳", ": ").split())[:_ERROR_CHARS]
 
 
 def _covers(facts: dict[str, Any]) -> pads.Expression:

@@ -3,10 +3,12 @@
 A table's keyset file is JSON, readable by its owner alone::
 
     {"format": "ironmask-keys/1", "table_id": ..., "kek": {"uri": ..., "keyset": ...},
-     "generations": {"1": {"key_id": ..., "state": "live", "data": ..., "prf": ...}}}
+     "generations": {"1": {"key_id": ..., "state": "live", "helpers": "sealed", "data": ...,
+                           "prf": ...}}}
 
-`data` is an AES-256-GCM keyset that seals helpers, `prf` an HMAC-SHA-256 keyset that gives every
-row its digest key. Both are encrypted by the KEK and bound to table, generation and purpose. The
+`helpers` says whether the generation's helpers are sealed, so that no row can. `data` is an
+AES-256-GCM keyset that seals helpers, `prf` an HMAC-SHA-256 keyset that gives every row its digest
+key. Both are encrypted by the KEK and bound to table, generation, purpose and `helpers`. The
 embedded default keeps the KEK in the same file; with a KMS the file holds nothing secret.
 """
 
@@ -34,6 +36,7 @@ prf.register()
 
 _FORMAT: Final = "ironmask-keys/1"
 _LIVE: Final = "live"
+_SEALED, _PLAINTEXT = "sealed", "plaintext"
 _STATES: Final = (_LIVE, "destroyed")
 _ROW_KEY_BYTES: Final = 32
 _CHECK_BYTES: Final = 8
@@ -51,14 +54,20 @@ def default_keys_path(table_id: str) -> Path:
 class TinkGenerationKeys(ProcessBound):
     """The keys of one generation; see `pipelines.ports.GenerationKeys`."""
 
-    __slots__ = ("__aead", "__prf", "generation", "key_id", "table_id")
+    __slots__ = ("__aead", "__prf", "generation", "key_id", "sealed", "table_id")
 
     def __init__(
-        self, table_id: str, generation: int, key_id: str, data: aead.Aead, rows: prf.PrfSet
+        self,
+        table_id: str,
+        generation: int,
+        entry: dict[str, str],
+        data: aead.Aead,
+        rows: prf.PrfSet,
     ) -> None:
         self.table_id = table_id
         self.generation = generation
-        self.key_id = key_id
+        self.key_id = entry["key_id"]
+        self.sealed = entry["helpers"] == _SEALED
         self.__aead = data
         self.__prf = rows.primary()
 
@@ -89,6 +98,11 @@ class TinkGenerationKeys(ProcessBound):
         key: bytes = self.__prf.compute(
             b"ironmask row key\0" + template_id.encode(), _ROW_KEY_BYTES
         )
+        return key
+
+    def content_key(self) -> bytes:
+        """The 32-byte key of the identities of embeddings: HMAC-SHA-256 at a point of its own."""
+        key: bytes = self.__prf.compute(b"ironmask content key\0", _ROW_KEY_BYTES)
         return key
 
 
@@ -162,17 +176,25 @@ class KeyFile(ProcessBound):
             for number, entry in found.items()
         }
 
-    def add_generation(self, generation: int) -> None:
+    @property
+    def kek_uri(self) -> str:
+        """Address of the key-encryption key."""
+        uri: str = self.__content["kek"]["uri"]
+        return uri
+
+    def add_generation(self, generation: int, *, sealed: bool = True) -> None:
         """Make the keys of a new generation. Raises `KeyFileError` where it has, or had, some."""
         if generation < 1:
             raise KeyFileError(f"generation {generation}: generations count from 1")
         data = new_keyset_handle(aead.aead_key_templates.AES256_GCM)
         rows = new_keyset_handle(prf.prf_key_templates.HMAC_SHA256)
+        helpers = _SEALED if sealed else _PLAINTEXT
         entry = {
             "key_id": _check_value(rows),
             "state": _LIVE,
-            "data": self.__kek.wrap(data, self.__bound(generation, "data")),
-            "prf": self.__kek.wrap(rows, self.__bound(generation, "prf")),
+            "helpers": helpers,
+            "data": self.__kek.wrap(data, self.__bound(generation, "data", helpers)),
+            "prf": self.__kek.wrap(rows, self.__bound(generation, "prf", helpers)),
         }
         with _writing(self.path):
             content = self.__fresh()
@@ -201,8 +223,10 @@ class KeyFile(ProcessBound):
                 f"{self.path} holds no keys of generation {generation} ({why}): its templates "
                 "cannot be opened without them; name the right file with --keys or IRONMASK_KEYS"
             )
-        data = self.__kek.unwrap(entry["data"], self.__bound(generation, "data"))
-        rows = self.__kek.unwrap(entry["prf"], self.__bound(generation, "prf"))
+        data, rows = (
+            self.__kek.unwrap(entry[purpose], self.__bound(generation, purpose, entry["helpers"]))
+            for purpose in ("data", "prf")
+        )
         if _check_value(rows) != entry["key_id"]:
             raise WrongKeyError(
                 f"{self.path}: the keys of generation {generation} are not those named "
@@ -211,7 +235,7 @@ class KeyFile(ProcessBound):
         return TinkGenerationKeys(
             self.table_id,
             generation,
-            entry["key_id"],
+            entry,
             data.primitive(aead.Aead),
             rows.primitive(prf.PrfSet),
         )
@@ -224,8 +248,8 @@ class KeyFile(ProcessBound):
             raise WrongKeyError(f"{self.path} was replaced by another keyset file meanwhile")
         return content
 
-    def __bound(self, generation: int, purpose: str) -> bytes:
-        return "\0".join([_FORMAT, self.table_id, str(generation), purpose]).encode()
+    def __bound(self, generation: int, purpose: str, helpers: str) -> bytes:
+        return "\0".join([_FORMAT, self.table_id, str(generation), purpose, helpers]).encode()
 
 
 def _check_value(rows: KeysetHandle) -> str:
@@ -277,9 +301,10 @@ def _is_entry(number: str, entry: object) -> bool:
     return (
         re.fullmatch("[1-9][0-9]{0,8}", number) is not None
         and isinstance(entry, dict)
-        and set(entry) == {"key_id", "state", "data", "prf"}
+        and set(entry) == {"key_id", "state", "helpers", "data", "prf"}
         and all(isinstance(value, str) for value in entry.values())
         and entry["state"] in _STATES
+        and entry["helpers"] in (_SEALED, _PLAINTEXT)
     )
 
 

@@ -1,4 +1,8 @@
-"""One writer a destination: a lock file for local folders, a renewed lease object on S3."""
+"""One writer a destination: a lock file for local folders, a renewed lease object on S3.
+
+A lease can be lost: a process that was paused for longer than a lease lives finds another run in
+its place. So whoever holds one asks `check` before each step that cannot be taken back.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -22,16 +26,21 @@ _RENEW_S: Final = 20.0
 _STALE_S: Final = 120.0
 _SETTLE_S: Final = 2.0
 
-
-@contextmanager
-def lease(dest: str, store: Store) -> Iterator[None]:
-    """Hold a destination against other runs. Raises `BusyError` where another run holds it."""
-    with _object_lease(dest, store) if is_s3(dest) else _file_lock(dest):
-        yield
+Check = Callable[[], None]
 
 
 @contextmanager
-def _file_lock(dest: str) -> Iterator[None]:
+def lease(dest: str, store: Store) -> Iterator[Check]:
+    """Hold a destination against other runs, and yield what raises `BusyError` once it is lost.
+
+    Raises `BusyError` where another run holds it.
+    """
+    with _object_lease(dest, store) if is_s3(dest) else _file_lock(dest) as check:
+        yield check
+
+
+@contextmanager
+def _file_lock(dest: str) -> Iterator[Check]:
     folder = os.path.join(dest, PRIVATE)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -44,45 +53,91 @@ def _file_lock(dest: str) -> Iterator[None]:
         os.close(descriptor)
         raise BusyError(f"{dest} is in use by another run on this machine: wait for it") from None
     try:
-        # The kernel frees the lock with the process, however it ends.
-        yield
+        # The kernel frees the lock with the process, however it ends, and no earlier.
+        yield lambda: None
     finally:
         os.close(descriptor)
 
 
 @contextmanager
-def _object_lease(dest: str, store: Store) -> Iterator[None]:
-    uri = join(dest, PRIVATE, "lease.json")
-    token = secrets.token_hex(8)
-    if not store.create(uri, _content(token)):
-        _take_over(uri, token, dest, store)
-    stop = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(uri, token, store, stop), daemon=True)
+def _object_lease(dest: str, store: Store) -> Iterator[Check]:
+    held = _ObjectLease(dest, store)
+    held.take()
+    renewal = threading.Thread(target=held.keep, daemon=True)
     renewal.start()
     try:
-        yield
+        yield held.check
     finally:
-        stop.set()
+        held.stop.set()
         renewal.join()
-        store.delete([uri])
+        held.give_back()
 
 
-def _content(token: str) -> bytes:
-    holder = f"{socket.gethostname()} process {os.getpid()}"
-    return json.dumps({"token": token, "holder": holder, "at": time.time()}).encode()
+class _ObjectLease:
+    """The lease object of one destination, and our token in it."""
 
+    def __init__(self, dest: str, store: Store) -> None:
+        self._dest = dest
+        self._uri = join(dest, PRIVATE, "lease.json")
+        self._store = store
+        self._token = secrets.token_hex(8)
+        self._seen = time.monotonic()
+        self.stop = threading.Event()
 
-def _take_over(uri: str, token: str, dest: str, store: Store) -> None:
-    """Replace a lease that nobody renews; of several that try at once, the last writer wins."""
-    held = json.loads(store.read(uri))
-    if time.time() - held["at"] < _STALE_S:
-        raise BusyError(f"{dest} is in use by a run on {held['holder']}: wait for it to end")
-    store.write(uri, _content(token))
-    time.sleep(_SETTLE_S)
-    if json.loads(store.read(uri))["token"] != token:
-        raise BusyError(f"{dest} was taken by another run just now")
+    def take(self) -> None:
+        if not self._store.create(self._uri, self._content()):
+            self._take_over()
+        self._seen = time.monotonic()
 
+    def check(self) -> None:
+        """Ask the store when the last renewal is too long ago to rely on."""
+        if time.monotonic() - self._seen > 2 * _RENEW_S:
+            self._renew()
 
-def _renew(uri: str, token: str, store: Store, stop: threading.Event) -> None:
-    while not stop.wait(_RENEW_S):
-        store.write(uri, _content(token))
+    def keep(self) -> None:
+        """Renew until told to stop. A store that fails once may answer the next time."""
+        while not self.stop.wait(_RENEW_S):
+            try:
+                self._renew()
+            except BusyError:
+                return
+            except StorageError:
+                continue
+
+    def give_back(self) -> None:
+        """Remove the lease if it is ours still; where that fails, it ends by itself."""
+        try:
+            if self._is_ours():
+                self._store.delete([self._uri])
+        except StorageError:
+            return
+
+    def _renew(self) -> None:
+        asked = time.monotonic()
+        if not self._is_ours():
+            self._seen = float("-inf")
+            raise BusyError(f"{self._dest} was taken over by another run: this one has stopped")
+        self._store.write(self._uri, self._content())
+        self._seen = asked
+
+    def _is_ours(self) -> bool:
+        try:
+            return bool(json.loads(self._store.read(self._uri))["token"] == self._token)
+        except FileNotFoundError:
+            return False
+
+    def _content(self) -> bytes:
+        holder = f"{socket.gethostname()} process {os.getpid()}"
+        return json.dumps({"token": self._token, "holder": holder, "at": time.time()}).encode()
+
+    def _take_over(self) -> None:
+        """Replace a lease that nobody renews; of several that try at once, the last writer wins."""
+        held = json.loads(self._store.read(self._uri))
+        if time.time() - held["at"] < _STALE_S:
+            raise BusyError(
+                f"{self._dest} is in use by a run on {held['holder']}: wait for it to end"
+            )
+        self._store.write(self._uri, self._content())
+        time.sleep(_SETTLE_S)
+        if not self._is_ours():
+            raise BusyError(f"{self._dest} was taken by another run just now")

@@ -26,6 +26,10 @@ class LocalFiles:
     def size(self, uri: str) -> int:
         return os.path.getsize(_path(uri))
 
+    def version(self, uri: str) -> str:
+        found = os.stat(_path(uri))
+        return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
+
     def open(self, uri: str) -> BinaryIO:
         return Path(_path(uri)).open("rb")
 
@@ -72,6 +76,8 @@ class LocalFiles:
 
 
 def _path(uri: str) -> str:
+    if "\0" in uri:
+        raise OSError(errno.EINVAL, "a NUL character is in the name")
     return os.path.abspath(uri.removeprefix(_SCHEME))
 
 

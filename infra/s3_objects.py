@@ -33,6 +33,7 @@ class S3Objects:
     def __init__(self, settings: StorageSettings) -> None:
         self._settings = settings
         self._made: dict[int, Any] = {}
+        self._digest_tags: dict[str, bool] = {}
 
     @property
     def _fs(self) -> Any:
@@ -72,6 +73,10 @@ class S3Objects:
             raise FileNotFoundError(uri)
         return int(self._call("head_object", uri, Key=key)["ContentLength"])
 
+    def version(self, uri: str) -> str:
+        found = self._call("head_object", uri, Key=_split(uri)[1])
+        return f"{found['ContentLength']} bytes, tag {found['ETag']}"
+
     def open(self, uri: str) -> BinaryIO:
         with _os_errors():
             return cast(
@@ -106,6 +111,8 @@ class S3Objects:
         bucket, _ = _split(uri)
         for page in self._pages(uri, delimiter="/"):
             for common in page.get("CommonPrefixes", []):
+                if common["Prefix"].endswith("//"):
+                    raise OSError(errno.EINVAL, f"a key has an empty part: {common['Prefix']}")
                 yield f"{_S3}{bucket}/{common['Prefix'].removesuffix('/')}"
 
     def entries(self, uri: str, recursive: bool) -> Iterator[Entry]:
@@ -113,11 +120,23 @@ class S3Objects:
         for page in self._pages(uri, delimiter="" if recursive else "/"):
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):
+                    address = f"{_S3}{bucket}/{item['Key']}"
                     tag = item.get("ETag", "").strip('"')
                     # The tag of a multipart upload is not the MD5 of the object.
-                    plain = len(tag) == _MD5_CHARS and "-" not in tag
-                    address = f"{_S3}{bucket}/{item['Key']}"
+                    plain = len(tag) == _MD5_CHARS and self._tags_are_digests(address)
                     yield Entry(address, item["Size"], tag if plain else None)
+
+    def _tags_are_digests(self, uri: str) -> bool:
+        """Whether a bucket's tags are MD5 sums: not where a key service encrypts its objects.
+
+        Asked of one object a bucket; one that differs from it later fails as changed.
+        """
+        bucket, key = _split(uri)
+        if bucket not in self._digest_tags:
+            found = self._call("head_object", uri, Key=key)
+            other = "kms" in str(found.get("ServerSideEncryption", ""))
+            self._digest_tags[bucket] = not (other or "SSECustomerAlgorithm" in found)
+        return self._digest_tags[bucket]
 
     def _pages(self, uri: str, delimiter: str) -> Iterator[dict[str, Any]]:
         """Pages of a listing, one request each, so that no listing is held whole."""

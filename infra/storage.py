@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 
 _THREADS: Final = 16
 _S3: Final = "s3://"
+# What a local path can have wrong by itself; an input or output error is the disk's.
+_OWN_FAULTS: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.ENXIO,
+        errno.EPERM,
+    }
+)
 
 
 def is_s3(uri: str) -> bool:
@@ -89,6 +102,10 @@ class FsspecStore:
         with _explained(uri):
             yield from self._for(uri).entries(uri, recursive)
 
+    def version(self, uri: str) -> str:
+        with _explained(uri):
+            return self._for(uri).version(uri)
+
     def open(self, uri: str) -> BinaryIO:
         with _explained(uri):
             return self._for(uri).open(uri)
@@ -110,7 +127,10 @@ class FsspecStore:
             try:
                 return self._read(uri, limit)
             except OSError as error:
-                return error
+                if _is_of_the_object(uri, error):
+                    return error
+                with _explained(uri):
+                    raise
 
         if not uris:
             return
@@ -139,6 +159,13 @@ class FsspecStore:
     def _delete_one(self, uri: str) -> None:
         with _explained(uri):
             self._for(uri).delete(uri)
+
+
+def _is_of_the_object(uri: str, error: OSError) -> bool:
+    """Tell a fault of one object from one of its store, which says nothing about the object."""
+    if isinstance(error, TooLargeError | FileNotFoundError):
+        return True
+    return not is_s3(uri) and error.errno in _OWN_FAULTS
 
 
 class _explained:  # noqa: N801 - reads as a statement

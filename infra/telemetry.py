@@ -58,7 +58,7 @@ def configure_logging(level: str = "warning", fmt: LogFormat = "text") -> None:
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(fmt)],
     )
     _install(formatter, level)

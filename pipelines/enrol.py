@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
 from collections import Counter
@@ -14,7 +15,6 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import structlog
 
 from ironmask.digest import digest_bytes
 from ironmask.errors import CountError, MismatchError
@@ -27,7 +27,7 @@ from pipelines.ports import Store, Tables
 from pipelines.records import METRICS, RUNS, Outcome, Reason
 from pipelines.stages import ShardResult
 
-_log = structlog.get_logger("ironmask.enrol")
+_log = logging.getLogger("ironmask.enrol")
 WAVE_SHARDS: Final = 16
 WAVE_SECONDS: Final = 30.0
 _RUNNING, _COMPLETE = "running", "complete"
@@ -161,7 +161,7 @@ def prepare_plan(job: EnrolJob, tables: Tables, store: Store) -> Plan:
     uri = layout.plan_file(job.dest, run_id)
     frozen = plan.write(table, run_id, uri, _facts(job), store)
     _record(tables, frozen, job, _RUNNING, {}, {})
-    _log.info("planned", run_id=run_id, inputs=frozen.inputs, shards=frozen.shards)
+    _log.info("planned", extra={"run_id": run_id, "inputs": frozen.inputs, "shards": frozen.shards})
     return frozen
 
 
@@ -249,7 +249,10 @@ def run(
     committer = Committer(tables, store, frozen.run_id)
     done = committer.done()
     orphans = committer.destroy_orphans()
-    _log.info("started", run_id=frozen.run_id, shards_done=len(done), orphans_destroyed=orphans)
+    _log.info(
+        "started",
+        extra={"run_id": frozen.run_id, "shards_done": len(done), "orphans_destroyed": orphans},
+    )
     tally = Tally()
     wave: list[ShardResult] = []
     last = time.monotonic()
@@ -259,7 +262,7 @@ def run(
         wave.append(result)
         if len(wave) >= WAVE_SHARDS or time.monotonic() - last >= WAVE_SECONDS:
             committer.commit(wave)
-            _log.info("wave committed", run_id=frozen.run_id, shards=len(wave))
+            _log.info("wave committed", extra={"run_id": frozen.run_id, "shards": len(wave)})
             wave, last = [], time.monotonic()
         tally.add(result)
         progress(frozen, tally)
@@ -287,7 +290,7 @@ def report(
             f"{job.dest}: run {frozen.run_id} planned {frozen.inputs:,} inputs and has outcomes "
             f"for {sum(outcomes.values()):,}; it is not recorded as complete"
         )
-    enrolled = tables.table("templates").dataset().count_rows(filter=_of_run(frozen.run_id))
+    enrolled = len(tables.table("templates").rows(["run_id"], _of_run(frozen.run_id)))
     reasons = Counter[str]()
     for (_, reason), count in outcomes.items():
         reasons[reason] += count
@@ -311,7 +314,8 @@ def report(
     counts = {k: v for k, v in asdict(summary).items() if k not in ("stage_seconds", "seconds")}
     timings = {"seconds": seconds, "stages": summary.stage_seconds}
     _record(tables, frozen, job, _COMPLETE, counts, timings)
-    _log.info("completed", run_id=frozen.run_id, inputs=summary.inputs, failed=summary.failed)
+    done = {"run_id": frozen.run_id, "inputs": summary.inputs, "failed": summary.failed}
+    _log.info("completed", extra=done)
     return summary
 
 
@@ -320,11 +324,7 @@ def _of_run(run_id: str) -> Any:
 
 
 def _outcomes(tables: Tables, run_id: str) -> Counter[tuple[str, str]]:
-    found = (
-        tables.table("inputs")
-        .dataset()
-        .to_table(columns=["outcome", "reason"], filter=_of_run(run_id))
-    )
+    found = tables.table("inputs").rows(["outcome", "reason"], _of_run(run_id))
     grouped = found.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
     return Counter(
         {(row["outcome"], row["reason"]): row["count_all"] for row in grouped.to_pylist()}
@@ -334,11 +334,7 @@ def _outcomes(tables: Tables, run_id: str) -> Counter[tuple[str, str]]:
 def _subjects_without_template(tables: Tables, run_id: str) -> int:
     """Subjects whose every input failed: the numerator of the failure-to-enrol rate."""
     tried = pads.field("outcome").isin([Outcome.USED.value, Outcome.FAILED.value])
-    found = (
-        tables.table("inputs")
-        .dataset()
-        .to_table(columns=["subject_id", "outcome"], filter=_of_run(run_id) & tried)
-    )
+    found = tables.table("inputs").rows(["subject_id", "outcome"], _of_run(run_id) & tried)
     subjects = found.group_by("subject_id").aggregate([("outcome", "max")])
     return sum(value == Outcome.FAILED.value for value in subjects["outcome_max"].to_pylist())
 

@@ -31,7 +31,7 @@ class RunRecord:
 
 def runs(tables: Tables) -> list[RunRecord]:
     """Every run of a destination, oldest first, each as its newest row tells it."""
-    rows = tables.table("runs").dataset().to_table().sort_by([("at", "ascending")])
+    rows = tables.table("runs").rows().sort_by([("at", "ascending")])
     newest = {row["run_id"]: row for row in rows.to_pylist()}
     return [_record(row) for row in newest.values()]
 
@@ -45,21 +45,15 @@ def _record(row: dict[str, Any]) -> RunRecord:
 
 def live_subjects(tables: Tables, generation: int) -> pa.Array:
     """Subjects with a live template in a generation: at most one issue a person."""
-    found = (
-        tables.table("templates")
-        .dataset()
-        .to_table(columns=["subject_id"], filter=pads.field("generation") == generation)
-    )
+    here = pads.field("generation") == generation
+    found = tables.table("templates").rows(["subject_id"], here)
     return pc.unique(found["subject_id"].combine_chunks())
 
 
 def used_contents(tables: Tables) -> pa.Array:
     """Identities of the contents that templates were made from."""
-    found = (
-        tables.table("inputs")
-        .dataset()
-        .to_table(columns=["sha256"], filter=pads.field("outcome") == Outcome.USED.value)
-    )
+    used = pads.field("outcome") == Outcome.USED.value
+    found = tables.table("inputs").rows(["sha256"], used)
     hashes = found["sha256"].combine_chunks().drop_null()
     return pc.unique(pc.binary_join_element_wise("sha256:", hashes, ""))
 

@@ -35,12 +35,7 @@ def find_row(tables: Tables, subject: str) -> dict[str, Any]:
 
     Raises `TableError` where there is none, or more than one.
     """
-    rows = (
-        tables.table("templates")
-        .dataset()
-        .to_table(filter=pads.field("subject_id") == subject)
-        .to_pylist()
-    )
+    rows = tables.table("templates").rows(where=pads.field("subject_id") == subject).to_pylist()
     if not rows:
         raise TableError(f"{tables.dest} holds no template of subject {subject!r}")
     newest = max(row["generation"] for row in rows)
@@ -122,8 +117,7 @@ class Inventory:
 
 def inventory(tables: Tables) -> Inventory:
     """Count a destination's templates, inputs and bytes."""
-    inputs = tables.table("inputs").dataset()
-    counted = inputs.to_table(columns=["outcome", "reason"])
+    counted = tables.table("inputs").rows(["outcome", "reason"])
     return Inventory(
         dest=tables.dest,
         table_id=tables.table_id,
@@ -155,16 +149,19 @@ _SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model"
 
 
 def _generations(tables: Tables) -> list[Generation]:
-    dataset = tables.table("templates").dataset()
     # Sums over batches: the rows of a large table do not fit in memory, and helpers stay unread.
     counts = [
         batch.group_by(_SHAPE).aggregate([([], "count_all")])
-        for batch in (pa.Table.from_batches([b]) for b in dataset.to_batches(columns=_SHAPE))
+        for batch in map(_table, tables.table("templates").batches(_SHAPE))
     ]
     if not counts:
         return []
     grouped = pa.concat_tables(counts).group_by(_SHAPE).aggregate([("count_all", "sum")])
     return [_generation(row) for row in grouped.sort_by("generation").to_pylist()]
+
+
+def _table(batch: pa.RecordBatch) -> pa.Table:
+    return pa.Table.from_batches([batch])
 
 
 def _generation(row: dict[str, Any]) -> Generation:

@@ -55,6 +55,8 @@ class GenerationKeys(Protocol):
     """The keys of one generation of one table. Cannot be pickled, copied or printed."""
 
     key_id: str
+    sealed: bool
+    """Whether the generation's helpers are encrypted: no row may say otherwise."""
 
     def seal(self, plaintext: bytes, associated: bytes) -> bytes: ...
 
@@ -64,6 +66,10 @@ class GenerationKeys(Protocol):
 
     def row_key(self, template_id: str) -> bytes:
         """32 bytes, one pseudo-random function call on the template id."""
+        ...
+
+    def content_key(self) -> bytes:
+        """32 bytes that identities of stored embeddings are keyed with."""
         ...
 
 
@@ -85,12 +91,16 @@ class Store(Protocol):
 
     def size(self, uri: str) -> int: ...
 
+    def version(self, uri: str) -> str:
+        """A text that changes when the object is replaced."""
+        ...
+
     def children(self, uri: str) -> Iterator[str]:
-        """Addresses of the folders directly under a folder, sorted by name."""
+        """Addresses of the folders directly under a folder, in a fixed order."""
         ...
 
     def entries(self, uri: str, *, recursive: bool = True) -> Iterator[Entry]:
-        """The objects under a folder, sorted by address."""
+        """The objects under a folder, in a fixed order: by address where the server sorts so."""
         ...
 
     def read(self, uri: str, limit: int | None = None) -> bytes:
@@ -98,7 +108,10 @@ class Store(Protocol):
         ...
 
     def read_many(self, uris: Sequence[str], limit: int | None = None) -> Iterator[bytes | OSError]:
-        """In order, fetched concurrently; an object that fails comes back as its error."""
+        """In order, fetched concurrently; an object that is at fault comes back as its error.
+
+        Raises `StorageError` where the store is at fault, which says nothing about the object.
+        """
         ...
 
     def open(self, uri: str) -> BinaryIO:
@@ -152,12 +165,21 @@ class Table(Protocol):
         """The last sequence number committed under an application's name; 0 before the first."""
         ...
 
-    def append(self, rows: pa.Table) -> None:
-        """Write a few rows as one commit."""
+    def append(self, rows: pa.Table, once: str = "") -> None:
+        """Write a few rows as one commit; under a name, only the first time."""
         ...
 
-    def dataset(self) -> pads.Dataset:
-        """The rows that the log lists, as of now."""
+    def rows(
+        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+    ) -> pa.Table:
+        """The rows that the log lists, as of now.
+
+        Raises `TableError` where a file that it lists is missing or damaged.
+        """
+        ...
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The same, a part at a time."""
         ...
 
 

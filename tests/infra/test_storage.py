@@ -1,0 +1,229 @@
+"""One contract for every store: local folders, and a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from s3server import S3Server
+
+from infra.settings import StorageSettings
+from infra.storage import FsspecStore, is_s3, normalise
+from ironmask.errors import StorageError
+
+
+@pytest.fixture
+def s3_settings(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> StorageSettings:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    return StorageSettings()
+
+
+class StoreContract:
+    """What `pipelines.ports.Store` promises."""
+
+    @pytest.fixture
+    def store(self) -> FsspecStore:
+        raise AssertionError
+
+    @pytest.fixture
+    def base(self) -> str:
+        raise AssertionError
+
+    def test_what_is_written_is_read(self, store, base):
+        for name, data in (("a", b"x"), ("deep/er/b", b""), ("c", bytes(range(256)) * 50_000)):
+            store.write(f"{base}/{name}", data)
+            assert store.read(f"{base}/{name}") == data
+            assert store.size(f"{base}/{name}") == len(data)
+            with store.open(f"{base}/{name}") as handle:
+                handle.seek(len(data) // 2)
+                assert handle.read() == data[len(data) // 2 :]
+
+    def test_a_second_write_replaces(self, store, base):
+        store.write(f"{base}/a", b"old and longer")
+        store.write(f"{base}/a", memoryview(b"new"))
+        assert store.read(f"{base}/a") == b"new"
+
+    def test_a_limit_is_kept(self, store, base):
+        store.write(f"{base}/a", b"12345")
+        assert store.read(f"{base}/a", limit=5) == b"12345"
+        with pytest.raises(StorageError, match="more than the 4 bytes"):
+            store.read(f"{base}/a", limit=4)
+        (found,) = store.read_many([f"{base}/a"], limit=4)
+        assert isinstance(found, OSError)
+        assert found.reason == "too_large"
+
+    def test_only_one_of_many_creates(self, store, base):
+        won: list[bytes] = []
+        start = threading.Barrier(6)
+
+        def race(number: int) -> None:
+            content = b"%d" % number
+            start.wait()
+            if store.create(f"{base}/lease", content):
+                won.append(content)
+
+        threads = [threading.Thread(target=race, args=(n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [store.read(f"{base}/lease")] == won
+        assert store.create(f"{base}/lease", b"late") is False
+
+    def test_listing(self, store, base):
+        names = ["b", "a/2", "a/10", "a/sub/x", "a b/=é", "ab/z"]
+        for name in names:
+            store.write(f"{base}/{name}", name.encode())
+        entries = list(store.entries(base))
+        found = [entry.uri.removeprefix(f"{base}/") for entry in entries]
+        assert sorted(found) == sorted(names)
+        assert found == [entry.uri.removeprefix(f"{base}/") for entry in store.entries(base)]
+        assert [entry.size for entry in entries] == [len(name.encode()) for name in found]
+        assert [e.uri for e in store.entries(base, recursive=False)] == [f"{base}/b"]
+        assert [e.uri for e in store.entries(f"{base}/a")] == [
+            f"{base}/a/{name}" for name in ("10", "2", "sub/x")
+        ]
+        assert sorted(store.children(base)) == [f"{base}/{name}" for name in ("a", "a b", "ab")]
+
+    def test_existence(self, store, base):
+        store.write(f"{base}/folder/a", b"1")
+        assert store.exists(f"{base}/folder/a")
+        assert not store.is_dir(f"{base}/folder/a")
+        assert store.exists(f"{base}/folder")
+        assert store.is_dir(f"{base}/folder")
+        for name in ("fold", "folder/b", "nothing"):
+            assert not store.exists(f"{base}/{name}")
+            assert not store.is_dir(f"{base}/{name}")
+
+    def test_delete(self, store, base):
+        uris = [f"{base}/{n}" for n in range(20)]
+        for uri in uris:
+            store.write(uri, b"x")
+        store.delete([*uris[:-1], f"{base}/never"])
+        assert [entry.uri for entry in store.entries(base)] == uris[-1:]
+        store.delete([])
+
+    def test_reading_many_keeps_order_and_goes_past_failures(self, store, base):
+        uris = [f"{base}/{n:03d}" for n in range(60)]
+        for number, uri in enumerate(uris):
+            if number % 7:
+                store.write(uri, b"%d" % number)
+        for number, found in enumerate(store.read_many(uris)):
+            if number % 7:
+                assert found == b"%d" % number
+            else:
+                assert isinstance(found, OSError)
+
+    def test_what_is_absent_is_named(self, store, base):
+        for work in (store.read, store.open, store.size):
+            with pytest.raises(StorageError, match=r"nothing.*does not exist"):
+                work(f"{base}/nothing")
+
+
+class TestLocal(StoreContract):
+    @pytest.fixture
+    def store(self) -> FsspecStore:
+        return FsspecStore()
+
+    @pytest.fixture
+    def base(self, tmp_path: Path) -> str:
+        return str(tmp_path / "objects")
+
+    def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(self, store, base):
+        store.write(f"{base}/a", b"old")
+        code = (
+            "import resource, signal, sys\n"
+            "from infra.storage import FsspecStore, StorageError\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+            "try:\n    FsspecStore().write(sys.argv[1], b'n' * 5000)\n"
+            "except StorageError as error:\n    print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, f"{base}/a"], capture_output=True, text=True
+        )
+        assert done.stdout.strip() == f"{base}/a: File too large", done.stderr
+        assert os.listdir(base) == ["a"]
+        assert store.read(f"{base}/a") == b"old"
+
+    def test_listings_are_sorted_as_s3_sorts_keys(self, store, base):
+        names = ["a b/x", "a/x", "a0/x", "b"]
+        for name in reversed(names):
+            store.write(f"{base}/{name}", b"")
+        assert [e.uri for e in store.entries(base)] == [f"{base}/{name}" for name in names]
+
+    def test_no_access(self, store, base):
+        store.write(f"{base}/a", b"x")
+        with pytest.raises(StorageError, match=r"a/below"):
+            store.write(f"{base}/a/below", b"x")
+
+    def test_a_cycle_of_links_ends(self, store, base):
+        store.write(f"{base}/d/a", b"x")
+        os.symlink(f"{base}/d", f"{base}/d/loop")
+        assert [entry.uri for entry in store.entries(base)] == [f"{base}/d/a"]
+
+
+class TestS3(StoreContract):
+    @pytest.fixture
+    def store(self, s3_settings: StorageSettings) -> FsspecStore:
+        return FsspecStore(s3_settings)
+
+    @pytest.fixture
+    def base(self, bucket: str) -> str:
+        return f"{bucket}/prefix"
+
+    def test_entity_tags_tell_the_content(self, store, base):
+        store.write(f"{base}/a", b"abc")
+        (entry,) = store.entries(base)
+        assert entry.etag == "900150983cd24fb0d6963f7d28e17f72"
+
+    def test_listings_come_in_pages(self, store, base):
+        for number in range(1100):
+            store.write(f"{base}/{number:05d}", b"")
+        assert sum(1 for _ in store.entries(base)) == 1100
+
+    def test_a_wrong_secret_is_refused(self, s3, bucket, monkeypatch):
+        environment = {**s3.environment(), "IRONMASK_S3_SECRET_KEY": "wrong"}
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        store = FsspecStore(StorageSettings())
+        for work in (lambda: store.read(f"{bucket}/a"), lambda: store.write(f"{bucket}/a", b"")):
+            with pytest.raises(StorageError, match="access denied; check the credentials"):
+                work()
+
+    def test_no_server(self, monkeypatch):
+        monkeypatch.setenv("IRONMASK_S3_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setenv("IRONMASK_S3_ALLOW_HTTP", "true")
+        monkeypatch.setenv("IRONMASK_S3_ACCESS_KEY", "a")
+        monkeypatch.setenv("IRONMASK_S3_SECRET_KEY", "b")
+        store = FsspecStore(StorageSettings())
+        with pytest.raises(StorageError, match="s3://some-bucket/a"):
+            store.read("s3://some-bucket/a")
+
+    def test_no_such_bucket(self, store):
+        with pytest.raises(StorageError, match="does not exist"):
+            store.write("s3://no-such-bucket-here/a", b"x")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("s3://bucket/a/", "s3://bucket/a"),
+        ("file:///a/b/", "/a/b"),
+        ("/a//b/../c", "/a/c"),
+    ],
+)
+def test_addresses(given: str, meant: str) -> None:
+    assert normalise(given) == meant
+    assert is_s3(given) == given.startswith("s3")
+
+
+@pytest.mark.parametrize("given", ["s3://", "s3:///key", "gs://bucket/a", "http://host/a"])
+def test_addresses_that_are_none(given: str) -> None:
+    with pytest.raises(StorageError):
+        normalise(given)

@@ -1,0 +1,129 @@
+"""Enrolment from and into a real object store: same outcomes, same guarantees."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from enrolling import enroll, ironmask, request, run, several, unit_vectors, write_embeddings
+
+from infra.delta import DeltaTables
+from infra.settings import StorageSettings
+from infra.storage import FsspecStore
+from pipelines import lookup, wiring
+
+
+@pytest.fixture(autouse=True)
+def _credentials(s3, monkeypatch):
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def store(_credentials) -> FsspecStore:
+    return FsspecStore(StorageSettings())
+
+
+def open_tables(dest: str) -> DeltaTables:
+    return DeltaTables(dest, StorageSettings().delta_options())
+
+
+def test_embeddings_in_a_bucket_become_templates_in_a_bucket(tmp_path, bucket, store):
+    source, dest, keys = f"{bucket}/in/e.parquet", f"{bucket}/out", tmp_path / "keys.json"
+    store.write(source, several(tmp_path / "e.parquet", 7).read_bytes())
+    answer = enroll(source, dest, keys=keys)
+    assert answer.code == 0, answer.err
+    tables = open_tables(dest)
+    rows = tables.table("templates").rows().to_pylist()
+    assert sorted(row["subject_id"] for row in rows) == [f"s{n:03d}" for n in range(7)]
+    opened = wiring.keys(keys, tables.table_id, 1)
+    for row in rows:
+        probe = unit_vectors(7)[int(row["subject_id"][1:])][None]
+        answers = lookup.verify_embeddings(
+            tables.table_id, row, np.concatenate([probe, -probe]), opened
+        )
+        assert answers == [True, False]
+    for name in ("templates", "inputs"):
+        handle = tables.table(name)
+        found = {e.uri for e in store.entries(handle.uri) if "/_delta_log/" not in e.uri}
+        assert found == {f"{handle.uri}/{path}" for path in handle.files()}
+    assert not store.exists(f"{dest}/_ironmask/lease.json")
+
+
+def test_a_run_that_broke_off_is_continued(tmp_path, bucket, store, monkeypatch):
+    """What was committed stays, what was not is destroyed, and nobody is enrolled twice."""
+    source, dest, keys = f"{bucket}/in/e.parquet", f"{bucket}/out", tmp_path / "keys.json"
+    store.write(source, several(tmp_path / "e.parquet", 8).read_bytes())
+    asked = request(Path("unused"), Path("unused"), source=source, dest=dest, keys=str(keys))
+    monkeypatch.setattr("pipelines.enrol.WAVE_SHARDS", 1)
+
+    class Breaks:
+        def __init__(self, inner):
+            self._inner = inner
+
+        def run(self, job, plan, shards):
+            results = self._inner.run(job, plan, shards)
+            yield next(results)
+            # Made and written, and never handed over.
+            next(results)
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(asked, executor=Breaks)
+    summary = run(asked)
+    assert (summary.resumed_shards, summary.orphans_destroyed) == (1, 0)
+    tables = open_tables(dest)
+    subjects = tables.table("templates").rows()["subject_id"].to_pylist()
+    assert sorted(subjects) == [f"s{n:03d}" for n in range(8)]
+    inputs = tables.table("inputs").rows()["uri"].to_pylist()
+    assert set(Counter(inputs).values()) == {1}
+    handle = tables.table("templates")
+    stored = {e.uri for e in store.entries(handle.uri) if "/_delta_log/" not in e.uri}
+    assert stored == {f"{handle.uri}/{path}" for path in handle.files()}
+
+
+def test_photos_in_a_bucket(tmp_path, bucket, store, face_data):
+    """A folder tree of keys: subjects are prefixes, contents are known by their tags."""
+    people = {"Abdullah_Gul": 3, "Serena_Williams": 2}
+    for name, count in people.items():
+        photos = sorted((face_data / "faces" / "lfw_dev" / name).glob("*.jpg"))
+        for photo in photos[:count]:
+            store.write(f"{bucket}/photos/{name}/{photo.name}", photo.read_bytes())
+        shutil.copyfile(photos[-1], tmp_path / f"{name}.jpg")
+    store.write(f"{bucket}/photos/Nobody é/empty.jpg", b"")
+    model, keys = face_data / "models" / "buffalo_sc", tmp_path / "keys.json"
+    answer = ironmask(
+        "enroll", f"{bucket}/photos", f"{bucket}/out", "--executor=local", f"--keys={keys}",
+        f"--model={model}", "--max-failures=1",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    inputs = open_tables(f"{bucket}/out").table("inputs").rows().to_pylist()
+    assert Counter((row["subject_id"], row["outcome"], row["reason"]) for row in inputs) == {
+        ("Abdullah_Gul", "used", ""): 3,
+        ("Serena_Williams", "used", ""): 2,
+        ("Nobody é", "failed", "empty_file"): 1,
+    }
+    probes = [tmp_path / f"{name}.jpg" for name in people]
+    answer = ironmask(
+        "verify", f"{bucket}/out", *probes, "--subject=Abdullah_Gul", f"--keys={keys}",
+        f"--model={model}",
+    )  # fmt: skip
+    assert answer.code == 4
+    assert ("accepted" in answer.out, "rejected" in answer.out) == (True, True)
+
+
+def test_a_bucket_that_is_not_there(tmp_path):
+    source = write_embeddings(tmp_path / "e.parquet", ["a"], unit_vectors(1))
+    answer = enroll(source, "s3://no-such-bucket-at-all/out", keys=tmp_path / "keys.json")
+    assert answer.code == 1
+    assert len(answer.errors) == 1
+    assert "no-such-bucket-at-all" in answer.errors[0]
+
+
+def test_a_source_that_is_not_there(bucket, tmp_path):
+    answer = enroll(f"{bucket}/none", f"{bucket}/out", keys=tmp_path / "keys.json")
+    assert answer.code == 1
+    assert "does not exist" in answer.errors[0]

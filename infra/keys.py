@@ -46,9 +46,9 @@ def default_keys_path(table_id: str) -> Path:
     """`IRONMASK_KEYS`, else a file named after the table in the user's configuration folder."""
     named = os.environ.get("IRONMASK_KEYS")
     if named:
-        return Path(named).expanduser()
-    base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return base / "ironmask" / "keys" / f"{table_id}.json"
+        return Path(os.path.expanduser(named))
+    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+    return Path(base) / "ironmask" / "keys" / f"{table_id}.json"
 
 
 class TinkGenerationKeys(ProcessBound):

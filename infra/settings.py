@@ -63,6 +63,13 @@ class StorageSettings(BaseSettings):
         values = ((name, getattr(self, name)) for name in type(self).model_fields)
         return tuple((k, v) for k, v in values if v is not None and not isinstance(v, SecretStr))
 
+    def export(self) -> None:
+        """Put the secrets into the environment, where this machine's workers find them."""
+        for name in ("access_key", "secret_key", "session_token"):
+            value = _plain(getattr(self, name))
+            if value is not None:
+                os.environ[f"IRONMASK_S3_{name.upper()}"] = value
+
     def fsspec_options(self) -> dict[str, Any]:
         """Keyword arguments of `s3fs.S3FileSystem`."""
         client: dict[str, Any] = {"endpoint_url": self.endpoint, "region_name": self.region}
@@ -139,9 +146,11 @@ def _read_file(path: Path) -> dict[str, Any]:
             raise ParameterError(f"IRONMASK_CONFIG names {path}, which does not exist")
         return {}
     try:
-        return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ParameterError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise ParameterError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _build(kind: type[T], values: dict[str, Any]) -> T:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _THREADS: Final = 16
 _S3: Final = "s3://"
+_NO_TABLE: Final = frozenset("%[]^|\\")
 # What a local path can have wrong by itself; an input or output error is the disk's.
 _OWN_FAULTS: Final = frozenset(
     {
@@ -50,6 +51,33 @@ def normalise(uri: str) -> str:
     if "://" in uri and not uri.startswith("file://"):
         raise StorageError(f"{uri}: only local paths and s3:// addresses are known")
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+
+
+def table_address(uri: str) -> str:
+    """`normalise` for the address of a table. Raises `StorageError` for one that no table can have.
+
+    Readers of Delta tables take addresses for URLs and patterns.
+    """
+    full = normalise(uri)
+    bad = {c for c in full if not c.isprintable()} | (set(full) & _NO_TABLE)
+    if bad and not is_s3(full):
+        shown = " ".join(repr(c) for c in sorted(bad))
+        raise StorageError(f"{full!r} cannot be a table's address for its {shown}: choose another")
+    where = full
+    while not is_s3(full) and not os.path.lexists(where):
+        where = os.path.dirname(where)
+    if not is_s3(full) and not os.path.isdir(where):
+        raise StorageError(f"{full} cannot be a table: {where} is a file")
+    return full
+
+
+def is_inside(inner: str, outer: str) -> bool:
+    """Tell whether an address is another one or lies below it; links are followed."""
+    if is_s3(inner) != is_s3(outer):
+        return False
+    if not is_s3(inner):
+        inner, outer = os.path.realpath(inner), os.path.realpath(outer)
+    return f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/")
 
 
 class MissingObjectError(StorageError, FileNotFoundError):

@@ -88,6 +88,7 @@ def _install(formatter: logging.Formatter, level: str) -> None:
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: replaces what must not be printed by its type and size."""
+    event.pop("_ray_timestamp_ns", None)  # Ray adds it to every record
     for name, value in event.items():
         # What structlog keeps for itself between two processors.
         if not name.startswith("_"):

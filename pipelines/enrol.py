@@ -2,102 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from ironmask.digest import digest_bytes
-from ironmask.errors import CountError, MismatchError
+from ironmask.errors import MismatchError, SourceError
 from ironmask.helper import encoding
 from pipelines import layout, ledger, plan, sources
 from pipelines.commit import Committer
-from pipelines.job import EnrolJob, digest, versions
+from pipelines.destination import Destination
+from pipelines.job import EnrolJob, SourceKind, digest, versions
+from pipelines.ledger import RunState
 from pipelines.plan import Plan
-from pipelines.ports import Store, Tables
-from pipelines.records import METRICS, RUNS, Outcome, Reason
+from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.stages import ShardResult
+from pipelines.summary import Summary, Tally, of_run, summarise, write_metrics
 
 _log = logging.getLogger("ironmask.enrol")
 WAVE_SHARDS: Final = 16
 WAVE_SECONDS: Final = 30.0
-_RUNNING, _COMPLETE = "running", "complete"
-# Failures to acquire: the image is sound, but no usable face was found in it.
-_ACQUIRE: Final = frozenset(
-    {
-        Reason.NO_FACE,
-        Reason.SEVERAL_FACES,
-        Reason.FACE_TOO_SMALL,
-        Reason.FACE_BLURRED,
-        Reason.LOW_QUALITY,
-    }
-)
 
 
 class Executor(Protocol):
     """Runs the stages over shards, anywhere, in any order."""
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]: ...
-
-
-@dataclass
-class Tally:
-    """Running totals of one run."""
-
-    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    enrolled: int = 0
-    not_enrolled: int = 0
-    shards: int = 0
-    bytes_written: int = 0
-    timings: Counter[str] = field(default_factory=Counter)
-
-    def add(self, result: ShardResult) -> None:
-        self.outcomes += result.outcomes
-        self.enrolled += result.enrolled
-        self.not_enrolled += result.not_enrolled
-        self.shards += 1
-        self.bytes_written += sum(file.size for file in result.files.values())
-        for name, seconds in result.timings.items():
-            self.timings[name] += seconds  # type: ignore[assignment]
-
-    def of(self, outcome: Outcome) -> int:
-        """Inputs that ended so."""
-        return sum(count for (found, _), count in self.outcomes.items() if found == outcome)
-
-    @property
-    def inputs(self) -> int:
-        return sum(self.outcomes.values())
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a finished run did, in counts and seconds; safe to log and to keep anywhere."""
-
-    run_id: str
-    dest: str
-    settings: str
-    inputs: int
-    used: int
-    failed: int
-    duplicate: int
-    skipped: int
-    reasons: dict[str, int]
-    subjects_enrolled: int
-    subjects_not_enrolled: int
-    resumed_shards: int
-    orphans_destroyed: int
-    bytes_written: int
-    seconds: float
-    stage_seconds: dict[str, float]
 
 
 class Timer:
@@ -112,10 +48,11 @@ class Timer:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would do."""
+    """What a run would do; `resumes` names the unfinished run that it would continue."""
 
     dest: str
     settings: str
+    resumes: str
     inputs: int
     subjects: int
     shards: int
@@ -133,50 +70,78 @@ def quiet(_plan: Plan, _tally: Tally) -> None:
 
 def enrol(
     job: EnrolJob,
-    tables: Tables,
-    store: Store,
+    dest: Destination,
     executor: Executor,
     progress: Progress = quiet,
+    *,
+    restart: bool = False,
 ) -> Summary:
     """Do the whole job, or continue it where an unfinished run left off.
 
-    The caller holds the destination's lease and has made the tables and keys.
+    restart: close an unfinished run as it stands and plan afresh what it left.
     """
     timer = Timer()
-    frozen = prepare_plan(job, tables, store)
-    tally, resumed = run(job, frozen, tables, store, executor, progress)
-    return report(job, frozen, tally, resumed, tables, store, timer.seconds())
+    frozen = prepare_plan(job, dest, restart=restart)
+    tally, resumed = run(job, frozen, dest, executor, progress)
+    return report(job, frozen, tally, resumed, dest, timer.seconds())
 
 
-def prepare_plan(job: EnrolJob, tables: Tables, store: Store) -> Plan:
+def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> Plan:
     """Return the plan of an unfinished run of the same job, or freeze a new one."""
-    ledger.check_shapes(tables, job)
-    for record in ledger.runs(tables):
-        if record.kind == "enrol" and record.state == _RUNNING:
-            return _resume(job, record, tables, store)
+    unfinished = ledger.unfinished(dest.tables)
+    if unfinished and restart:
+        Committer(dest, unfinished.run_id).done()
+        ledger.close(dest.tables, unfinished)
+        unfinished = None
+    ledger.check_shapes(dest.tables, job)
+    if unfinished:
+        return _resume(job, unfinished, dest.tables, dest.store)
     run_id = secrets.token_hex(6)
-    # Files of a run that died before its plan was known belong to nobody.
-    Committer(tables, store, run_id).destroy_orphans()
-    table = draft(job, tables, store)
+    # Files of a run that died before its plan was known, or was closed, belong to nobody.
+    Committer(dest, run_id).destroy_orphans()
+    version = _source_version(job, dest.store)
+    table = draft(job, dest.tables, dest.store, dest.keys)
     uri = layout.plan_file(job.dest, run_id)
-    frozen = plan.write(table, run_id, uri, _facts(job), store)
-    _record(tables, frozen, job, _RUNNING, {}, {})
-    _log.info("planned", extra={"run_id": run_id, "inputs": frozen.inputs, "shards": frozen.shards})
+    frozen = plan.write(table, run_id, uri, _facts(job), dest.store, version)
+    _record(dest, frozen, job, RunState.RUNNING, {}, {})
+    counts = {"run_id": run_id, "inputs": frozen.inputs, "shards": frozen.shards}
+    _log.info("planned", extra=counts)
     return frozen
 
 
-def draft(job: EnrolJob, tables: Tables | None, store: Store) -> pa.Table:
+def _source_version(job: EnrolJob, store: Store) -> str:
+    """What a file of embeddings must still be when its rows are read; photos have their own."""
+    return store.version(job.source) if job.kind is SourceKind.EMBEDDINGS else ""
+
+
+def draft(
+    job: EnrolJob, tables: Tables | None, store: Store, keys: GenerationKeys | None
+) -> pa.Table:
     """Arrange the plan's rows without writing anything; no tables means an empty destination."""
     live, used = pa.array([], pa.string()), pa.array([], pa.string())
     if tables is not None:
         live = ledger.live_subjects(tables, job.generation)
         used = ledger.used_contents(tables)
-    return plan.build(sources.read(job.source, job.kind, store), live, used, job.shard_size)
+    # Without keys there is no template yet that an embedding could be in.
+    key = keys.content_key() if keys else secrets.token_bytes(32)
+    batches = sources.read(job.source, job.kind, store, key, job.faces.max_bytes)
+    table = plan.build(batches, live, used, job.shard_size)
+    if not len(table):
+        raise SourceError(f"{job.source} lists no input as a {job.kind}: check its address")
+    return table
 
 
-def forecast(job: EnrolJob, tables: Tables | None, store: Store) -> Forecast:
+def forecast(
+    job: EnrolJob, tables: Tables | None, store: Store, keys: GenerationKeys | None
+) -> Forecast:
     """Say what `enrol` would do, writing nothing."""
-    table = draft(job, tables, store)
+    unfinished = ledger.unfinished(tables) if tables else None
+    if tables and unfinished:
+        ledger.check_shapes(tables, job)
+        frozen = _resume(job, unfinished, tables, store)
+        table = plan.table(frozen, store)
+    else:
+        table = draft(job, tables, store, keys)
     open_rows = table.filter(pc.is_null(table["outcome"]))
     subjects = pc.count_distinct(open_rows["subject_id"]).as_py()
     row_bytes = encoding(job.encoding).nbytes(job.params.n) + digest_bytes(job.params)
@@ -184,6 +149,7 @@ def forecast(job: EnrolJob, tables: Tables | None, store: Store) -> Forecast:
     return Forecast(
         dest=job.dest,
         settings=job.describe(),
+        resumes=unfinished.run_id if unfinished else "",
         inputs=len(table),
         subjects=subjects,
         shards=pc.max(table["shard"]).as_py() + 1,
@@ -197,6 +163,8 @@ def fingerprint(job: EnrolJob, plan_digest: str) -> dict[str, str]:
     """What must not change between the start of a run and its resumption, part by part."""
     settings = job.as_dict()
     model = settings.pop("model")
+    # Where the models run is no part of what they compute: a run may move to another machine.
+    del settings["faces"]["provider"]
     return {
         "configuration": digest(settings),
         "model": model,
@@ -210,50 +178,35 @@ def _facts(job: EnrolJob) -> dict[str, Any]:
 
 
 def _resume(job: EnrolJob, record: ledger.RunRecord, tables: Tables, store: Store) -> Plan:
-    uri = layout.plan_file(job.dest, record.run_id)
-    frozen, _ = plan.load(uri, store)
-    now = fingerprint(job, frozen.digest)
+    frozen, _ = plan.load(layout.plan_file(job.dest, record.run_id), store)
+    now = fingerprint(job, plan.digest_of(frozen, store))
     changed = [name for name, value in now.items() if record.fingerprint.get(name) != value]
+    if frozen.source_version != _source_version(job, store):
+        changed.append("source")
     if changed:
-        details = _setting_changes(record.config, job)
+        details = ledger.differences(record, job)
         raise MismatchError(
             f"{tables.dest} holds the unfinished run {record.run_id}, started with another "
-            f"{' and '.join(changed)}{details}: continue it with what it was started with"
+            f"{' and '.join(changed)}{details}: continue it with what it was started with, or add "
+            "--restart to keep what it committed and plan the rest afresh"
         )
     return frozen
 
 
-def _setting_changes(before: dict[str, Any], job: EnrolJob) -> str:
-    was = before.get("job", {})
-    now = json.loads(json.dumps(job.as_dict(), default=str))
-    parts = [
-        f"{name}: {was.get(name)} then, {value} now"
-        for name, value in now.items()
-        if was.get(name) != value
-    ]
-    return f" ({'; '.join(parts)})" if parts else ""
-
-
 def run(
-    job: EnrolJob,
-    frozen: Plan,
-    tables: Tables,
-    store: Store,
-    executor: Executor,
-    progress: Progress = quiet,
+    job: EnrolJob, frozen: Plan, dest: Destination, executor: Executor, progress: Progress = quiet
 ) -> tuple[Tally, int]:
     """Execute the shards that the log does not list yet; commit them in waves.
 
     Returns this call's totals, and how many shards earlier calls had committed.
     """
-    committer = Committer(tables, store, frozen.run_id)
+    committer = Committer(dest, frozen.run_id)
     done = committer.done()
     orphans = committer.destroy_orphans()
-    _log.info(
-        "started",
-        extra={"run_id": frozen.run_id, "shards_done": len(done), "orphans_destroyed": orphans},
-    )
-    tally = Tally()
+    started = {"run_id": frozen.run_id, "shards_done": len(done), "orphans_destroyed": orphans}
+    _log.info("started", extra=started)
+    settled = dest.tables.table("inputs").rows(["run_id"], of_run(frozen.run_id)) if done else ()
+    tally = Tally(before=len(settled))
     wave: list[ShardResult] = []
     last = time.monotonic()
     todo = (shard for shard in range(frozen.shards) if shard not in done)
@@ -271,114 +224,41 @@ def run(
 
 
 def report(
-    job: EnrolJob,
-    frozen: Plan,
-    tally: Tally,
-    resumed: int,
-    tables: Tables,
-    store: Store,
-    seconds: float,
+    job: EnrolJob, frozen: Plan, tally: Tally, resumed: int, dest: Destination, seconds: float
 ) -> Summary:
     """Check the counts against the plan, record the run, and say what happened."""
-    orphans = Committer(tables, store, frozen.run_id).destroy_orphans()
-    outcomes = _outcomes(tables, frozen.run_id)
-    by_outcome = Counter[str]()
-    for (outcome, _), count in outcomes.items():
-        by_outcome[outcome] += count
-    if sum(outcomes.values()) != frozen.inputs:
-        raise CountError(
-            f"{job.dest}: run {frozen.run_id} planned {frozen.inputs:,} inputs and has outcomes "
-            f"for {sum(outcomes.values()):,}; it is not recorded as complete"
-        )
-    enrolled = len(tables.table("templates").rows(["run_id"], _of_run(frozen.run_id)))
-    reasons = Counter[str]()
-    for (_, reason), count in outcomes.items():
-        reasons[reason] += count
-    reasons.pop("", None)
-    summary = Summary(
-        run_id=frozen.run_id,
-        dest=job.dest,
-        settings=job.describe(),
-        inputs=frozen.inputs,
-        **{outcome.value: by_outcome[outcome.value] for outcome in Outcome},
-        reasons=dict(sorted(reasons.items())),
-        subjects_enrolled=enrolled,
-        subjects_not_enrolled=_subjects_without_template(tables, frozen.run_id),
-        resumed_shards=resumed,
-        orphans_destroyed=orphans,
-        bytes_written=tally.bytes_written,
-        seconds=seconds,
-        stage_seconds={name: round(value, 3) for name, value in tally.timings.items()},
-    )
-    _write_metrics(tables, summary)
+    orphans = Committer(dest, frozen.run_id).destroy_orphans()
+    summary = summarise(job, frozen, tally, resumed, orphans, dest.tables, seconds)
+    write_metrics(dest.tables, summary)
     counts = {k: v for k, v in asdict(summary).items() if k not in ("stage_seconds", "seconds")}
     timings = {"seconds": seconds, "stages": summary.stage_seconds}
-    _record(tables, frozen, job, _COMPLETE, counts, timings)
+    _record(dest, frozen, job, RunState.COMPLETE, counts, timings)
     done = {"run_id": frozen.run_id, "inputs": summary.inputs, "failed": summary.failed}
     _log.info("completed", extra=done)
     return summary
 
 
-def _of_run(run_id: str) -> Any:
-    return pads.field("run_id") == run_id
-
-
-def _outcomes(tables: Tables, run_id: str) -> Counter[tuple[str, str]]:
-    found = tables.table("inputs").rows(["outcome", "reason"], _of_run(run_id))
-    grouped = found.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
-    return Counter(
-        {(row["outcome"], row["reason"]): row["count_all"] for row in grouped.to_pylist()}
-    )
-
-
-def _subjects_without_template(tables: Tables, run_id: str) -> int:
-    """Subjects whose every input failed: the numerator of the failure-to-enrol rate."""
-    tried = pads.field("outcome").isin([Outcome.USED.value, Outcome.FAILED.value])
-    found = tables.table("inputs").rows(["subject_id", "outcome"], _of_run(run_id) & tried)
-    subjects = found.group_by("subject_id").aggregate([("outcome", "max")])
-    return sum(value == Outcome.FAILED.value for value in subjects["outcome_max"].to_pylist())
-
-
 def _record(
-    tables: Tables,
+    dest: Destination,
     frozen: Plan,
     job: EnrolJob,
-    state: str,
+    state: RunState,
     counts: dict[str, Any],
     timings: dict[str, Any],
 ) -> None:
-    config = {"job": job.as_dict(), "shapes": job.shapes(), "generation": job.generation}
-    row = {
-        "run_id": frozen.run_id,
-        "kind": "enrol",
-        "state": state,
-        "at": datetime.now(UTC),
-        "fingerprint": json.dumps(fingerprint(job, frozen.digest)),
-        "config": json.dumps(config, default=str),
-        "versions": json.dumps(versions()),
-        "counts": json.dumps(counts),
-        "timings": json.dumps(timings),
-    }
-    tables.table("runs").append(pa.Table.from_pylist([row], RUNS))
-
-
-def _write_metrics(tables: Tables, summary: Summary) -> None:
-    acquired = sum(summary.reasons.get(reason, 0) for reason in _ACQUIRE)
-    subjects = summary.subjects_enrolled + summary.subjects_not_enrolled
-    rates = {
-        "failure_to_acquire": (acquired, summary.used + summary.failed),
-        "failure_to_enrol": (summary.subjects_not_enrolled, subjects),
-    }
-    rows = [
-        {
-            "run_id": summary.run_id,
-            "name": name,
-            "label": "enrolment",
-            "value": errors / trials if trials else 0.0,
-            "numerator": errors,
-            "denominator": trials,
-            "at": datetime.now(UTC),
-        }
-        for name, (errors, trials) in rates.items()
-    ]
-    tables.table("metrics").append(pa.Table.from_pylist(rows, METRICS))
+    record = ledger.RunRecord(
+        run_id=frozen.run_id,
+        kind="enrol",
+        state=state,
+        fingerprint=fingerprint(job, frozen.digest),
+        config={
+            "job": job.as_dict(),
+            "shapes": job.shapes(),
+            "generation": job.generation,
+            "key_id": dest.keys.key_id,
+        },
+        versions=versions(),
+        counts=counts,
+        timings=timings,
+    )
+    ledger.write(dest.tables, record)

@@ -17,6 +17,8 @@ from pipelines.face_settings import FaceSettings
 
 DEFAULT_SHARD_SIZE: Final = 256
 MIN_BITS: Final = 40
+# Before the name of a model that made stored embeddings, where its files are not at hand.
+DECLARED: Final = "declared:"
 _PACKAGES: Final = ("ironmask", "insightface", "numpy", "onnxruntime", "pillow", "scipy")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +15,15 @@ import pyarrow.dataset as pads
 from ironmask.errors import MismatchError
 from pipelines.job import EnrolJob
 from pipelines.ports import Tables
-from pipelines.records import Outcome
+from pipelines.records import RUNS, Outcome
+
+
+class RunState(StrEnum):
+    """How far a run has come; a closed one was given up, and keeps what it had committed."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,12 @@ class RunRecord:
     state: str
     fingerprint: dict[str, str]
     config: dict[str, Any]
+    versions: dict[str, str]
     counts: dict[str, Any]
     timings: dict[str, Any]
+
+
+_JSON = ("fingerprint", "config", "versions", "counts", "timings")
 
 
 def runs(tables: Tables) -> list[RunRecord]:
@@ -37,25 +51,46 @@ def runs(tables: Tables) -> list[RunRecord]:
 
 
 def _record(row: dict[str, Any]) -> RunRecord:
-    parsed = {
-        name: json.loads(row[name]) for name in ("fingerprint", "config", "counts", "timings")
-    }
+    parsed = {name: json.loads(row[name]) for name in _JSON}
     return RunRecord(row["run_id"], row["kind"], row["state"], **parsed)
+
+
+def write(tables: Tables, record: RunRecord) -> None:
+    """Add the newest word about a run."""
+    texts = {name: json.dumps(getattr(record, name), default=str) for name in _JSON}
+    row = {
+        "run_id": record.run_id,
+        "kind": record.kind,
+        "state": str(record.state),
+        "at": datetime.now(UTC),
+        **texts,
+    }
+    tables.table("runs").append(pa.Table.from_pylist([row], RUNS))
+
+
+def unfinished(tables: Tables) -> RunRecord | None:
+    """The run that was started and neither completed nor closed."""
+    running = [r for r in runs(tables) if r.kind == "enrol" and r.state == RunState.RUNNING]
+    return running[0] if running else None
+
+
+def close(tables: Tables, record: RunRecord) -> None:
+    """Give up an unfinished run; its commits stay, its inputs without outcome are planned anew."""
+    write(tables, replace(record, state=RunState.CLOSED))
 
 
 def live_subjects(tables: Tables, generation: int) -> pa.Array:
     """Subjects with a live template in a generation: at most one issue a person."""
     here = pads.field("generation") == generation
     found = tables.table("templates").rows(["subject_id"], here)
-    return pc.unique(found["subject_id"].combine_chunks())
+    return pc.unique(found["subject_id"])
 
 
 def used_contents(tables: Tables) -> pa.Array:
     """Identities of the contents that templates were made from."""
     used = pads.field("outcome") == Outcome.USED.value
-    found = tables.table("inputs").rows(["sha256"], used)
-    hashes = found["sha256"].combine_chunks().drop_null()
-    return pc.unique(pc.binary_join_element_wise("sha256:", hashes, ""))
+    found = tables.table("inputs").rows(["identities"], used)
+    return pc.unique(pc.list_flatten(found["identities"]))
 
 
 def check_shapes(tables: Tables, job: EnrolJob) -> None:
@@ -67,13 +102,40 @@ def check_shapes(tables: Tables, job: EnrolJob) -> None:
         before = record.config.get("shapes", {})
         if record.kind != "enrol" or record.config.get("generation") != job.generation:
             continue
-        differences = [
+        found = [
             f"{name} is {before[name]} there and {value} here"
             for name, value in job.shapes().items()
             if name in before and before[name] != value
         ]
-        if differences:
+        if found and not (record.state == RunState.CLOSED and _is_empty(tables, record)):
             raise MismatchError(
-                f"{tables.dest} was enrolled with other settings: {'; '.join(differences)}. "
-                "Use the same settings, or another destination"
+                f"{tables.dest} was enrolled with other settings: {'; '.join(found)} (now "
+                f"{job.params.bits:.1f} bits). Use those of the table; to change them for good, "
+                "destroy the table and its keys first, since two templates of one person can be "
+                "broken together"
             )
+
+
+def _is_empty(tables: Tables, record: RunRecord) -> bool:
+    of_run = pads.field("run_id") == record.run_id
+    return len(tables.table("templates").rows(["run_id"], of_run)) == 0
+
+
+def differences(record: RunRecord, job: EnrolJob) -> str:
+    """The settings in which a job differs from a run, in brackets; empty where none does."""
+    was = _flat(record.config.get("job", {}))
+    now = _flat(json.loads(json.dumps(job.as_dict(), default=str)))
+    parts = [
+        f"{name}: {was.get(name)} then, {value} now"
+        for name, value in now.items()
+        if was.get(name) != value
+    ]
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of settings beside them, so that only what differs is named."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat

@@ -16,6 +16,7 @@ from ironmask.helper import encoding
 from ironmask.params import Params
 from ironmask.template import verify_batch
 from pipelines import ledger
+from pipelines.job import DECLARED
 from pipelines.ports import F32, Aligner, GenerationKeys, Recogniser, Tables
 from pipelines.sealing import open_row
 
@@ -61,20 +62,17 @@ def verify_images(
     table_id: str,
     row: dict[str, Any],
     images: Sequence[tuple[str, bytes]],
-    model: str,
+    model: tuple[str, str],
     aligner: Aligner,
     recogniser: Recogniser,
     keys: GenerationKeys,
 ) -> list[Verdict]:
     """Tell for each probe image, given as (name, content), whether it matches the row.
 
+    model: fingerprint and name of the pack at hand.
     Raises `MismatchError` where the model is not the one that enrolled the subject.
     """
-    if row["model"] != model:
-        raise MismatchError(
-            f"subject {row['subject_id']!r} was enrolled with model {row['model'][:12]}, not "
-            f"{model[:12]}: give that model with --model"
-        )
+    _check_model(row, *model)
     verdicts: list[Verdict] = []
     for name, data in images:
         try:
@@ -86,6 +84,22 @@ def verify_images(
         else:
             verdicts.append(Verdict(name, accepted))
     return verdicts
+
+
+def _check_model(row: dict[str, Any], fingerprint: str, name: str) -> None:
+    """Stored embeddings may only say the name of the model that made them."""
+    if row["model"] in (fingerprint, DECLARED + name):
+        return
+    if row["model"].startswith(DECLARED):
+        said = row["model"].removeprefix(DECLARED)
+        raise MismatchError(
+            f"subject {row['subject_id']!r} was enrolled from stored embeddings of a model "
+            f"declared as {said!r}, not {name!r}: only a pack of that name can be compared"
+        )
+    raise MismatchError(
+        f"subject {row['subject_id']!r} was enrolled with model {row['model'][:12]}, not "
+        f"{name} ({fingerprint[:12]}): give that model with --model"
+    )
 
 
 @dataclass(frozen=True)
@@ -169,7 +183,7 @@ def _generation(row: dict[str, Any]) -> Generation:
     return Generation(
         generation=row["generation"],
         templates=row["count_all_sum"],
-        settings=f"{params.describe()}, {row['encoding']}",
+        settings=f"{params.describe()}, {encoding(row['encoding']).name}",
         bits=params.bits,
         sealed=row["sealed"],
         model=row["model"],

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ironmask.errors import SourceError, TableError
+from ironmask.errors import TableError
 from pipelines.ports import Store
 from pipelines.records import Outcome, Reason
 from pipelines.sources import COLUMNS
 
 _META = b"ironmask.plan"
+_DIGESTED = ("shard", "subject_id", "uri", "row", "content", "reason")
+_ROWS = 4096
 SCHEMA = COLUMNS.append(pa.field("shard", pa.int32()))
 
 
@@ -35,6 +37,7 @@ class Plan:
     inputs: int
     subjects: int
     todo: int
+    source_version: str = ""
 
     def shard(self, number: int, store: Store) -> list[dict[str, Any]]:
         """The inputs of one shard, as rows of `SCHEMA`."""
@@ -48,12 +51,9 @@ def build(batches: Iterable[pa.Table], live: pa.Array, used: pa.Array, shard_siz
 
     Inputs of the subjects in `live` are skipped. Of equal contents the first is kept and the
     others are duplicates; contents in `used` already serve another subject's template, and one
-    photo under two subjects would be two issues of one person. Raises `SourceError` where there
-    is nothing at all.
+    photo under two subjects would be two issues of one person.
     """
     table = pa.concat_tables([COLUMNS.empty_table(), *batches]).combine_chunks()
-    if not len(table):
-        raise SourceError("the source lists no input: check its address")
     table = _skip_live(table, live)
     table = _skip_used(table, used)
     table = _mark_duplicates(table)
@@ -62,7 +62,7 @@ def build(batches: Iterable[pa.Table], live: pa.Array, used: pa.Array, shard_siz
 
 def _skip_live(table: pa.Table, live: pa.Array) -> pa.Table:
     known = pc.and_(
-        pc.is_in(table["subject_id"], value_set=live.cast(pa.string())),
+        pc.is_in(table["subject_id"], value_set=live.cast(pa.large_string())),
         pc.is_null(table["outcome"]),
     )
     return _settle(table, known, Outcome.SKIPPED, Reason.ALREADY_ENROLLED, "")
@@ -70,7 +70,7 @@ def _skip_live(table: pa.Table, live: pa.Array) -> pa.Table:
 
 def _skip_used(table: pa.Table, used: pa.Array) -> pa.Table:
     known = pc.and_(
-        pc.is_in(table["content"], value_set=used.cast(pa.string()), skip_nulls=True),
+        pc.is_in(table["content"], value_set=used.cast(pa.large_string()), skip_nulls=True),
         pc.is_null(table["outcome"]),
     )
     detail = "another subject's live template was made from the same content"
@@ -97,23 +97,30 @@ def _mark_duplicates(table: pa.Table) -> pa.Table:
         repeated & same,
         Outcome.DUPLICATE,
         Reason.DUPLICATE_CONTENT,
-        pc.binary_join_element_wise("same content as", uris, " "),
+        _after("same content as ", uris),
     )
     return _settle(
         table,
         repeated & ~same,
         Outcome.DUPLICATE,
         Reason.DUPLICATE_OTHER_SUBJECT,
-        pc.binary_join_element_wise("another subject has the same content:", uris, " "),
+        _after("another subject has the same content: ", uris),
     )
+
+
+def _after(words: str, texts: pa.Array) -> pa.Array:
+    parts = [pa.scalar(text, pa.large_string()) for text in (words, "")]
+    return pc.binary_join_element_wise(parts[0], texts, parts[1])
 
 
 def _settle(table: pa.Table, where: Any, outcome: Outcome, reason: Reason, detail: Any) -> pa.Table:
     """Give the rows under a mask their outcome."""
     mask = pa.array(np.asarray(where, dtype=bool))
     for name, value in (("outcome", outcome.value), ("reason", reason.value), ("detail", detail)):
-        column = pc.if_else(mask, value, table[name].combine_chunks())
-        table = table.set_column(table.schema.get_field_index(name), COLUMNS.field(name), column)
+        field = COLUMNS.field(name)
+        chosen = pa.scalar(value, field.type) if isinstance(value, str) else value
+        column = pc.if_else(mask, chosen, table[name].combine_chunks())
+        table = table.set_column(table.schema.get_field_index(name), field, column)
     return table
 
 
@@ -126,12 +133,20 @@ def _shards(subjects: pa.ChunkedArray, shard_size: int) -> pa.Array:
     return pa.array(dense, pa.int32())
 
 
-def write(table: pa.Table, run_id: str, uri: str, facts: dict[str, Any], store: Store) -> Plan:
+def write(
+    table: pa.Table,
+    run_id: str,
+    uri: str,
+    facts: dict[str, Any],
+    store: Store,
+    source_version: str = "",
+) -> Plan:
     """Freeze a plan as Parquet, one row group a shard, and describe it."""
     plan = Plan(
         run_id=run_id,
         uri=uri,
-        digest=_digest(table),
+        digest=_digest(table.to_batches(_ROWS)),
+        source_version=source_version,
         shards=pc.max(table["shard"]).as_py() + 1,
         inputs=len(table),
         subjects=pc.count_distinct(table["subject_id"]).as_py(),
@@ -156,6 +171,18 @@ def load(uri: str, store: Store) -> tuple[Plan, dict[str, Any]]:
         return Plan(**header["plan"]), header["facts"]
 
 
+def table(frozen: Plan, store: Store) -> pa.Table:
+    """All rows of a frozen plan."""
+    with _opened(frozen.uri, store) as parquet:
+        return parquet.read().cast(SCHEMA)
+
+
+def digest_of(frozen: Plan, store: Store) -> str:
+    """The digest of a frozen plan as its file is now."""
+    with _opened(frozen.uri, store) as parquet:
+        return _digest(parquet.iter_batches(_ROWS))
+
+
 @contextmanager
 def _opened(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
     """A plan's file; a damaged one is a `TableError`."""
@@ -168,14 +195,15 @@ def _opened(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
         except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
             raise TableError(
                 f"{uri} cannot be read as a plan ({type(error).__name__}): its run cannot go on "
-                "without it; restore the file, or enrol into another destination"
+                "without it; restore the file, or add --restart to plan the rest afresh"
             ) from None
 
 
-def _digest(table: pa.Table) -> str:
+def _digest(batches: Iterable[pa.RecordBatch]) -> str:
     """SHA-256 over every row: whose input, where, and with what content."""
     hasher = sha256()
-    for batch in table.select(["shard", "subject_id", "uri", "content", "reason"]).to_batches(4096):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+    for batch in batches:
+        columns = [batch[name].to_pylist() for name in _DIGESTED]
+        for row in zip(*columns, strict=True):
             hasher.update(json.dumps(row, ensure_ascii=True).encode())
     return hasher.hexdigest()

@@ -83,6 +83,8 @@ TEMPLATES: Final = pa.schema(
     ]
 )
 
+# identities: digests of the content, by which a later run knows it again: `sha256:` and `md5:` of a
+# file, `vec:` of a stored embedding, keyed with the generation's keys.
 INPUTS: Final = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
@@ -91,6 +93,7 @@ INPUTS: Final = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
         pa.field("sha256", pa.string()),
+        pa.field("identities", pa.list_(pa.string())),
         pa.field("face_x1", pa.float32()),
         pa.field("face_y1", pa.float32()),
         pa.field("face_x2", pa.float32()),

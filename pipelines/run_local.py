@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from threadpoolctl import threadpool_limits
+
 from pipelines import stages, wiring
 from pipelines.finish import finish
 from pipelines.job import EnrolJob
 from pipelines.plan import Plan
-from pipelines.stages import ShardResult
+from pipelines.stages import Context, ShardResult
 from pipelines.wiring import Spec
 
 
@@ -22,11 +24,17 @@ class LocalExecutor:
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         context = wiring.context(self.spec, job, plan)
         for shard in shards:
-            if stages.is_stored(job):
-                prepared, embeddings = stages.load_embeddings(context, shard)
-            else:
-                prepared = stages.prepare(context, shard, wiring.aligner(self.spec, job))
-                recogniser = wiring.recogniser(self.spec, job)
-                with stages.clock(prepared.timings, "embed"):
-                    embeddings = stages.embed(prepared, recogniser)
-            yield finish(context, shard, prepared, embeddings)
+            # Matrices of this size are too small for threads, which only get in each other's way.
+            with threadpool_limits(1):
+                result = self._shard(context, job, shard)
+            yield result
+
+    def _shard(self, context: Context, job: EnrolJob, shard: int) -> ShardResult:
+        if stages.is_stored(job):
+            prepared, embeddings = stages.load_embeddings(context, shard)
+        else:
+            prepared = stages.prepare(context, shard, wiring.aligner(self.spec, job))
+            recogniser = wiring.recogniser(self.spec, job)
+            with stages.clock(prepared.timings, "embed"):
+                embeddings = stages.embed(prepared, recogniser)
+        return finish(context, shard, prepared, embeddings)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from ironmask.errors import IronmaskError
+from ironmask.errors import IronmaskError, WorkerError
 from pipelines import stages, wiring
 from pipelines.finish import finish
 from pipelines.job import EnrolJob
@@ -44,10 +44,15 @@ class RayExecutor:
         args = (self.spec, job, plan)
         waiting = iter(shards)
         running = [submit(*args, shard) for shard in islice(waiting, 2 * self.workers)]
-        while running:
-            finished, running = ray.wait(running, num_returns=1)
-            running += [submit(*args, shard) for shard in islice(waiting, 1)]
-            yield _result(finished[0])
+        try:
+            while running:
+                finished, running = ray.wait(running, num_returns=1)
+                running += [submit(*args, shard) for shard in islice(waiting, 1)]
+                yield _result(finished[0])
+        finally:
+            # What goes on after a failure would write files that nobody waits for.
+            for reference in running:
+                ray.cancel(reference)
 
     @staticmethod
     def _submit_stored(spec: Spec, job: EnrolJob, plan: Plan, shard: int) -> Any:
@@ -58,8 +63,8 @@ class _Pool:
     """Embedding actors, each shard going to the next one."""
 
     def __init__(self, executor: RayExecutor, job: EnrolJob, plan: Plan) -> None:
-        # On CPU the actors take turns with the tasks; only a GPU is reserved.
-        options = {"num_gpus": 1, "num_cpus": 1} if executor.gpus else {"num_cpus": 0}
+        # The actors take turns with the tasks on the CPUs; only a GPU is reserved.
+        options = {"num_gpus": 1 if executor.gpus else 0, "num_cpus": 0}
         size = executor.gpus or executor.workers
         self._actors = [
             _embedder.options(**options, max_restarts=-1, max_task_retries=-1).remote(
@@ -84,6 +89,11 @@ def _result(reference: Any) -> ShardResult:
         if isinstance(error.cause, IronmaskError):
             raise error.cause from None
         raise
+    except RayError as error:
+        raise WorkerError(
+            f"a worker was lost ({type(error).__name__}); what was committed is safe: run the same "
+            "command to continue, with fewer --workers if memory was short"
+        ) from None
     return result
 
 

@@ -40,7 +40,12 @@ def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> Pro
     Raises `TamperedError` where the helper does not belong to this row as it stands.
     """
     helper = row["helper"]
-    if row["sealed"]:
+    if row["sealed"] != keys.sealed:
+        raise TamperedError(
+            f"template {row['template_id']} says sealed = {row['sealed']}, its keys say "
+            f"{keys.sealed}: its row was changed; restore it from a backup"
+        )
+    if keys.sealed:
         try:
             helper = keys.open(helper, associated_data(table_id, row))
         except TamperedError:

@@ -7,8 +7,8 @@ together. An input that needs no work (a hidden file, an empty subject) comes wi
 from __future__ import annotations
 
 import posixpath
-import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import Any
@@ -24,21 +24,23 @@ from pipelines.job import SourceKind
 from pipelines.ports import Entry, Store
 from pipelines.records import Outcome, Reason
 
+# 32-bit offsets would end at 2 GiB of names, which some million inputs reach.
 COLUMNS = pa.schema(
     [
-        ("subject_id", pa.string()),
-        ("uri", pa.string()),
+        ("subject_id", pa.large_string()),
+        ("uri", pa.large_string()),
         ("row", pa.int64()),
-        ("content", pa.string()),
+        ("content", pa.large_string()),
         ("outcome", pa.string()),
         ("reason", pa.string()),
-        ("detail", pa.string()),
+        ("detail", pa.large_string()),
     ]
 )
 """row: index in a Parquet of embeddings, else null. content: identity of the bytes, else null.
 outcome: null where work is to be done."""
 
 _BATCH = 4096
+_IDENTITY_STEPS = 1 << 14
 _TABULAR = (".parquet", ".csv")
 
 
@@ -74,19 +76,30 @@ def detect(source: str, store: Store) -> SourceKind:
         return SourceKind.MANIFEST
     with store.open(source) as handle:
         names = _parquet(source, handle).schema_arrow.names
+    if "embedding" not in names and "uri" not in names:
+        raise SourceError(
+            f"{source} has neither a column uri (a manifest) nor embedding (a gallery), beside "
+            f"subject_id; found {', '.join(names)}"
+        )
     return SourceKind.EMBEDDINGS if "embedding" in names else SourceKind.MANIFEST
 
 
-def read(source: str, kind: SourceKind, store: Store) -> Iterator[pa.Table]:
-    """Yield the inputs of a source as tables of `COLUMNS`."""
+def read(
+    source: str, kind: SourceKind, store: Store, key: bytes, limit: int | None = None
+) -> Iterator[pa.Table]:
+    """Yield the inputs of a source as tables of `COLUMNS`.
+
+    key: 32 secret bytes that identities of embeddings are keyed with. limit: bytes above which an
+    image is not read for its identity, since it will be refused.
+    """
     if kind is SourceKind.FOLDER:
-        return _folder(source, store)
+        return _folder(source, store, limit)
     if kind is SourceKind.MANIFEST:
-        return _manifest(source, store)
-    return _embeddings(source, store)
+        return _manifest(source, store, limit)
+    return _embeddings(source, store, key)
 
 
-def _folder(source: str, store: Store) -> Iterator[pa.Table]:
+def _folder(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
     """`<subject>/<image>`; deeper folders belong to the subject that holds them."""
     batch = _Batch()
     for entry in store.entries(source, recursive=False):
@@ -94,7 +107,7 @@ def _folder(source: str, store: Store) -> Iterator[pa.Table]:
     if len(batch):
         yield batch.table()
     for folder in store.children(source):
-        yield from _subject_folder(folder, store)
+        yield from _subject_folder(folder, store, limit)
 
 
 def _add_stray(batch: _Batch, entry: Entry) -> None:
@@ -104,7 +117,7 @@ def _add_stray(batch: _Batch, entry: Entry) -> None:
     batch.add("", uri, outcome=Outcome.SKIPPED, reason=reason, detail="not in a subject's folder")
 
 
-def _subject_folder(folder: str, store: Store) -> Iterator[pa.Table]:
+def _subject_folder(folder: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
     subject, clean = _printable(posixpath.basename(folder.rstrip("/")))
     batch = _Batch()
     wanted: list[Entry] = []
@@ -122,7 +135,7 @@ def _subject_folder(folder: str, store: Store) -> Iterator[pa.Table]:
             batch.add(subject, name, outcome=Outcome.SKIPPED, reason=Reason.HIDDEN_FILE)
         else:
             wanted.append(entry)
-    for entry, content in zip(wanted, _contents(wanted, store), strict=True):
+    for entry, content in zip(wanted, _contents(wanted, store, limit), strict=True):
         batch.add(subject, entry.uri, content=content)
     if not len(batch):
         uri, _ = _printable(folder)
@@ -145,13 +158,13 @@ def _printable(name: str) -> tuple[str, bool]:
     return name, True
 
 
-def _contents(entries: list[Entry], store: Store) -> Iterator[str | None]:
+def _contents(entries: list[Entry], store: Store, limit: int | None) -> Iterator[str | None]:
     """Identities of objects: the store's own MD5 tag where it has one, else a SHA-256.
 
     An object that cannot be read has none; its failure is recorded when it is loaded.
     """
     unread = [entry.uri for entry in entries if entry.etag is None]
-    data = store.read_many(unread)
+    data = store.read_many(unread, limit)
     for entry in entries:
         if entry.etag is not None:
             yield f"md5:{entry.etag}"
@@ -160,14 +173,15 @@ def _contents(entries: list[Entry], store: Store) -> Iterator[str | None]:
         yield None if isinstance(found, OSError) else f"sha256:{sha256(found).hexdigest()}"
 
 
-def _manifest(source: str, store: Store) -> Iterator[pa.Table]:
+def _manifest(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
     """A CSV or Parquet with `subject_id` and `uri`; relative addresses start at its folder."""
     table = _manifest_table(source, store).sort_by([("subject_id", "ascending")])
     base = posixpath.dirname(source)
     for chunk in table.to_batches(max_chunksize=_BATCH):
         subjects, uris = (chunk[name].to_pylist() for name in chunk.schema.names)
         pairs = [(s, _absolute(u, base) if u else "") for s, u in zip(subjects, uris, strict=True)]
-        contents = _contents([Entry(uri, size=-1) for s, uri in pairs if s and uri], store)
+        wanted = [Entry(uri, size=-1) for subject, uri in pairs if subject and uri]
+        contents = _contents(wanted, store, limit)
         batch = _Batch()
         for subject, uri in pairs:
             if subject and uri:
@@ -202,15 +216,18 @@ def _manifest_table(source: str, store: Store) -> pa.Table:
             parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
             try:
                 table = pyarrow.csv.read_csv(handle, parse_options=parse, convert_options=convert)
-            except pa.ArrowInvalid as error:
+                names = table.column_names
+            except (pa.ArrowInvalid, UnicodeDecodeError) as error:
                 raise SourceError(f"{source} cannot be read as CSV: {error}") from None
         else:
-            table = _parquet(source, handle).read()
-    wrong = [name for name in columns if table.column_names.count(name) != 1]
+            with _sound(source):
+                table = _parquet(source, handle).read()
+                names = table.column_names
+    wrong = [name for name in columns if names.count(name) != 1]
     if wrong:
         raise SourceError(
             f"{source} lacks the column {' and '.join(wrong)}, or has it twice: a manifest names a "
-            f"subject_id and a uri on each row; found {', '.join(table.column_names)}"
+            f"subject_id and a uri on each row; found {', '.join(names)}"
         )
     texts = [_texts(source, name, table[name]) for name in columns]
     return pa.table(dict(zip(columns, texts, strict=True)))
@@ -218,16 +235,27 @@ def _manifest_table(source: str, store: Store) -> pa.Table:
 
 def _texts(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> Any:
     try:
-        return pc.fill_null(pc.cast(column, pa.string()), "")
+        texts = pc.fill_null(pc.cast(column, pa.large_string()), "")
+        texts.validate(full=True)
+        return texts
     except pa.ArrowException:
         raise SourceError(f"{source}: the column {name} holds no text ({column.type})") from None
 
 
 def _parquet(source: str, handle: object) -> pq.ParquetFile:
-    try:
+    with _sound(source):
         return pq.ParquetFile(handle)
-    except pa.ArrowInvalid as error:
-        raise SourceError(f"{source} cannot be read as Parquet: {error}") from None
+
+
+@contextmanager
+def _sound(source: str) -> Iterator[None]:
+    """A Parquet file that turns out to be damaged is a `SourceError`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        coded = isinstance(error, UnicodeDecodeError)
+        brief = "it holds text that is not UTF-8" if coded else str(error).partition("\n")[0]
+        raise SourceError(f"{source} cannot be read as Parquet: {brief}") from None
 
 
 def embedding_width(source: str, store: Store) -> int:
@@ -237,24 +265,24 @@ def embedding_width(source: str, store: Store) -> int:
         kind = parquet.schema_arrow.field("embedding").type
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
-        first = next(parquet.iter_batches(_BATCH, columns=["embedding"]), None)
+        with _sound(source):
+            first = next(parquet.iter_batches(_BATCH, columns=["embedding"]), None)
     widths = [] if first is None else pc.list_value_length(first["embedding"]).drop_null()
     if not len(widths):
         raise SourceError(f"{source} holds no embeddings")
     return int(pc.mode(widths)[0]["mode"].as_py())
 
 
-def _embeddings(source: str, store: Store) -> Iterator[pa.Table]:
+def _embeddings(source: str, store: Store, key: bytes) -> Iterator[pa.Table]:
     """A Parquet with `subject_id` and `embedding` (list of floats), subjects as they first come."""
     with store.open(source) as handle:
         parquet = _embedding_file(source, handle)
-        # The key dies with this function, so that the plan's identities tell nothing afterwards.
-        key = secrets.token_bytes(32)
         start = 0
         parts = []
-        for chunk in parquet.iter_batches(_BATCH, columns=["subject_id", "embedding"]):
-            parts.append(_embedding_rows(chunk, start, source, key))
-            start += len(chunk)
+        with _sound(source):
+            for chunk in parquet.iter_batches(_BATCH, columns=["subject_id", "embedding"]):
+                parts.append(_embedding_rows(chunk, start, source, key))
+                start += len(chunk)
     if parts:
         yield _grouped(pa.concat_tables(parts))
 
@@ -287,10 +315,13 @@ def _embedding_rows(chunk: pa.RecordBatch, start: int, source: str, key: bytes) 
 
 
 def _vector_identity(value: pa.ListScalar, key: bytes) -> str | None:
-    vector = np.asarray(value.values, dtype=np.float32) if value.is_valid else np.empty(0)
+    vector = np.asarray(value.values, dtype=np.float64) if value.is_valid else np.empty(0)
     if not vector.size or not np.isfinite(vector).all() or not vector.any():
         return None
-    return "vec:" + blake2b(vector.tobytes(), key=key, digest_size=16).hexdigest()
+    # The direction alone counts, and not its last digits: exports differ in scale and type.
+    unit = vector / np.abs(vector).max()
+    steps = np.rint(unit / np.linalg.norm(unit) * _IDENTITY_STEPS).astype("<i4")
+    return "vec:" + blake2b(steps.tobytes(), key=key, digest_size=16).hexdigest()
 
 
 def _grouped(table: pa.Table) -> pa.Table:

@@ -15,15 +15,18 @@ from hashlib import md5, sha256
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ironmask.errors import ImageError
+from ironmask.errors import ImageError, SourceError
 from pipelines.job import EnrolJob, SourceKind
 from pipelines.plan import Plan
 from pipelines.ports import F32, U8, Aligner, DataFile, GenerationKeys, Recogniser, Store
 from pipelines.records import Outcome, Reason
 
 _CROP = (112, 112, 3)
+_STORED = ["subject_id", "embedding"]
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class InputRow:
     reason: str = ""
     detail: str = ""
     sha256: str | None = None
+    identities: list[str] | None = None
     face_x1: float | None = None
     face_y1: float | None = None
     face_x2: float | None = None
@@ -134,7 +138,10 @@ def _align(
         row.settle(Outcome.FAILED, getattr(content, "reason", Reason.UNREADABLE), str(content))
         return None
     row.sha256 = sha256(content).hexdigest()
-    if planned is not None and planned != _identity(planned, content, row.sha256):
+    md5sum = md5(content, usedforsecurity=False).hexdigest()
+    row.identities = [f"sha256:{row.sha256}", f"md5:{md5sum}"]
+    # What could not be read when it was planned was never compared with the other inputs.
+    if planned not in row.identities:
         row.settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, "the content differs from the plan's")
         return None
     try:
@@ -145,12 +152,6 @@ def _align(
     row.face_x1, row.face_y1, row.face_x2, row.face_y2 = (float(edge) for edge in face.box)
     row.faces, row.det_score, row.sharpness = face.faces, face.score, face.sharpness
     return face.crop
-
-
-def _identity(planned: str, content: bytes, sha: str) -> str:
-    if planned.startswith("md5:"):
-        return f"md5:{md5(content, usedforsecurity=False).hexdigest()}"
-    return f"sha256:{sha}"
 
 
 def embed(prepared: Prepared, recogniser: Recogniser) -> F32:
@@ -167,15 +168,20 @@ def load_embeddings(context: Context, shard: int) -> tuple[Prepared, F32]:
     rows = [_row(context, item) for item in planned]
     todo = [place for place, row in enumerate(rows) if not row.outcome]
     with clock(timings, "read"):
-        vectors = _take(context, [planned[place]["row"] for place in todo])
+        found = _take(context, [planned[place]["row"] for place in todo])
     n = context.job.params.n
     places, usable = [], []
-    for place, vector in zip(todo, vectors, strict=True):
+    for place, (subject, vector) in zip(todo, found, strict=True):
+        content = planned[place]["content"]
+        rows[place].identities = [content] if content else None
+        if subject != rows[place].subject_id:
+            detail = "the row belongs to another subject now"
+            rows[place].settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, detail)
+            continue
         if vector is None or vector.shape != (n,):
-            found = 0 if vector is None else len(vector)
-            rows[place].settle(
-                Outcome.FAILED, Reason.WRONG_WIDTH, f"{found} values where the table has {n}"
-            )
+            width = 0 if vector is None else len(vector)
+            detail = f"{width} values where the table has {n}"
+            rows[place].settle(Outcome.FAILED, Reason.WRONG_WIDTH, detail)
             continue
         places.append(place)
         usable.append(vector)
@@ -183,23 +189,37 @@ def load_embeddings(context: Context, shard: int) -> tuple[Prepared, F32]:
     return Prepared(rows, places, np.empty((0, *_CROP), dtype=np.uint8), timings), stacked
 
 
-def _take(context: Context, wanted: list[int]) -> list[F32 | None]:
-    """Embeddings at the given rows of the source, reading only the row groups that hold them."""
-    found: dict[int, F32 | None] = {}
-    missing = set(wanted)
-    with context.store.open(context.job.source) as handle:
+def _take(context: Context, wanted: list[int]) -> list[tuple[str, F32 | None]]:
+    """Subjects and embeddings at the given rows of the source, from the row groups that hold them.
+
+    Raises `SourceError` where the file is not the one that was planned.
+    """
+    source, store = context.job.source, context.store
+    if store.version(source) != context.plan.source_version:
+        raise SourceError(
+            f"{source} was replaced after the run was planned: its rows may belong to others now; "
+            "put the planned file back, or add --restart to plan the rest afresh"
+        )
+    found: dict[int, tuple[str, F32 | None]] = {}
+    with store.open(source) as handle:
         parquet = pq.ParquetFile(handle)
         start = 0
         for group in range(parquet.num_row_groups):
             end = start + parquet.metadata.row_group(group).num_rows
-            inside = sorted(row for row in missing if start <= row < end)
+            inside = [row for row in wanted if start <= row < end]
             if inside:
-                column = parquet.read_row_group(group, columns=["embedding"])["embedding"]
+                rows = parquet.read_row_group(group, columns=_STORED)
+                subjects = pc.cast(rows["subject_id"], pa.large_string())
                 for row in inside:
-                    value = column[row - start]
-                    found[row] = np.asarray(value.values, np.float32) if value.is_valid else None
+                    vector = _vector(rows["embedding"][row - start])
+                    found[row] = subjects[row - start].as_py(), vector
             start = end
-    return [found.get(row) for row in wanted]
+    return [found[row] for row in wanted]
+
+
+def _vector(value: pa.ListScalar) -> F32 | None:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        return np.asarray(value.values, np.float32) if value.is_valid else None
 
 
 def is_stored(job: EnrolJob) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from infra import models
 from infra.faces import FaceAligner, FaceRecogniser
@@ -17,19 +17,28 @@ from infra.lease import lease
 from infra.ray_cluster import cluster, cluster_size
 from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
-from infra.storage import is_s3, normalise
+from infra.storage import is_inside, normalise, table_address
 from ironmask.centring import Centring
-from ironmask.errors import ParameterError, TableError, WrongKeyError
+from ironmask.errors import (
+    MismatchError,
+    ModelNotFoundError,
+    ParameterError,
+    TableError,
+    WrongKeyError,
+)
 from ironmask.helper import DEFAULT_ENCODING
 from ironmask.params import DEFAULT_PRESET, Params, preset
 from pipelines import ledger, lookup, sources, wiring
+from pipelines.destination import Destination
 from pipelines.enrol import Executor
 from pipelines.face_settings import FaceSettings
-from pipelines.job import DEFAULT_SHARD_SIZE, EnrolJob, SourceKind
+from pipelines.job import DECLARED, DEFAULT_SHARD_SIZE, EnrolJob, SourceKind
 from pipelines.lookup import Inventory, Verdict
-from pipelines.ports import Store, Tables
+from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.run_local import LocalExecutor
 from pipelines.wiring import Spec
+
+_EXECUTORS: Final = ("ray", "local")
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,9 @@ class Request:
     plaintext_helpers: bool = False
     faces: FaceSettings = field(default_factory=FaceSettings)
     keys: str | None = None
-    kek: str = LOCAL
+    kek: str | None = None
     executor: str = "ray"
+    restart: bool = False
     workers: int | None = None
     ray_address: str | None = None
 
@@ -68,11 +78,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Opened:
-    """A destination that this process holds: its tables, and what runs the stages."""
+    """A destination that this process holds, and what runs the stages."""
 
     job: EnrolJob
-    tables: Tables
-    store: Store
+    dest: Destination
     executor: Executor
 
 
@@ -80,18 +89,19 @@ def prepare(request: Request) -> Prepared:
     """Check everything that can be checked without writing."""
     settings, storage = load_settings()
     store = wiring.open_store(storage)
-    source, dest = normalise(request.source), normalise(request.dest)
+    source, dest = normalise(request.source), table_address(request.dest)
+    _check_places(source, dest, request, settings)
     kind = _kind(request.kind, source, store)
     pack = _pack(request, settings, kind)
     if kind is SourceKind.EMBEDDINGS:
-        n = sources.embedding_width(source, store)
+        n = _stored_width(source, store, pack)
     else:
         n = models.embedding_width(_required(pack))
     job = EnrolJob(
         source=source,
         dest=dest,
         kind=kind,
-        model=pack.fingerprint if pack else f"declared:{request.model or 'unknown'}",
+        model=pack.fingerprint if pack else DECLARED + (request.model or "unknown"),
         params=_params(request, n),
         encoding=request.encoding,
         centring=_centring(request.centring),
@@ -100,6 +110,29 @@ def prepare(request: Request) -> Prepared:
         faces=request.faces,
     )
     return Prepared(job, pack, settings, storage, store)
+
+
+def _check_places(source: str, dest: str, request: Request, settings: Settings) -> None:
+    if request.executor not in _EXECUTORS:
+        raise ParameterError(f"unknown executor {request.executor!r}; it is ray or local")
+    if is_inside(source, dest) or is_inside(dest, source):
+        raise ParameterError(
+            f"SRC {source} and DEST {dest} lie in one another: the table's own files would be "
+            "taken for inputs; keep them apart"
+        )
+    given = request.keys or settings.keys
+    if given:
+        _check_keys_outside(_expanded(given), dest)
+
+
+def _stored_width(source: str, store: Store, pack: models.ModelPack | None) -> int:
+    n = sources.embedding_width(source, store)
+    if pack and models.embedding_width(pack) != n:
+        raise ParameterError(
+            f"{source} holds embeddings of width {n}, {pack.name} makes "
+            f"{models.embedding_width(pack)}: name the model that made them, or leave --model out"
+        )
+    return n
 
 
 def _kind(name: str, source: str, store: Store) -> SourceKind:
@@ -122,7 +155,10 @@ def _pack(request: Request, settings: Settings, kind: SourceKind) -> models.Mode
                 "no model: name a pack or a folder with --model, or set IRONMASK_MODEL"
             )
         return models.find_pack(name)
-    return models.find_pack(name) if name and os.path.isdir(name) else None
+    try:
+        return models.find_pack(name) if name else None
+    except ModelNotFoundError:
+        return None
 
 
 def _required(pack: models.ModelPack | None) -> models.ModelPack:
@@ -170,7 +206,7 @@ def verify(
         table_id,
         row,
         probes,
-        pack.fingerprint,
+        (pack.fingerprint, pack.name),
         FaceAligner(pack, faces),
         FaceRecogniser(pack, faces),
         opened_keys,
@@ -194,7 +230,7 @@ def inspect(dest: str) -> Inventory:
 
 
 def _existing(dest: str, storage: StorageSettings) -> Tables:
-    tables = wiring.open_tables(normalise(dest), storage)
+    tables = wiring.open_tables(table_address(dest), storage)
     if not tables.exist():
         raise TableError(f"{tables.dest} holds no table: enrol into it first")
     return tables
@@ -207,36 +243,66 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
     tables = wiring.open_tables(job.dest, prepared.storage)
     if tables.exist():
         ledger.check_shapes(tables, job)
-    with lease(job.dest, store):
+    with lease(job.dest, store) as check:
         tables.create()
-        keys = keys_path(request.keys, prepared.settings, tables)
-        _ensure_keys(keys, tables, job, request.kek)
-        spec = Spec(prepared.storage.public(), keys, tables.table_id, prepared.pack)
+        path = keys_path(request.keys, prepared.settings, tables)
+        keys = _ensure_keys(path, tables, job, request.kek)
+        prepared.storage.export()
+        spec = Spec(prepared.storage.public(), path, tables.table_id, prepared.pack)
         with _executor(request, prepared.settings, spec, job) as executor:
-            yield Opened(job, tables, store, executor)
+            yield Opened(job, Destination(tables, store, keys, check), executor)
 
 
 def keys_path(given: str | None, settings: Settings, tables: Tables) -> Path:
     """Where a table's keys lie; never inside the table's own folder."""
-    table_id = tables.table_id
-    path = Path(given).expanduser() if given else settings.keys or default_keys_path(table_id)
-    path = path.absolute()
-    if not is_s3(tables.dest) and path.is_relative_to(tables.dest):
-        raise ParameterError(
-            f"the keyset file {path} would lie inside the table {tables.dest}: whoever copies the "
-            "table would have its keys; keep it elsewhere"
-        )
+    path = _expanded(given or settings.keys or default_keys_path(tables.table_id))
+    _check_keys_outside(path, tables.dest)
     return path
 
 
-def _ensure_keys(path: Path, tables: Tables, job: EnrolJob, kek: str) -> None:
-    """Make the keys of a table that has no row yet; open and prove those of any other."""
-    if not path.exists() and not ledger.runs(tables):
-        KeyFile.create(path, tables.table_id, kek)
+def _expanded(path: str | Path) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _check_keys_outside(path: Path, dest: str) -> None:
+    if is_inside(str(path), dest):
+        raise ParameterError(
+            f"the keyset file {path} would lie inside the table {dest}: whoever copies the "
+            "table would have its keys; keep it elsewhere"
+        )
+
+
+def existing_keys(request: Request, prepared: Prepared, tables: Tables) -> GenerationKeys | None:
+    """The keys of a table that is there already; None where it has no run yet."""
+    path = keys_path(request.keys, prepared.settings, tables)
+    if not ledger.runs(tables):
+        return None
+    return KeyFile.open(path, tables.table_id).generation(prepared.job.generation)
+
+
+def _ensure_keys(path: Path, tables: Tables, job: EnrolJob, kek: str | None) -> GenerationKeys:
+    """Make the keys of a generation that has no run yet; open and prove those of any other."""
+    runs = ledger.runs(tables)
+    known = {r.config["key_id"] for r in runs if r.config["generation"] == job.generation}
+    if not path.exists() and not runs:
+        KeyFile.create(path, tables.table_id, kek or LOCAL)
     file = KeyFile.open(path, tables.table_id)
-    if job.generation not in file.generations():
-        file.add_generation(job.generation)
-    file.generation(job.generation)
+    if kek not in (None, file.kek_uri):
+        raise ParameterError(f"{path} is wrapped by {file.kek_uri}, not by {kek}: leave --kek out")
+    if job.generation not in file.generations() and not known:
+        file.add_generation(job.generation, sealed=job.sealed)
+    keys = file.generation(job.generation)
+    if known and keys.key_id not in known:
+        raise WrongKeyError(
+            f"{path} holds key {keys.key_id}; {tables.dest} was enrolled under "
+            f"{' and '.join(sorted(known))}: name the right file with --keys"
+        )
+    if keys.sealed != job.sealed:
+        raise MismatchError(
+            f"the keys in {path} are for {'sealed' if keys.sealed else 'plaintext'} helpers: "
+            f"{'leave out' if keys.sealed else 'add'} --plaintext-helpers"
+        )
+    return keys
 
 
 @contextmanager
@@ -246,12 +312,11 @@ def _executor(
     if request.executor == "local":
         yield LocalExecutor(spec)
         return
-    if request.executor != "ray":
-        raise ParameterError(f"unknown executor {request.executor!r}; it is ray or local")
     address = request.ray_address or settings.ray_address
     with cluster(address, request.workers or os.cpu_count() or 1):
         from pipelines.run_ray import RayExecutor
 
         cpus, gpus = cluster_size()
         on_gpu = gpus if job.faces.provider != "cpu" else 0
-        yield RayExecutor(spec, workers=request.workers or cpus, gpus=on_gpu)
+        # A cluster that scales from nothing has no CPU yet.
+        yield RayExecutor(spec, workers=request.workers or max(1, cpus), gpus=on_gpu)

@@ -53,7 +53,7 @@ def keys(path: Path, table_id: str, generation: int) -> GenerationKeys:
 
 @lru_cache(maxsize=4)
 def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
-    """Build what the stages of one run share, once a process."""
+    """Build what the stages of one run share, once a process; secrets come from its environment."""
     return Context(
         job=job,
         plan=plan,

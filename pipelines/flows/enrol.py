@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -9,15 +10,20 @@ from infra import orchestrator
 
 orchestrator.prepare_environment()
 
+import httpx  # noqa: E402
 from prefect import flow, task  # noqa: E402
 from prefect.artifacts import create_table_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.exceptions import PrefectException  # noqa: E402
 
 from infra.telemetry import configure_logging  # noqa: E402
-from ironmask.errors import IronmaskError, StorageError  # noqa: E402
+from ironmask.errors import IronmaskError, StorageError, WorkerError  # noqa: E402
 from pipelines import enrol, start  # noqa: E402
 from pipelines.face_settings import FaceSettings  # noqa: E402
 from pipelines.report.terminal import facts  # noqa: E402
+from pipelines.summary import Summary  # noqa: E402
+
+_log = logging.getLogger("ironmask.enrol")
 
 
 async def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
@@ -25,7 +31,7 @@ async def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     try:
         await state.result()
     except IronmaskError as error:
-        return isinstance(error, StorageError)
+        return isinstance(error, StorageError | WorkerError)
     except Exception:  # noqa: BLE001 - any other failure of the cluster is worth a resume
         return True
     return False
@@ -54,30 +60,50 @@ def enrol_flow(request: dict[str, Any]) -> dict[str, Any]:
 
 def run_as_flow(
     request: start.Request, prepared: start.Prepared, progress: enrol.Progress
-) -> enrol.Summary:
-    """Do what `enrol_flow` does, with a job that is checked already and a progress display."""
+) -> Summary:
+    """Do what `enrol_flow` does, with a job that is checked already and a progress display.
+
+    Raises `WorkerError` where the Prefect server does not answer.
+    """
 
     @flow(name="ironmask-enrol", persist_result=False)
-    def enrol_here(source: str, dest: str, settings: str) -> enrol.Summary:  # noqa: ARG001
+    def enrol_here(source: str, dest: str, settings: str) -> Summary:  # noqa: ARG001
         return _enrol(request, prepared, progress)
 
+    # The command line says itself what went wrong, in one line; the server keeps the rest.
+    for handler in logging.getLogger("prefect").handlers:
+        handler.setLevel(logging.CRITICAL)
     job = prepared.job
-    return enrol_here(job.source, job.dest, job.describe())
+    try:
+        return enrol_here(job.source, job.dest, job.describe())
+    except (RuntimeError, httpx.HTTPError) as error:
+        if isinstance(error, httpx.HTTPError) or "API" in str(error):
+            raise WorkerError(
+                f"the Prefect server does not answer ({type(error).__name__}): check "
+                "PREFECT_API_URL, or add --no-prefect"
+            ) from None
+        raise
 
 
-def _enrol(
-    request: start.Request, prepared: start.Prepared, progress: enrol.Progress
-) -> enrol.Summary:
+def _enrol(request: start.Request, prepared: start.Prepared, progress: enrol.Progress) -> Summary:
     """Hold the destination and do the job, a Prefect task each step."""
     timer = enrol.Timer()
     with start.opened(request, prepared) as held:
-        job, tables, store = held.job, held.tables, held.store
-        frozen = _plan(job, tables, store)
-        tally, resumed = _run(job, frozen, tables, store, held.executor, progress)
-        summary = _report(job, frozen, tally, resumed, tables, store, timer.seconds())
-    create_table_artifact(
-        key="ironmask-enrolment",
-        table=[{"what": name, "value": value} for name, value in facts(summary)],
-        description=f"Enrolment into {summary.dest}",
-    )
+        job, dest = held.job, held.dest
+        frozen = _plan(job, dest, restart=request.restart)
+        tally, resumed = _run(job, frozen, dest, held.executor, progress)
+        summary = _report(job, frozen, tally, resumed, dest, timer.seconds())
+    _publish(summary)
     return summary
+
+
+def _publish(summary: Summary) -> None:
+    """Show the summary in the server; what is done stays done where that fails."""
+    try:
+        create_table_artifact(
+            key="ironmask-enrolment",
+            table=[{"what": name, "value": value} for name, value in facts(summary)],
+            description=f"Enrolment into {summary.dest}",
+        )
+    except (RuntimeError, httpx.HTTPError, PrefectException) as error:
+        _log.warning("no artifact: the Prefect server refused it (%s)", type(error).__name__)

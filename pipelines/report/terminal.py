@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.enrol import Forecast, Summary
+from pipelines.enrol import Forecast
 from pipelines.lookup import Inventory, Verdict
+from pipelines.summary import Summary
 
 if TYPE_CHECKING:
     from pipelines.demo import Demo
@@ -54,6 +55,8 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
         ("subjects to enrol", f"{forecast.subjects:,}"),
         ("templates", f"{_bytes(forecast.template_bytes)} at most"),
     ]
+    if forecast.resumes:
+        rows.insert(1, ("continues run", f"{forecast.resumes}, whose committed shards are done"))
     console.print(_pairs(f"Would enrol into {forecast.dest}", rows))
 
 

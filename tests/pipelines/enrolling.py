@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from infra.delta import DeltaTables
 from ironmask.arrays import F32
 from pipelines import cli, enrol, start, wiring
-from pipelines.enrol import Executor, Summary
+from pipelines.enrol import Executor
 from pipelines.ports import GenerationKeys, Tables
+from pipelines.summary import Summary
 
 WIDTH = 64
 ALPHA = 12
@@ -79,7 +80,8 @@ def run(
 ) -> Summary:
     """Enrol; the executor and the tables can be wrapped on the way."""
     with start.opened(asked, start.prepare(asked)) as held:
-        return enrol.enrol(held.job, tables(held.tables), held.store, executor(held.executor))
+        dest = replace(held.dest, tables=tables(held.dest.tables))
+        return enrol.enrol(held.job, dest, executor(held.executor), restart=asked.restart)
 
 
 def open_tables(dest: Path) -> DeltaTables:

@@ -33,8 +33,8 @@ from enrolling import (
 from ironmask import rotation
 from ironmask.errors import CountError, ParameterError, SourceError
 from pipelines import lookup
-from pipelines.enrol import Summary
 from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason
+from pipelines.summary import Summary
 
 SUBJECTS = 21
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_a_run_that_broke_off_is_continued(tmp_path, bucket, store, monkeypatch)
     """What was committed stays, what was not is destroyed, and nobody is enrolled twice."""
     source, dest, keys = f"{bucket}/in/e.parquet", f"{bucket}/out", tmp_path / "keys.json"
     store.write(source, several(tmp_path / "e.parquet", 8).read_bytes())
-    asked = request(Path("unused"), Path("unused"), source=source, dest=dest, keys=str(keys))
+    asked = replace(request(tmp_path, tmp_path), source=source, dest=dest, keys=str(keys))
     monkeypatch.setattr("pipelines.enrol.WAVE_SHARDS", 1)
 
     class Breaks:
@@ -113,6 +114,37 @@ def test_photos_in_a_bucket(tmp_path, bucket, store, face_data):
     )  # fmt: skip
     assert answer.code == 4
     assert ("accepted" in answer.out, "rejected" in answer.out) == (True, True)
+
+
+def test_the_same_photo_in_a_later_run(tmp_path, bucket, store, face_data):
+    """A bucket's listing knows contents by their tags, also those that earlier runs have used."""
+    photo = next((face_data / "faces" / "lfw_dev" / "Al_Gore").iterdir()).read_bytes()
+    common = [f"--keys={tmp_path / 'k.json'}", f"--model={face_data / 'models' / 'buffalo_sc'}"]
+    common += ["--executor=local"]
+    store.write(f"{bucket}/first/alice/a.jpg", photo)
+    assert ironmask("enroll", f"{bucket}/first", f"{bucket}/out", *common).code == 0
+    store.write(f"{bucket}/second/mallory/b.jpg", photo)
+    answer = ironmask("enroll", f"{bucket}/second", f"{bucket}/out", *common, "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["reasons"] == {"duplicate_other_subject": 1}
+    (row,) = open_tables(f"{bucket}/out").table("templates").rows(["subject_id"]).to_pylist()
+    assert row["subject_id"] == "alice"
+
+
+def test_credentials_from_a_file(tmp_path, bucket, store, s3, monkeypatch):
+    """Workers find what the settings file says, without it travelling to them."""
+    source = several(tmp_path / "e.parquet", 2)
+    for name in s3.environment():
+        monkeypatch.delenv(name)
+    (tmp_path / "ironmask.toml").write_text(
+        f"[s3]\nendpoint = '{s3.endpoint}'\naccess_key = '{s3.access_key}'\n"
+        f"secret_key = '{s3.secret_key}'\nallow_http = true\n"
+    )
+    # What a run exports is forgotten again with the test.
+    for name in ("ACCESS_KEY", "SECRET_KEY"):
+        monkeypatch.setenv(f"IRONMASK_S3_{name}", "")
+    answer = enroll(source, f"{bucket}/out", keys=tmp_path / "k.json")
+    assert answer.code == 0, answer.err
 
 
 def test_a_bucket_that_is_not_there(tmp_path):

@@ -19,9 +19,13 @@ from ironmask.errors import SourceError
 from pipelines import sources
 from pipelines.job import SourceKind
 
+KEY = bytes(32)
 
-def read(source: Path, kind: SourceKind, store: FsspecStore) -> list[dict[str, Any]]:
-    tables = list(sources.read(str(source), kind, store))
+
+def read(
+    source: Path, kind: SourceKind, store: FsspecStore, key: bytes = KEY, limit: int | None = None
+) -> list[dict[str, Any]]:
+    tables = list(sources.read(str(source), kind, store, key, limit))
     for table in tables:
         assert table.schema == sources.COLUMNS
     return pa.concat_tables([sources.COLUMNS.empty_table(), *tables]).to_pylist()
@@ -297,15 +301,20 @@ class TestEmbeddings:
         assert all(row["content"].startswith("vec:") for row in rows)
         assert sources.embedding_width(str(path), local_store) == 64
 
-    def test_equal_embeddings_have_equal_contents_within_one_reading(self, parquet):
-        _, listed = parquet
+    def test_equal_directions_have_equal_contents_under_one_key(self, parquet, local_store):
+        path, listed = parquet
         first, second = unit_vectors(2)
         column = pa.array([list(first), list(second), list(first)])
         rows = listed(["a", "b", "c"], column)
         by_subject = {row["subject_id"]: row["content"] for row in rows}
         assert by_subject["a"] == by_subject["c"] != by_subject["b"]
-        again = {row["subject_id"]: row["content"] for row in listed(["a", "b", "c"], column)}
-        assert again["a"] != by_subject["a"], "the identity tells the embedding to who reads a plan"
+        scaled = pa.array([list(3 * first), list(-first), list(second)], pa.list_(pa.float64()))
+        again = {row["subject_id"]: row["content"] for row in listed(["a", "b", "c"], scaled)}
+        assert again["a"] == by_subject["a"]
+        assert again["b"] not in by_subject.values()
+        assert again["c"] == by_subject["b"]
+        other = read(path, SourceKind.EMBEDDINGS, local_store, key=bytes(31) + b"1")
+        assert not {row["content"] for row in other} & set(again.values())
 
     def test_no_content_where_there_is_no_direction(self, parquet):
         _, listed = parquet

@@ -1,0 +1,162 @@
+"""What a run did: running totals, the checked summary at its end, and its metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from ironmask.errors import CountError
+from pipelines.job import EnrolJob
+from pipelines.plan import Plan
+from pipelines.ports import Tables
+from pipelines.records import METRICS, Outcome, Reason
+from pipelines.stages import ShardResult
+
+# Failures to acquire: the image is sound, but no usable face was found in it.
+_ACQUIRE: Final = frozenset(
+    {
+        Reason.NO_FACE,
+        Reason.SEVERAL_FACES,
+        Reason.FACE_TOO_SMALL,
+        Reason.FACE_BLURRED,
+        Reason.LOW_QUALITY,
+    }
+)
+
+
+@dataclass
+class Tally:
+    """Running totals of one call; `before`: inputs that earlier calls of the run had done."""
+
+    before: int = 0
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    enrolled: int = 0
+    shards: int = 0
+    bytes_written: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def add(self, result: ShardResult) -> None:
+        self.outcomes += result.outcomes
+        self.enrolled += result.enrolled
+        self.shards += 1
+        self.bytes_written += sum(file.size for file in result.files.values())
+        for name, seconds in result.timings.items():
+            self.timings[name] = self.timings.get(name, 0.0) + seconds
+
+    def of(self, outcome: Outcome) -> int:
+        """Inputs that ended so."""
+        return sum(count for (found, _), count in self.outcomes.items() if found == outcome)
+
+    @property
+    def inputs(self) -> int:
+        return sum(self.outcomes.values())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished run did, in counts and seconds; safe to log and to keep anywhere."""
+
+    run_id: str
+    dest: str
+    settings: str
+    inputs: int
+    used: int
+    failed: int
+    duplicate: int
+    skipped: int
+    reasons: dict[str, int]
+    subjects_enrolled: int
+    subjects_not_enrolled: int
+    resumed_shards: int
+    orphans_destroyed: int
+    bytes_written: int
+    seconds: float
+    stage_seconds: dict[str, float]
+
+
+def summarise(
+    job: EnrolJob,
+    frozen: Plan,
+    tally: Tally,
+    resumed: int,
+    orphans: int,
+    tables: Tables,
+    seconds: float,
+) -> Summary:
+    """Count what the log lists of a run. Raises `CountError` where that is not the plan."""
+    outcomes = _outcomes(tables, frozen.run_id)
+    if sum(outcomes.values()) != frozen.inputs:
+        raise CountError(
+            f"{job.dest}: run {frozen.run_id} planned {frozen.inputs:,} inputs and has outcomes "
+            f"for {sum(outcomes.values()):,}; it is not recorded as complete"
+        )
+    by_outcome, reasons = Counter[str](), Counter[str]()
+    for (outcome, reason), count in outcomes.items():
+        by_outcome[outcome] += count
+        if reason:
+            reasons[reason] += count
+    return Summary(
+        run_id=frozen.run_id,
+        dest=job.dest,
+        settings=job.describe(),
+        inputs=frozen.inputs,
+        **{outcome.value: by_outcome[outcome.value] for outcome in Outcome},
+        reasons=dict(sorted(reasons.items())),
+        subjects_enrolled=len(tables.table("templates").rows(["run_id"], of_run(frozen.run_id))),
+        subjects_not_enrolled=_subjects_without_template(tables, frozen.run_id),
+        resumed_shards=resumed,
+        orphans_destroyed=orphans,
+        bytes_written=tally.bytes_written,
+        seconds=seconds,
+        stage_seconds={name: round(value, 3) for name, value in tally.timings.items()},
+    )
+
+
+def of_run(run_id: str) -> Any:
+    """The rows of one run, as a filter."""
+    return pads.field("run_id") == run_id
+
+
+def _outcomes(tables: Tables, run_id: str) -> Counter[tuple[str, str]]:
+    found = tables.table("inputs").rows(["outcome", "reason"], of_run(run_id))
+    grouped = found.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
+    return Counter(
+        {(row["outcome"], row["reason"]): row["count_all"] for row in grouped.to_pylist()}
+    )
+
+
+def _subjects_without_template(tables: Tables, run_id: str) -> int:
+    """Subjects whose every input failed: the numerator of the failure-to-enrol rate."""
+    tried = pads.field("outcome").isin([Outcome.USED.value, Outcome.FAILED.value])
+    found = tables.table("inputs").rows(["subject_id", "outcome"], of_run(run_id) & tried)
+    subjects = found.group_by("subject_id").aggregate([("outcome", "max")])
+    return sum(value == Outcome.FAILED.value for value in subjects["outcome_max"].to_pylist())
+
+
+def write_metrics(tables: Tables, summary: Summary) -> None:
+    """Record the rates of a run, once however often it ends."""
+    not_acquired = sum(summary.reasons.get(reason, 0) for reason in _ACQUIRE)
+    subjects = summary.subjects_enrolled + summary.subjects_not_enrolled
+    rates = {
+        "failure_to_acquire": (not_acquired, summary.used + summary.failed),
+        "failure_to_enrol": (summary.subjects_not_enrolled, subjects),
+    }
+    rows = [
+        {
+            "run_id": summary.run_id,
+            "name": name,
+            "label": "enrolment",
+            "value": errors / trials if trials else 0.0,
+            "numerator": errors,
+            "denominator": trials,
+            "at": datetime.now(UTC),
+        }
+        for name, (errors, trials) in rates.items()
+    ]
+    once = f"{summary.run_id}/metrics"
+    tables.table("metrics").append(pa.Table.from_pylist(rows, METRICS), once)

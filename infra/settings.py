@@ -156,7 +156,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _build(kind: type[T], values: dict[str, Any]) -> T:
     """The file's values give way to the environment's."""
     prefix = str(kind.model_config.get("env_prefix", ""))
-    return kind(**{k: v for k, v in values.items() if f"{prefix}{k}".upper() not in os.environ})
+    return kind(**{k: v for k, v in values.items() if not os.environ.get(f"{prefix}{k}".upper())})
 
 
 def _plain(secret: SecretStr | None) -> str | None:

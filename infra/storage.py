@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _THREADS: Final = 16
 _S3: Final = "s3://"
-_NO_TABLE: Final = frozenset("%[]^|\\")
+_NO_TABLE: Final = re.compile(r"%[0-9A-Fa-f]{2}|[][^|\\]")
 # What a local path can have wrong by itself; an input or output error is the disk's.
 _OWN_FAULTS: Final = frozenset(
     {
@@ -59,15 +60,15 @@ def table_address(uri: str) -> str:
     Readers of Delta tables take addresses for URLs and patterns.
     """
     full = normalise(uri)
-    bad = {c for c in full if not c.isprintable()} | (set(full) & _NO_TABLE)
+    bad = {c for c in full if not c.isprintable()} | set(_NO_TABLE.findall(full))
     if bad and not is_s3(full):
-        shown = " ".join(repr(c) for c in sorted(bad))
+        shown = " ".join(repr(text) for text in sorted(bad))
         raise StorageError(f"{full!r} cannot be a table's address for its {shown}: choose another")
     where = full
     while not is_s3(full) and not os.path.lexists(where):
         where = os.path.dirname(where)
     if not is_s3(full) and not os.path.isdir(where):
-        raise StorageError(f"{full} cannot be a table: {where} is a file")
+        raise StorageError(f"{full} holds no table: {where} is a file; enrol into a folder")
     return full
 
 

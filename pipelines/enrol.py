@@ -136,8 +136,9 @@ def forecast(
 ) -> Forecast:
     """Say what `enrol` would do, writing nothing."""
     unfinished = ledger.unfinished(tables) if tables else None
-    if tables and unfinished:
+    if tables:
         ledger.check_shapes(tables, job)
+    if tables and unfinished:
         frozen = _resume(job, unfinished, tables, store)
         table = plan.table(frozen, store)
     else:

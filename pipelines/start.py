@@ -241,7 +241,7 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
     """Hold the destination: its lease, its tables, its keys and a place to work."""
     job, store = prepared.job, prepared.store
     tables = wiring.open_tables(job.dest, prepared.storage)
-    if tables.exist():
+    if tables.exist() and not request.restart:
         ledger.check_shapes(tables, job)
     with lease(job.dest, store) as check:
         tables.create()

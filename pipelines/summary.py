@@ -33,12 +33,12 @@ _ACQUIRE: Final = frozenset(
 class Tally:
     """Running totals of one call; `before`: inputs that earlier calls of the run had done."""
 
-    before: int = 0
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     enrolled: int = 0
     shards: int = 0
     bytes_written: int = 0
     timings: dict[str, float] = field(default_factory=dict)
+    before: int = 0
 
     def add(self, result: ShardResult) -> None:
         self.outcomes += result.outcomes

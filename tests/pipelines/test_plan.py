@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.storage import FsspecStore
-from ironmask.errors import SourceError, StorageError, TableError
+from ironmask.errors import StorageError, TableError
 from pipelines import plan, sources
 
 NONE = pa.array([], pa.string())
@@ -61,10 +61,6 @@ class TestShards:
         inputs = [(f"s{n}", None) for n, count in enumerate(counts) for _ in range(count)]
         numbers = [row["shard"] for row in build(inputs, shard_size=shard_size)]
         assert max(np.bincount(numbers)) <= shard_size + max(counts) - 1
-
-    def test_nothing_to_plan_is_an_error(self):
-        with pytest.raises(SourceError, match="lists no input"):
-            plan.build([], NONE, NONE, 4)
 
 
 class TestDuplicates:

@@ -137,8 +137,8 @@ def test_a_plan_that_was_edited_is_refused(tmp_path):
     break_off(asked)
     (path,) = (dest / layout.PRIVATE / "plans").iterdir()
     table = pq.read_table(path)
-    swapped = table["subject_id"].to_pylist()[::-1]
-    table = table.set_column(0, table.schema.field(0), [swapped])
+    swapped = table["subject_id"].take(np.arange(len(table))[::-1])
+    table = table.set_column(0, table.schema.field(0), swapped)
     with pq.ParquetWriter(path, table.schema) as writer:
         for shard in range(4):
             writer.write_table(table.slice(4 * shard, 4))
@@ -313,11 +313,6 @@ class TestPlaces:
         answer = enroll(source, tmp_path / "link", keys=real / "keys.json")
         assert (answer.code, "inside the table" in answer.errors[0]) == (2, True)
         assert list(real.iterdir()) == []
-
-    @pytest.mark.parametrize("name", ["a[b]", "100%41"])
-    def test_addresses_that_tables_cannot_have(self, tmp_path, name):
-        answer = enroll(several(tmp_path / "e.parquet", 2), tmp_path / name)
-        assert (answer.code, "choose another folder" in answer.errors[0]) == (2, True)
 
     def test_names_that_look_like_markup(self, tmp_path):
         source = write_embeddings(tmp_path / "e.parquet", ["[/x] :smile:"], unit_vectors(1))

@@ -15,7 +15,7 @@ import pytest
 from enrolling import unit_vectors, write_embeddings
 
 from infra.storage import FsspecStore
-from ironmask.errors import SourceError
+from ironmask.errors import SourceError, StorageError
 from pipelines import sources
 from pipelines.job import SourceKind
 
@@ -171,16 +171,21 @@ class TestManifest:
     def test_relative_addresses_start_at_the_manifest(self, csv, tmp_path):
         put(tmp_path / "in" / "1.jpg", b"one")
         far = put(tmp_path / "far.jpg", b"two")
-        rows = csv(f"subject_id,uri\nann,in/1.jpg\nbob,{far}\ncid,file://{far}\ndan,s3://b/k\n")
+        rows = csv(f"subject_id,uri\nann,in/1.jpg\nbob,{far}\ncid,file://{far}\n")
         assert [row["uri"] for row in rows] == [
             str(tmp_path / "in" / "1.jpg"),
             str(far),
             str(far),
-            "s3://b/k",
         ]
-        assert [row["content"] for row in rows[:3]] == [
+        assert [row["content"] for row in rows] == [
             f"sha256:{sha256(content).hexdigest()}" for content in (b"one", b"two", b"two")
         ]
+
+    def test_a_store_that_cannot_be_asked_is_no_fault_of_an_image(self, csv, monkeypatch):
+        monkeypatch.setenv("IRONMASK_S3_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setenv("IRONMASK_S3_ALLOW_HTTP", "true")
+        with pytest.raises(StorageError, match="s3://b/k"):
+            csv("subject_id,uri\nann,s3://b/k\n")
 
     def test_ids_stay_text(self, csv):
         rows = csv("subject_id,uri\n007,a\n7,b\n1e3,c\nNA,d\nnull,e\nnan,f\ntrue,g\n")

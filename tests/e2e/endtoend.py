@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
-import json
 import os
 import subprocess
 import sys
@@ -13,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
+from commandline import Answer
 from deltalake import DeltaTable
 
 from infra.delta import DeltaTables
@@ -29,29 +26,12 @@ from ironmask import codeword, digest, helper
 from ironmask.arrays import F32, F64, I32
 from ironmask.errors import ImageError
 from ironmask.template import ProtectedTemplate
-from pipelines import cli
 from pipelines.face_settings import FaceSettings
 from pipelines.ports import GenerationKeys
 from pipelines.sealing import open_row
 
 Row = dict[str, Any]
 _FOREIGN = ("IRONMASK_", "PREFECT_", "RAY_")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the command line said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("error: ")]
-
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 def clean_environment(folder: Path, **more: str) -> dict[str, str]:
@@ -79,22 +59,6 @@ def command(folder: Path, *arguments: object, **environment: str) -> Answer:
         check=False,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
-
-
-def ironmask(*arguments: object) -> Answer:
-    """Run the command line in this process; an exception that it does not catch comes through."""
-    out, err = io.StringIO(), io.StringIO()
-    code: Any = 0
-    with (
-        patch.object(sys, "argv", ["ironmask", *map(str, arguments)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code
-    return Answer(int(code or 0), out.getvalue(), err.getvalue())
 
 
 def keys_of(dest: Path) -> Path:

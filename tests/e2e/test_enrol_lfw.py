@@ -11,14 +11,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from commandline import Answer, ironmask
 from deltalake import DeltaTable
 from endtoend import (
-    Answer,
     Row,
     command,
     data_files,
     generation_keys,
-    ironmask,
     keys_of,
     photographs,
     rewrite,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commandline import Answer
 from endtoend import (
-    Answer,
     Row,
     command,
     embed_images,

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commandline import Answer, ironmask
 from endtoend import (
-    Answer,
     Opened,
     command,
     embed_images,
     generation_keys,
-    ironmask,
     keys_of,
     open_all,
     photographs,

@@ -22,8 +22,8 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from commandline import Answer
 from endtoend import (
-    Answer,
     clean_environment,
     command,
     data_files,

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from commandline import Answer, ironmask
 
 from infra.delta import DeltaTables
 from ironmask.arrays import F32
-from pipelines import cli, enrol, start, wiring
+from pipelines import enrol, start, wiring
 from pipelines.enrol import Executor
 from pipelines.ports import GenerationKeys, Tables
 from pipelines.summary import Summary
@@ -130,36 +127,6 @@ def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
     content = table.to_pylist()
     change(content)
     pq.write_table(pa.Table.from_pylist(content, table.schema), path)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the command line said."""
-
-    code: int
-    out: str = field(repr=True)
-    err: str = field(repr=True)
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("error: ")]
-
-
-def ironmask(*arguments: object) -> Answer:
-    """Run the command line in this process; an exception that it does not catch comes through."""
-    out, err = io.StringIO(), io.StringIO()
-    argv = ["ironmask", *(str(argument) for argument in arguments)]
-    code: Any = 0
-    with (
-        patch.object(sys, "argv", argv),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code
-    return Answer(int(code or 0), out.getvalue(), err.getvalue())
 
 
 def enroll(source: Path, dest: Path, *more: object, keys: Path | None = None) -> Answer:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enrolling import Answer, assert_sound, enroll, ironmask, keys_of, open_tables, rows
+from commandline import Answer, ironmask
+from enrolling import assert_sound, enroll, keys_of, open_tables, rows
 from pictures import (
     animated,
     blurred,

@@ -26,12 +26,11 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from commandline import Answer, ironmask
 from enrolling import (
-    Answer,
     assert_sound,
     captures,
     enroll,
-    ironmask,
     keys_of,
     outcomes,
     rows,

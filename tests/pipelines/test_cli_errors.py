@@ -15,12 +15,11 @@ from subprocess import PIPE
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commandline import Answer, ironmask
 from enrolling import (
-    Answer,
     assert_sound,
     enroll,
     generation_keys,
-    ironmask,
     keys_of,
     open_tables,
     outcomes,

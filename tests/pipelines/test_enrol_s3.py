@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from enrolling import enroll, ironmask, request, run, several, unit_vectors, write_embeddings
+from commandline import ironmask
+from enrolling import enroll, request, run, several, unit_vectors, write_embeddings
 
 from infra.delta import DeltaTables
 from infra.settings import StorageSettings

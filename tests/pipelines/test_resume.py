@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from commandline import ironmask
 from enrolling import (
     assert_sound,
     captures,
     data_files,
     enroll,
     generation_keys,
-    ironmask,
     keys_of,
     open_tables,
     outcomes,

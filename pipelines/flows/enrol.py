@@ -71,8 +71,8 @@ def run_as_flow(
         return _enrol(request, prepared, progress)
 
     # The command line says itself what went wrong, in one line; the server keeps the rest.
-    for handler in logging.getLogger("prefect").handlers:
-        handler.setLevel(logging.CRITICAL)
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).propagate = False
     job = prepared.job
     try:
         return enrol_here(job.source, job.dest, job.describe())

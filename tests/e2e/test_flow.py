@@ -1,0 +1,168 @@
+"""The enrolment as a flow on a real Prefect server: runs, retries, artifacts, refusals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from endtoend import clean_environment, command
+
+_READY_S = 120.0
+RETRIED = """
+import sys
+from dataclasses import replace
+from ironmask.errors import WorkerError
+from pipelines.flows import enrol as flow
+from pipelines import enrol, start
+tries = []
+class Lost:
+    def __init__(self, inner): self.inner = inner
+    def run(self, job, plan, shards):
+        tries.append(1)
+        if len(tries) == 1: raise WorkerError("a worker was lost")
+        yield from self.inner.run(job, plan, shards)
+opened = start.opened
+class opens:
+    def __init__(self, *arguments): self.inner = opened(*arguments)
+    def __enter__(self):
+        held = self.inner.__enter__()
+        return replace(held, executor=Lost(held.executor))
+    def __exit__(self, *error): return self.inner.__exit__(*error)
+start.opened = opens
+asked = start.Request(sys.argv[1], sys.argv[2], executor="local", keys=sys.argv[3])
+print(flow.run_as_flow(asked, start.prepare(asked), enrol.quiet).used, len(tries))
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Prefect server."""
+
+    url: str
+
+    def ask(self, what: str) -> list[dict[str, Any]]:
+        answer = httpx.post(f"{self.url}/{what}/filter", json={}, timeout=30)
+        found: list[dict[str, Any]] = answer.raise_for_status().json()
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("prefect")
+    url = f"http://127.0.0.1:{free_port()}/api"
+    environment = clean_environment(
+        folder,
+        PREFECT_HOME=str(folder / "home"),
+        PREFECT_SERVER_API_PORT=url.rpartition(":")[2].removesuffix("/api"),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        DO_NOT_TRACK="1",
+    )
+    program = Path(sys.executable).with_name("prefect")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "server", "start"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _wait(url, folder / "log")
+        yield Server(url)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait(url: str, log: Path) -> None:
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/health", timeout=2).raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.3)
+    raise RuntimeError(log.read_text(errors="replace")[-2000:])
+
+
+@pytest.fixture
+def enroll(server: Server, tmp_path: Path) -> Callable[..., Any]:
+    vectors = np.random.default_rng(1).standard_normal((6, 64)).astype(np.float32)
+    table = pa.table({"subject_id": list("aabbcc"), "embedding": list(vectors)})
+    pq.write_table(table, tmp_path / "e.parquet")
+
+    def run(*options: object, url: str = server.url) -> Any:
+        base = ["enroll", tmp_path / "e.parquet", tmp_path / "dest", "--executor=local"]
+        base.append(f"--keys={tmp_path / 'keys.json'}")
+        more = {"PREFECT_API_URL": url, "PREFECT_HOME": str(tmp_path / "home")}
+        return command(tmp_path, *base, "--alpha=12", *options, **more)
+
+    return run
+
+
+def test_a_run_shows_in_the_server(enroll, server):
+    answer = enroll("--tolerance=1")
+    assert answer.code == 0, answer.err
+    newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
+    assert (newest["state_type"], newest["parameters"]["settings"]) == (
+        "COMPLETED",
+        "n 64, alpha 12, tolerance 1 (46.9 bits against guessing), int8, centring mean, "
+        "encrypted helpers",
+    )
+    steps = {run["name"].rpartition("-")[0] for run in server.ask("task_runs")}
+    assert steps == {"plan", "run and commit", "report"}
+    (artifact,) = [a for a in server.ask("artifacts") if a["flow_run_id"] == newest["id"]]
+    assert '"subjects enrolled", "value": "3"' in artifact["data"]
+
+
+def test_a_refusal_is_one_line_and_a_failed_run(enroll, server):
+    assert enroll("--tolerance=1", "--no-prefect").code == 0
+    answer = enroll("--tolerance=0")
+    assert answer.code == 1
+    assert len(answer.errors) == 1
+    assert "Traceback" not in answer.err + answer.out
+    newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
+    assert newest["state_type"] == "FAILED"
+
+
+def test_a_lost_worker_is_tried_again(server, enroll, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", RETRIED, *(tmp_path / n for n in ("e.parquet", "d", "k.json"))],
+        env=clean_environment(
+            tmp_path, PREFECT_API_URL=server.url, PREFECT_HOME=str(tmp_path / "home")
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["6", "2"]
+
+
+def test_a_server_that_is_not_there(enroll):
+    answer = enroll("--tolerance=1", url="http://127.0.0.1:9/api")
+    assert answer.code == 1
+    assert answer.errors == [
+        "error: the Prefect server does not answer (RuntimeError): check PREFECT_API_URL, or add "
+        "--no-prefect"
+    ]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any
@@ -41,7 +42,7 @@ class Plan:
 
     def shard(self, number: int, store: Store) -> list[dict[str, Any]]:
         """The inputs of one shard, as rows of `SCHEMA`."""
-        with _opened(self.uri, store) as parquet:
+        with _opened(self.uri, store, _metadata(self, store)) as parquet:
             rows: list[dict[str, Any]] = parquet.read_row_group(number).to_pylist()
         return rows
 
@@ -183,12 +184,21 @@ def digest_of(frozen: Plan, store: Store) -> str:
         return _digest(parquet.iter_batches(_ROWS))
 
 
+@lru_cache(maxsize=2)
+def _metadata(frozen: Plan, store: Store) -> pq.FileMetaData:
+    """A footer grows with the plan: no process reads it for every shard."""
+    with _opened(frozen.uri, store) as parquet:
+        return parquet.metadata
+
+
 @contextmanager
-def _opened(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
+def _opened(
+    uri: str, store: Store, metadata: pq.FileMetaData | None = None
+) -> Iterator[pq.ParquetFile]:
     """A plan's file; a damaged one is a `TableError`."""
     with store.open(uri) as handle:
         try:
-            parquet = pq.ParquetFile(handle, page_checksum_verification=True)
+            parquet = pq.ParquetFile(handle, metadata=metadata, page_checksum_verification=True)
             if not parquet.schema_arrow.equals(SCHEMA):
                 raise TypeError("not the columns of a plan")
             yield parquet

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import md5, sha256
 from typing import Any
 
@@ -27,6 +28,8 @@ from pipelines.records import Outcome, Reason
 
 _CROP = (112, 112, 3)
 _STORED = ["subject_id", "embedding"]
+# A larger row group is decoded anew for each shard instead of being kept.
+_GROUP_BYTES = 512 << 20
 
 
 @dataclass(slots=True)
@@ -194,27 +197,42 @@ def _take(context: Context, wanted: list[int]) -> list[tuple[str, F32 | None]]:
 
     Raises `SourceError` where the file is not the one that was planned.
     """
-    source, store = context.job.source, context.store
-    if store.version(source) != context.plan.source_version:
+    source, store, version = context.job.source, context.store, context.plan.source_version
+    if store.version(source) != version:
         raise SourceError(
             f"{source} was replaced after the run was planned: its rows may belong to others now; "
             "put the planned file back, or add --restart to plan the rest afresh"
         )
+    metadata = _metadata(source, store, version)
     found: dict[int, tuple[str, F32 | None]] = {}
-    with store.open(source) as handle:
-        parquet = pq.ParquetFile(handle)
-        start = 0
-        for group in range(parquet.num_row_groups):
-            end = start + parquet.metadata.row_group(group).num_rows
-            inside = [row for row in wanted if start <= row < end]
-            if inside:
-                rows = parquet.read_row_group(group, columns=_STORED)
-                subjects = pc.cast(rows["subject_id"], pa.large_string())
-                for row in inside:
-                    vector = _vector(rows["embedding"][row - start])
-                    found[row] = subjects[row - start].as_py(), vector
-            start = end
+    start = 0
+    for group in range(metadata.num_row_groups):
+        end = start + metadata.row_group(group).num_rows
+        inside = [row for row in wanted if start <= row < end]
+        if inside:
+            small = metadata.row_group(group).total_byte_size <= _GROUP_BYTES
+            read = _row_group if small else _row_group.__wrapped__
+            rows = read(source, store, version, group)
+            subjects = pc.cast(rows["subject_id"], pa.large_string())
+            for row in inside:
+                vector = _vector(rows["embedding"][row - start])
+                found[row] = subjects[row - start].as_py(), vector
+        start = end
     return [found[row] for row in wanted]
+
+
+@lru_cache(maxsize=2)
+def _metadata(source: str, store: Store, _version: str) -> pq.FileMetaData:
+    with store.open(source) as handle:
+        return pq.ParquetFile(handle).metadata
+
+
+# Neighbouring shards lie in the same row group, which can only be decoded whole.
+@lru_cache(maxsize=1)
+def _row_group(source: str, store: Store, version: str, group: int) -> pa.Table:
+    with store.open(source) as handle:
+        parquet = pq.ParquetFile(handle, metadata=_metadata(source, store, version))
+        return parquet.read_row_group(group, columns=_STORED)
 
 
 def _vector(value: pa.ListScalar) -> F32 | None:

@@ -101,7 +101,7 @@ def prepare(request: Request) -> Prepared:
         source=source,
         dest=dest,
         kind=kind,
-        model=pack.fingerprint if pack else DECLARED + (request.model or "unknown"),
+        model=pack.fingerprint if pack else _declared(request, settings),
         params=_params(request, n),
         encoding=request.encoding,
         centring=_centring(request.centring),
@@ -159,6 +159,10 @@ def _pack(request: Request, settings: Settings, kind: SourceKind) -> models.Mode
         return models.find_pack(name) if name else None
     except ModelNotFoundError:
         return None
+
+
+def _declared(request: Request, settings: Settings) -> str:
+    return DECLARED + (request.model or settings.model or "unknown")
 
 
 def _required(pack: models.ModelPack | None) -> models.ModelPack:

@@ -59,7 +59,7 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
             configure_logging=True,
             runtime_env={"env_vars": _THREADS},
         )
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         where = address or "this machine"
         raise WorkerError(f"no Ray cluster on {where}: {error}") from None
     try:
@@ -75,9 +75,9 @@ def _probe(address: str) -> None:
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PROBE_S).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise WorkerError(
-            f"no Ray cluster answers at {address} ({error.strerror or 'time-out'}): check the "
+            f"no Ray cluster answers at {address} ({type(error).__name__}): check the "
             "address, or leave --ray-address out to work on this machine"
         ) from None
 

@@ -43,12 +43,23 @@ def is_s3(uri: str) -> bool:
     return uri.startswith(_S3)
 
 
+def is_text(name: str) -> bool:
+    """Tell whether a name can be written as UTF-8: what a shell passes on may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def normalise(uri: str) -> str:
     """A full address without a trailing slash: `~` and relative local paths are resolved."""
     if is_s3(uri):
         if not uri.removeprefix(_S3).split("/")[0]:
             raise StorageError(f"{uri!r} names no bucket: write s3://bucket/prefix")
         return uri.rstrip("/")
+    if not is_text(uri):
+        raise StorageError(f"{uri!r} is no address: it is not UTF-8; rename it")
     if "://" in uri and not uri.startswith("file://"):
         raise StorageError(f"{uri}: only local paths and s3:// addresses are known")
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))

@@ -200,10 +200,18 @@ def enroll(
 
 
 def _announce(prepared: Prepared) -> None:
-    """Settings with their bits, the model's licence, and what a research mode gives up."""
+    """Settings with their bits, the model's licence, and what an unusual choice gives up."""
+    from pipelines.job import DECLARED
+
     _say(f"settings: {prepared.job.describe()}")
     if prepared.pack:
         _say(f"model: {prepared.pack.name}, licence: {prepared.pack.licence}")
+    if prepared.job.model.startswith(DECLARED):
+        name = prepared.job.model.removeprefix(DECLARED)
+        _say(
+            f"WARNING: no model files of {name!r} at hand. Photos can be verified against these "
+            "templates only with a pack of that name: give the right name with --model."
+        )
     if not prepared.job.sealed:
         _say(
             "WARNING: helpers are stored unencrypted. The table itself becomes a face matcher, and "
@@ -218,7 +226,8 @@ def _dry_run(request: Request, prepared: Prepared, as_json: bool) -> None:
     tables = wiring.open_tables(prepared.job.dest, prepared.storage)
     known = tables if tables.exist() else None
     keys = start.existing_keys(request, prepared, known) if known else None
-    forecast = enrol.forecast(prepared.job, known, prepared.store, keys)
+    job = start.settled_job(prepared, known)
+    forecast = enrol.forecast(job, known, prepared.store, keys, restart=request.restart)
     if as_json:
         typer.echo(json.dumps(asdict(forecast)))
     else:

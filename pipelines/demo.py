@@ -78,6 +78,8 @@ def run(folder: Path, progress: Progress = enrol.quiet) -> Demo:
 def _claim(folder: Path) -> None:
     """Work only in a folder of our own: an earlier demonstration's table in it is removed."""
     mark = folder / _MARK
+    if folder.exists() and not folder.is_dir():
+        raise ParameterError(f"{folder} is a file: give the demonstration a folder of its own")
     if folder.exists() and not mark.exists() and any(folder.iterdir()):
         raise ParameterError(f"{folder} is not empty: give the demonstration a folder of its own")
     folder.mkdir(parents=True, exist_ok=True)

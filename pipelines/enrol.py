@@ -89,11 +89,11 @@ def enrol(
 def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> Plan:
     """Return the plan of an unfinished run of the same job, or freeze a new one."""
     unfinished = ledger.unfinished(dest.tables)
+    ledger.check_shapes(dest.tables, job, closing=unfinished if restart else None)
     if unfinished and restart:
         Committer(dest, unfinished.run_id).done()
         ledger.close(dest.tables, unfinished)
         unfinished = None
-    ledger.check_shapes(dest.tables, job)
     if unfinished:
         return _resume(job, unfinished, dest.tables, dest.store)
     run_id = secrets.token_hex(6)
@@ -132,12 +132,19 @@ def draft(
 
 
 def forecast(
-    job: EnrolJob, tables: Tables | None, store: Store, keys: GenerationKeys | None
+    job: EnrolJob,
+    tables: Tables | None,
+    store: Store,
+    keys: GenerationKeys | None,
+    *,
+    restart: bool = False,
 ) -> Forecast:
     """Say what `enrol` would do, writing nothing."""
     unfinished = ledger.unfinished(tables) if tables else None
     if tables:
-        ledger.check_shapes(tables, job)
+        ledger.check_shapes(tables, job, closing=unfinished if restart else None)
+    if restart:
+        unfinished = None
     if tables and unfinished:
         frozen = _resume(job, unfinished, tables, store)
         table = plan.table(frozen, store)
@@ -164,6 +171,8 @@ def fingerprint(job: EnrolJob, plan_digest: str) -> dict[str, str]:
     """What must not change between the start of a run and its resumption, part by part."""
     settings = job.as_dict()
     model = settings.pop("model")
+    # A table may be moved, or mounted elsewhere.
+    del settings["dest"]
     # Where the models run is no part of what they compute: a run may move to another machine.
     del settings["faces"]["provider"]
     return {
@@ -182,8 +191,8 @@ def _resume(job: EnrolJob, record: ledger.RunRecord, tables: Tables, store: Stor
     frozen, _ = plan.load(layout.plan_file(job.dest, record.run_id), store)
     now = fingerprint(job, plan.digest_of(frozen, store))
     changed = [name for name, value in now.items() if record.fingerprint.get(name) != value]
-    if frozen.source_version != _source_version(job, store):
-        changed.append("source")
+    if frozen.source_version != (found := _source_version(job, store)):
+        changed.append(f"source ({frozen.source_version} then, {found} now)")
     if changed:
         details = ledger.differences(record, job)
         raise MismatchError(

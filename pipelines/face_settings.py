@@ -43,6 +43,7 @@ class FaceSettings:
 
     def __post_init__(self) -> None:
         """Raise `ParameterError` for a value that cannot be used."""
+        object.__setattr__(self, "det_sizes", tuple(self.det_sizes))  # JSON knows lists only
         if not self.det_sizes or any(s < 32 or s % 32 for s in self.det_sizes):
             raise ParameterError(f"det_sizes {self.det_sizes}: give multiples of 32, at least one")
         if not 0.0 < self.det_threshold < 1.0:

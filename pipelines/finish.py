@@ -54,13 +54,11 @@ def finish(context: Context, shard: int, prepared: Prepared, embeddings: F32) ->
             files["templates"] = _publish(context, "templates", shard, attempt, data, enrolled)
         data = _inputs_file(rows)
         files["inputs"] = _publish(context, "inputs", shard, attempt, data, _ids(rows))
-    asked = {row.subject_id for row in rows if row.outcome in (Outcome.USED, Outcome.FAILED)}
     return ShardResult(
         shard=shard,
         files=files,
         outcomes=Counter((row.outcome, row.reason) for row in rows),
         enrolled=len(enrolled),
-        not_enrolled=len(asked) - len(enrolled),
         timings=timings,
     )
 

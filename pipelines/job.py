@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from ironmask.centring import Centring
@@ -87,7 +87,15 @@ class EnrolJob:
 
 def versions() -> dict[str, str]:
     """Versions of the code that shapes the rows."""
-    return {name: version(name) for name in _PACKAGES}
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        # The build for GPUs has a distribution of its own.
+        return version(f"{package}-gpu")
 
 
 def digest(value: object) -> str:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from ironmask.errors import MismatchError
-from pipelines.job import EnrolJob
+from pipelines.job import DECLARED, EnrolJob
 from pipelines.ports import Tables
 from pipelines.records import RUNS, Outcome
 
@@ -44,10 +44,14 @@ _JSON = ("fingerprint", "config", "versions", "counts", "timings")
 
 
 def runs(tables: Tables) -> list[RunRecord]:
-    """Every run of a destination, oldest first, each as its newest row tells it."""
-    rows = tables.table("runs").rows().sort_by([("at", "ascending")])
-    newest = {row["run_id"]: row for row in rows.to_pylist()}
-    return [_record(row) for row in newest.values()]
+    """Every run of a destination, oldest first, each as its newest row tells it.
+
+    What is complete or closed stays so, whatever the clocks of two machines say.
+    """
+    rows = tables.table("runs").rows().to_pylist()
+    rows.sort(key=lambda row: (row["state"] != RunState.RUNNING, row["at"]))
+    newest = {row["run_id"]: row for row in rows}
+    return [_record(row) for row in sorted(newest.values(), key=lambda row: row["at"])]
 
 
 def _record(row: dict[str, Any]) -> RunRecord:
@@ -93,9 +97,10 @@ def used_contents(tables: Tables) -> pa.Array:
     return pc.unique(pc.list_flatten(found["identities"]))
 
 
-def check_shapes(tables: Tables, job: EnrolJob) -> None:
+def check_shapes(tables: Tables, job: EnrolJob, *, closing: RunRecord | None = None) -> None:
     """Refuse a job whose rows would not fit those the generation holds.
 
+    closing: an unfinished run that is about to be closed, and binds only by what it committed.
     Raises `MismatchError` naming each difference.
     """
     for record in runs(tables):
@@ -107,13 +112,21 @@ def check_shapes(tables: Tables, job: EnrolJob) -> None:
             for name, value in job.shapes().items()
             if name in before and before[name] != value
         ]
-        if found and not (record.state == RunState.CLOSED and _is_empty(tables, record)):
+        running = record.state == RunState.RUNNING and record != closing
+        if found and (running or not _is_empty(tables, record)):
             raise MismatchError(
                 f"{tables.dest} was enrolled with other settings: {'; '.join(found)} (now "
                 f"{job.params.bits:.1f} bits). Use those of the table; to change them for good, "
                 "destroy the table and its keys first, since two templates of one person can be "
                 "broken together"
             )
+
+
+def declared_model(tables: Tables, name: str) -> str | None:
+    """What a table of stored embeddings calls a model whose files were not at hand then."""
+    said = DECLARED + name
+    models = {record.config.get("shapes", {}).get("model") for record in runs(tables)}
+    return said if said in models else None
 
 
 def _is_empty(tables: Tables, record: RunRecord) -> bool:

@@ -169,7 +169,7 @@ def load(uri: str, store: Store) -> tuple[Plan, dict[str, Any]]:
     """Read back the description of a frozen plan, and the facts stored with it."""
     with _opened(uri, store) as parquet:
         header = json.loads(parquet.schema_arrow.metadata[_META])
-        return Plan(**header["plan"]), header["facts"]
+        return Plan(**{**header["plan"], "uri": uri}), header["facts"]
 
 
 def table(frozen: Plan, store: Store) -> pa.Table:

@@ -88,13 +88,19 @@ def _result(reference: Any) -> ShardResult:
     except RayTaskError as error:
         if isinstance(error.cause, IronmaskError):
             raise error.cause from None
+        if isinstance(error.cause, RayError):
+            raise _lost(error.cause) from None
         raise
     except RayError as error:
-        raise WorkerError(
-            f"a worker was lost ({type(error).__name__}); what was committed is safe: run the same "
-            "command to continue, with fewer --workers if memory was short"
-        ) from None
+        raise _lost(error) from None
     return result
+
+
+def _lost(error: RayError) -> WorkerError:
+    return WorkerError(
+        f"a worker was lost ({type(error).__name__}); what was committed is safe: run the same "
+        "command to continue, with fewer --workers if memory was short"
+    )
 
 
 def _transit(plan: Plan, shard: int) -> bytes:

@@ -90,7 +90,6 @@ class ShardResult:
     files: dict[str, DataFile]
     outcomes: Counter[tuple[str, str]]
     enrolled: int
-    not_enrolled: int
     timings: dict[str, float]
 
 

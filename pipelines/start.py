@@ -17,7 +17,7 @@ from infra.lease import lease
 from infra.ray_cluster import cluster, cluster_size
 from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
-from infra.storage import is_inside, normalise, table_address
+from infra.storage import is_inside, is_text, normalise, table_address
 from ironmask.centring import Centring
 from ironmask.errors import (
     MismatchError,
@@ -191,6 +191,8 @@ def verify(
     """Verify probe images against a subject's template."""
     settings, storage = load_settings()
     store = wiring.open_store(storage)
+    if not is_text(subject):
+        raise ParameterError(f"{subject!r} is no subject's id: it is not UTF-8")
     tables = _existing(dest, storage)
     row = lookup.find_row(tables, subject)
     table_id = tables.table_id
@@ -243,8 +245,8 @@ def _existing(dest: str, storage: StorageSettings) -> Tables:
 @contextmanager
 def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
     """Hold the destination: its lease, its tables, its keys and a place to work."""
-    job, store = prepared.job, prepared.store
-    tables = wiring.open_tables(job.dest, prepared.storage)
+    tables = wiring.open_tables(prepared.job.dest, prepared.storage)
+    job, store = settled_job(prepared, tables if tables.exist() else None), prepared.store
     if tables.exist() and not request.restart:
         ledger.check_shapes(tables, job)
     with lease(job.dest, store) as check:
@@ -255,6 +257,14 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
         spec = Spec(prepared.storage.public(), path, tables.table_id, prepared.pack)
         with _executor(request, prepared.settings, spec, job) as executor:
             yield Opened(job, Destination(tables, store, keys, check), executor)
+
+
+def settled_job(prepared: Prepared, tables: Tables | None) -> EnrolJob:
+    """The job with its model as the table knows it: perhaps by name only."""
+    job, pack = prepared.job, prepared.pack
+    if tables is None or pack is None or job.kind is not SourceKind.EMBEDDINGS:
+        return job
+    return replace(job, model=ledger.declared_model(tables, pack.name) or job.model)
 
 
 def keys_path(given: str | None, settings: Settings, tables: Tables) -> Path:

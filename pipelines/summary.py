@@ -35,7 +35,6 @@ class Tally:
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     enrolled: int = 0
-    shards: int = 0
     bytes_written: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     before: int = 0
@@ -43,7 +42,6 @@ class Tally:
     def add(self, result: ShardResult) -> None:
         self.outcomes += result.outcomes
         self.enrolled += result.enrolled
-        self.shards += 1
         self.bytes_written += sum(file.size for file in result.files.values())
         for name, seconds in result.timings.items():
             self.timings[name] = self.timings.get(name, 0.0) + seconds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
 from commandline import ironmask
@@ -424,3 +426,75 @@ def test_damaged_pages_of_a_source_are_named(tmp_path):
     answer = enroll(source, tmp_path / "dest")
     assert answer.code == 1
     assert "cannot be read as Parquet" in answer.errors[0]
+
+
+class TestClocks:
+    def test_a_closed_run_stays_closed_whatever_the_time(self, tmp_path, monkeypatch):
+        """One machine's clock was ahead when the run that is closed here was planned there."""
+        dest = tmp_path / "dest"
+        source = several(tmp_path / "e.parquet", 8)
+        later = datetime.now(UTC) + timedelta(minutes=10)
+
+        class Ahead(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return later
+
+        with monkeypatch.context() as ahead:
+            ahead.setattr("pipelines.ledger.datetime", Ahead)
+            break_off(request(source, dest))
+        run(request(source, dest, restart=True))
+        assert run(request(source, dest)).reasons == {"already_enrolled": 16}
+        assert_sound(dest)
+
+
+class TestRestart:
+    def test_a_refusal_closes_nothing(self, tmp_path):
+        dest = tmp_path / "dest"
+        source = several(tmp_path / "e.parquet", 8)
+        break_off(request(source, dest))
+        with pytest.raises(MismatchError, match="alpha is 12 there and 14 here"):
+            run(request(source, dest, alpha=14, restart=True))
+        assert {row["state"] for row in rows(dest, "runs")} == {"running"}
+        assert run(request(source, dest)).resumed_shards == 1
+
+    def test_a_dry_run_of_it_plans_afresh(self, tmp_path):
+        dest = tmp_path / "dest"
+        source = several(tmp_path / "e.parquet", 8)
+        break_off(request(source, dest))
+        answer = enroll(source, dest, "--shard-size=8", "--restart", "--dry-run")
+        assert answer.code == 0, answer.err
+        assert "continues run" not in answer.out
+        assert "already_enrolled" in answer.out
+
+
+def test_a_run_goes_on_where_its_table_was_moved(tmp_path):
+    source = several(tmp_path / "e.parquet", 8)
+    first, second = tmp_path / "dest", tmp_path / "moved"
+    break_off(request(source, first))
+    first.rename(second)
+    keys_of(first).rename(keys_of(second))
+    assert run(request(source, second)).resumed_shards == 1
+    assert_sound(second, 16)
+
+
+def test_a_run_without_a_template_binds_nobody(tmp_path):
+    dest = tmp_path / "dest"
+    bad = write_embeddings(tmp_path / "bad.parquet", ["ann"], [unit_vectors(1)[0] * 0])
+    assert run(request(bad, dest)).subjects_enrolled == 0
+    run(request(several(tmp_path / "e.parquet", 2), dest, alpha=14))
+    assert {row["alpha"] for row in rows(dest, "templates")} == {14}
+
+
+def test_a_pack_that_arrives_later_joins_what_was_declared(tmp_path, face_data):
+    import shutil
+
+    vectors = captures(unit_vectors(3, width=512), 1)
+    first = write_embeddings(tmp_path / "1.parquet", ["a", "b"], vectors[:2])
+    dest = tmp_path / "dest"
+    run(request(first, dest, model="buffalo_sc"))
+    pack = tmp_path / "packs" / "buffalo_sc"
+    shutil.copytree(face_data / "models" / "buffalo_sc", pack)
+    second = write_embeddings(tmp_path / "2.parquet", ["c"], vectors[2:])
+    run(request(second, dest, model=str(pack)))
+    assert {row["model"] for row in rows(dest, "templates")} == {"declared:buffalo_sc"}

@@ -14,6 +14,7 @@ from rich.console import Console
 from ironmask.errors import IronmaskError, ParameterError
 
 if TYPE_CHECKING:
+    from infra.models import PackInfo
     from pipelines.start import Prepared, Request
     from pipelines.summary import Summary
 
@@ -323,12 +324,12 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(pack) for pack in packs], default=str))
     else:
-        here = ["yes" if pack.installed else pack.problem or "no" for pack in packs]
-        rows = [
-            (pack.name, found, pack.licence, ", ".join(pack.sources))
-            for pack, found in zip(packs, here, strict=True)
-        ]
-        print_packs(rows, _console())
+        print_packs(map(_pack_row, packs), _console())
+
+
+def _pack_row(pack: PackInfo) -> tuple[str, str, str, str]:
+    here = "yes" if pack.installed else pack.problem or "no"
+    return pack.name, here, pack.licence, ", ".join(pack.sources)
 
 
 @models_app.command()

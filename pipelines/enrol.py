@@ -19,11 +19,11 @@ from pipelines import layout, ledger, plan, sources
 from pipelines.commit import Committer
 from pipelines.destination import Destination
 from pipelines.job import EnrolJob, SourceKind, digest, versions
-from pipelines.ledger import RunState
+from pipelines.ledger import RunState, of_run
 from pipelines.plan import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.stages import ShardResult
-from pipelines.summary import Summary, Tally, of_run, summarise, write_metrics
+from pipelines.summary import Summary, Tally, summarise, write_metrics
 
 _log = logging.getLogger("ironmask.enrol")
 WAVE_SHARDS: Final = 16
@@ -88,8 +88,7 @@ def enrol(
 
 def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> Plan:
     """Return the plan of an unfinished run of the same job, or freeze a new one."""
-    unfinished = ledger.unfinished(dest.tables)
-    ledger.check_shapes(dest.tables, job, closing=unfinished if restart else None)
+    unfinished = ledger.admit(dest.tables, job, restart=restart)
     if unfinished and restart:
         Committer(dest, unfinished.run_id).done()
         ledger.close(dest.tables, unfinished)
@@ -140,9 +139,7 @@ def forecast(
     restart: bool = False,
 ) -> Forecast:
     """Say what `enrol` would do, writing nothing."""
-    unfinished = ledger.unfinished(tables) if tables else None
-    if tables:
-        ledger.check_shapes(tables, job, closing=unfinished if restart else None)
+    unfinished = ledger.admit(tables, job, restart=restart) if tables else None
     if restart:
         unfinished = None
     if tables and unfinished:

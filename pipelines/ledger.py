@@ -72,12 +72,6 @@ def write(tables: Tables, record: RunRecord) -> None:
     tables.table("runs").append(pa.Table.from_pylist([row], RUNS))
 
 
-def unfinished(tables: Tables) -> RunRecord | None:
-    """The run that was started and neither completed nor closed."""
-    running = [r for r in runs(tables) if r.kind == "enrol" and r.state == RunState.RUNNING]
-    return running[0] if running else None
-
-
 def close(tables: Tables, record: RunRecord) -> None:
     """Give up an unfinished run; its commits stay, its inputs without outcome are planned anew."""
     write(tables, replace(record, state=RunState.CLOSED))
@@ -97,29 +91,31 @@ def used_contents(tables: Tables) -> pa.Array:
     return pc.unique(pc.list_flatten(found["identities"]))
 
 
-def check_shapes(tables: Tables, job: EnrolJob, *, closing: RunRecord | None = None) -> None:
-    """Refuse a job whose rows would not fit those the generation holds.
+def admit(tables: Tables, job: EnrolJob, *, restart: bool = False) -> RunRecord | None:
+    """Return the unfinished run of a destination that a job may add to, if there is one.
 
-    closing: an unfinished run that is about to be closed, and binds only by what it committed.
-    Raises `MismatchError` naming each difference.
+    restart: that run is about to be closed, so it binds only by what it committed. Raises
+    `MismatchError` naming each difference where the job's rows would not fit those there.
     """
-    for record in runs(tables):
+    records = [record for record in runs(tables) if record.kind == "enrol"]
+    for record in records:
         before = record.config.get("shapes", {})
-        if record.kind != "enrol" or record.config.get("generation") != job.generation:
+        if record.config.get("generation") != job.generation:
             continue
         found = [
             f"{name} is {before[name]} there and {value} here"
             for name, value in job.shapes().items()
             if name in before and before[name] != value
         ]
-        running = record.state == RunState.RUNNING and record != closing
-        if found and (running or not _is_empty(tables, record)):
+        goes_on = record.state == RunState.RUNNING and not restart
+        if found and (goes_on or not _is_empty(tables, record)):
             raise MismatchError(
                 f"{tables.dest} was enrolled with other settings: {'; '.join(found)} (now "
                 f"{job.params.bits:.1f} bits). Use those of the table; to change them for good, "
                 "destroy the table and its keys first, since two templates of one person can be "
                 "broken together"
             )
+    return next((record for record in records if record.state == RunState.RUNNING), None)
 
 
 def declared_model(tables: Tables, name: str) -> str | None:
@@ -129,9 +125,13 @@ def declared_model(tables: Tables, name: str) -> str | None:
     return said if said in models else None
 
 
+def of_run(run_id: str) -> pads.Expression:
+    """The rows of one run, as a filter."""
+    return pads.field("run_id") == run_id
+
+
 def _is_empty(tables: Tables, record: RunRecord) -> bool:
-    of_run = pads.field("run_id") == record.run_id
-    return len(tables.table("templates").rows(["run_id"], of_run)) == 0
+    return len(tables.table("templates").rows(["run_id"], of_run(record.run_id))) == 0
 
 
 def differences(record: RunRecord, job: EnrolJob) -> str:

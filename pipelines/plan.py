@@ -110,8 +110,8 @@ def _mark_duplicates(table: pa.Table) -> pa.Table:
 
 
 def _after(words: str, texts: pa.Array) -> pa.Array:
-    parts = [pa.scalar(text, pa.large_string()) for text in (words, "")]
-    return pc.binary_join_element_wise(parts[0], texts, parts[1])
+    before, between = (pa.scalar(text, pa.large_string()) for text in (words, ""))
+    return pc.binary_join_element_wise(before, texts, between)
 
 
 def _settle(table: pa.Table, where: Any, outcome: Outcome, reason: Reason, detail: Any) -> pa.Table:

@@ -246,9 +246,11 @@ def _existing(dest: str, storage: StorageSettings) -> Tables:
 def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
     """Hold the destination: its lease, its tables, its keys and a place to work."""
     tables = wiring.open_tables(prepared.job.dest, prepared.storage)
-    job, store = settled_job(prepared, tables if tables.exist() else None), prepared.store
-    if tables.exist() and not request.restart:
-        ledger.check_shapes(tables, job)
+    known = tables if tables.exist() else None
+    job, store = settled_job(prepared, known), prepared.store
+    if known:
+        # A refusal must not wait for keys and workers.
+        ledger.admit(known, job, restart=request.restart)
     with lease(job.dest, store) as check:
         tables.create()
         path = keys_path(request.keys, prepared.settings, tables)

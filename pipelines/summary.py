@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 
 from ironmask.errors import CountError
 from pipelines.job import EnrolJob
+from pipelines.ledger import of_run
 from pipelines.plan import Plan
 from pipelines.ports import Tables
 from pipelines.records import METRICS, Outcome, Reason
@@ -113,11 +114,6 @@ def summarise(
         seconds=seconds,
         stage_seconds={name: round(value, 3) for name, value in tally.timings.items()},
     )
-
-
-def of_run(run_id: str) -> Any:
-    """The rows of one run, as a filter."""
-    return pads.field("run_id") == run_id
 
 
 def _outcomes(tables: Tables, run_id: str) -> Counter[tuple[str, str]]:

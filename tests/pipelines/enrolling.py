@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,45 @@ def run(
     with start.opened(asked, start.prepare(asked)) as held:
         dest = replace(held.dest, tables=tables(held.dest.tables))
         return enrol.enrol(held.job, dest, executor(held.executor), restart=asked.restart)
+
+
+class PowerCutError(Exception):
+    """What ends a run here as a power cut would: nothing of it is handled."""
+
+
+def broken_after(shards: int) -> Callable[[Executor], Executor]:
+    """An executor that ends after some shards, with one more written and never handed over."""
+
+    def cut(results: Iterator[Any]) -> Iterator[Any]:
+        yield from islice(results, shards)
+        next(results)
+        raise PowerCutError
+
+    return changed(cut)
+
+
+def after_first(action: Callable[[], object]) -> Callable[[Executor], Executor]:
+    """An executor under which something happens once the first shard was handed over."""
+
+    def act(results: Iterator[Any]) -> Iterator[Any]:
+        yield next(results)
+        action()
+        yield from results
+
+    return changed(act)
+
+
+def changed(change: Callable[[Iterator[Any]], Iterator[Any]]) -> Callable[[Executor], Executor]:
+    """An executor whose results pass through a function."""
+
+    @dataclass
+    class Changed:
+        inner: Executor
+
+        def run(self, job: Any, plan: Any, shards: Any) -> Iterator[Any]:
+            return change(self.inner.run(job, plan, shards))
+
+    return Changed
 
 
 def open_tables(dest: Path) -> DeltaTables:

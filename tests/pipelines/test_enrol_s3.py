@@ -10,7 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from commandline import ironmask
-from enrolling import enroll, request, run, several, unit_vectors, write_embeddings
+from enrolling import (
+    PowerCutError,
+    broken_after,
+    enroll,
+    request,
+    run,
+    several,
+    unit_vectors,
+    write_embeddings,
+)
 
 from infra.delta import DeltaTables
 from infra.settings import StorageSettings
@@ -62,19 +71,8 @@ def test_a_run_that_broke_off_is_continued(tmp_path, bucket, store, monkeypatch)
     asked = replace(request(tmp_path, tmp_path), source=source, dest=dest, keys=str(keys))
     monkeypatch.setattr("pipelines.enrol.WAVE_SHARDS", 1)
 
-    class Breaks:
-        def __init__(self, inner):
-            self._inner = inner
-
-        def run(self, job, plan, shards):
-            results = self._inner.run(job, plan, shards)
-            yield next(results)
-            # Made and written, and never handed over.
-            next(results)
-            raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(asked, executor=Breaks)
+    with pytest.raises(PowerCutError):
+        run(asked, executor=broken_after(1))
     summary = run(asked)
     assert (summary.resumed_shards, summary.orphans_destroyed) == (1, 0)
     tables = open_tables(dest)

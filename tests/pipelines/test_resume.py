@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from commandline import ironmask
 from enrolling import (
+    PowerCutError,
+    after_first,
     assert_sound,
-    captures,
+    broken_after,
     data_files,
     enroll,
     generation_keys,
@@ -24,13 +25,9 @@ from enrolling import (
     write_embeddings,
 )
 
-from ironmask.errors import BusyError, MismatchError, SourceError, TableError
+from ironmask.errors import BusyError, MismatchError, SourceError
 from pipelines import layout, lookup
 from pipelines.commit import Committer
-
-
-class PowerCutError(Exception):
-    pass
 
 
 @pytest.fixture(autouse=True)
@@ -38,26 +35,24 @@ def _small_waves(monkeypatch):
     monkeypatch.setattr("pipelines.enrol.WAVE_SHARDS", 1)
 
 
-def broken_after(shards: int):
-    """An executor that ends after some shards, with one more written and never handed over."""
-
-    class Breaks:
-        def __init__(self, inner):
-            self._inner = inner
-
-        def run(self, job, plan, wanted):
-            results = self._inner.run(job, plan, wanted)
-            for _ in range(shards):
-                yield next(results)
-            next(results)
-            raise PowerCutError
-
-    return Breaks
-
-
 def break_off(asked, shards: int = 1) -> None:
     with pytest.raises(PowerCutError):
         run(asked, executor=broken_after(shards))
+
+
+def cut_between_templates_and_inputs(asked, monkeypatch) -> None:
+    """End a run inside its first wave: templates are committed, their inputs are not."""
+    commit = Committer._commit
+
+    def cut(self, name, files):
+        if name == "inputs":
+            raise PowerCutError
+        commit(self, name, files)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Committer, "_commit", cut)
+        with pytest.raises(PowerCutError):
+            run(asked)
 
 
 def test_a_resumed_run_does_the_rest_once(tmp_path):
@@ -79,17 +74,7 @@ def test_a_resumed_run_does_the_rest_once(tmp_path):
 def test_templates_whose_inputs_were_not_committed_are_completed(tmp_path, monkeypatch):
     dest = tmp_path / "dest"
     asked = request(several(tmp_path / "e.parquet", 8), dest)
-    commit = Committer._commit
-
-    def cut(self, name, files):
-        if name == "inputs":
-            raise PowerCutError
-        commit(self, name, files)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Committer, "_commit", cut)
-        with pytest.raises(PowerCutError):
-            run(asked)
+    cut_between_templates_and_inputs(asked, monkeypatch)
     assert len(rows(dest, "templates")) == 2
     assert rows(dest, "inputs") == []
     kept = {row["template_id"] for row in rows(dest, "templates")}
@@ -171,18 +156,9 @@ def test_a_source_that_is_replaced_while_it_is_read(tmp_path):
     dest = tmp_path / "dest"
     source = several(tmp_path / "e.parquet", 8)
 
-    class Replaces:
-        def __init__(self, inner):
-            self._inner = inner
-
-        def run(self, job, plan, wanted):
-            results = self._inner.run(job, plan, wanted)
-            yield next(results)
-            several(source, 8, seed=5)
-            yield from results
-
+    replaces = after_first(lambda: several(source, 8, seed=5))
     with pytest.raises(SourceError, match="was replaced after the run was planned"):
-        run(request(source, dest), executor=Replaces)
+        run(request(source, dest), executor=replaces)
     assert len(rows(dest, "templates")) == 2
 
 
@@ -203,17 +179,7 @@ def test_restart_keeps_what_was_committed(tmp_path):
 def test_restart_completes_an_interrupted_wave_first(tmp_path, monkeypatch):
     dest = tmp_path / "dest"
     source = several(tmp_path / "e.parquet", 8)
-    commit = Committer._commit
-
-    def cut(self, name, files):
-        if name == "inputs":
-            raise PowerCutError
-        commit(self, name, files)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Committer, "_commit", cut)
-        with pytest.raises(PowerCutError):
-            run(request(source, dest))
+    cut_between_templates_and_inputs(request(source, dest), monkeypatch)
     run(request(source, dest, restart=True))
     assert outcomes(dest) == {("used", ""): 16, ("skipped", "already_enrolled"): 4}
     assert_sound(dest)
@@ -231,16 +197,6 @@ def test_who_lost_the_destination_commits_nothing_more(tmp_path):
     dest = tmp_path / "dest"
     source = several(tmp_path / "e.parquet", 8)
 
-    class Loses:
-        def __init__(self, inner):
-            self._inner = inner
-
-        def run(self, job, plan, wanted):
-            results = self._inner.run(job, plan, wanted)
-            yield next(results)
-            lost.append(True)
-            yield from results
-
     lost: list[bool] = []
 
     def check() -> None:
@@ -251,9 +207,9 @@ def test_who_lost_the_destination_commits_nothing_more(tmp_path):
 
     from pipelines import enrol, start
 
-    asked = request(source, dest)
+    asked, loses = request(source, dest), after_first(lambda: lost.append(True))
     with start.opened(asked, start.prepare(asked)) as held, pytest.raises(BusyError):
-        enrol.enrol(held.job, replace(held.dest, check=check), Loses(held.executor))
+        enrol.enrol(held.job, replace(held.dest, check=check), loses(held.executor))
     assert len(rows(dest, "templates")) == 2
     assert len(data_files(dest, "templates")) == 2
 
@@ -270,162 +226,6 @@ def test_a_dry_run_tells_of_the_unfinished_run(tmp_path):
     answer = enroll(source, dest, "--shard-size=8", "--dry-run")
     assert answer.code == 1
     assert "shard_size: 4 then, 8 now" in answer.err
-
-
-class TestPlaces:
-    """Nothing of the user's is taken for the software's."""
-
-    def test_source_and_destination_apart(self, tmp_path):
-        source = several(tmp_path / "e.parquet", 2)
-        folder = tmp_path / "photos"
-        (folder / "ann").mkdir(parents=True)
-        for one, other in (
-            (source.parent, tmp_path / "dest"),
-            (folder, folder),
-            (folder, tmp_path),
-        ):
-            answer = enroll(one, other, keys=tmp_path.parent / "k.json")
-            assert answer.code == 2
-            assert "lie in one another" in answer.errors[0]
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["e.parquet", "photos"]
-
-    def test_through_a_link(self, tmp_path):
-        folder = tmp_path / "photos"
-        folder.mkdir()
-        (tmp_path / "link").symlink_to(folder)
-        answer = enroll(folder, tmp_path / "link" / "dest")
-        assert (answer.code, "lie in one another" in answer.err) == (2, True)
-
-    def test_foreign_files_in_a_table_survive(self, tmp_path):
-        dest = tmp_path / "dest"
-        foreign = [dest / "inputs" / "ann" / "a.jpg", dest / "templates" / "notes.parquet"]
-        for path in foreign:
-            path.parent.mkdir(parents=True)
-            path.write_bytes(b"mine")
-        source = several(tmp_path / "e.parquet", 4)
-        run(request(source, dest))
-        run(request(source, dest))
-        assert [path.read_bytes() for path in foreign] == [b"mine"] * 2
-
-    def test_keys_inside_the_table_through_a_link(self, tmp_path):
-        source = several(tmp_path / "e.parquet", 2)
-        real = tmp_path / "real"
-        real.mkdir()
-        (tmp_path / "link").symlink_to(real)
-        answer = enroll(source, tmp_path / "link", keys=real / "keys.json")
-        assert (answer.code, "inside the table" in answer.errors[0]) == (2, True)
-        assert list(real.iterdir()) == []
-
-    def test_names_that_look_like_markup(self, tmp_path):
-        source = write_embeddings(tmp_path / "e.parquet", ["[/x] :smile:"], unit_vectors(1))
-        dest = tmp_path / "dest"
-        assert enroll(source, dest).code == 0
-        (tmp_path / "br[" / "x]").mkdir(parents=True)
-        photo = tmp_path / "br[" / "x]" / "a.jpg"
-        photo.write_bytes(b"no picture")
-        answer = ironmask("verify", dest, photo, "--subject=nobody[/x]", f"--keys={keys_of(dest)}")
-        assert answer.code == 1
-        assert "nobody[/x]" in answer.errors[0]
-
-
-class TestKeys:
-    @pytest.fixture
-    def dest(self, tmp_path):
-        dest = tmp_path / "dest"
-        run(request(several(tmp_path / "e.parquet", 2), dest))
-        return dest
-
-    def test_a_file_without_the_generation_makes_no_new_keys(self, tmp_path, dest):
-        import json
-
-        path = keys_of(dest)
-        content = json.loads(path.read_text())
-        content["generations"] = {}
-        path.write_text(json.dumps(content))
-        answer = enroll(several(tmp_path / "more.parquet", 3), dest)
-        assert answer.code == 1
-        assert "holds no keys of generation 1" in answer.errors[0]
-        assert json.loads(path.read_text())["generations"] == {}
-
-    def test_another_kek_is_not_silently_ignored(self, tmp_path, dest):
-        answer = enroll(tmp_path / "e.parquet", dest, "--kek=aws-kms://arn:aws:kms:x:1:key/1")
-        assert (answer.code, "leave --kek out" in answer.errors[0]) == (2, True)
-
-    def test_plaintext_rows_never_join_sealed_ones(self, tmp_path, dest):
-        answer = enroll(tmp_path / "e.parquet", dest, "--plaintext-helpers")
-        assert answer.code == 1
-        assert "sealed is True there and False here" in answer.errors[0]
-
-    def test_a_row_cannot_declare_itself_unsealed(self, dest):
-        from enrolling import rewrite
-
-        from ironmask.errors import TamperedError
-
-        def open_up(content):
-            content[0]["sealed"] = False
-
-        (path,) = data_files(dest, "templates")
-        rewrite(path, open_up)
-        row = lookup.find_row(open_tables(dest), "s000")
-        with pytest.raises(TamperedError, match="says sealed = False"):
-            lookup.verify_embeddings(
-                open_tables(dest).table_id, row, unit_vectors(1), generation_keys(dest)
-            )
-
-
-class TestDeclaredModels:
-    def test_a_gallery_of_a_known_pack_takes_its_fingerprint(self, tmp_path, face_data):
-        model = face_data / "models" / "buffalo_sc"
-        vectors = captures(unit_vectors(2, width=512), 1)
-        source = write_embeddings(tmp_path / "e.parquet", ["a", "b"], vectors)
-        dest = tmp_path / "dest"
-        run(request(source, dest, model=str(model)))
-        (fingerprint,) = {row["model"] for row in rows(dest, "templates")}
-        assert not fingerprint.startswith("declared:")
-        photo = next((face_data / "faces" / "lfw_dev" / "Al_Gore").iterdir())
-        answer = ironmask(
-            "verify", dest, photo, "--subject=a", f"--model={model}", f"--keys={keys_of(dest)}"
-        )
-        assert (answer.code, "rejected" in answer.out) == (4, True)
-
-    def test_a_pack_of_another_width_is_refused(self, tmp_path, face_data):
-        source = several(tmp_path / "e.parquet", 2)
-        model = face_data / "models" / "buffalo_sc"
-        answer = enroll(source, tmp_path / "dest", f"--model={model}")
-        assert (answer.code, "width 64" in answer.errors[0]) == (2, True)
-
-    def test_only_the_declared_name_is_compared(self, tmp_path, face_data):
-        source = write_embeddings(tmp_path / "e.parquet", ["a"], unit_vectors(1, width=512))
-        dest = tmp_path / "dest"
-        run(request(source, dest, model="our own"))
-        photo = next((face_data / "faces" / "lfw_dev" / "Al_Gore").iterdir())
-        model = face_data / "models" / "buffalo_sc"
-        answer = ironmask(
-            "verify", dest, photo, "--subject=a", f"--model={model}", f"--keys={keys_of(dest)}"
-        )
-        assert answer.code == 1
-        assert "declared as 'our own', not 'buffalo_sc'" in answer.errors[0]
-
-
-def test_a_missing_data_file_is_named(tmp_path):
-    dest = tmp_path / "dest"
-    run(request(several(tmp_path / "e.parquet", 2), dest))
-    (path,) = data_files(dest, "templates")
-    path.unlink()
-    with pytest.raises(TableError, match="missing or damaged"):
-        lookup.find_row(open_tables(dest), "s000")
-    answer = ironmask("inspect", dest)
-    assert (answer.code, len(answer.errors)) == (1, 1)
-
-
-def test_damaged_pages_of_a_source_are_named(tmp_path):
-    source = several(tmp_path / "e.parquet", 50)
-    content = bytearray(source.read_bytes())
-    content[200:3000] = np.random.default_rng(0).bytes(2800)
-    source.write_bytes(content)
-    answer = enroll(source, tmp_path / "dest")
-    assert answer.code == 1
-    assert "cannot be read as Parquet" in answer.errors[0]
 
 
 class TestClocks:
@@ -484,17 +284,3 @@ def test_a_run_without_a_template_binds_nobody(tmp_path):
     assert run(request(bad, dest)).subjects_enrolled == 0
     run(request(several(tmp_path / "e.parquet", 2), dest, alpha=14))
     assert {row["alpha"] for row in rows(dest, "templates")} == {14}
-
-
-def test_a_pack_that_arrives_later_joins_what_was_declared(tmp_path, face_data):
-    import shutil
-
-    vectors = captures(unit_vectors(3, width=512), 1)
-    first = write_embeddings(tmp_path / "1.parquet", ["a", "b"], vectors[:2])
-    dest = tmp_path / "dest"
-    run(request(first, dest, model="buffalo_sc"))
-    pack = tmp_path / "packs" / "buffalo_sc"
-    shutil.copytree(face_data / "models" / "buffalo_sc", pack)
-    second = write_embeddings(tmp_path / "2.parquet", ["c"], vectors[2:])
-    run(request(second, dest, model=str(pack)))
-    assert {row["model"] for row in rows(dest, "templates")} == {"declared:buffalo_sc"}

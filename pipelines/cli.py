@@ -221,14 +221,14 @@ def _announce(prepared: Prepared) -> None:
 
 
 def _dry_run(request: Request, prepared: Prepared, as_json: bool) -> None:
-    from pipelines import enrol, start, wiring
+    from pipelines import planning, start, wiring
     from pipelines.report import terminal
 
     tables = wiring.open_tables(prepared.job.dest, prepared.storage)
     known = tables if tables.exist() else None
     keys = start.existing_keys(request, prepared, known) if known else None
     job = start.settled_job(prepared, known)
-    forecast = enrol.forecast(job, known, prepared.store, keys, restart=request.restart)
+    forecast = planning.forecast(job, known, prepared.store, keys, restart=request.restart)
     if as_json:
         typer.echo(json.dumps(asdict(forecast)))
     else:

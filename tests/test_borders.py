@@ -98,7 +98,9 @@ def test_the_top_level_is_what_it_should_be() -> None:
     assert {name for name in folders if not name.endswith(".egg-info")} - made == known
 
 
-@pytest.mark.parametrize("module", ["stages", "finish", "plan", "commit", "enrol", "run_local"])
+@pytest.mark.parametrize(
+    "module", ["stages", "finish", "plan", "commit", "planning", "enrol", "run_local"]
+)
 def test_the_job_runs_without_a_scheduler(module: str) -> None:
     code = (
         f"import sys, pipelines.{module}\n"

@@ -18,7 +18,7 @@ from prefect.exceptions import PrefectException  # noqa: E402
 
 from infra.telemetry import configure_logging  # noqa: E402
 from ironmask.errors import IronmaskError, StorageError, WorkerError  # noqa: E402
-from pipelines import enrol, start  # noqa: E402
+from pipelines import enrol, planning, start  # noqa: E402
 from pipelines.face_settings import FaceSettings  # noqa: E402
 from pipelines.report.terminal import facts  # noqa: E402
 from pipelines.summary import Summary  # noqa: E402
@@ -37,7 +37,7 @@ async def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     return False
 
 
-_plan = task(name="plan", cache_policy=NO_CACHE)(enrol.prepare_plan)
+_plan = task(name="plan", cache_policy=NO_CACHE)(planning.prepare_plan)
 _run = task(
     name="run and commit",
     cache_policy=NO_CACHE,

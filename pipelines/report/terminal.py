@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.enrol import Forecast
 from pipelines.lookup import Inventory, Verdict
+from pipelines.planning import Forecast
 from pipelines.summary import Summary
 
 if TYPE_CHECKING:

@@ -109,7 +109,7 @@ def test_other_versions_are_refused(tmp_path, monkeypatch):
     dest = tmp_path / "dest"
     asked = request(several(tmp_path / "e.parquet", 8), dest)
     break_off(asked)
-    monkeypatch.setattr("pipelines.enrol.versions", lambda: {"ironmask": "9"})
+    monkeypatch.setattr("pipelines.planning.versions", lambda: {"ironmask": "9"})
     with pytest.raises(MismatchError, match="started with another code"):
         run(asked)
     run(request(tmp_path / "e.parquet", dest, restart=True))

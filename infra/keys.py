@@ -105,6 +105,11 @@ class TinkGenerationKeys(ProcessBound):
         key: bytes = self.__prf.compute(b"ironmask content key\0", _ROW_KEY_BYTES)
         return key
 
+    def seal_key(self) -> bytes:
+        """The 32-byte key of the seal over the logs: HMAC-SHA-256 at a point of its own."""
+        key: bytes = self.__prf.compute(b"ironmask seal key\0", _ROW_KEY_BYTES)
+        return key
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationRecord:

@@ -7,17 +7,19 @@ the same attempt, which the same call of `finish` wrote, and commits it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Final
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ironmask.errors import TableError
 from pipelines import layout
 from pipelines.destination import Destination
-from pipelines.ports import DataFile
+from pipelines.layout import ShardFile
+from pipelines.ports import DataFile, Store, Tables
+from pipelines.records import TABLES
 from pipelines.stages import ShardResult
 
 _DATA_TABLES: Final = ("templates", "inputs")
@@ -38,7 +40,7 @@ class Committer:
             self.dest.tables.table(name).sequence(self._application(name)) for name in _DATA_TABLES
         )
         self._roll_forward()
-        return set(self._committed("inputs"))
+        return {file.shard for file in self._committed("inputs")}
 
     def commit(self, wave: Sequence[ShardResult]) -> None:
         """Make a wave visible: its templates in one commit, then its inputs in one."""
@@ -48,6 +50,7 @@ class Committer:
         self._sequence += 1
         for name in _DATA_TABLES:
             self._commit(name, [result.files[name] for result in wave if name in result.files])
+        self.dest.seal.extend()
 
     def _application(self, name: str) -> str:
         return f"{self.run_id}/{name}"
@@ -55,54 +58,91 @@ class Committer:
     def _commit(self, name: str, files: list[DataFile]) -> None:
         self.dest.tables.table(name).commit(files, self._application(name), self._sequence)
 
-    def destroy_orphans(self) -> int:
-        """Delete every data file that no commit lists; return how many there were.
-
-        Two issues of one person that survive anywhere can be broken together, so what a retried
-        or killed task left behind must not stay.
-        """
-        self.dest.check()
-        destroyed = 0
-        for name in _DATA_TABLES:
-            table = self.dest.tables.table(name)
-            listed = set(table.files())
-            base = table.uri.rstrip("/") + "/"
-            orphans = [
-                entry.uri
-                for entry in self.dest.store.entries(table.uri)
-                if layout.is_ours(entry.uri) and entry.uri.removeprefix(base) not in listed
-            ]
-            self.dest.store.delete(orphans)
-            destroyed += len(orphans)
-        return destroyed
-
-    def _committed(self, name: str) -> dict[int, str]:
-        """Attempt by shard of this run's committed files."""
-        parsed = (layout.parse_data_file(path) for path in self.dest.tables.table(name).files())
-        return {found[1]: found[2] for found in parsed if found and found[0] == self.run_id}
+    def _committed(self, name: str) -> Iterator[ShardFile]:
+        return _of_run(self.run_id, self.dest.tables.table(name).files())
 
     def _roll_forward(self) -> None:
-        finished = self._committed("inputs")
-        halves = {s: a for s, a in self._committed("templates").items() if s not in finished}
-        if not halves:
+        wanted = {half for half in halves(self.dest.tables) if half[0] == self.run_id}
+        if not wanted:
             return
         base = self.dest.tables.table("inputs").uri
+        found = {
+            _attempt(file): entry.uri
+            for entry in self.dest.store.entries(base)
+            if (file := layout.parse_shard_file(entry.uri)) and _attempt(file) in wanted
+        }
+        if missing := wanted - found.keys():
+            raise TableError(
+                f"{base}: the inputs of {len(missing)} committed shards of run {self.run_id} are "
+                "missing: restore their files from a backup"
+            )
         self._sequence += 1
-        self._commit("inputs", [self._inputs_file(base, *half) for half in halves.items()])
+        self._commit("inputs", [self._inputs_file(uri) for uri in found.values()])
 
-    def _inputs_file(self, base: str, shard: int, attempt: str) -> DataFile:
-        path = layout.data_file(self.run_id, shard, attempt)
-        uri = layout.join(base, path)
-        content = self.dest.store.read(uri)
+    def _inputs_file(self, uri: str) -> DataFile:
+        name = uri.rpartition("/")[2]
         with self.dest.store.open(uri) as handle:
             ids = pq.read_table(handle, columns=["subject_id", "uri"])
         bounds = {name: pc.min_max(ids[name]).as_py() for name in ids.column_names}
         return DataFile(
-            path=path,
-            size=len(content),
+            path=name,
+            size=self.dest.store.size(uri),
             rows=len(ids),
-            sha256=sha256(content).hexdigest(),
+            sha256=layout.digest_in(name) or "",
             partition={},
             low={name: bound["min"] for name, bound in bounds.items()},
             high={name: bound["max"] for name, bound in bounds.items()},
         )
+
+
+def _of_run(run_id: str, paths: Iterable[str]) -> Iterator[ShardFile]:
+    parsed = map(layout.parse_shard_file, paths)
+    return (file for file in parsed if file and file.run_id == run_id)
+
+
+_Attempt = tuple[str, int, str]
+
+
+def _attempt(file: ShardFile) -> _Attempt:
+    return file.run_id, file.shard, file.attempt
+
+
+def halves(tables: Tables) -> set[_Attempt]:
+    """Attempts whose templates are committed and whose inputs are not: of one wave at most."""
+    listed = {
+        name: {
+            _attempt(file)
+            for file in map(layout.parse_shard_file, tables.table(name).files())
+            if file
+        }
+        for name in _DATA_TABLES
+    }
+    return listed["templates"] - listed["inputs"]
+
+
+def orphans(tables: Tables, store: Store) -> Iterator[str]:
+    """Addresses of data files that no commit lists, those that survive as older versions too.
+
+    Two issues of one person that survive anywhere can be broken together, so what a retried or
+    killed task left behind must not stay. The inputs of an interrupted wave are none: they wait
+    for their commit.
+    """
+    waiting = halves(tables)
+    for name in TABLES:
+        table = tables.table(name)
+        listed = set(table.files())
+        base = table.uri.rstrip("/") + "/"
+        for uri in (entry.uri for entry in store.entries(table.uri)):
+            if not layout.is_ours(uri) or uri.removeprefix(base) in listed:
+                continue
+            file = layout.parse_shard_file(uri)
+            if not (name == "inputs" and file and _attempt(file) in waiting):
+                yield uri
+
+
+def destroy_orphans(dest: Destination) -> int:
+    """Destroy every data file that no commit lists; return how many there were."""
+    dest.check()
+    found = list(orphans(dest.tables, dest.store))
+    dest.store.delete(found)
+    return len(found)

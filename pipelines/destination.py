@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 
-from pipelines.ports import GenerationKeys, Store, Tables
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import layout
+from pipelines.ports import DataFile, GenerationKeys, Store, Tables
+from pipelines.seal import Seal
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Its tables, where they lie, its keys, and the hold on it.
+    """Its tables, where they lie, its keys, the hold on it, and the seal over its logs.
 
     check: raises `BusyError` once another run has taken over; asked before each commit and before
     anything is destroyed.
@@ -20,3 +27,19 @@ class Destination:
     store: Store
     keys: GenerationKeys = field(repr=False)
     check: Callable[[], None] = field(repr=False)
+    seal: Seal = field(repr=False)
+
+    def append(self, name: str, rows: pa.Table, once: str = "") -> None:
+        """Add a few rows to a table as one commit; under a name, only the first time."""
+        table = self.tables.table(name)
+        if once and table.sequence(once):
+            return
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, compression="zstd")
+        content = memoryview(sink.getvalue())
+        digest = sha256(content).hexdigest()
+        attempt = secrets.token_hex(8)
+        path = layout.rows_file(attempt, digest)
+        self.store.write(layout.join(table.uri, path), content)
+        file = DataFile(path, len(content), len(rows), digest, {}, {}, {})
+        table.commit([file], once or f"rows/{attempt}", 1)

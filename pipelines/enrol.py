@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Final, Protocol
 
-from pipelines.commit import Committer
+from pipelines import layout
+from pipelines.commit import Committer, destroy_orphans
 from pipelines.destination import Destination
 from pipelines.job import EnrolJob
+from pipelines.journal import Counted, Journal
 from pipelines.ledger import RunState, of_run
 from pipelines.plan import Plan
 from pipelines.planning import prepare_plan, record
@@ -72,14 +74,15 @@ def run(
     """
     committer = Committer(dest, frozen.run_id)
     done = committer.done()
-    orphans = committer.destroy_orphans()
+    orphans = destroy_orphans(dest)
     started = {"run_id": frozen.run_id, "shards_done": len(done), "orphans_destroyed": orphans}
     _log.info("started", extra=started)
     settled = dest.tables.table("inputs").rows(["run_id"], of_run(frozen.run_id)) if done else ()
     tally = Tally(before=len(settled))
     wave: list[ShardResult] = []
     last = time.monotonic()
-    todo = (shard for shard in range(frozen.shards) if shard not in done)
+    todo = Counted(shard for shard in range(frozen.shards) if shard not in done)
+    journal = Journal(dest, frozen, tally)
     progress(frozen, tally)
     for result in executor.run(job, frozen, todo):
         wave.append(result)
@@ -88,6 +91,7 @@ def run(
             _log.info("wave committed", extra={"run_id": frozen.run_id, "shards": len(wave)})
             wave, last = [], time.monotonic()
         tally.add(result)
+        journal.note(todo.count, len(wave))
         progress(frozen, tally)
     committer.commit(wave)
     return tally, len(done)
@@ -97,12 +101,14 @@ def report(
     job: EnrolJob, frozen: Plan, tally: Tally, resumed: int, dest: Destination, seconds: float
 ) -> Summary:
     """Check the counts against the plan, record the run, and say what happened."""
-    orphans = Committer(dest, frozen.run_id).destroy_orphans()
+    orphans = destroy_orphans(dest)
     summary = summarise(job, frozen, tally, resumed, orphans, dest.tables, seconds)
-    write_metrics(dest.tables, summary)
+    write_metrics(dest, summary)
     counts = {k: v for k, v in asdict(summary).items() if k not in ("stage_seconds", "seconds")}
     timings = {"seconds": seconds, "stages": summary.stage_seconds}
     record(dest, frozen, job, RunState.COMPLETE, counts, timings)
+    dest.store.delete([layout.progress_file(job.dest)])
+    dest.seal.end()
     done = {"run_id": frozen.run_id, "inputs": summary.inputs, "failed": summary.failed}
     _log.info("completed", extra=done)
     return summary

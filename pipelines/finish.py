@@ -197,15 +197,16 @@ def _publish(
     ids: Sequence[dict[str, str]],
 ) -> DataFile:
     partition = {"generation": str(context.job.generation)} if table == "templates" else {}
-    name = layout.data_file(context.plan.run_id, shard, attempt)
-    path = layout.in_partition(partition, name)
     content = memoryview(data)
+    digest = sha256(content).hexdigest()
+    name = layout.ShardFile(context.plan.run_id, shard, attempt, digest).name
+    path = layout.in_partition(partition, name)
     context.store.write(layout.join(context.job.dest, table, path), content)
     return DataFile(
         path=path,
         size=len(content),
         rows=len(ids),
-        sha256=sha256(content).hexdigest(),
+        sha256=digest,
         partition=partition,
         low={name: min(row[name] for row in ids) for name in ids[0]},
         high={name: max(row[name] for row in ids) for name in ids[0]},

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
-_DATA_FILE: Final = re.compile(
-    r"part-(?P<run>[0-9a-f]{12})-(?P<shard>\d{6,})-(?P<attempt>[0-9a-f]+)\.parquet$"
+_SHARD_FILE: Final = re.compile(
+    r"part-(?P<run>[0-9a-f]{12})-(?P<shard>\d{6,})-(?P<attempt>[0-9a-f]{16})"
+    r"-(?P<sha256>[0-9a-f]{64})\.parquet"
 )
-_PARTIAL: Final = re.compile(r"\.part-[0-9a-f]{16}$")
+_ROWS_FILE: Final = re.compile(r"rows-[0-9a-f]{16}-(?P<sha256>[0-9a-f]{64})\.parquet")
+_PARTIAL: Final = re.compile(r"\.part-[0-9a-f]{16}")
 PRIVATE: Final = "_ironmask"
 
 
@@ -18,15 +21,38 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
-def data_file(run_id: str, shard: int, attempt: str) -> str:
-    """Name of a shard's data file, unique to the attempt that wrote it."""
-    return f"part-{run_id}-{shard:06d}-{attempt}.parquet"
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """What the name of a shard's data file says. attempt: 16 hex digits, new for each writing."""
+
+    run_id: str
+    shard: int
+    attempt: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return f"part-{self.run_id}-{self.shard:06d}-{self.attempt}-{self.sha256}.parquet"
 
 
-def parse_data_file(path: str) -> tuple[str, int, str] | None:
-    """Run, shard and attempt of a data file's path; None for other files."""
-    found = _DATA_FILE.search(path)
-    return (found["run"], int(found["shard"]), found["attempt"]) if found else None
+def parse_shard_file(path: str) -> ShardFile | None:
+    """Read the name of a shard's data file; None for other files."""
+    found = _SHARD_FILE.fullmatch(_name(path))
+    if found is None:
+        return None
+    return ShardFile(found["run"], int(found["shard"]), found["attempt"], found["sha256"])
+
+
+def rows_file(attempt: str, sha256: str) -> str:
+    """Name of a data file of a few rows that belong to no shard. attempt: 16 hex digits."""
+    return f"rows-{attempt}-{sha256}.parquet"
+
+
+def digest_in(path: str) -> str | None:
+    """The SHA-256 that a data file's name says its content has; None for other files."""
+    name = _name(path)
+    found = _SHARD_FILE.fullmatch(name) or _ROWS_FILE.fullmatch(name)
+    return found["sha256"] if found else None
 
 
 def partial_file(token: str) -> str:
@@ -36,13 +62,31 @@ def partial_file(token: str) -> str:
 
 def is_ours(path: str) -> bool:
     """Tell whether a path is of a data file, finished or not: nothing else may be destroyed."""
-    name = path.rpartition("/")[2]
-    return bool(_DATA_FILE.fullmatch(name) or _PARTIAL.fullmatch(name))
+    return digest_in(path) is not None or _PARTIAL.fullmatch(_name(path)) is not None
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def in_partition(partition: Mapping[str, str], name: str) -> str:
     """Path of a file relative to its table, in Hive style."""
     return "/".join([*(f"{key}={value}" for key, value in partition.items()), name])
+
+
+def seal_file(dest: str) -> str:
+    """Address of the seal over a destination's logs."""
+    return join(dest, PRIVATE, "seal.json")
+
+
+def progress_file(dest: str) -> str:
+    """Address of the unfinished run's last word about itself."""
+    return join(dest, PRIVATE, "progress.json")
+
+
+def plans_folder(dest: str) -> str:
+    """Address of the folder that holds the frozen plans."""
+    return join(dest, PRIVATE, "plans")
 
 
 def plan_file(dest: str, run_id: str) -> str:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from ironmask.errors import MismatchError
+from pipelines.destination import Destination
 from pipelines.job import DECLARED, EnrolJob
 from pipelines.ports import Tables
 from pipelines.records import RUNS, Outcome
@@ -59,7 +60,7 @@ def _record(row: dict[str, Any]) -> RunRecord:
     return RunRecord(row["run_id"], row["kind"], row["state"], **parsed)
 
 
-def write(tables: Tables, record: RunRecord) -> None:
+def write(dest: Destination, record: RunRecord) -> None:
     """Add the newest word about a run."""
     texts = {name: json.dumps(getattr(record, name), default=str) for name in _JSON}
     row = {
@@ -69,12 +70,12 @@ def write(tables: Tables, record: RunRecord) -> None:
         "at": datetime.now(UTC),
         **texts,
     }
-    tables.table("runs").append(pa.Table.from_pylist([row], RUNS))
+    dest.append("runs", pa.Table.from_pylist([row], RUNS))
 
 
-def close(tables: Tables, record: RunRecord) -> None:
+def close(dest: Destination, record: RunRecord) -> None:
     """Give up an unfinished run; its commits stay, its inputs without outcome are planned anew."""
-    write(tables, replace(record, state=RunState.CLOSED))
+    write(dest, replace(record, state=RunState.CLOSED))
 
 
 def live_subjects(tables: Tables, generation: int) -> pa.Array:

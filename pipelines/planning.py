@@ -14,7 +14,7 @@ from ironmask.digest import digest_bytes
 from ironmask.errors import MismatchError, SourceError
 from ironmask.helper import encoding
 from pipelines import layout, ledger, plan, sources
-from pipelines.commit import Committer
+from pipelines.commit import Committer, destroy_orphans
 from pipelines.destination import Destination
 from pipelines.job import EnrolJob, SourceKind, digest, versions
 from pipelines.ledger import RunState
@@ -44,13 +44,13 @@ def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> 
     unfinished = ledger.admit(dest.tables, job, restart=restart)
     if unfinished and restart:
         Committer(dest, unfinished.run_id).done()
-        ledger.close(dest.tables, unfinished)
+        ledger.close(dest, unfinished)
         unfinished = None
     if unfinished:
         return _resume(job, unfinished, dest.tables, dest.store)
     run_id = secrets.token_hex(6)
     # Files of a run that died before its plan was known, or was closed, belong to nobody.
-    Committer(dest, run_id).destroy_orphans()
+    destroy_orphans(dest)
     version = _source_version(job, dest.store)
     table = draft(job, dest.tables, dest.store, dest.keys)
     uri = layout.plan_file(job.dest, run_id)
@@ -176,4 +176,4 @@ def record(
         counts=counts,
         timings=timings,
     )
-    ledger.write(dest.tables, record)
+    ledger.write(dest, record)

@@ -72,6 +72,10 @@ class GenerationKeys(Protocol):
         """32 bytes that identities of stored embeddings are keyed with."""
         ...
 
+    def seal_key(self) -> bytes:
+        """32 bytes that the seal over the tables' logs is keyed with."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

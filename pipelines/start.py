@@ -36,6 +36,7 @@ from pipelines.job import DECLARED, DEFAULT_SHARD_SIZE, EnrolJob, SourceKind
 from pipelines.lookup import Inventory, Verdict
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.run_local import LocalExecutor
+from pipelines.seal import Seal
 from pipelines.wiring import Spec
 
 _EXECUTORS: Final = ("ray", "local")
@@ -258,7 +259,9 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
         prepared.storage.export()
         spec = Spec(prepared.storage.public(), path, tables.table_id, prepared.pack)
         with _executor(request, prepared.settings, spec, job) as executor:
-            yield Opened(job, Destination(tables, store, keys, check), executor)
+            seal = Seal(tables, store, keys)
+            seal.begin()
+            yield Opened(job, Destination(tables, store, keys, check, seal), executor)
 
 
 def settled_job(prepared: Prepared, tables: Tables | None) -> EnrolJob:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from ironmask.errors import CountError
+from pipelines.destination import Destination
 from pipelines.job import EnrolJob
 from pipelines.ledger import of_run
 from pipelines.plan import Plan
@@ -39,9 +40,11 @@ class Tally:
     bytes_written: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     before: int = 0
+    shards: int = 0
 
     def add(self, result: ShardResult) -> None:
         self.outcomes += result.outcomes
+        self.shards += 1
         self.enrolled += result.enrolled
         self.bytes_written += sum(file.size for file in result.files.values())
         for name, seconds in result.timings.items():
@@ -132,7 +135,7 @@ def _subjects_without_template(tables: Tables, run_id: str) -> int:
     return sum(value == Outcome.FAILED.value for value in subjects["outcome_max"].to_pylist())
 
 
-def write_metrics(tables: Tables, summary: Summary) -> None:
+def write_metrics(dest: Destination, summary: Summary) -> None:
     """Record the rates of a run, once however often it ends."""
     not_acquired = sum(summary.reasons.get(reason, 0) for reason in _ACQUIRE)
     subjects = summary.subjects_enrolled + summary.subjects_not_enrolled
@@ -153,4 +156,4 @@ def write_metrics(tables: Tables, summary: Summary) -> None:
         for name, (errors, trials) in rates.items()
     ]
     once = f"{summary.run_id}/metrics"
-    tables.table("metrics").append(pa.Table.from_pylist(rows, METRICS), once)
+    dest.append("metrics", pa.Table.from_pylist(rows, METRICS), once)

@@ -22,7 +22,8 @@ from enrolling import (
 )
 
 from ironmask.errors import TableError
-from pipelines import layout, ledger, lookup, plan
+from pipelines import ledger, lookup, plan
+from pipelines.layout import ShardFile
 from pipelines.ports import DataFile
 
 
@@ -72,7 +73,7 @@ def planted(tmp_path: Path) -> Path:
     dest = tmp_path / "dest"
     run(request(several(tmp_path / "e.parquet", 2), dest))
     (sound,) = data_files(dest, "templates")
-    name = layout.data_file("f" * 12, 0, "ab")
+    name = ShardFile("f" * 12, 0, "ab" * 8, "0" * 64).name
     copy = sound.with_name(name)
     copy.write_bytes(sound.read_bytes())
     size = copy.stat().st_size
@@ -99,7 +100,7 @@ def test_a_file_that_no_log_lists_is_not_seen_and_not_kept(tmp_path):
     run(request(source, dest))
     for name in ("templates", "inputs"):
         (sound,) = data_files(dest, name)
-        sound.with_name(layout.data_file("f" * 12, 0, "ab")).write_bytes(sound.read_bytes())
+        sound.with_name(ShardFile("f" * 12, 0, "ab" * 8, "0" * 64).name).write_bytes(sound.read_bytes())
     assert lookup.find_row(open_tables(dest), "s000")["subject_id"] == "s000"
     run(request(source, dest))
     assert len(data_files(dest, "templates")) == 1

@@ -25,6 +25,8 @@ from pipelines.ports import Store
 _RENEW_S: Final = 20.0
 _STALE_S: Final = 120.0
 _SETTLE_S: Final = 2.0
+_LOCK: Final = "lock"
+_OBJECT: Final = "lease.json"
 
 Check = Callable[[], None]
 
@@ -39,12 +41,33 @@ def lease(dest: str, store: Store) -> Iterator[Check]:
         yield check
 
 
+def holder(dest: str, store: Store) -> str | None:
+    """Who holds a destination at this moment; None where nobody does."""
+    if is_s3(dest):
+        try:
+            held = json.loads(store.read(join(dest, PRIVATE, _OBJECT)))
+        except FileNotFoundError:
+            return None
+        return str(held["holder"]) if time.time() - held["at"] < _STALE_S else None
+    try:
+        descriptor = os.open(os.path.join(dest, PRIVATE, _LOCK), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "a process on this machine"
+    finally:
+        os.close(descriptor)
+    return None
+
+
 @contextmanager
 def _file_lock(dest: str) -> Iterator[Check]:
     folder = os.path.join(dest, PRIVATE)
     try:
         os.makedirs(folder, exist_ok=True)
-        descriptor = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StorageError(f"{dest} cannot be written: {error.strerror}") from None
     try:
@@ -78,7 +101,7 @@ class _ObjectLease:
 
     def __init__(self, dest: str, store: Store) -> None:
         self._dest = dest
-        self._uri = join(dest, PRIVATE, "lease.json")
+        self._uri = join(dest, PRIVATE, _OBJECT)
         self._store = store
         self._token = secrets.token_hex(8)
         self._seen = time.monotonic()

@@ -9,9 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from ironmask.errors import IronmaskError, ParameterError
+from pipelines import cli_operate
+from pipelines.cli_common import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_PARTIAL,
+    EXIT_REJECTED,
+    EXIT_USAGE,
+    Dest,
+    Json,
+    Keys,
+    Model,
+    console,
+    say,
+)
 
 if TYPE_CHECKING:
     from infra.models import PackInfo
@@ -30,17 +43,6 @@ models_app = typer.Typer(
     help="Model packs: what is known, and how to get it.", no_args_is_help=True
 )
 app.add_typer(models_app, name="models")
-
-EXIT_ERROR, EXIT_USAGE, EXIT_PARTIAL, EXIT_REJECTED, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Keys = Annotated[
-    str | None,
-    typer.Option(help="Keyset file. Default: IRONMASK_KEYS, else the user's configuration folder."),
-]
-Model = Annotated[
-    str | None, typer.Option(help="Model pack's name, or a folder that holds its ONNX files.")
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -194,9 +196,9 @@ def enroll(
     else:
         from pipelines.report.terminal import print_summary
 
-        print_summary(summary, _console())
+        print_summary(summary, console())
     if summary.failed > max_failures:
-        _say(f"{summary.failed:,} inputs failed; see `ironmask inspect {summary.dest}`")
+        say(f"{summary.failed:,} inputs failed; see `ironmask inspect {summary.dest}`")
         raise typer.Exit(EXIT_PARTIAL)
 
 
@@ -204,17 +206,17 @@ def _announce(prepared: Prepared) -> None:
     """Settings with their bits, the model's licence, and what an unusual choice gives up."""
     from pipelines.job import DECLARED
 
-    _say(f"settings: {prepared.job.describe()}")
+    say(f"settings: {prepared.job.describe()}")
     if prepared.pack:
-        _say(f"model: {prepared.pack.name}, licence: {prepared.pack.licence}")
+        say(f"model: {prepared.pack.name}, licence: {prepared.pack.licence}")
     if prepared.job.model.startswith(DECLARED):
         name = prepared.job.model.removeprefix(DECLARED)
-        _say(
+        say(
             f"WARNING: no model files of {name!r} at hand. Photos can be verified against these "
             "templates only with a pack of that name: give the right name with --model."
         )
     if not prepared.job.sealed:
-        _say(
+        say(
             "WARNING: helpers are stored unencrypted. The table itself becomes a face matcher, and "
             "one stolen row of a common model falls in seconds to minutes."
         )
@@ -232,7 +234,7 @@ def _dry_run(request: Request, prepared: Prepared, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(forecast)))
     else:
-        terminal.print_forecast(forecast, _console())
+        terminal.print_forecast(forecast, console())
 
 
 def _enrol(request: Request, prepared: Prepared, prefect: bool | None, as_json: bool) -> Summary:
@@ -240,7 +242,7 @@ def _enrol(request: Request, prepared: Prepared, prefect: bool | None, as_json: 
     from pipelines import enrol, start
     from pipelines.progress import live
 
-    with live(_console(stderr=True), wanted=not as_json) as progress:
+    with live(console(stderr=True), wanted=not as_json) as progress:
         if prefect if prefect is not None else orchestrator.has_server():
             from pipelines.flows.enrol import run_as_flow
 
@@ -253,7 +255,7 @@ def _enrol(request: Request, prepared: Prepared, prefect: bool | None, as_json: 
 
 @app.command()
 def verify(
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="The table.")],
+    dest: Dest,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Probe images.")],
     subject: Annotated[str, typer.Option(help="Whose template the probes claim to match.")],
     model: Model = None,
@@ -271,7 +273,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps([asdict(verdict) for verdict in verdicts]))
     else:
-        print_verdicts(subject, verdicts, _console())
+        print_verdicts(subject, verdicts, console())
     if any(verdict.accepted is None for verdict in verdicts):
         raise typer.Exit(EXIT_PARTIAL)
     if not all(verdict.accepted for verdict in verdicts):
@@ -279,9 +281,7 @@ def verify(
 
 
 @app.command()
-def inspect(
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="The table.")], as_json: Json = False
-) -> None:
+def inspect(dest: Dest, as_json: Json = False) -> None:
     """Show what a table holds: parameters, generations, counts, sizes, failures by reason."""
     from pipelines import start
     from pipelines.report.terminal import print_inventory
@@ -290,7 +290,10 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(asdict(found), default=str))
     else:
-        print_inventory(found, _console())
+        print_inventory(found, console())
+
+
+cli_operate.register(app)
 
 
 @app.command()
@@ -307,9 +310,9 @@ def demo(
     from pipelines.progress import live
     from pipelines.report.terminal import print_demo
 
-    with live(_console(stderr=True), wanted=True) as progress:
+    with live(console(stderr=True), wanted=True) as progress:
         done = demonstration.run(out, progress)
-    print_demo(done, _console())
+    print_demo(done, console())
     if not done.convincing:
         raise typer.Exit(EXIT_ERROR)
 
@@ -324,7 +327,7 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(pack) for pack in packs], default=str))
     else:
-        print_packs(map(_pack_row, packs), _console())
+        print_packs(map(_pack_row, packs), console())
 
 
 def _pack_row(pack: PackInfo) -> tuple[str, str, str, str]:
@@ -345,28 +348,19 @@ def pull(
     typer.echo(f"licence: {pack.licence}")
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    """Names come from files: nothing in them is markup."""
-    return Console(stderr=stderr, markup=False, emoji=False)
-
-
 def main() -> NoReturn:
     """Entry point: errors made on purpose become one line and an exit code."""
     try:
         app()
     except SystemExit as stopped:
         if stopped.code == EXIT_INTERRUPTED:
-            _say("interrupted; the same command continues the run")
+            say("interrupted; the same command continues the run")
         raise
     except ParameterError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(EXIT_USAGE)
     except IronmaskError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(EXIT_ERROR)
     sys.exit(0)
 

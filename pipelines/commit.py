@@ -7,7 +7,7 @@ the same attempt, which the same call of `finish` wrote, and commits it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -140,9 +140,12 @@ def orphans(tables: Tables, store: Store) -> Iterator[str]:
                 yield uri
 
 
-def destroy_orphans(dest: Destination) -> int:
-    """Destroy every data file that no commit lists; return how many there were."""
-    dest.check()
-    found = list(orphans(dest.tables, dest.store))
-    dest.store.delete(found)
+def destroy_orphans(tables: Tables, store: Store, check: Callable[[], None]) -> int:
+    """Destroy every data file that no commit lists; return how many there were.
+
+    check: raises `BusyError` where this process does not hold the destination any more.
+    """
+    check()
+    found = list(orphans(tables, store))
+    store.delete(found)
     return len(found)

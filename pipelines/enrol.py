@@ -74,7 +74,7 @@ def run(
     """
     committer = Committer(dest, frozen.run_id)
     done = committer.done()
-    orphans = destroy_orphans(dest)
+    orphans = destroy_orphans(dest.tables, dest.store, dest.check)
     started = {"run_id": frozen.run_id, "shards_done": len(done), "orphans_destroyed": orphans}
     _log.info("started", extra=started)
     settled = dest.tables.table("inputs").rows(["run_id"], of_run(frozen.run_id)) if done else ()
@@ -101,7 +101,7 @@ def report(
     job: EnrolJob, frozen: Plan, tally: Tally, resumed: int, dest: Destination, seconds: float
 ) -> Summary:
     """Check the counts against the plan, record the run, and say what happened."""
-    orphans = destroy_orphans(dest)
+    orphans = destroy_orphans(dest.tables, dest.store, dest.check)
     summary = summarise(job, frozen, tally, resumed, orphans, dest.tables, seconds)
     write_metrics(dest, summary)
     counts = {k: v for k, v in asdict(summary).items() if k not in ("stage_seconds", "seconds")}

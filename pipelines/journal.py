@@ -39,13 +39,15 @@ class Counted:
 class Note:
     """The last word of a run. at: seconds since 1970. seconds: since this call of it began.
 
-    inputs: settled by this call. in_flight: shards that are being worked on. waiting: finished
-    ones that wait for their commit. failed: this call's failed inputs by reason.
+    settled: inputs of the run that have an outcome. inputs: those that this call settled.
+    in_flight: shards that are being worked on. waiting: finished ones that wait for their commit.
+    failed: this call's failed inputs by reason.
     """
 
     run_id: str
     at: float
     seconds: float
+    settled: int
     inputs: int
     in_flight: int
     waiting: int
@@ -75,6 +77,7 @@ class Journal:
             run_id=self._frozen.run_id,
             at=time.time(),
             seconds=now - self._start,
+            settled=self._tally.before + self._tally.inputs,
             inputs=self._tally.inputs,
             in_flight=handed - self._tally.shards,
             waiting=waiting,

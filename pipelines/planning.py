@@ -50,7 +50,7 @@ def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> 
         return _resume(job, unfinished, dest.tables, dest.store)
     run_id = secrets.token_hex(6)
     # Files of a run that died before its plan was known, or was closed, belong to nobody.
-    destroy_orphans(dest)
+    destroy_orphans(dest.tables, dest.store, dest.check)
     version = _source_version(job, dest.store)
     table = draft(job, dest.tables, dest.store, dest.keys)
     uri = layout.plan_file(job.dest, run_id)

@@ -22,8 +22,8 @@ class LocalExecutor:
     spec: Spec
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
-        context = wiring.context(self.spec, job, plan)
         for shard in shards:
+            context = wiring.context(self.spec, job, plan)
             # Matrices of this size are too small for threads, which only get in each other's way.
             with threadpool_limits(1):
                 result = self._shard(context, job, shard)

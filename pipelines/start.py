@@ -194,7 +194,7 @@ def verify(
     store = wiring.open_store(storage)
     if not is_text(subject):
         raise ParameterError(f"{subject!r} is no subject's id: it is not UTF-8")
-    tables = _existing(dest, storage)
+    tables = existing(dest, storage)
     row = lookup.find_row(tables, subject)
     table_id = tables.table_id
     opened_keys = wiring.keys(keys_path(keys, settings, tables), table_id, row["generation"])
@@ -233,10 +233,11 @@ def _enrolled_faces(tables: Tables, run_id: str) -> dict[str, Any]:
 def inspect(dest: str) -> Inventory:
     """Count what a destination holds."""
     _, storage = load_settings()
-    return lookup.inventory(_existing(dest, storage))
+    return lookup.inventory(existing(dest, storage))
 
 
-def _existing(dest: str, storage: StorageSettings) -> Tables:
+def existing(dest: str, storage: StorageSettings) -> Tables:
+    """The tables of a destination. Raises `TableError` where there are none."""
     tables = wiring.open_tables(table_address(dest), storage)
     if not tables.exist():
         raise TableError(f"{tables.dest} holds no table: enrol into it first")

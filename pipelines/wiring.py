@@ -45,22 +45,30 @@ def open_tables(dest: str, storage: StorageSettings) -> Tables:
     return DeltaTables(dest, storage.delta_options())
 
 
-@lru_cache(maxsize=4)
 def keys(path: Path, table_id: str, generation: int) -> GenerationKeys:
-    """Open a generation's keys, once a process."""
+    """Open a generation's keys."""
     return KeyFile.open(path, table_id).generation(generation)
 
 
-@lru_cache(maxsize=4)
 def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
-    """Build what the stages of one run share, once a process; secrets come from its environment."""
+    """Build what the stages of one shard share; secrets come from the process's environment.
+
+    The keys are opened anew each time, so that destroyed or revoked ones stop a run within one
+    shard.
+    """
     return Context(
         job=job,
         plan=plan,
         table_id=spec.table_id,
-        store=open_store(StorageSettings(**dict(spec.storage))),
+        store=_store(spec.storage),
         keys=keys(spec.keys, spec.table_id, job.generation),
     )
+
+
+@lru_cache(maxsize=4)
+def _store(storage: tuple[tuple[str, Any], ...]) -> Store:
+    """One store a process: its connections are kept, and what was read is known by it."""
+    return open_store(StorageSettings(**dict(storage)))
 
 
 @lru_cache(maxsize=2)

@@ -24,7 +24,7 @@ WORLD = {
     "insightface", "onnx", "onnxruntime", "PIL", "pydantic", "pydantic_settings", "s3fs", "tink",
 }  # fmt: skip
 # Where ports meet what provides them; everything else in pipelines sees ports only.
-COMPOSITION = {"wiring", "start", "cli", "demo", "flows.enrol"}
+COMPOSITION = {"wiring", "start", "operate", "cli", "cli_operate", "demo", "flows.enrol"}
 PORTS = {"ports", "layout", "records", "face_settings"}
 # Only these may name the schedulers.
 RAY = {"pipelines.run_ray", "infra.ray_cluster"}

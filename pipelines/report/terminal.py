@@ -29,7 +29,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         *((f"  {reason}", f"{count:,}") for reason, count in summary.reasons.items()),
         ("subjects enrolled", f"{summary.subjects_enrolled:,}"),
         ("subjects not enrolled", f"{summary.subjects_not_enrolled:,}"),
-        ("written", _bytes(summary.bytes_written)),
+        ("written", size(summary.bytes_written)),
         ("time", f"{summary.seconds:,.1f} s ({rate:,.1f} inputs/s)"),
         ("run", summary.run_id),
     ]
@@ -42,7 +42,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Show what a run did."""
-    console.print(_pairs(f"Enrolment into {summary.dest}", facts(summary)))
+    console.print(pairs(f"Enrolment into {summary.dest}", facts(summary)))
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:
@@ -53,11 +53,11 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
         ("to process", f"{forecast.todo:,}"),
         *((f"  {reason}", f"{count:,}") for reason, count in forecast.reasons.items()),
         ("subjects to enrol", f"{forecast.subjects:,}"),
-        ("templates", f"{_bytes(forecast.template_bytes)} at most"),
+        ("templates", f"{size(forecast.template_bytes)} at most"),
     ]
     if forecast.resumes:
         rows.insert(1, ("continues run", f"{forecast.resumes}, whose committed shards are done"))
-    console.print(_pairs(f"Would enrol into {forecast.dest}", rows))
+    console.print(pairs(f"Would enrol into {forecast.dest}", rows))
 
 
 def print_packs(packs: Iterable[tuple[str, str, str, str]], console: Console) -> None:
@@ -92,15 +92,15 @@ def print_inventory(found: Inventory, console: Console) -> None:
         rows += [
             (f"generation {g.generation}", f"{g.templates:,} templates"),
             ("  settings", g.settings),
-            ("  helpers", f"{seal}, {_bytes(g.row_bytes)} a row with digests"),
+            ("  helpers", f"{seal}, {size(g.row_bytes)} a row with digests"),
             ("  model", g.model),
             ("  key", g.key_id),
         ]
-    rows += [(f"{name} on store", _bytes(size)) for name, size in found.data_bytes.items()]
+    rows += [(f"{name} on store", size(held)) for name, held in found.data_bytes.items()]
     rows += [(f"inputs {name}", f"{count:,}") for name, count in found.outcomes.items()]
     rows += [(f"  {name}", f"{count:,}") for name, count in found.reasons.items()]
     rows += [(f"run {run['run_id']}", f"{run['kind']}, {run['state']}") for run in found.runs]
-    console.print(_pairs(found.dest, rows))
+    console.print(pairs(found.dest, rows))
 
 
 def print_demo(demo: Demo, console: Console) -> None:
@@ -119,7 +119,7 @@ def print_demo(demo: Demo, console: Console) -> None:
         )
     console.print(table)
     (generation,) = demo.inventory.generations
-    console.print(f"One template takes {_bytes(generation.row_bytes)}, its digests included.")
+    console.print(f"One template takes {size(generation.row_bytes)}, its digests included.")
     console.print("The Parquet files, their helpers encrypted:")
     console.print(f"{demo.summary.dest}/templates/", soft_wrap=True, highlight=False)
     console.print("\nAny engine reads them; in DuckDB:")
@@ -140,7 +140,8 @@ def _print_query(query: str, console: Console) -> None:
     console.print(table)
 
 
-def _pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+def pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+    """A table of (what, value) under a title."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column("what", no_wrap=True)
     table.add_column("value", overflow="fold")
@@ -149,10 +150,11 @@ def _pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def _bytes(count: int) -> str:
-    size = float(count)
+def size(count: int) -> str:
+    """Bytes in a unit that reads well."""
+    value = float(count)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:,.0f} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"
+        if value < 1024:
+            return f"{value:,.0f} bytes" if unit == "bytes" else f"{value:,.1f} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TiB"

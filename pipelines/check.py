@@ -1,0 +1,228 @@
+"""Is a destination what was written? Seal, logs, files, digests, counts, owners, helpers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from ironmask.errors import IronmaskError
+from pipelines import layout, ledger, plan, seal
+from pipelines.check_shard import Scope, Seen, check_file, check_shard
+from pipelines.commit import orphans
+from pipelines.layout import ShardFile
+from pipelines.ledger import RunRecord, RunState
+from pipelines.plan import Plan
+from pipelines.records import TABLES, Outcome
+
+_SHARD_TABLES: Final = ("inputs", "templates")
+_Shard = tuple[str, int, str]
+Files = dict[str, dict[str, int]]
+"""Bytes of each listed file by path, by table."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check saw. findings: what is wrong; notes: what an unfinished run explains."""
+
+    dest: str
+    table_id: str
+    deep: bool
+    files: int
+    size: int
+    inputs: int
+    templates: int
+    helpers_opened: int
+    seconds: float
+    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        return not self.findings
+
+
+def check(scope: Scope, seal_key: bytes, workers: int | None = None) -> Report:
+    """Check a destination; with `scope.deep`, open every helper as well.
+
+    Reads every file that the logs list, `workers` at a time (default: one a core).
+    """
+    start = time.monotonic()
+    notes: list[str] = []
+    seen = Seen()
+    is_open = _check_seal(scope, seal_key, seen.findings)
+    try:
+        listed = {name: scope.tables.table(name).files() for name in TABLES}
+        records = ledger.runs(scope.tables)
+    except (IronmaskError, ValueError, LookupError) as error:
+        seen.findings.append(f"a log or the runs cannot be read: {error}")
+    else:
+        resting = not is_open and all(r.state != RunState.RUNNING for r in records)
+        for name, files in listed.items():
+            seen.findings += _wrong_files(scope, name, files)
+        (seen.findings if resting else notes).extend(
+            f"{uri} is listed by no log: the next run, or a vacuum, destroys it"
+            for uri in orphans(scope.tables, scope.store)
+        )
+        _check_contents(scope, listed, records, seen, workers, notes)
+    return Report(
+        dest=scope.tables.dest,
+        table_id=scope.table_id,
+        deep=scope.deep,
+        files=seen.files,
+        size=seen.size,
+        inputs=seen.outcomes.total(),
+        templates=len(seen.subjects),
+        helpers_opened=seen.opened,
+        seconds=time.monotonic() - start,
+        findings=seen.findings,
+        notes=notes,
+    )
+
+
+def _check_seal(scope: Scope, key: bytes, findings: list[str]) -> bool:
+    """Note what the seal finds; tell whether it is open."""
+    try:
+        state = seal.read(scope.tables.dest, scope.store, key)
+        if state is None:
+            findings.append(f"{layout.seal_file(scope.tables.dest)} is missing")
+            return False
+        findings += seal.broken_logs(scope.tables, scope.store, state)
+        findings += seal.broken_files(scope.tables, scope.store, state)
+    except IronmaskError as error:
+        findings.append(str(error))
+        return False
+    return state.open
+
+
+def _wrong_files(scope: Scope, name: str, listed: dict[str, int]) -> Iterator[str]:
+    """Listed files that are missing or of another size, and files that are none of the table's."""
+    base = scope.tables.table(name).uri.rstrip("/") + "/"
+    sizes = {entry.uri.removeprefix(base): entry.size for entry in scope.store.entries(base)}
+    for path, size in listed.items():
+        if path not in sizes:
+            yield f"{base}{path} is missing"
+        elif sizes[path] != size:
+            yield f"{base}{path} has {sizes[path]:,} bytes, its log says {size:,}"
+    for path in sizes.keys() - listed.keys():
+        if not (path.startswith("_delta_log/") or layout.is_ours(path)):
+            yield f"{base}{path} is no file of this table"
+
+
+def _check_contents(
+    scope: Scope,
+    listed: Files,
+    records: list[RunRecord],
+    seen: Seen,
+    workers: int | None,
+    notes: list[str],
+) -> None:
+    plans = {record.run_id: _plan(scope, record, seen.findings) for record in records}
+    pairs = _pairs(listed, seen.findings)
+    seen.findings += _wrong_pairs(pairs, records, notes)
+    jobs: list[Callable[[], Seen]] = [
+        partial(check_shard, scope, plans.get(shard[0]), pair.get("inputs"), pair.get("templates"))
+        for shard, pair in sorted(pairs.items())
+    ]
+    for name in listed.keys() - set(_SHARD_TABLES):
+        jobs += [partial(check_file, scope, name, path) for path in sorted(listed[name])]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for part in pool.map(lambda job: job(), jobs):
+            seen.add(part)
+    for record in records:
+        seen.findings += _wrong_run(record, plans[record.run_id], pairs, seen, notes)
+    seen.findings += _second_issues(seen)
+
+
+def _plan(scope: Scope, record: RunRecord, findings: list[str]) -> Plan | None:
+    """A run's plan; None where it is not the one that was frozen, which is noted."""
+    try:
+        frozen, _ = plan.load(layout.plan_file(scope.tables.dest, record.run_id), scope.store)
+        wrong = plan.verify(frozen, scope.store)
+        if not wrong and plan.digest_of(frozen, scope.store) != record.fingerprint.get("plan"):
+            wrong = [f"the plan of run {record.run_id} is not the one that was frozen"]
+    except IronmaskError as error:
+        wrong = [str(error)]
+    findings += wrong
+    return None if wrong else frozen
+
+
+def _pairs(listed: Files, findings: list[str]) -> dict[_Shard, dict[str, str]]:
+    """The files of each attempt: its path in each of the two tables."""
+    pairs: dict[_Shard, dict[str, str]] = {}
+    for name in _SHARD_TABLES:
+        for path in listed[name]:
+            file = layout.parse_shard_file(path)
+            if file is None:
+                findings.append(f"{name}/{path} is listed and has no name of a shard's file")
+            else:
+                pairs.setdefault(_key(file), {})[name] = path
+    return pairs
+
+
+def _key(file: ShardFile) -> _Shard:
+    return file.run_id, file.shard, file.attempt
+
+
+def _wrong_pairs(
+    pairs: dict[_Shard, dict[str, str]], records: list[RunRecord], notes: list[str]
+) -> Iterator[str]:
+    known = {record.run_id: record.state for record in records}
+    for (run_id, shard, _), pair in sorted(pairs.items()):
+        if run_id not in known:
+            yield f"shard {shard} of run {run_id} is listed, and the run is not"
+        if "inputs" not in pair:
+            text = f"shard {shard} of run {run_id}: its templates are listed, its inputs are not"
+            if known.get(run_id) == RunState.RUNNING:
+                notes.append(f"{text}: the next start of the run completes it")
+            else:
+                yield text
+    attempts = Counter((run_id, shard) for run_id, shard, _ in pairs)
+    for (run_id, shard), count in attempts.items():
+        if count > 1:
+            yield f"shard {shard} of run {run_id} is listed {count} times"
+
+
+def _wrong_run(
+    record: RunRecord,
+    frozen: Plan | None,
+    pairs: dict[_Shard, dict[str, str]],
+    seen: Seen,
+    notes: list[str],
+) -> Iterator[str]:
+    """A run against its plan and against what it said of itself."""
+    if frozen is None:
+        return
+    shards = {shard for run_id, shard, _ in pairs if run_id == record.run_id}
+    if strange := shards - set(range(frozen.shards)):
+        yield f"run {record.run_id} lists {len(strange)} shards that its plan does not have"
+    if record.state != RunState.COMPLETE:
+        if record.state == RunState.RUNNING:
+            text = f"run {record.run_id} is unfinished: {len(shards):,} of {frozen.shards:,} shards"
+            notes.append(f"{text} are committed")
+        return
+    found = {o.value: seen.outcomes[record.run_id, o.value] for o in Outcome}
+    if sum(found.values()) != frozen.inputs:
+        yield (
+            f"run {record.run_id} planned {frozen.inputs:,} inputs and has outcomes for "
+            f"{sum(found.values()):,}"
+        )
+    said = {name: record.counts.get(name) for name in (*found, "subjects_enrolled")}
+    found["subjects_enrolled"] = seen.templates[record.run_id]
+    for name, count in found.items():
+        if said[name] != count:
+            yield f"run {record.run_id} counted {said[name]} {name}, the tables hold {count:,}"
+
+
+def _second_issues(seen: Seen) -> Iterable[str]:
+    repeated = len(seen.subjects) - len(set(seen.subjects))
+    if repeated:
+        yield f"{repeated:,} templates are second live issues of their subjects"
+    generations = {generation for generation, _ in seen.subjects}
+    if len(generations) > 1:
+        yield f"templates of {len(generations)} generations are listed: one may be live"

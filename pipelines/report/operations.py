@@ -1,0 +1,59 @@
+"""What operators read on a terminal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from rich.console import Console
+
+from pipelines.check import Report
+from pipelines.report.terminal import pairs, size
+from pipelines.status import Status
+
+_SHOWN: Final = 50
+
+
+def print_status(found: Status, console: Console) -> None:
+    """Show how far a run is."""
+    share = found.inputs_done / found.inputs if found.inputs else 1.0
+    rows = [
+        ("run", f"{found.run_id}, {found.state}"),
+        ("worked on by", found.holder or "nobody"),
+        ("inputs done", f"{found.inputs_done:,} of {found.inputs:,} ({share:.1%})"),
+        *((f"  {name}", f"{count:,}") for name, count in found.outcomes.items()),
+        *((f"    {reason}", f"{count:,}") for reason, count in found.failed.items()),
+        ("inputs left", f"{found.inputs_left:,}"),
+        ("shards done", f"{found.shards_done:,} of {found.shards:,}"),
+        ("shards in flight", f"{found.in_flight:,}, and {found.waiting:,} wait for their commit"),
+        ("ends", _end(found)),
+    ]
+    console.print(pairs(found.dest, rows))
+
+
+def _end(found: Status) -> str:
+    if found.state != "running":
+        return "it has ended"
+    if found.ends_at is None or found.per_second is None:
+        return "not known yet" if found.holder else "run the same command again to continue it"
+    left = timedelta(seconds=round((found.ends_at - datetime.now(UTC)).total_seconds()))
+    return f"in {max(left, timedelta())} at {found.per_second:,.1f} inputs/s"
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Show what a check saw."""
+    opened = f"{report.helpers_opened:,} helpers opened" if report.deep else "helpers not opened"
+    rows = [
+        ("table", report.table_id),
+        ("files", f"{report.files:,} read, {size(report.size)}"),
+        ("inputs", f"{report.inputs:,}"),
+        ("templates", f"{report.templates:,}, {opened}"),
+        ("time", f"{report.seconds:,.1f} s"),
+        ("verdict", "sound" if report.sound else f"{len(report.findings):,} findings"),
+    ]
+    console.print(pairs(report.dest, rows))
+    for title, lines in (("finding", report.findings), ("note", report.notes)):
+        for line in lines[:_SHOWN]:
+            console.print(f"{title}: {line}", soft_wrap=True, highlight=False)
+        if len(lines) > _SHOWN:
+            console.print(f"and {len(lines) - _SHOWN:,} more; --json prints all of them")

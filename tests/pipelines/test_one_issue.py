@@ -100,7 +100,9 @@ def test_a_file_that_no_log_lists_is_not_seen_and_not_kept(tmp_path):
     run(request(source, dest))
     for name in ("templates", "inputs"):
         (sound,) = data_files(dest, name)
-        sound.with_name(ShardFile("f" * 12, 0, "ab" * 8, "0" * 64).name).write_bytes(sound.read_bytes())
+        sound.with_name(ShardFile("f" * 12, 0, "ab" * 8, "0" * 64).name).write_bytes(
+            sound.read_bytes()
+        )
     assert lookup.find_row(open_tables(dest), "s000")["subject_id"] == "s000"
     run(request(source, dest))
     assert len(data_files(dest, "templates")) == 1

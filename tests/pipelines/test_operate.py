@@ -1,0 +1,191 @@
+"""What operators see of a destination: its status, a check of it, a vacuum."""
+
+from __future__ import annotations
+
+import pytest
+from commandline import ironmask
+from enrolling import (
+    PowerCutError,
+    after_first,
+    assert_sound,
+    broken_after,
+    changed,
+    data_files,
+    enroll,
+    keys_of,
+    request,
+    run,
+    several,
+    unit_vectors,
+    write_embeddings,
+)
+
+from pipelines import layout, operate
+from pipelines.layout import ShardFile
+
+
+@pytest.fixture(autouse=True)
+def _small_waves(monkeypatch):
+    monkeypatch.setattr("pipelines.enrol.WAVE_SHARDS", 1)
+    monkeypatch.setattr("pipelines.journal._PAUSE_S", 0.0)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Eight subjects with two embeddings each, and one whose only embedding is zero."""
+    names = [f"s{n}" for n in range(8) for _ in range(2)] + ["zero"]
+    vectors = [*unit_vectors(16), unit_vectors(1)[0] * 0]
+    return write_embeddings(tmp_path / "e.parquet", names, vectors)
+
+
+@pytest.fixture
+def unfinished(tmp_path, source):
+    dest = tmp_path / "dest"
+    with pytest.raises(PowerCutError):
+        run(request(source, dest), executor=broken_after(2))
+    return dest
+
+
+class TestStatus:
+    def test_of_a_run_that_is_under_way(self, tmp_path, source):
+        dest, seen = tmp_path / "dest", []
+
+        def look(results):
+            for number, result in enumerate(results):
+                yield result
+                if number == 1:
+                    seen.append(operate.status(str(dest)))
+
+        run(request(source, dest), executor=changed(look))
+        (found,) = seen
+        assert (found.state, found.holder) == ("running", "a process on this machine")
+        assert (found.shards, found.shards_done) == (5, 2)
+        assert (found.inputs, found.inputs_done, found.inputs_left) == (17, 8, 9)
+        assert found.outcomes == {"used": 8}
+        assert found.per_second > 0
+        assert found.ends_at is not None
+
+    def test_of_one_that_broke_off(self, unfinished):
+        answer = ironmask("status", unfinished, "--json")
+        assert answer.code == 0
+        found = answer.json()
+        assert (found["state"], found["holder"], found["ends_at"]) == ("running", None, None)
+        assert (found["shards_done"], found["in_flight"]) == (2, 0)
+        shown = ironmask("status", unfinished).out
+        assert "8 of 17 (47.1%)" in shown
+        assert "run the same command again to continue it" in shown
+
+    def test_of_one_that_is_complete(self, tmp_path, source):
+        dest = tmp_path / "dest"
+        run(request(source, dest))
+        found = operate.status(str(dest))
+        assert (found.state, found.inputs_left) == ("complete", 0)
+        assert found.failed == {"zero_norm": 1}
+        assert not (dest / layout.PRIVATE / "progress.json").exists()
+        shown = ironmask("status", dest).out
+        assert "zero_norm" in shown
+        assert "it has ended" in shown
+
+    def test_of_what_is_no_table(self, tmp_path):
+        answer = ironmask("status", tmp_path / "none")
+        assert answer.code == 1
+        assert "holds no table" in answer.err
+
+    def test_of_a_damaged_note(self, unfinished):
+        (unfinished / layout.PRIVATE / "progress.json").write_text("{")
+        assert ironmask("status", unfinished).code == 0
+
+
+class TestCheck:
+    def test_of_a_sound_table(self, tmp_path, source):
+        dest = tmp_path / "dest"
+        run(request(source, dest))
+        answer = ironmask("check", dest, f"--keys={keys_of(dest)}", "--deep", "--json")
+        assert answer.code == 0, answer.err
+        found = answer.json()
+        assert found["sound"]
+        assert (found["findings"], found["notes"]) == ([], [])
+        assert (found["inputs"], found["templates"], found["helpers_opened"]) == (17, 8, 8)
+        shown = ironmask("check", dest, f"--keys={keys_of(dest)}").out
+        assert "helpers not opened" in shown
+        assert "sound" in shown
+
+    def test_of_an_unfinished_run(self, unfinished):
+        """What a killed run leaves is explained, and no fault of the table."""
+        report = operate.check(str(unfinished), str(keys_of(unfinished)), deep=True)
+        assert report.findings == []
+        assert any("is unfinished: 2 of 5 shards" in note for note in report.notes)
+        assert any("is listed by no log" in note for note in report.notes)
+
+    def test_of_an_interrupted_wave(self, tmp_path, source, monkeypatch):
+        from pipelines.commit import Committer
+
+        commit = Committer._commit
+
+        def cut(self, name, files):
+            if name == "inputs":
+                raise PowerCutError
+            commit(self, name, files)
+
+        dest = tmp_path / "dest"
+        with monkeypatch.context() as broken:
+            broken.setattr(Committer, "_commit", cut)
+            with pytest.raises(PowerCutError):
+                run(request(source, dest))
+        assert operate.vacuum(str(dest)).files == 0
+        report = operate.check(str(dest), str(keys_of(dest)), deep=True)
+        assert report.findings == []
+        assert any("the next start of the run completes it" in note for note in report.notes)
+        run(request(source, dest))
+        assert_sound(dest, 17)
+
+    def test_needs_the_keys(self, tmp_path, source):
+        dest = tmp_path / "dest"
+        run(request(source, dest))
+        answer = ironmask("check", dest, f"--keys={tmp_path / 'none.json'}")
+        assert answer.code == 1
+        assert "no keyset file" in answer.err
+
+    def test_says_what_it_found_and_fails(self, tmp_path, source):
+        dest = tmp_path / "dest"
+        run(request(source, dest))
+        data_files(dest, "templates")[0].unlink()
+        answer = ironmask("check", dest, f"--keys={keys_of(dest)}")
+        assert answer.code == 1
+        assert "is missing" in answer.out
+        assert "is not what was written" in answer.errors[0]
+
+
+class TestVacuum:
+    def test_destroys_what_no_log_lists_and_nothing_else(self, unfinished, source):
+        stray = ShardFile("f" * 12, 3, "ab" * 8, "0" * 64).name
+        (unfinished / "templates" / "generation=1" / stray).write_bytes(b"x")
+        (unfinished / "templates" / f".part-{'0' * 16}").write_bytes(b"x")
+        (unfinished / "templates" / "notes.txt").write_text("somebody's")
+        listed = {path for name in ("templates", "inputs") for path in data_files(unfinished, name)}
+        answer = ironmask("vacuum", unfinished, "--json")
+        assert answer.code == 0, answer.err
+        # The cut left one finished shard as well, in two files.
+        assert answer.json()["files"] == 4
+        left = {path for name in ("templates", "inputs") for path in data_files(unfinished, name)}
+        assert left < listed
+        assert (unfinished / "templates" / "notes.txt").exists()
+        run(request(source, unfinished))
+        assert_sound(unfinished, 17)
+
+    def test_waits_for_nobody(self, tmp_path, source):
+        dest, answers = tmp_path / "dest", []
+        look = after_first(lambda: answers.append(ironmask("vacuum", dest)))
+        run(request(source, dest), executor=look)
+        (answer,) = answers
+        assert answer.code == 1
+        assert "is in use by another run" in answer.err
+
+
+def test_a_table_that_is_enrolled_again_stays_sound(tmp_path, source):
+    dest = tmp_path / "dest"
+    assert enroll(source, dest, "--max-failures=1").code == 0
+    more = several(tmp_path / "more.parquet", 3)
+    assert enroll(more, dest).code == 0
+    report = operate.check(str(dest), str(keys_of(dest)), deep=True)
+    assert report.findings == []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+
+import numpy as np
 
 from ironmask.errors import IronmaskError
 from pipelines import layout, ledger, plan, seal
@@ -77,7 +79,7 @@ def check(scope: Scope, seal_key: bytes, workers: int | None = None) -> Report:
         files=seen.files,
         size=seen.size,
         inputs=seen.outcomes.total(),
-        templates=len(seen.subjects),
+        templates=seen.templates.total(),
         helpers_opened=seen.opened,
         seconds=time.monotonic() - start,
         findings=seen.findings,
@@ -219,10 +221,11 @@ def _wrong_run(
             yield f"run {record.run_id} counted {said[name]} {name}, the tables hold {count:,}"
 
 
-def _second_issues(seen: Seen) -> Iterable[str]:
-    repeated = len(seen.subjects) - len(set(seen.subjects))
-    if repeated:
-        yield f"{repeated:,} templates are second live issues of their subjects"
-    generations = {generation for generation, _ in seen.subjects}
-    if len(generations) > 1:
-        yield f"templates of {len(generations)} generations are listed: one may be live"
+def _second_issues(seen: Seen) -> Iterator[str]:
+    for generation, hashes in seen.subjects.items():
+        pairs = np.frombuffer(hashes, dtype=np.dtype([("high", "<u8"), ("low", "<u8")]))
+        repeated = len(pairs) - len(np.unique(pairs))
+        if repeated:
+            yield f"generation {generation}: {repeated:,} templates are second issues of a person"
+    if len(seen.subjects) > 1:
+        yield f"templates of {len(seen.subjects)} generations are listed: one may be live"

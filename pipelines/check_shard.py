@@ -22,6 +22,7 @@ from pipelines.records import INPUTS, TEMPLATES, Outcome
 from pipelines.sealing import open_row
 
 Keys = Callable[[int], GenerationKeys]
+_HASH_BYTES: Final = 16
 _ROWS: Final = 8
 _PARTITION: Final = "generation"
 
@@ -41,12 +42,12 @@ class Scope:
 class Seen:
     """What was found in a part of a destination.
 
-    subjects: generation and 16-byte BLAKE2b hash of each template's subject.
+    subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation.
     """
 
     findings: list[str] = field(default_factory=list)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    subjects: list[tuple[int, bytes]] = field(default_factory=list)
+    subjects: dict[int, bytearray] = field(default_factory=dict)
     templates: Counter[str] = field(default_factory=Counter)
     opened: int = 0
     files: int = 0
@@ -55,7 +56,8 @@ class Seen:
     def add(self, other: Seen) -> None:
         self.findings += other.findings
         self.outcomes += other.outcomes
-        self.subjects += other.subjects
+        for generation, hashes in other.subjects.items():
+            self.subjects.setdefault(generation, bytearray()).extend(hashes)
         self.templates += other.templates
         self.opened += other.opened
         self.files += other.files
@@ -167,10 +169,10 @@ def _generation(path: str) -> int:
 
 
 def _note_subjects(seen: Seen, rows: pa.Table, generation: int) -> None:
-    for row in rows.select(["subject_id", "run_id"]).to_pylist():
-        hashed = blake2b(row["subject_id"].encode(), digest_size=16).digest()
-        seen.subjects.append((generation, hashed))
-        seen.templates[row["run_id"]] += 1
+    hashes = seen.subjects.setdefault(generation, bytearray())
+    for subject in rows["subject_id"].to_pylist():
+        hashes += blake2b(subject.encode(), digest_size=_HASH_BYTES).digest()
+    seen.templates.update(rows["run_id"].to_pylist())
 
 
 def _wrong_owners(path: str, rows: pa.Table, issued: pa.Table | None) -> Iterator[str]:

@@ -6,14 +6,14 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
@@ -28,6 +28,10 @@ _PRUNED: Final = ("subject_id",)
 _ATTEMPTS: Final = 6
 _FIRST_PAUSE_S: Final = 0.2
 _ERROR_CHARS: Final = 300
+# What no further attempt changes, as the library words it.
+_HOPELESS: Final = re.compile("403|AccessDenied|ExpiredToken|Permission denied|No space left")
+# The seal is a chain over every entry of the log.
+_PROPERTIES: Final = {"delta.enableExpiredLogCleanup": "false"}
 
 
 class DeltaTableHandle:
@@ -56,12 +60,11 @@ class DeltaTableHandle:
             return
         actions: list[AddAction | RemoveAction] = [_add_action(file) for file in files]
         properties = CommitProperties(app_transactions=[Transaction(application, sequence)])
-        for attempt in range(_ATTEMPTS):
+
+        def once() -> bool:
             table = self._open()
             # A commit may report failure after it succeeded: the log decides, not the answer.
-            if (table.transaction_version(application) or 0) >= sequence:
-                return
-            try:
+            if (table.transaction_version(application) or 0) < sequence:
                 table.create_write_transaction(
                     actions,
                     "append",
@@ -69,25 +72,12 @@ class DeltaTableHandle:
                     self._partition_by,
                     commit_properties=properties,
                 )
-                return
-            except (DeltaError, OSError) as error:
-                failure = error
-                time.sleep(_FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
-        raise StorageError(f"{self.uri} refused {_ATTEMPTS} attempts to commit: {_brief(failure)}")
+            return True
+
+        _patiently(once, f"{self.uri} refused {_ATTEMPTS} attempts to commit")
 
     def sequence(self, application: str) -> int:
         return int(self._open().transaction_version(application) or 0)
-
-    def append(self, rows: pa.Table, once: str = "") -> None:
-        table = self._open()
-        if once and table.transaction_version(once) is not None:
-            return
-        marks = [Transaction(once, 1)] if once else None
-        properties = CommitProperties(app_transactions=marks)
-        try:
-            write_deltalake(table, rows, mode="append", commit_properties=properties)
-        except (DeltaError, OSError) as error:
-            raise StorageError(f"{self.uri} refused a row: {_brief(error)}") from None
 
     def rows(
         self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
@@ -131,13 +121,19 @@ class DeltaTableHandle:
         return pafs.SubTreeFileSystem(self.uri, pafs.LocalFileSystem())
 
     def create(self) -> None:
-        DeltaTable.create(
-            self.uri,
-            self._schema,
-            mode="ignore",
-            partition_by=self._partition_by,
-            storage_options=self._options,
-        )
+        def once() -> bool:
+            return self.exists() or bool(
+                DeltaTable.create(
+                    self.uri,
+                    self._schema,
+                    mode="ignore",
+                    partition_by=self._partition_by,
+                    configuration=_PROPERTIES,
+                    storage_options=self._options,
+                )
+            )
+
+        _patiently(once, f"{self.uri} cannot be made a table")
 
     def exists(self) -> bool:
         try:
@@ -165,17 +161,28 @@ class DeltaTables:
     def create(self) -> None:
         # Templates come last: where they exist, all the others do.
         for name in reversed(TABLES):
-            self._create_one(name)
-
-    def _create_one(self, name: str) -> None:
-        try:
             self.table(name).create()
-        except (DeltaError, OSError) as error:
-            raise StorageError(f"{self.dest} cannot hold a table: {_brief(error)}") from None
 
     @property
     def table_id(self) -> str:
         return self.table("templates").identity()
+
+
+def _patiently(once: Callable[[], bool], failure: str) -> None:
+    """Do a step of a log until it has been done, with growing pauses between two attempts.
+
+    Raises `StorageError` that begins with `failure` after the last one, at once where access is
+    denied or the disk is full.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            once()
+            return
+        except (DeltaError, OSError) as error:
+            brief = _brief(error)
+            if attempt == _ATTEMPTS - 1 or _HOPELESS.search(brief):
+                raise StorageError(f"{failure}: {brief}") from None
+        time.sleep(_FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 def _brief(error: Exception) -> str:

@@ -81,6 +81,12 @@ class LocalFiles:
     def delete(self, uri: str) -> None:
         Path(_path(uri)).unlink(missing_ok=True)
 
+    def remains(self, uri: str) -> Iterator[str]:
+        yield from (entry.uri for entry in self.entries(uri, recursive=True))
+
+    def abort_uploads(self, uri: str) -> int:  # noqa: ARG002 - a local write leaves no upload
+        return 0
+
 
 def _path(uri: str) -> str:
     if "\0" in uri:

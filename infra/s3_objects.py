@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, cast
 
-import aiohttp
-import fsspec
-from botocore.exceptions import (  # type: ignore[import-untyped]
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-)
-from fsspec.asyn import sync
-from fsspec.exceptions import FSTimeoutError
-
+from infra.s3_client import PatientS3, RangeReader, os_errors
 from infra.settings import StorageSettings
 from pipelines.ports import Entry
 
 _S3: Final = "s3://"
 _MD5_CHARS: Final = 32
 _BLOCK_BYTES: Final = 8 << 20
-_READS: Final = 3
 
 
 class S3Objects:
@@ -32,21 +22,22 @@ class S3Objects:
 
     def __init__(self, settings: StorageSettings) -> None:
         self._settings = settings
-        self._made: dict[int, Any] = {}
+        self._made: dict[int, PatientS3] = {}
         self._digest_tags: dict[str, bool] = {}
+        self._versioned: dict[str, bool] = {}
 
     @property
-    def _fs(self) -> Any:
+    def _fs(self) -> PatientS3:
         """One client a process: its connections and its thread do not survive a fork."""
         here = os.getpid()
         if here not in self._made:
             options = self._settings.fsspec_options()
-            made = fsspec.filesystem("s3", skip_instance_cache=True, **options)
+            made = PatientS3(skip_instance_cache=True, **options)
             self._made.setdefault(here, made)
         return self._made[here]
 
     def _call(self, method: str, uri: str, **arguments: Any) -> dict[str, Any]:
-        with _os_errors():
+        with os_errors():
             answer: dict[str, Any] = self._fs.call_s3(method, Bucket=_split(uri)[0], **arguments)
         return answer
 
@@ -78,34 +69,15 @@ class S3Objects:
         return f"{found['ContentLength']} bytes, tag {found['ETag']}"
 
     def open(self, uri: str) -> BinaryIO:
-        with _os_errors():
-            return cast(
-                BinaryIO,
-                self._fs.open(uri, "rb", block_size=_BLOCK_BYTES, cache_type="readahead"),
-            )
+        bucket, key = _split(uri)
+        raw = RangeReader(self._fs, bucket, key, self.size(uri))
+        return cast(BinaryIO, io.BufferedReader(raw, _BLOCK_BYTES))
 
     def read(self, uri: str, limit: int | None) -> bytes:
         """The object in one request: half of what opening it as a file would take."""
-        with _os_errors():
-            data: bytes = sync(self._fs.loop, self._get, uri, limit)
-        return data
-
-    async def _get(self, uri: str, limit: int | None) -> bytes:
         bucket, key = _split(uri)
-        for attempt in range(_READS):
-            answer = await self._fs._call_s3("get_object", Bucket=bucket, Key=key)
-            body = answer["Body"]
-            try:
-                if limit is not None and answer["ContentLength"] > limit:
-                    raise OSError(errno.EFBIG, "too large")
-                return cast(bytes, await body.read())
-            except (BotoCoreError, aiohttp.ClientError):
-                # The request was answered, so nobody else repeats it when its body breaks off.
-                if attempt == _READS - 1:
-                    raise
-            finally:
-                body.close()
-        raise AssertionError
+        with os_errors():
+            return self._fs.get(bucket, key, limit)
 
     def children(self, uri: str) -> Iterator[str]:
         bucket, _ = _split(uri)
@@ -151,38 +123,95 @@ class S3Objects:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def write(self, uri: str, data: bytes | memoryview) -> None:
-        with _os_errors():
+        with os_errors():
             self._fs.pipe_file(uri, bytes(data))
 
     def create(self, uri: str, data: bytes) -> bool:
         try:
-            with _os_errors():
+            with os_errors():
                 self._fs.pipe_file(uri, data, mode="create")
-        except FileExistsError:
-            return False
         except OSError as error:
             # A refused condition may come as an invalid argument or as a conflict.
-            if error.errno in (errno.EINVAL, errno.EBUSY) and self.exists(uri):
-                return False
-            raise
+            refused = (errno.EEXIST, errno.EINVAL, errno.EBUSY)
+            if error.errno not in refused and not isinstance(error, FileExistsError):
+                raise
+            try:
+                # A repeated request finds what the first one made before its answer was lost.
+                return self.read(uri, len(data)) == data
+            except FileNotFoundError:
+                raise error from None
+            except OSError as other:
+                if other.errno == errno.EFBIG:
+                    return False
+                raise
         return True
 
     def delete(self, uri: str) -> None:
-        self._call("delete_object", uri, Key=_split(uri)[1])
+        """Destroy an object, in a versioned bucket each of its versions and delete markers."""
+        key = _split(uri)[1]
+        if not self._is_versioned(uri):
+            self._call("delete_object", uri, Key=key)
+            return
+        for found, version in self._versions(uri, key):
+            if found == key:
+                self._call("delete_object", uri, Key=key, VersionId=version)
+
+    def remains(self, uri: str) -> Iterator[str]:
+        """Addresses of all that exists below a folder, in whatever version."""
+        bucket, key = _split(uri)
+        if not self._is_versioned(uri):
+            yield from (entry.uri for entry in self.entries(uri, recursive=True))
+            return
+        last = ""
+        for found, _ in self._versions(uri, f"{key}/" if key else ""):
+            if found != last and not found.endswith("/"):
+                yield f"{_S3}{bucket}/{found}"
+            last = found
+
+    def abort_uploads(self, uri: str) -> int:
+        """Abort the uploads below a folder that never ended: their parts hold data."""
+        count = 0
+        wanted = {"Prefix": f"{_split(uri)[1]}/"}
+        while found := self._call("list_multipart_uploads", uri, **wanted).get("Uploads"):
+            for upload in found:
+                self._call(
+                    "abort_multipart_upload", uri, Key=upload["Key"], UploadId=upload["UploadId"]
+                )
+            count += len(found)
+        return count
+
+    def _is_versioned(self, uri: str) -> bool:
+        """Whether a bucket keeps, or has ever kept, older versions; asked once a bucket."""
+        bucket, _ = _split(uri)
+        if bucket not in self._versioned:
+            try:
+                answer = self._call("get_bucket_versioning", uri)
+            except PermissionError:
+                text = "s3:GetBucketVersioning is needed to prove that nothing deleted survives"
+                raise PermissionError(errno.EACCES, text) from None
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+                answer = {}
+            self._versioned[bucket] = "Status" in answer
+        return self._versioned[bucket]
+
+    def _versions(self, uri: str, prefix: str) -> Iterator[tuple[str, str]]:
+        """Key and version of every version and delete marker under a prefix."""
+        place: dict[str, str] = {}
+        while True:
+            page = self._call("list_object_versions", uri, Prefix=prefix, **place)
+            items = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            for item in sorted(items, key=lambda item: str(item["Key"])):
+                yield item["Key"], item["VersionId"]
+            if not page.get("IsTruncated"):
+                return
+            place = {
+                "KeyMarker": page["NextKeyMarker"],
+                "VersionIdMarker": page.get("NextVersionIdMarker", ""),
+            }
 
 
 def _split(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix(_S3).partition("/")
     return bucket, key.rstrip("/")
-
-
-@contextmanager
-def _os_errors() -> Iterator[None]:
-    """Give the client's errors the types that files have. Their texts may quote requests."""
-    try:
-        yield
-    except NoCredentialsError:
-        raise PermissionError(errno.EACCES, "no credentials found") from None
-    except (BotoCoreError, ClientError, aiohttp.ClientError, FSTimeoutError) as error:
-        kind = type(error).__name__
-        raise OSError(errno.EIO, f"the object store gave no usable answer ({kind})") from None

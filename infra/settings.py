@@ -83,7 +83,8 @@ class StorageSettings(BaseSettings):
             "client_kwargs": {name: value for name, value in client.items() if value},
             "config_kwargs": {
                 "s3": {"addressing_style": style},
-                "retries": {"max_attempts": 5, "mode": "standard"},
+                # `infra.s3_client` repeats requests, and nobody else.
+                "retries": {"total_max_attempts": 1, "mode": "standard"},
                 "connect_timeout": 10,
                 "read_timeout": 60,
             },
@@ -101,6 +102,8 @@ class StorageSettings(BaseSettings):
             "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false" if self.path_style else "true",
             "AWS_ALLOW_HTTP": "true" if self.allow_http else None,
             "conditional_put": "etag",
+            "timeout": "20s",
+            "connect_timeout": "10s",
         }
         return {name: value for name, value in values.items() if value is not None}
 

@@ -196,6 +196,14 @@ class FsspecStore:
         with ThreadPoolExecutor(min(_THREADS, len(uris))) as pool:
             list(pool.map(self._delete_one, uris))
 
+    def remains(self, uri: str) -> Iterator[str]:
+        with _explained(uri):
+            yield from self._for(uri).remains(uri)
+
+    def abort_uploads(self, uri: str) -> int:
+        with _explained(uri):
+            return self._for(uri).abort_uploads(uri)
+
     def _delete_one(self, uri: str) -> None:
         with _explained(uri):
             self._for(uri).delete(uri)
@@ -223,6 +231,10 @@ class _explained:  # noqa: N801 - reads as a statement
         if isinstance(error, FileNotFoundError):
             raise MissingObjectError(f"{self._uri} does not exist") from None
         if isinstance(error, PermissionError):
-            what = "the credentials and what they" if is_s3(self._uri) else "what its permissions"
-            raise StorageError(f"{self._uri}: access denied; check {what} allow") from None
+            raise StorageError(f"{self._uri}: {self._denied(error)}") from None
         raise StorageError(f"{self._uri}: {error.strerror or error}") from None
+
+    def _denied(self, error: PermissionError) -> str:
+        if is_s3(self._uri):
+            return f"{error.strerror or 'access denied'}; check the credentials and what they allow"
+        return "access denied; check what its permissions allow"

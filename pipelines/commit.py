@@ -132,7 +132,7 @@ def orphans(tables: Tables, store: Store) -> Iterator[str]:
         table = tables.table(name)
         listed = set(table.files())
         base = table.uri.rstrip("/") + "/"
-        for uri in (entry.uri for entry in store.entries(table.uri)):
+        for uri in store.remains(table.uri):
             if not layout.is_ours(uri) or uri.removeprefix(base) in listed:
                 continue
             file = layout.parse_shard_file(uri)
@@ -148,4 +148,6 @@ def destroy_orphans(tables: Tables, store: Store, check: Callable[[], None]) -> 
     check()
     found = list(orphans(tables, store))
     store.delete(found)
+    for name in TABLES:
+        store.abort_uploads(tables.table(name).uri)
     return len(found)

@@ -133,7 +133,15 @@ class Store(Protocol):
         ...
 
     def delete(self, uris: Sequence[str]) -> None:
-        """Remove objects; absent ones are no error."""
+        """Destroy objects, all versions of each; absent ones are no error."""
+        ...
+
+    def remains(self, uri: str) -> Iterator[str]:
+        """Addresses of all that exists under a folder, also of what only older versions hold."""
+        ...
+
+    def abort_uploads(self, uri: str) -> int:
+        """Destroy the parts of uploads under a folder that never ended; return how many."""
         ...
 
 
@@ -169,10 +177,6 @@ class Table(Protocol):
 
     def sequence(self, application: str) -> int:
         """The last sequence number committed under an application's name; 0 before the first."""
-        ...
-
-    def append(self, rows: pa.Table, once: str = "") -> None:
-        """Write a few rows as one commit; under a name, only the first time."""
         ...
 
     def rows(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from infra.settings import StorageSettings
 from infra.storage import FsspecStore, join
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
-from pipelines.records import INPUTS, METRICS, TABLES
+from pipelines.records import INPUTS, TABLES
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -118,20 +117,17 @@ def test_a_lookup_reads_only_the_files_that_can_hold_it(tables, store):
     assert subjects(handle, pads.field("run_id") == "r") == [f"{s}{n}" for s in "abc" for n in "15"]
 
 
-def test_small_rows_are_appended(tables):
-    handle = tables.table("metrics")
-    row = {"run_id": "r", "name": "n", "label": "", "value": 0.5, "at": datetime.now(UTC)}
-    handle.append(pa.Table.from_pylist([row], METRICS))
-    handle.append(pa.Table.from_pylist([row, row], METRICS))
-    assert handle.rows()["value"].to_pylist() == [0.5] * 3
-
-
-def test_a_named_row_is_appended_once(tables):
-    handle = tables.table("metrics")
-    row = {"run_id": "r", "name": "n", "label": "", "value": 0.5, "at": datetime.now(UTC)}
-    for name in ("run/metrics", "run/metrics", "other/metrics"):
-        handle.append(pa.Table.from_pylist([row], METRICS), once=name)
-    assert len(handle.rows()) == 2
+def test_the_whole_log_is_kept(tables, store):
+    """A checkpoint, which may tidy up, leaves every entry where it is."""
+    handle = tables.table("inputs")
+    for number in range(101):
+        handle.commit([put(handle, store, f"{number}.parquet", ["x"])], "run/inputs", number + 1)
+    names = [
+        entry.uri.rpartition("/")[2] for entry in store.entries(join(handle.uri, "_delta_log"))
+    ]
+    assert any(name.endswith(".checkpoint.parquet") for name in names)
+    assert {f"{number:020d}.json" for number in range(102)} <= set(names)
+    assert len(handle.files()) == 101
 
 
 def test_a_missing_or_damaged_file_is_named(tables, store):

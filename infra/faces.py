@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from infra.images import decode
+from infra.decoder import Decoder
 from infra.models import ModelPack
 from infra.onnx_session import open_session
 from ironmask.errors import ImageError, ModelError, ParameterError
@@ -22,7 +22,6 @@ __all__ = [
     "FaceRecogniser",
     "FaceSettings",
     "Provider",
-    "decode",
 ]
 
 _SIDE: Final = 112
@@ -33,7 +32,11 @@ _RIVAL_OFFSET: Final = 0.5
 
 
 class FaceAligner:
-    """`Aligner` over an SCRFD detector. Make it inside a worker; it cannot be pickled."""
+    """`Aligner` over an SCRFD detector. Make it inside a worker; it cannot be pickled.
+
+    Pictures are decoded in a process of their own, so that a file which crashes or hangs the
+    decoder costs no more than itself.
+    """
 
     def __init__(self, pack: ModelPack, settings: FaceSettings | None = None) -> None:
         """Load the detector; raise `ModelError` or `ProviderError`."""
@@ -42,6 +45,7 @@ class FaceAligner:
 
         cv2.setNumThreads(1)
         self._settings = settings or FaceSettings()
+        self._decoder = Decoder(self._settings)
         session = open_session(pack.detector, pack.detector_sha256, self._settings.provider)
         # One session for every size: insightface would open more, on its own terms.
         self._detector = SCRFD(str(pack.detector), session=session, static_shape_sessions=False)
@@ -51,7 +55,7 @@ class FaceAligner:
 
     def align(self, data: bytes) -> AlignedFace:
         """Decode a file and align its face; raise `ImageError` with a reason code."""
-        return self.align_pixels(decode(data, self._settings))
+        return self.align_pixels(self._decoder.decode(data))
 
     def align_pixels(self, image: U8) -> AlignedFace:
         """Align the face of a (H, W, 3) uint8 BGR picture; raise `ImageError`."""

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ironmask.errors import ImageError
-from pipelines.face_settings import FaceSettings
-from pipelines.ports import U8
-from pipelines.records import Reason
+from pipelines.reasons import Reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from pipelines.face_settings import FaceSettings
+    from pipelines.ports import U8
 
 # Pillow opens MPO through its JPEG reader.
 _ALLOWED: Final = ("JPEG", "PNG", "WEBP", "BMP")

@@ -1,60 +1,14 @@
-"""What the tables hold: closed outcome and reason codes, and the Arrow schemas."""
+"""What the tables hold: their Arrow schemas, and the closed codes of outcomes and reasons."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
 import pyarrow as pa
 
-
-class Outcome(StrEnum):
-    """What became of one input; every input ends in exactly one."""
-
-    USED = "used"
-    FAILED = "failed"
-    DUPLICATE = "duplicate"
-    SKIPPED = "skipped"
-
-
-class Reason(StrEnum):
-    """Why an input was not used. The list is closed: readers may rely on it."""
-
-    NONE = ""
-    # the file
-    UNREADABLE = "unreadable"
-    CHANGED_SINCE_PLAN = "changed_since_plan"
-    EMPTY_FILE = "empty_file"
-    TOO_LARGE = "too_large"
-    NAME_NOT_UTF8 = "name_not_utf8"
-    HIDDEN_FILE = "hidden_file"
-    NO_SUBJECT = "no_subject"
-    EMPTY_SUBJECT = "empty_subject"
-    # the picture
-    NOT_AN_IMAGE = "not_an_image"
-    FORMAT_NOT_ALLOWED = "format_not_allowed"
-    TOO_MANY_PIXELS = "too_many_pixels"
-    TRUNCATED = "truncated"
-    ANIMATED = "animated"
-    DECODE_FAILED = "decode_failed"
-    # the face
-    NO_FACE = "no_face"
-    SEVERAL_FACES = "several_faces"
-    FACE_TOO_SMALL = "face_too_small"
-    FACE_BLURRED = "face_blurred"
-    LOW_QUALITY = "low_quality"
-    # the embedding
-    WRONG_WIDTH = "wrong_width"
-    NOT_FINITE = "not_finite"
-    ZERO_NORM = "zero_norm"
-    OPPOSED_EMBEDDINGS = "opposed_embeddings"
-    PROTECT_FAILED = "protect_failed"
-    # the subject
-    DUPLICATE_CONTENT = "duplicate_content"
-    DUPLICATE_OTHER_SUBJECT = "duplicate_other_subject"
-    ALREADY_ENROLLED = "already_enrolled"
-
+from pipelines.reasons import Outcome as Outcome
+from pipelines.reasons import Reason as Reason
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 

@@ -25,7 +25,7 @@ WORLD = {
 }  # fmt: skip
 # Where ports meet what provides them; everything else in pipelines sees ports only.
 COMPOSITION = {"wiring", "start", "operate", "cli", "cli_operate", "demo", "flows.enrol"}
-PORTS = {"ports", "layout", "records", "face_settings"}
+PORTS = {"ports", "layout", "records", "reasons", "face_settings"}
 # Only these may name the schedulers.
 RAY = {"pipelines.run_ray", "infra.ray_cluster"}
 PREFECT = {"pipelines.flows.enrol"}

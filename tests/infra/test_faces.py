@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infra.faces import FaceAligner, FaceRecogniser, FaceSettings, choose_face, decode
+from infra.faces import FaceAligner, FaceRecogniser, FaceSettings, choose_face
+from infra.images import decode
 from infra.models import find_pack
 from ironmask.errors import (
     ImageError,

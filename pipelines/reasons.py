@@ -1,0 +1,54 @@
+"""What may become of an input, and why: closed codes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What became of one input; every input ends in exactly one."""
+
+    USED = "used"
+    FAILED = "failed"
+    DUPLICATE = "duplicate"
+    SKIPPED = "skipped"
+
+
+class Reason(StrEnum):
+    """Why an input was not used. The list is closed: readers may rely on it."""
+
+    NONE = ""
+    # the file
+    UNREADABLE = "unreadable"
+    CHANGED_SINCE_PLAN = "changed_since_plan"
+    EMPTY_FILE = "empty_file"
+    TOO_LARGE = "too_large"
+    NAME_NOT_UTF8 = "name_not_utf8"
+    HIDDEN_FILE = "hidden_file"
+    NO_SUBJECT = "no_subject"
+    EMPTY_SUBJECT = "empty_subject"
+    # the picture
+    NOT_AN_IMAGE = "not_an_image"
+    FORMAT_NOT_ALLOWED = "format_not_allowed"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TRUNCATED = "truncated"
+    ANIMATED = "animated"
+    DECODE_FAILED = "decode_failed"
+    DECODER_CRASHED = "decoder_crashed"
+    DECODER_TIMEOUT = "decoder_timeout"
+    # the face
+    NO_FACE = "no_face"
+    SEVERAL_FACES = "several_faces"
+    FACE_TOO_SMALL = "face_too_small"
+    FACE_BLURRED = "face_blurred"
+    LOW_QUALITY = "low_quality"
+    # the embedding
+    WRONG_WIDTH = "wrong_width"
+    NOT_FINITE = "not_finite"
+    ZERO_NORM = "zero_norm"
+    OPPOSED_EMBEDDINGS = "opposed_embeddings"
+    PROTECT_FAILED = "protect_failed"
+    # the subject
+    DUPLICATE_CONTENT = "duplicate_content"
+    DUPLICATE_OTHER_SUBJECT = "duplicate_other_subject"
+    ALREADY_ENROLLED = "already_enrolled"

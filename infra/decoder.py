@@ -13,9 +13,7 @@ import weakref
 from collections.abc import Mapping
 from typing import IO, Final
 
-import numpy as np
-
-from infra.decoder_process import ANSWER, LENGTH, PIXELS, Limits
+from infra.decoder_process import ANSWER, LENGTH, PIXELS, Limits, SharedPixels
 from ironmask.errors import ImageError
 from pipelines.face_settings import FaceSettings
 from pipelines.ports import U8
@@ -49,6 +47,7 @@ class Decoder:
         hard_stop = int(seconds) + 5
         self._limits = Limits(settings.max_pixels, settings.max_bytes, hard_stop)
         self._child: subprocess.Popen[bytes] | None = None
+        self._shared: SharedPixels | None = None
         self._end: weakref.finalize[..., Decoder] | None = None
 
     @property
@@ -57,7 +56,7 @@ class Decoder:
         return self._child.pid if self._child else None
 
     def decode(self, data: bytes) -> U8:
-        """Decode one file to upright (H, W, 3) uint8, channels B, G, R.
+        """Decode one file to upright (H, W, 3) uint8, channels B, G, R, valid until the next call.
 
         Raises `ImageError`: with the decoder's own reason, or `decoder_crashed` or
         `decoder_timeout` where a second process ended so as well.
@@ -75,36 +74,47 @@ class Decoder:
         """End the child."""
         if self._end is not None:
             self._end()
-        self._child = self._end = None
+        self._child = self._shared = self._end = None
 
     def _ask(self, data: bytes) -> U8:
-        child = self._started()
+        child, shared = self._started()
         assert child.stdin is not None  # noqa: S101
         assert child.stdout is not None  # noqa: S101
         deadline = time.monotonic() + self._seconds
         _send(child.stdin, LENGTH.pack(len(data)) + data, deadline)
         kind, first, second = ANSWER.unpack(_receive(child.stdout, ANSWER.size, deadline))
         if kind == PIXELS:
-            pixels = _receive(child.stdout, first * second * 3, deadline)
-            return np.frombuffer(pixels, np.uint8).reshape(first, second, 3)
+            if first * second > self._limits.max_pixels:
+                raise _crashed()
+            return shared.array(first, second)
         text = _receive(child.stdout, first + second, deadline)
         raise ImageError(text[:first].decode(), text[first:].decode())
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._child is None:
-            self._child = _start(self._limits)
-            self._end = weakref.finalize(self, _stop, self._child)
-        return self._child
+    def _started(self) -> tuple[subprocess.Popen[bytes], SharedPixels]:
+        if self._child is None or self._shared is None:
+            descriptor = _shared_memory()
+            self._child = _start(self._limits, descriptor)
+            self._shared = SharedPixels(descriptor)
+            self._end = weakref.finalize(self, _stop, self._child, descriptor)
+        return self._child, self._shared
 
 
-def _start(limits: Limits) -> subprocess.Popen[bytes]:
+def _shared_memory() -> int:
+    """A descriptor of memory that may grow and never shrink under the one who reads it."""
+    descriptor = os.memfd_create("ironmask-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return descriptor
+
+
+def _start(limits: Limits, descriptor: int) -> subprocess.Popen[bytes]:
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "infra.decoder_process", limits.to_json()],
+        [sys.executable, "-P", "-m", "infra.decoder_process", limits.to_json(), str(descriptor)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd="/",
         env=_environment(os.environ),
+        pass_fds=[descriptor],
         bufsize=0,
     )
     for pipe in (child.stdin, child.stdout):
@@ -122,9 +132,10 @@ def _environment(ours: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **threads, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: subprocess.Popen[bytes], descriptor: int) -> None:
     child.kill()
     child.wait()
+    os.close(descriptor)
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
             pipe.close()

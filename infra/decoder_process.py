@@ -1,14 +1,16 @@
 """The disposable process in which pictures are decoded: `python -m infra.decoder_process`.
 
-Its one argument is a `Limits` as JSON. A request is the length of a file (8 bytes, little-endian)
-and its bytes. An answer is a kind (1 byte) and two 4-byte numbers: height and width, followed by
-the upright (height, width, 3) uint8 B, G, R pixels; or the lengths of a reason code and of a
-message, followed by both as UTF-8. The process ends when its input does, and by itself where one
-picture takes too long, also if nobody is left to end it.
+Its arguments are a `Limits` as JSON and the descriptor of memory that it shares with its parent. A
+request is the length of a file (8 bytes, little-endian) and its bytes. An answer is a kind (1 byte)
+and two 4-byte numbers: height and width of the upright (height, width, 3) uint8 B, G, R pixels,
+which lie in the shared memory then; or the lengths of a reason code and of a message, followed by
+both as UTF-8. The process ends when its input does, and by itself where one picture takes too long,
+also if nobody is left to end it.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import signal
@@ -20,6 +22,7 @@ from json import dumps, loads
 from typing import BinaryIO, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infra.images import decode
 from ironmask.errors import ImageError
@@ -50,7 +53,24 @@ class Limits:
         return _BYTES_A_PIXEL * self.max_pixels + 2 * self.max_bytes + _SPARE_BYTES
 
 
-def serve(limits: Limits, source: BinaryIO, sink: BinaryIO) -> None:
+class SharedPixels:
+    """Memory that two processes see, as large as the largest picture so far."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._mapped = mmap.mmap(-1, 1)
+
+    def array(self, height: int, width: int) -> NDArray[np.uint8]:
+        """The (height, width, 3) uint8 pixels at its start."""
+        count = height * width * 3
+        if os.fstat(self._descriptor).st_size < count:
+            os.ftruncate(self._descriptor, count)
+        if len(self._mapped) < count:
+            self._mapped = mmap.mmap(self._descriptor, count)
+        return np.frombuffer(self._mapped, np.uint8, count).reshape(height, width, 3)
+
+
+def serve(limits: Limits, shared: SharedPixels, source: BinaryIO, sink: BinaryIO) -> None:
     """Decode what comes until nothing more does."""
     settings = FaceSettings(max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
@@ -63,8 +83,8 @@ def serve(limits: Limits, source: BinaryIO, sink: BinaryIO) -> None:
             reason, message = str(error.reason).encode(), str(error).encode()
             sink.write(ANSWER.pack(REFUSAL, len(reason), len(message)) + reason + message)
         else:
+            shared.array(*pixels.shape[:2])[:] = pixels
             sink.write(ANSWER.pack(PIXELS, *pixels.shape[:2]))
-            sink.write(pixels.data.cast("B"))
         sink.flush()
         signal.alarm(0)
 
@@ -99,7 +119,7 @@ def main() -> None:
         _bound_memory(limits)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with sink:
-        serve(limits, sys.stdin.buffer, sink)
+        serve(limits, SharedPixels(int(sys.argv[2])), sys.stdin.buffer, sink)
 
 
 if __name__ == "__main__":

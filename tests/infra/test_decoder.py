@@ -135,7 +135,9 @@ def test_the_child_knows_no_secret(decoder, monkeypatch):
     decoder.decode(noise())
     assert b"canary" not in Path(f"/proc/{decoder.pid}/environ").read_bytes()
     opened = [os.readlink(link) for link in Path(f"/proc/{decoder.pid}/fd").iterdir()]
-    assert all(name.startswith(("pipe:", "/dev/null")) for name in opened), opened
+    assert all(
+        name.startswith(("pipe:", "/dev/null", "/memfd:ironmask-pixels")) for name in opened
+    ), opened
 
 
 def test_a_closed_one_leaves_nothing(decoder):
@@ -164,7 +166,7 @@ def test_a_killed_worker_leaves_no_child(stopped):
         "from infra.decoder import Decoder\n"
         "from pipelines.face_settings import FaceSettings\n"
         "decoder = Decoder(FaceSettings(), seconds=-4)\n"  # the child's own stop after one second
-        "child = decoder._started()\n"
+        "child, _ = decoder._started()\n"
         "print(child.pid, flush=True)\n"
         "if sys.argv[1] == 'True':\n"
         # A request that never comes whole: the child waits in the middle of it.
@@ -188,10 +190,10 @@ def test_a_killed_worker_leaves_no_child(stopped):
 def test_a_decoder_that_hangs_ends_by_itself():
     """Stopped for longer than its alarm, it ends as soon as it goes on."""
     hanging = Decoder(SETTINGS, seconds=-4)
-    child = hanging._started()
+    child, _ = hanging._started()
     assert child.stdin is not None
     # Read whole, decoded for ever: the alarm is all that ends it.
-    data = SLOW * 1
+    data = SLOW
     os.set_blocking(child.stdin.fileno(), True)
     os.write(child.stdin.fileno(), len(data).to_bytes(8, "little"))
     child.stdin.write(data)

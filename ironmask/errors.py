@@ -20,6 +20,7 @@
     │   ├── ModelDownloadError  a source that could not be reached or gave something else
     │   └── ProviderError       an execution provider that is not active
     ├── SourceError             inputs that do not exist or cannot be understood
+    │   └── NothingToDoError    no input is left that a run could take
     ├── StorageError            a store that refused or failed
     ├── WorkerError             a worker that died or could not be reached
     └── TableError              a destination that cannot be used
@@ -113,6 +114,10 @@ class ProviderError(ModelError):
 
 class SourceError(IronmaskError):
     """Inputs that do not exist or cannot be understood."""
+
+
+class NothingToDoError(SourceError):
+    """No input is left that a run could take."""
 
 
 class WorkerError(IronmaskError):

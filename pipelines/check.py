@@ -144,7 +144,7 @@ def _check_contents(
 def _plan(scope: Scope, record: RunRecord, findings: list[str]) -> Plan | None:
     """A run's plan; None where it is not the one that was frozen, which is noted."""
     try:
-        frozen, _ = plan.load(layout.plan_file(scope.tables.dest, record.run_id), scope.store)
+        frozen, _ = plan.load(layout.plan_folder(scope.tables.dest, record.run_id), scope.store)
         wrong = plan.verify(frozen, scope.store)
         if not wrong and plan.digest_of(frozen, scope.store) != record.fingerprint.get("plan"):
             wrong = [f"the plan of run {record.run_id} is not the one that was frozen"]

@@ -107,7 +107,9 @@ def _read(scope: Scope, seen: Seen, name: str, path: str) -> pa.Table | None:
         seen.findings.append(f"{uri}: its content is not what was written")
         return None
     try:
-        table = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
+        parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        # A thread of Arrow's that frees a buffer while the interpreter ends aborts the process.
+        table = parquet.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         seen.findings.append(f"{uri} cannot be read as Parquet ({type(error).__name__})")
         return None

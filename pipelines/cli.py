@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ironmask.errors import IronmaskError, ParameterError
+from ironmask.errors import IronmaskError, NothingToDoError, ParameterError
 from pipelines import cli_operate
 from pipelines.cli_common import (
     EXIT_ERROR,
@@ -145,6 +145,14 @@ def enroll(
             help="Close an unfinished run as it stands, and plan afresh what it left undone.",
         ),
     ] = False,
+    retry_failed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[REASON,...]",
+            help="Take only inputs that failed before, all or those of some reasons, of subjects "
+            "without a template.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
     ] = False,
@@ -183,6 +191,7 @@ def enroll(
         workers=workers,
         ray_address=ray_address,
         restart=restart,
+        retry=tuple(retry_failed.split(",")) if retry_failed else (),
     )
     prepared = start.prepare(request)
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)
@@ -350,12 +359,16 @@ def pull(
 
 def main() -> NoReturn:
     """Entry point: errors made on purpose become one line and an exit code."""
+    # Typer knows no option whose value may be left out.
+    sys.argv = ["--retry-failed=all" if a == "--retry-failed" else a for a in sys.argv]
     try:
         app()
     except SystemExit as stopped:
         if stopped.code == EXIT_INTERRUPTED:
             say("interrupted; the same command continues the run")
         raise
+    except NothingToDoError as error:
+        say(str(error))
     except ParameterError as error:
         say(f"error: {error}")
         sys.exit(EXIT_USAGE)

@@ -14,9 +14,12 @@ from ironmask.errors import ParameterError
 from ironmask.helper import DEFAULT_ENCODING, encoding
 from ironmask.params import SCHEME_VERSION, Params, preset
 from pipelines.face_settings import FaceSettings
+from pipelines.reasons import FAILURES
 
 DEFAULT_SHARD_SIZE: Final = 256
 MIN_BITS: Final = 40
+# Stands for every reason to fail.
+RETRY_ALL: Final = ("all",)
 # Before the name of a model that made stored embeddings, where its files are not at hand.
 DECLARED: Final = "declared:"
 _PACKAGES: Final = ("ironmask", "insightface", "numpy", "onnxruntime", "pillow", "scipy")
@@ -38,6 +41,7 @@ class EnrolJob:
     model: fingerprint of the model pack; for stored embeddings, what the operator declares.
     params: the scheme's parameters; n is the width of the model's embeddings.
     shard_size: inputs in one unit of work and one data file.
+    retry: reasons; only inputs that failed before for one of them are taken. Empty: every input.
     sealed: helpers are encrypted. False is a research mode: a stolen row is then a matcher.
     """
 
@@ -52,6 +56,7 @@ class EnrolJob:
     sealed: bool = True
     faces: FaceSettings = field(default_factory=FaceSettings)
     generation: int = 1
+    retry: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         encoding(self.encoding)
@@ -59,6 +64,12 @@ class EnrolJob:
             raise ParameterError(
                 f"{self.params.describe()} is below the least {MIN_BITS} bits: raise alpha or "
                 "lower the tolerance"
+            )
+        known = {*RETRY_ALL, *FAILURES}
+        if unknown := sorted(set(self.retry) - known):
+            raise ParameterError(
+                f"unknown reason to retry {', '.join(unknown)}; the reasons are "
+                f"{', '.join(sorted(known))}"
             )
         if self.shard_size < 1:
             raise ParameterError(f"shard size is {self.shard_size}; it must be at least 1")

@@ -89,6 +89,16 @@ def plans_folder(dest: str) -> str:
     return join(dest, PRIVATE, "plans")
 
 
-def plan_file(dest: str, run_id: str) -> str:
-    """Address of a run's frozen plan."""
-    return join(dest, PRIVATE, "plans", f"{run_id}.parquet")
+def plan_folder(dest: str, run_id: str) -> str:
+    """Address of the folder of a run's frozen plan."""
+    return join(plans_folder(dest), run_id)
+
+
+def plan_file(folder: str) -> str:
+    """Address of the file that makes a folder a plan."""
+    return join(folder, "plan.json")
+
+
+def plan_part(number: int) -> str:
+    """Name of a part of a plan."""
+    return f"part-{number:05d}.parquet"

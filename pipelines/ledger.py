@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,6 +16,7 @@ import pyarrow.dataset as pads
 from ironmask.errors import MismatchError
 from pipelines.destination import Destination
 from pipelines.job import DECLARED, EnrolJob
+from pipelines.known import Known
 from pipelines.ports import Tables
 from pipelines.records import RUNS, Outcome
 
@@ -78,18 +80,46 @@ def close(dest: Destination, record: RunRecord) -> None:
     write(dest, replace(record, state=RunState.CLOSED))
 
 
-def live_subjects(tables: Tables, generation: int) -> pa.Array:
+def live_subjects(tables: Tables, generation: int) -> Known:
     """Subjects with a live template in a generation: at most one issue a person."""
-    here = pads.field("generation") == generation
-    found = tables.table("templates").rows(["subject_id"], here)
-    return pc.unique(found["subject_id"])
+    wanted = tables.table("templates").batches(["subject_id", "generation"])
+    return Known(
+        batch["subject_id"].filter(pc.equal(batch["generation"], generation)) for batch in wanted
+    )
 
 
-def used_contents(tables: Tables) -> pa.Array:
+def used_contents(tables: Tables) -> Known:
     """Identities of the contents that templates were made from."""
-    used = pads.field("outcome") == Outcome.USED.value
-    found = tables.table("inputs").rows(["identities"], used)
-    return pc.unique(pc.list_flatten(found["identities"]))
+    wanted = tables.table("inputs").batches(["identities", "outcome"])
+    used = Outcome.USED.value
+    return Known(
+        pc.list_flatten(batch["identities"].filter(pc.equal(batch["outcome"], used)))
+        for batch in wanted
+    )
+
+
+def failed_inputs(tables: Tables, reasons: Collection[str]) -> Known:
+    """Addresses of the inputs whose newest outcome is a failure, for one of some reasons if any."""
+    order = {record.run_id: place for place, record in enumerate(runs(tables))}
+    newest: dict[str, tuple[int, str]] = {}
+    for batch in _outcomes(tables, failed=True):
+        for row in batch.to_pylist():
+            here = order.get(row["run_id"], -1), row["reason"]
+            newest[row["uri"]] = max(here, newest.get(row["uri"], here))
+    ever = Known([pa.array(list(newest), pa.string())])
+    for batch in _outcomes(tables, failed=False):
+        for row in batch.filter(pa.array(ever.has(batch["uri"]))).to_pylist():
+            if order.get(row["run_id"], -1) > newest.get(row["uri"], (len(order), ""))[0]:
+                del newest[row["uri"]]
+    wanted = [uri for uri, (_, reason) in newest.items() if not reasons or reason in reasons]
+    return Known([pa.array(wanted, pa.string())])
+
+
+def _outcomes(tables: Tables, *, failed: bool) -> Iterator[pa.RecordBatch]:
+    """Inputs that failed, or those that did not."""
+    for batch in tables.table("inputs").batches(["uri", "run_id", "outcome", "reason"]):
+        ended = pc.equal(batch["outcome"], Outcome.FAILED.value)
+        yield batch.filter(ended if failed else pc.invert(ended))
 
 
 def admit(tables: Tables, job: EnrolJob, *, restart: bool = False) -> RunRecord | None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ironmask.digest import digest_bytes
-from ironmask.errors import MismatchError, SourceError
+from ironmask.errors import MismatchError, NothingToDoError, SourceError
 from ironmask.helper import encoding
 from pipelines import layout, ledger, plan, sources
 from pipelines.commit import Committer, destroy_orphans
 from pipelines.destination import Destination
-from pipelines.job import EnrolJob, SourceKind, digest, versions
+from pipelines.job import RETRY_ALL, EnrolJob, SourceKind, digest, versions
+from pipelines.known import Known
 from pipelines.ledger import RunState
 from pipelines.plan import Plan
+from pipelines.plan_build import arrange
 from pipelines.ports import GenerationKeys, Store, Tables
 
 _log = logging.getLogger("ironmask.enrol")
@@ -51,14 +56,27 @@ def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> 
     run_id = secrets.token_hex(6)
     # Files of a run that died before its plan was known, or was closed, belong to nobody.
     destroy_orphans(dest.tables, dest.store, dest.check)
+    _destroy_unfinished_plans(dest)
     version = _source_version(job, dest.store)
-    table = draft(job, dest.tables, dest.store, dest.keys)
-    uri = layout.plan_file(job.dest, run_id)
-    frozen = plan.write(table, run_id, uri, _facts(job), dest.store, version)
+    try:
+        rows = draft(job, dest.tables, dest.store, dest.keys)
+    except NothingToDoError:
+        dest.seal.end()
+        raise
+    uri = layout.plan_folder(job.dest, run_id)
+    frozen = plan.write(rows, run_id, uri, _facts(job), dest.store, version)
     record(dest, frozen, job, RunState.RUNNING, {}, {})
     counts = {"run_id": run_id, "inputs": frozen.inputs, "shards": frozen.shards}
     _log.info("planned", extra=counts)
     return frozen
+
+
+def _destroy_unfinished_plans(dest: Destination) -> None:
+    """Remove parts of plans that no run has: of a planning that was killed."""
+    known = {record.run_id for record in ledger.runs(dest.tables)}
+    base = layout.plans_folder(dest.tables.dest).rstrip("/") + "/"
+    found = (entry.uri for entry in dest.store.entries(base))
+    dest.store.delete([uri for uri in found if uri.removeprefix(base).split("/")[0] not in known])
 
 
 def _source_version(job: EnrolJob, store: Store) -> str:
@@ -68,19 +86,45 @@ def _source_version(job: EnrolJob, store: Store) -> str:
 
 def draft(
     job: EnrolJob, tables: Tables | None, store: Store, keys: GenerationKeys | None
-) -> pa.Table:
-    """Arrange the plan's rows without writing anything; no tables means an empty destination."""
-    live, used = pa.array([], pa.string()), pa.array([], pa.string())
-    if tables is not None:
-        live = ledger.live_subjects(tables, job.generation)
-        used = ledger.used_contents(tables)
+) -> Iterator[pa.Table]:
+    """Arrange the plan's rows without writing anything; no tables means an empty destination.
+
+    Raises `SourceError` where there is none, `NothingToDoError` where nothing is to be retried.
+    """
+    live = ledger.live_subjects(tables, job.generation) if tables else Known()
+    used = ledger.used_contents(tables) if tables else Known()
     # Without keys there is no template yet that an embedding could be in.
     key = keys.content_key() if keys else secrets.token_bytes(32)
     batches = sources.read(job.source, job.kind, store, key, job.faces.max_bytes)
-    table = plan.build(batches, live, used, job.shard_size)
-    if not len(table):
+    if job.retry:
+        batches = _again(batches, job, tables, live)
+    rows = arrange(batches, live, used, job.shard_size)
+    first = next(rows, None)
+    if first is None and job.retry:
+        raise NothingToDoError(
+            f"{job.dest}: nothing to retry; no input of {job.source} has failed so, or its person "
+            "has a template by now"
+        )
+    if first is None:
         raise SourceError(f"{job.source} lists no input as a {job.kind}: check its address")
-    return table
+    return chain([first], rows)
+
+
+def _again(
+    batches: Iterable[pa.Table], job: EnrolJob, tables: Tables | None, live: Known
+) -> Iterator[pa.Table]:
+    """Inputs that failed, of subjects without a live template."""
+    reasons = () if job.retry == RETRY_ALL else job.retry
+    failed = ledger.failed_inputs(tables, reasons) if tables else Known()
+    met = 0
+    for batch in batches:
+        mask = failed.has(batch["uri"])
+        met += int(mask.sum())
+        chosen = batch.filter(pa.array(mask & ~live.has(batch["subject_id"])))
+        if len(chosen):
+            yield chosen
+    if met < len(failed):
+        _log.warning("%d failed inputs are no longer in %s", len(failed) - met, job.source)
 
 
 def forecast(
@@ -96,25 +140,44 @@ def forecast(
     if restart:
         unfinished = None
     if tables and unfinished:
-        frozen = _resume(job, unfinished, tables, store)
-        table = plan.table(frozen, store)
+        rows = plan.tables(_resume(job, unfinished, tables, store), store)
     else:
-        table = draft(job, tables, store, keys)
-    open_rows = table.filter(pc.is_null(table["outcome"]))
-    subjects = pc.count_distinct(open_rows["subject_id"]).as_py()
+        rows = draft(job, tables, store, keys)
+    seen = _Seen()
+    for table in rows:
+        seen.add(table)
     row_bytes = encoding(job.encoding).nbytes(job.params.n) + digest_bytes(job.params)
-    reasons = pc.value_counts(table["reason"].combine_chunks()).to_pylist()
     return Forecast(
         dest=job.dest,
         settings=job.describe(),
         resumes=unfinished.run_id if unfinished else "",
-        inputs=len(table),
-        subjects=subjects,
-        shards=pc.max(table["shard"]).as_py() + 1,
-        todo=len(open_rows),
-        reasons={item["values"]: item["counts"] for item in reasons if item["values"]},
-        template_bytes=subjects * row_bytes,
+        inputs=seen.inputs,
+        subjects=seen.subjects,
+        shards=seen.shards,
+        todo=seen.todo,
+        reasons=dict(seen.reasons),
+        template_bytes=seen.subjects * row_bytes,
     )
+
+
+class _Seen:
+    """Counts over the rows of a plan."""
+
+    def __init__(self) -> None:
+        self.inputs = self.subjects = self.shards = self.todo = 0
+        self.reasons = Counter[str]()
+        self._last: str | None = None
+
+    def add(self, table: pa.Table) -> None:
+        waiting = table.filter(pc.is_null(table["outcome"]))["subject_id"]
+        self.inputs += len(table)
+        self.todo += len(waiting)
+        self.shards = table["shard"][-1].as_py() + 1
+        self.reasons.update(reason for reason in table["reason"].to_pylist() if reason)
+        # All of a subject's inputs come together, perhaps in two tables.
+        names = pc.unique(waiting).to_pylist()
+        self.subjects += len(names) - (names[:1] == [self._last])
+        self._last = names[-1] if names else self._last
 
 
 def fingerprint(job: EnrolJob, plan_digest: str) -> dict[str, str]:
@@ -138,7 +201,7 @@ def _facts(job: EnrolJob) -> dict[str, Any]:
 
 
 def _resume(job: EnrolJob, record: ledger.RunRecord, tables: Tables, store: Store) -> Plan:
-    frozen, _ = plan.load(layout.plan_file(job.dest, record.run_id), store)
+    frozen, _ = plan.load(layout.plan_folder(job.dest, record.run_id), store)
     now = fingerprint(job, plan.digest_of(frozen, store))
     changed = [name for name, value in now.items() if record.fingerprint.get(name) != value]
     if frozen.source_version != (found := _source_version(job, store)):

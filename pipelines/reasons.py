@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Outcome(StrEnum):
@@ -52,3 +53,15 @@ class Reason(StrEnum):
     DUPLICATE_CONTENT = "duplicate_content"
     DUPLICATE_OTHER_SUBJECT = "duplicate_other_subject"
     ALREADY_ENROLLED = "already_enrolled"
+
+
+FAILURES: Final = frozenset(Reason) - {
+    Reason.NONE,
+    Reason.HIDDEN_FILE,
+    Reason.NO_SUBJECT,
+    Reason.EMPTY_SUBJECT,
+    Reason.DUPLICATE_CONTENT,
+    Reason.DUPLICATE_OTHER_SUBJECT,
+    Reason.ALREADY_ENROLLED,
+}
+"""Reasons of inputs that failed; the others are of inputs that were skipped or were duplicates."""

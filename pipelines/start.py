@@ -62,6 +62,7 @@ class Request:
     kek: str | None = None
     executor: str = "ray"
     restart: bool = False
+    retry: tuple[str, ...] = ()
     workers: int | None = None
     ray_address: str | None = None
 
@@ -109,6 +110,7 @@ def prepare(request: Request) -> Prepared:
         shard_size=request.shard_size,
         sealed=not request.plaintext_helpers,
         faces=request.faces,
+        retry=tuple(sorted(set(request.retry))),
     )
     return Prepared(job, pack, settings, storage, store)
 

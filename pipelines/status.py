@@ -60,7 +60,7 @@ def status(tables: Tables, store: Store, holder: str | None) -> Status:
     if not records:
         raise TableError(f"{tables.dest} has no run yet: enrol into it first")
     record = records[-1]
-    frozen, _ = plan.load(layout.plan_file(tables.dest, record.run_id), store)
+    frozen, _ = plan.load(layout.plan_folder(tables.dest, record.run_id), store)
     outcomes, failed = _counts(tables, record)
     done = sum(outcomes.values())
     note = _live_note(tables.dest, store, record, holder)

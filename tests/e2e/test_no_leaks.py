@@ -321,7 +321,7 @@ def _embeddings_again(source: Path, dest: Path, model: Path) -> tuple[list[str],
     prepared = start.prepare(asked)
     used = {row["uri"]: row for row in rows(dest, "inputs") if row["outcome"] == "used"}
     run_id = next(iter(used.values()))["run_id"]
-    frozen, _ = plan.load(layout.plan_file(str(dest), run_id), prepared.store)
+    frozen, _ = plan.load(layout.plan_folder(str(dest), run_id), prepared.store)
     spec = wiring.Spec((), keys_of(dest), table_id_of(dest), prepared.pack)
     context = wiring.context(spec, prepared.job, frozen)
     owners, vectors = [], []

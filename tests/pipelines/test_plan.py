@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from infra.storage import FsspecStore
 from ironmask.errors import StorageError, TableError
 from pipelines import plan, sources
+from pipelines.known import Known
+from pipelines.plan_build import arrange
 
-NONE = pa.array([], pa.string())
 Inputs = list[tuple[str, str | None]]
 
 
@@ -30,8 +31,12 @@ def source(inputs: Inputs, **settled: Any) -> pa.Table:
 
 
 def build(inputs: Inputs, live=(), used=(), shard_size: int = 4) -> list[dict[str, Any]]:
-    held = [pa.array(list(names), pa.string()) for names in (live, used)]
-    return plan.build([source(inputs)], *held, shard_size).to_pylist()
+    return arranged([source(inputs)], live, used, shard_size)
+
+
+def arranged(batches, live=(), used=(), shard_size: int = 4) -> list[dict[str, Any]]:
+    known = [Known([pa.array(list(names), pa.string())]) for names in (live, used)]
+    return [row for table in arrange(batches, *known, shard_size) for row in table.to_pylist()]
 
 
 def reasons(rows: list[dict[str, Any]]) -> list[str]:
@@ -96,7 +101,7 @@ class TestDuplicates:
 
     def test_settled_inputs_stay_as_they_are(self):
         table = source([("a", "x"), ("a", "x")], outcome="failed", reason="name_not_utf8")
-        rows = plan.build([table], pa.array(["a"]), pa.array(["x"]), 4).to_pylist()
+        rows = arranged([table], ["a"], ["x"])
         assert reasons(rows) == ["name_not_utf8"] * 2
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["x", "y", None]))))
@@ -107,13 +112,69 @@ class TestDuplicates:
         assert sorted(kept) == sorted({content for _, content in inputs if content})
 
 
+subjects = st.sampled_from(["", "a", "b", "c", "d", "e"])
+contents = st.sampled_from(["u", "v", "w", "x", "y", None])
+
+
+def naive(batches: list[Inputs], live: set[str], used: set[str], size: int) -> list[Any]:
+    """The same rules over the whole source at once."""
+    rows: list[Any] = []
+    first: dict[str, tuple[str, str]] = {}
+    starts: dict[str, int] = {}
+    for place, (subject, content) in enumerate(item for batch in batches for item in batch):
+        starts.setdefault(subject, place)
+        uri = f"u{place}"
+        if subject in live:
+            reason = "already_enrolled"
+        elif content in used:
+            reason = "duplicate_other_subject"
+        elif content is None or content not in first:
+            reason = ""
+            first[content or uri] = subject, uri
+        else:
+            same = first[content][0] == subject
+            reason = "duplicate_content" if same else "duplicate_other_subject"
+        rows.append((subject, uri, reason, starts[subject] // size))
+    raw = sorted({row[3] for row in rows})
+    return [(*row[:3], raw.index(row[3])) for row in rows]
+
+
+class TestStreaming:
+    @given(
+        st.lists(st.lists(st.tuples(subjects, contents), max_size=7), max_size=6),
+        st.sets(subjects, max_size=2),
+        st.sets(st.sampled_from(["u", "v", "w"]), max_size=2),
+        st.integers(1, 5),
+    )
+    def test_batches_give_what_the_whole_gives(self, drawn, live, used, size):
+        """However the source is cut, also within a subject."""
+        everything = sorted((i for batch in drawn for i in batch), key=lambda item: item[0])
+        cuts = np.cumsum([0, *map(len, drawn)])
+        batches = [everything[a:b] for a, b in pairwise(cuts)]
+        tables, place = [], 0
+        for batch in batches:
+            if batch:
+                table = source(batch)
+                uris = pa.array([f"u{place + n}" for n in range(len(batch))], pa.large_string())
+                tables.append(table.set_column(1, table.schema.field("uri"), uris))
+                place += len(batch)
+        rows = arranged(tables, live, used, size)
+        found = [(r["subject_id"], r["uri"], r["reason"], r["shard"]) for r in rows]
+        assert found == naive(batches, live, used, size)
+
+    def test_a_full_temporary_folder_is_named(self, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", "/dev/full-of-nothing")
+        with pytest.raises(StorageError, match=r"/dev/full-of-nothing: .* TMPDIR"):
+            build([("a", "x")])
+
+
 class TestFile:
     @pytest.fixture
     def write(self, tmp_path: Path, local_store: FsspecStore):
         def written(inputs: Inputs, shard_size: int = 2, name: str = "p") -> plan.Plan:
-            table = plan.build([source(inputs)], NONE, NONE, shard_size)
-            uri = str(tmp_path / f"{name}.parquet")
-            return plan.write(table, "0123456789ab", uri, {"settings": "s"}, local_store)
+            rows = arrange([source(inputs)], Known(), Known(), shard_size)
+            uri = str(tmp_path / name)
+            return plan.write(rows, "0123456789ab", uri, {"settings": "s"}, local_store)
 
         return written
 
@@ -123,7 +184,8 @@ class TestFile:
         assert plan.load(frozen.uri, local_store) == (frozen, {"settings": "s"})
         assert (frozen.inputs, frozen.subjects, frozen.shards, frozen.todo) == (5, 4, 3, 3)
         rows = [row for n in range(frozen.shards) for row in frozen.shard(n, local_store)]
-        assert rows == plan.build([source(inputs)], NONE, NONE, 2).to_pylist()
+        assert rows == build(inputs, shard_size=2)
+        assert rows == [r for t in plan.tables(frozen, local_store) for r in t.to_pylist()]
 
     def test_one_row_group_a_shard(self, write, local_store):
         frozen = write([(f"s{n}", None) for n in range(10)], shard_size=3)
@@ -155,47 +217,52 @@ class TestFile:
     def test_fields_do_not_run_together(self, write):
         assert write([('a", "', "1")]).digest != write([("a", '", "1')]).digest
 
+    def test_many_shards_lie_in_several_parts(self, write, local_store, monkeypatch):
+        monkeypatch.setattr("pipelines.plan.PART_SHARDS", 3)
+        frozen = write([(f"s{n}", None) for n in range(17)], shard_size=2)
+        assert len(list(Path(frozen.uri).glob("part-*.parquet"))) == 3
+        found = [row["uri"] for n in range(frozen.shards) for row in frozen.shard(n, local_store)]
+        assert found == [f"u{n}" for n in range(17)]
+
     def test_a_missing_plan(self, tmp_path, local_store):
         with pytest.raises(StorageError, match="does not exist"):
-            plan.load(str(tmp_path / "absent.parquet"), local_store)
+            plan.load(str(tmp_path / "absent"), local_store)
 
-    @pytest.mark.parametrize("content", [b"", b"PAR1", b"x" * 4096])
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": "other"}'])
     def test_what_is_no_plan(self, tmp_path, local_store, content):
-        path = tmp_path / "p.parquet"
-        path.write_bytes(content)
-        with pytest.raises(TableError, match=r"p\.parquet cannot be read as a plan"):
-            plan.load(str(path), local_store)
+        (tmp_path / "plan.json").write_bytes(content)
+        with pytest.raises(TableError, match=r"plan\.json cannot be read as a plan"):
+            plan.load(str(tmp_path), local_store)
 
-    def test_another_parquet_is_no_plan(self, tmp_path, local_store):
+    def test_another_parquet_is_no_part(self, write, local_store):
         import pyarrow.parquet as pq
 
-        pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
+        frozen = write([("a", "1")])
+        pq.write_table(pa.table({"a": [1]}), Path(frozen.uri) / "part-00000.parquet")
         with pytest.raises(TableError, match="cannot be read as a plan"):
-            plan.load(str(tmp_path / "p.parquet"), local_store)
+            frozen.shard(0, local_store)
 
     def test_damage_never_passes(self, write, local_store):
-        """Whatever byte is changed: the same rows come back, or a named error."""
+        """Whatever byte of a part is changed: the same rows come back, or a named error."""
         frozen = write([(f"subject {n}", f"sha256:{n:064x}") for n in range(12)], shard_size=6)
         sound = [frozen.shard(number, local_store) for number in range(frozen.shards)]
-        path = Path(frozen.uri)
+        assert plan.verify(frozen, local_store) == []
+        path = Path(frozen.uri) / "part-00000.parquet"
         content = path.read_bytes()
-        refused = 0
         for place in range(0, len(content), 9):
             damaged = bytearray(content)
             damaged[place] ^= 0x20
             path.write_bytes(damaged)
+            assert plan.verify(frozen, local_store) == [f"{path} is not what was frozen"]
+            assert plan.digest_of(frozen, local_store) != frozen.digest
+            plan._metadata.cache_clear()
             try:
-                loaded, _ = plan.load(frozen.uri, local_store)
-                found = [loaded.shard(number, local_store) for number in range(frozen.shards)]
+                found = [frozen.shard(number, local_store) for number in range(frozen.shards)]
             except (TableError, StorageError):
-                refused += 1
                 continue
-            if loaded == frozen:
-                assert found == sound
-        assert refused > len(content) // 18
-        path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(TableError):
-            plan.load(frozen.uri, local_store)
+            assert found == sound
+        path.unlink()
+        assert plan.verify(frozen, local_store) == [f"{path} does not exist"]
 
     def test_shards_cover_the_plan(self, write, local_store):
         frozen = write([(f"s{n // 2}", None) for n in range(9)], shard_size=4)

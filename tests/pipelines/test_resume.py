@@ -122,7 +122,7 @@ def test_a_plan_that_was_edited_is_refused(tmp_path):
     dest = tmp_path / "dest"
     asked = request(several(tmp_path / "e.parquet", 8), dest)
     break_off(asked)
-    (path,) = (dest / layout.PRIVATE / "plans").iterdir()
+    (path,) = (dest / layout.PRIVATE / "plans").glob("*/*.parquet")
     table = pq.read_table(path)
     swapped = table["subject_id"].take(np.arange(len(table))[::-1])
     table = table.set_column(0, table.schema.field(0), swapped)

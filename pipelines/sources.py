@@ -7,7 +7,9 @@ together. An input that needs no work (a hidden file, an empty subject) comes wi
 from __future__ import annotations
 
 import posixpath
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
@@ -40,6 +42,7 @@ COLUMNS = pa.schema(
 outcome: null where work is to be done."""
 
 _BATCH = 4096
+_LISTINGS = 16
 _IDENTITY_STEPS = 1 << 14
 _TABULAR = (".parquet", ".csv")
 
@@ -106,8 +109,8 @@ def _folder(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
         _add_stray(batch, entry)
     if len(batch):
         yield batch.table()
-    for folder in store.children(source):
-        yield from _subject_folder(folder, store, limit)
+    for folder, entries in _listed(store.children(source), store):
+        yield from _subject_folder(folder, entries, store, limit)
 
 
 def _add_stray(batch: _Batch, entry: Entry) -> None:
@@ -117,11 +120,26 @@ def _add_stray(batch: _Batch, entry: Entry) -> None:
     batch.add("", uri, outcome=Outcome.SKIPPED, reason=reason, detail="not in a subject's folder")
 
 
-def _subject_folder(folder: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
+def _listed(folders: Iterator[str], store: Store) -> Iterator[tuple[str, list[Entry]]]:
+    """Folders and what is in them, in order; the next few are asked for meanwhile."""
+    with ThreadPoolExecutor(_LISTINGS) as pool:
+        ahead: deque[tuple[str, Future[list[Entry]]]] = deque()
+        for folder in folders:
+            ahead.append((folder, pool.submit(lambda uri: list(store.entries(uri)), folder)))
+            if len(ahead) > _LISTINGS:
+                first, found = ahead.popleft()
+                yield first, found.result()
+        for first, found in ahead:
+            yield first, found.result()
+
+
+def _subject_folder(
+    folder: str, entries: list[Entry], store: Store, limit: int | None
+) -> Iterator[pa.Table]:
     subject, clean = _printable(posixpath.basename(folder.rstrip("/")))
     batch = _Batch()
     wanted: list[Entry] = []
-    for entry in store.entries(folder):
+    for entry in entries:
         name, utf8 = _printable(entry.uri)
         if not (clean and utf8):
             batch.add(

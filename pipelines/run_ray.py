@@ -1,15 +1,20 @@
 """The stages on Ray: detection in CPU tasks, a pool of embedding actors, one fused last stage.
 
 Shards in flight are bounded, so memory does not grow with the dataset. Between stages travel
-aligned crops and sealed embeddings; helpers and plain embeddings never enter the object store.
+aligned crops and sealed embeddings; helpers and plain embeddings never enter the object store. A
+shard that was lost with a worker or a node, or is overdue, is submitted again, a few times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import ray
@@ -24,7 +29,14 @@ from pipelines.ports import U8
 from pipelines.stages import Prepared, ShardResult
 from pipelines.wiring import Spec
 
-_RETRIES = 3
+_log = logging.getLogger("ironmask.enrol")
+
+_ATTEMPTS: Final = 3
+# Ray's own retries, by which it makes lost objects again.
+_RETRIES: Final = 1
+_DEADLINE_S: Final = 1800.0
+_POLL_S: Final = 5.0
+_FAREWELL_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -32,75 +44,155 @@ class RayExecutor:
     """Runs shards on the Ray cluster that this process is connected to.
 
     workers: CPU workers, and embedding actors where these run on CPU. gpus: embedding actors where
-    they run on GPU, one each.
+    they run on GPU, one each. deadline: seconds after which a shard is given to somebody else,
+    from when it was submitted; at most one other shard a worker goes before it.
     """
 
     spec: Spec
     workers: int
     gpus: int = 0
+    deadline: float = _DEADLINE_S
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
-        submit = self._submit_stored if stages.is_stored(job) else _Pool(self, job, plan).submit
-        args = (self.spec, job, plan)
+        stage = _Stored if stages.is_stored(job) else _Pool
+        flight = _Flight(stage(self, job, plan), self.deadline)
         waiting = iter(shards)
-        running = [submit(*args, shard) for shard in islice(waiting, 2 * self.workers)]
         try:
-            while running:
-                finished, running = ray.wait(running, num_returns=1)
-                running += [submit(*args, shard) for shard in islice(waiting, 1)]
-                yield _result(finished[0])
+            for shard in islice(waiting, 2 * self.workers):
+                flight.submit(shard)
+            while flight:
+                for result in flight.results():
+                    for shard in islice(waiting, 1):
+                        flight.submit(shard)
+                    yield result
         finally:
             # What goes on after a failure would write files that nobody waits for.
-            for reference in running:
-                ray.cancel(reference)
+            flight.cancel()
 
-    @staticmethod
-    def _submit_stored(spec: Spec, job: EnrolJob, plan: Plan, shard: int) -> Any:
-        return _protect_stored.remote(spec, job, plan, shard)
+
+@dataclass(frozen=True)
+class _Try:
+    """One attempt at a shard. tasks: what can be cancelled. done: called once it has ended."""
+
+    shard: int
+    number: int
+    since: float
+    tasks: list[Any]
+    done: Callable[[], None]
+
+
+Submitted = tuple[list[Any], Callable[[], None]]
+"""The tasks of a shard, that of its result last; and what to call once they have ended."""
+
+
+class _Stored:
+    """Shards of stored embeddings: one task each."""
+
+    def __init__(self, executor: RayExecutor, job: EnrolJob, plan: Plan) -> None:
+        self._common = executor.spec, job, plan
+
+    def submit(self, shard: int) -> Submitted:
+        return [_protect_stored.remote(*self._common, shard)], lambda: None
 
 
 class _Pool:
-    """Embedding actors, each shard going to the next one."""
+    """Shards of images: embedding actors, each shard going to the one with the least to do."""
 
     def __init__(self, executor: RayExecutor, job: EnrolJob, plan: Plan) -> None:
+        self._common = executor.spec, job, plan
         # The actors take turns with the tasks on the CPUs; only a GPU is reserved.
         options = {"num_gpus": 1 if executor.gpus else 0, "num_cpus": 0}
         size = executor.gpus or executor.workers
         self._actors = [
-            _embedder.options(**options, max_restarts=-1, max_task_retries=-1).remote(
-                executor.spec, job, plan
+            _embedder.options(**options, max_restarts=-1, max_task_retries=_ATTEMPTS).remote(
+                *self._common
             )
             for _ in range(size)
         ]
-        self._next = 0
+        self._busy: Counter[int] = Counter()
 
-    def submit(self, spec: Spec, job: EnrolJob, plan: Plan, shard: int) -> Any:
-        actor = self._actors[self._next % len(self._actors)]
-        self._next += 1
-        prepared, crops = _remote_prepare.remote(spec, job, plan, shard)
-        sealed = actor.embed.remote(shard, crops)
-        return _finish.remote(spec, job, plan, shard, prepared, sealed)
+    def submit(self, shard: int) -> Submitted:
+        place = min(range(len(self._actors)), key=lambda n: self._busy[n])
+        self._busy[place] += 1
+        prepared, crops = _remote_prepare.remote(*self._common, shard)
+        sealed = self._actors[place].embed.remote(shard, crops)
+        finished = _finish.remote(*self._common, shard, prepared, sealed)
+        return [prepared, finished], lambda: self._busy.subtract([place])
+
+
+class _Flight:
+    """Shards that are being worked on."""
+
+    def __init__(self, stage: _Stored | _Pool, deadline: float) -> None:
+        self._stage = stage
+        self._deadline = deadline
+        self._tries: dict[Any, _Try] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._tries)
+
+    def submit(self, shard: int, number: int = 1) -> None:
+        tasks, done = self._stage.submit(shard)
+        self._tries[tasks[-1]] = _Try(shard, number, time.monotonic(), tasks, done)
+
+    def results(self) -> Iterator[ShardResult]:
+        """Wait a little; yield what has ended well, submit again what was lost or is overdue."""
+        ended, _ = ray.wait(list(self._tries), num_returns=1, timeout=_POLL_S)
+        for reference in ended:
+            tried = self._tries.pop(reference)
+            tried.done()
+            try:
+                result = _result(reference)
+            except RayError as error:
+                self._again(tried, type(error).__name__)
+                continue
+            yield result
+        if not ended:
+            self._replace_overdue()
+
+    def _replace_overdue(self) -> None:
+        latest = time.monotonic() - self._deadline
+        for reference, tried in list(self._tries.items()):
+            if tried.since < latest:
+                del self._tries[reference]
+                _cancel(tried.tasks)
+                self._again(tried, "its deadline has passed")
+
+    def _again(self, tried: _Try, why: str) -> None:
+        if tried.number == _ATTEMPTS:
+            raise WorkerError(
+                f"shard {tried.shard} was lost {_ATTEMPTS} times ({why}); what was committed is "
+                "safe: run the same command to continue, with fewer --workers if memory was short"
+            )
+        _log.warning("shard %d is submitted again: %s", tried.shard, why)
+        self.submit(tried.shard, tried.number + 1)
+
+    def cancel(self) -> None:
+        """End what is still running, and wait a moment until it has."""
+        for tried in self._tries.values():
+            _cancel(tried.tasks)
+        if self._tries:
+            with contextlib.suppress(RayError):
+                ray.wait(list(self._tries), num_returns=len(self._tries), timeout=_FAREWELL_S)
+        self._tries.clear()
+
+
+def _cancel(tasks: list[Any]) -> None:
+    for task in tasks:
+        with contextlib.suppress(RayError, ValueError):
+            ray.cancel(task, force=True)
 
 
 def _result(reference: Any) -> ShardResult:
+    """The result of a shard. Raises `RayError` where it was lost, else the stage's own error."""
     try:
         result: ShardResult = ray.get(reference)
     except RayTaskError as error:
-        if isinstance(error.cause, IronmaskError):
+        if isinstance(error.cause, IronmaskError | RayError):
             raise error.cause from None
-        if isinstance(error.cause, RayError):
-            raise _lost(error.cause) from None
-        raise
-    except RayError as error:
-        raise _lost(error) from None
+        _log.error("a stage failed: %s", error.traceback_str)
+        raise WorkerError(f"a stage failed: {type(error.cause).__name__}") from None
     return result
-
-
-def _lost(error: RayError) -> WorkerError:
-    return WorkerError(
-        f"a worker was lost ({type(error).__name__}); what was committed is safe: run the same "
-        "command to continue, with fewer --workers if memory was short"
-    )
 
 
 def _transit(plan: Plan, shard: int) -> bytes:
@@ -114,19 +206,19 @@ def _prepare(spec: Spec, job: EnrolJob, plan: Plan, shard: int) -> tuple[Prepare
 
 
 class _Embedder:
-    """Holds the recogniser in one process."""
+    """Holds the recogniser in one process, from the first shard on: its errors are a shard's."""
 
     def __init__(self, spec: Spec, job: EnrolJob, plan: Plan) -> None:
-        self._context = wiring.context(spec, job, plan)
-        self._recogniser = wiring.recogniser(spec, job)
+        self._common = spec, job, plan
 
     def embed(self, shard: int, crops: U8) -> tuple[bytes, float]:
         """Return the shard's embeddings, sealed for the journey, and the seconds it took."""
+        spec, job, plan = self._common
+        context = wiring.context(spec, job, plan)
         prepared = Prepared([], [], crops)
         with stages.clock(prepared.timings, "embed"):
-            embeddings = stages.embed(prepared, self._recogniser)
-        plan = self._context.plan
-        sealed = self._context.keys.seal(embeddings.tobytes(), _transit(plan, shard))
+            embeddings = stages.embed(prepared, wiring.recogniser(spec, job))
+        sealed = context.keys.seal(embeddings.tobytes(), _transit(plan, shard))
         return sealed, prepared.timings["embed"]
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from ironmask.errors import IronmaskError, WorkerError
 from pipelines import stages, wiring
@@ -37,6 +37,7 @@ _RETRIES: Final = 1
 _DEADLINE_S: Final = 1800.0
 _POLL_S: Final = 5.0
 _FAREWELL_S: Final = 10.0
+_PAUSE_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,19 @@ class RayExecutor:
 
 @dataclass(frozen=True)
 class _Try:
-    """One attempt at a shard. tasks: what can be cancelled. done: called once it has ended."""
+    """One attempt at a shard. tasks: what can be cancelled.
+
+    done: called once it has ended, with the loss that ended it, if one did.
+    """
 
     shard: int
     number: int
     since: float
     tasks: list[Any]
-    done: Callable[[], None]
+    done: Callable[[RayError | None], None]
 
 
-Submitted = tuple[list[Any], Callable[[], None]]
+Submitted = tuple[list[Any], Callable[[RayError | None], None]]
 """The tasks of a shard, that of its result last; and what to call once they have ended."""
 
 
@@ -92,7 +96,7 @@ class _Stored:
         self._common = executor.spec, job, plan
 
     def submit(self, shard: int) -> Submitted:
-        return [_protect_stored.remote(*self._common, shard)], lambda: None
+        return [_protect_stored.remote(*self._common, shard)], lambda _: None
 
 
 class _Pool:
@@ -101,23 +105,27 @@ class _Pool:
     def __init__(self, executor: RayExecutor, job: EnrolJob, plan: Plan) -> None:
         self._common = executor.spec, job, plan
         # The actors take turns with the tasks on the CPUs; only a GPU is reserved.
-        options = {"num_gpus": 1 if executor.gpus else 0, "num_cpus": 0}
-        size = executor.gpus or executor.workers
-        self._actors = [
-            _embedder.options(**options, max_restarts=-1, max_task_retries=_ATTEMPTS).remote(
-                *self._common
-            )
-            for _ in range(size)
-        ]
-        self._busy: Counter[int] = Counter()
+        self._options = {"num_gpus": 1 if executor.gpus else 0, "num_cpus": 0}
+        self._actors = [self._actor() for _ in range(executor.gpus or executor.workers)]
+        self._busy: Counter[Any] = Counter()
+
+    def _actor(self) -> Any:
+        kind = _embedder.options(**self._options, max_restarts=-1, max_task_retries=_ATTEMPTS)
+        return kind.remote(*self._common)
 
     def submit(self, shard: int) -> Submitted:
-        place = min(range(len(self._actors)), key=lambda n: self._busy[n])
-        self._busy[place] += 1
+        actor = min(self._actors, key=lambda known: self._busy[known])
+        self._busy[actor] += 1
         prepared, crops = _remote_prepare.remote(*self._common, shard)
-        sealed = self._actors[place].embed.remote(shard, crops)
+        sealed = actor.embed.remote(shard, crops)
         finished = _finish.remote(*self._common, shard, prepared, sealed)
-        return [prepared, finished], lambda: self._busy.subtract([place])
+        return [prepared, finished], lambda loss: self._ended(actor, loss)
+
+    def _ended(self, actor: Any, loss: RayError | None) -> None:
+        self._busy[actor] -= 1
+        # Its node may be gone for longer than a restart there is waited for.
+        if isinstance(loss, RayActorError) and actor in self._actors:
+            self._actors[self._actors.index(actor)] = self._actor()
 
 
 class _Flight:
@@ -140,12 +148,13 @@ class _Flight:
         ended, _ = ray.wait(list(self._tries), num_returns=1, timeout=_POLL_S)
         for reference in ended:
             tried = self._tries.pop(reference)
-            tried.done()
             try:
                 result = _result(reference)
             except RayError as error:
+                tried.done(error)
                 self._again(tried, type(error).__name__)
                 continue
+            tried.done(None)
             yield result
         if not ended:
             self._replace_overdue()
@@ -156,6 +165,8 @@ class _Flight:
             if tried.since < latest:
                 del self._tries[reference]
                 _cancel(tried.tasks)
+                # Whoever was to embed it may hang as well.
+                tried.done(RayActorError())
                 self._again(tried, "its deadline has passed")
 
     def _again(self, tried: _Try, why: str) -> None:
@@ -165,6 +176,7 @@ class _Flight:
                 "safe: run the same command to continue, with fewer --workers if memory was short"
             )
         _log.warning("shard %d is submitted again: %s", tried.shard, why)
+        time.sleep(_PAUSE_S * tried.number)
         self.submit(tried.shard, tried.number + 1)
 
     def cancel(self) -> None:

@@ -15,6 +15,7 @@ embedded default keeps the KEK in the same file; with a KMS the file holds nothi
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import re
@@ -340,6 +341,8 @@ def _writing(path: Path) -> Iterator[None]:
         descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}"):
+                leftover.unlink()  # of a writing that was killed, and it may hold keys
             yield
         finally:
             os.close(descriptor)

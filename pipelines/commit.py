@@ -138,6 +138,8 @@ def orphans(tables: Tables, store: Store) -> Iterator[str]:
             file = layout.parse_shard_file(uri)
             if not (name == "inputs" and file and _attempt(file) in waiting):
                 yield uri
+    private = store.remains(layout.join(tables.dest, layout.PRIVATE))
+    yield from (uri for uri in private if layout.is_partial(uri))
 
 
 def destroy_orphans(tables: Tables, store: Store, check: Callable[[], None]) -> int:

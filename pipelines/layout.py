@@ -62,7 +62,12 @@ def partial_file(token: str) -> str:
 
 def is_ours(path: str) -> bool:
     """Tell whether a path is of a data file, finished or not: nothing else may be destroyed."""
-    return digest_in(path) is not None or _PARTIAL.fullmatch(_name(path)) is not None
+    return digest_in(path) is not None or is_partial(path)
+
+
+def is_partial(path: str) -> bool:
+    """Tell whether a path is of a file whose writing was broken off."""
+    return _PARTIAL.fullmatch(_name(path)) is not None
 
 
 def _name(path: str) -> str:

@@ -542,3 +542,13 @@ def test_vault_wraps_keysets(
     monkeypatch.setattr(vault, "sealed", True)
     with pytest.raises(KeyStoreError, match="did not serve"):
         opened.generation(1)
+
+
+def test_what_a_killed_writing_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "keys [1].json"
+    leftover, other = tmp_path / f".{path.name}.{'0a' * 8}", tmp_path / ".another.json.00"
+    for file in (leftover, other):
+        file.write_text("{}")
+    KeyFile.create(path, "table").add_generation(1)
+    assert not leftover.exists()
+    assert other.exists()

@@ -161,12 +161,13 @@ class TestVacuum:
         stray = ShardFile("f" * 12, 3, "ab" * 8, "0" * 64).name
         (unfinished / "templates" / "generation=1" / stray).write_bytes(b"x")
         (unfinished / "templates" / f".part-{'0' * 16}").write_bytes(b"x")
+        (unfinished / layout.PRIVATE / f".part-{'1' * 16}").write_bytes(b"x")
         (unfinished / "templates" / "notes.txt").write_text("somebody's")
         listed = {path for name in ("templates", "inputs") for path in data_files(unfinished, name)}
         answer = ironmask("vacuum", unfinished, "--json")
         assert answer.code == 0, answer.err
         # The cut left one finished shard as well, in two files.
-        assert answer.json()["files"] == 4
+        assert answer.json()["files"] == 5
         left = {path for name in ("templates", "inputs") for path in data_files(unfinished, name)}
         assert left < listed
         assert (unfinished / "templates" / "notes.txt").exists()

@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: demo test test-slow check format bench faults lock clean
+.PHONY: demo test test-slow check format bench faults s3-up lock clean
 
 demo: $(READY)
 	$(BIN)/ironmask demo
@@ -34,6 +34,9 @@ bench: $(READY)
 faults: $(READY)
 	PYTHONPATH=tests:tests/pipelines:tests/e2e $(BIN)/python -m faults
 
+s3-up: $(READY)
+	$(BIN)/python tests/s3server.py s3-data
+
 # Hashes and no addresses: the lock serves every package index.
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra cpu --extra dev \
@@ -49,4 +52,4 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-out bench-out faults-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-out bench-out faults-out s3-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

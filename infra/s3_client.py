@@ -24,7 +24,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     NoCredentialsError,
     PartialCredentialsError,
 )
-from fsspec.asyn import sync
+from fsspec.asyn import sync, sync_wrapper
 from fsspec.exceptions import FSTimeoutError
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]
             return await (answer if method in _UPLOADS else asyncio.wait_for(answer, _SILENCE_S))
 
         return await _patiently(once)
+
+    # The base class binds its own.
+    call_s3 = sync_wrapper(_call_s3)
 
     async def _get(self, bucket: str, key: str, limit: int | None, span: str | None) -> bytes:
         """An object, or a span of its bytes. Raises `OSError` EFBIG above the limit."""

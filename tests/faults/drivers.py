@@ -95,12 +95,12 @@ class Driver:
 
 
 @contextmanager
-def driver(folder: Path) -> Iterator[Driver]:
-    """A server of runs that works in a folder of its own."""
+def driver(folder: Path, **more: str) -> Iterator[Driver]:
+    """A server of runs that works in a folder of its own. more: variables of its environment."""
     folder.mkdir(parents=True)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("IRONMASK_", "PREFECT_"))}
     paths = [str(TESTS), *filter(None, [kept.get("PYTHONPATH")])]
-    environment = {**kept, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**kept, "PYTHONPATH": os.pathsep.join(paths), **more}
     server = subprocess.Popen(
         [sys.executable, "-m", "faults.kill_driver"],
         stdin=subprocess.PIPE,

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -23,13 +23,19 @@ from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
 from pipelines.records import TABLES
 
+T = TypeVar("T")
+
 _FORMAT: Final = pads.ParquetFileFormat()
 _PRUNED: Final = ("subject_id",)
 _ATTEMPTS: Final = 6
 _FIRST_PAUSE_S: Final = 0.2
 _ERROR_CHARS: Final = 300
-# What no further attempt changes, as the library words it.
-_HOPELESS: Final = re.compile("403|AccessDenied|ExpiredToken|Permission denied|No space left")
+# What another attempt may change, as the library words it: conflicts, and a store in trouble.
+_MAY_PASS: Final = re.compile(
+    "conflict|concurrent|already exists|changed since last commit|HTTP error|connection"
+    "|timed? ?out|retr(y|ies)|SlowDown|InternalError|50[0-4]",
+    re.IGNORECASE,
+)
 # The seal is a chain over every entry of the log.
 _PROPERTIES: Final = {"delta.enableExpiredLogCleanup": "false"}
 
@@ -43,12 +49,17 @@ class DeltaTableHandle:
         self._options = options
 
     def _open(self) -> DeltaTable:
+        """The table as its log is now.
+
+        Raises `StorageError` where there is none, or the store does not let it be read.
+        """
         try:
-            return DeltaTable(self.uri, storage_options=self._options)
+            return _patiently(self._opened, f"{self.uri} cannot be read")
         except TableNotFoundError:
             raise StorageError(f"{self.uri} is not a table: its log is missing") from None
-        except (DeltaError, OSError) as error:
-            raise StorageError(f"{self.uri} cannot be read: {_brief(error)}") from None
+
+    def _opened(self) -> DeltaTable:
+        return DeltaTable(self.uri, storage_options=self._options)
 
     def files(self) -> dict[str, int]:
         actions = self._open().get_add_actions(flatten=True)
@@ -61,8 +72,8 @@ class DeltaTableHandle:
         actions: list[AddAction | RemoveAction] = [_add_action(file) for file in files]
         properties = CommitProperties(app_transactions=[Transaction(application, sequence)])
 
-        def once() -> bool:
-            table = self._open()
+        def once() -> None:
+            table = self._opened()
             # A commit may report failure after it succeeded: the log decides, not the answer.
             if (table.transaction_version(application) or 0) < sequence:
                 table.create_write_transaction(
@@ -72,7 +83,6 @@ class DeltaTableHandle:
                     self._partition_by,
                     commit_properties=properties,
                 )
-            return True
 
         _patiently(once, f"{self.uri} refused {_ATTEMPTS} attempts to commit")
 
@@ -121,8 +131,9 @@ class DeltaTableHandle:
         return pafs.SubTreeFileSystem(self.uri, pafs.LocalFileSystem())
 
     def create(self) -> None:
-        def once() -> bool:
-            return self.exists() or bool(
+        def once() -> None:
+            # A creation may report failure after it succeeded.
+            if not DeltaTable.is_deltatable(self.uri, self._options):
                 DeltaTable.create(
                     self.uri,
                     self._schema,
@@ -131,15 +142,14 @@ class DeltaTableHandle:
                     configuration=_PROPERTIES,
                     storage_options=self._options,
                 )
-            )
 
         _patiently(once, f"{self.uri} cannot be made a table")
 
     def exists(self) -> bool:
-        try:
+        def once() -> bool:
             return bool(DeltaTable.is_deltatable(self.uri, self._options))
-        except (DeltaError, OSError) as error:
-            raise StorageError(f"{self.uri} cannot be reached: {_brief(error)}") from None
+
+        return _patiently(once, f"{self.uri} cannot be reached")
 
     def identity(self) -> str:
         return str(self._open().metadata().id)
@@ -168,21 +178,23 @@ class DeltaTables:
         return self.table("templates").identity()
 
 
-def _patiently(once: Callable[[], bool], failure: str) -> None:
+def _patiently(once: Callable[[], T], failure: str) -> T:
     """Do a step of a log until it has been done, with growing pauses between two attempts.
 
-    Raises `StorageError` that begins with `failure` after the last one, at once where access is
-    denied or the disk is full.
+    Raises `StorageError` that begins with `failure` after the last one, at once where another would
+    end the same: access denied, a full disk, a log that is damaged or not there.
     """
     for attempt in range(_ATTEMPTS):
         try:
-            once()
-            return
+            return once()
+        except TableNotFoundError:
+            raise
         except (DeltaError, OSError) as error:
             brief = _brief(error)
-            if attempt == _ATTEMPTS - 1 or _HOPELESS.search(brief):
+            if attempt == _ATTEMPTS - 1 or not _MAY_PASS.search(brief):
                 raise StorageError(f"{failure}: {brief}") from None
         time.sleep(_FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+    raise AssertionError
 
 
 def _brief(error: Exception) -> str:

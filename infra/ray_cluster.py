@@ -6,7 +6,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -22,6 +23,8 @@ _KEEPALIVE: Final = {
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
 }
 _PROBE_S: Final = 5.0
+# Ray ends the whole process, without our words, when the head was silent for a minute.
+_MISSES: Final = 7
 _QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -38,8 +41,12 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def cluster(address: str | None, workers: int) -> Iterator[None]:
-    """Connect to the cluster at an address, or run a local one with so many CPUs meanwhile."""
+def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
+    """Connect to the cluster at an address, or run a local one with so many CPUs meanwhile.
+
+    Yields what raises `WorkerError` once the cluster's head has not answered for a while; it is to
+    be called every few seconds.
+    """
     prepare_environment()
     if address is None:
         # Loopback is open to everybody on this machine; the token is not.
@@ -62,10 +69,44 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         where = address or "this machine"
         raise WorkerError(f"no Ray cluster on {where}: {error}") from None
+    pulse = Pulse(ray.get_runtime_context().gcs_address)
     try:
-        yield
+        yield pulse.check
     finally:
-        ray.shutdown()
+        # A farewell to a head that is gone would take longer than Ray lets this process live.
+        if not pulse.lost:
+            ray.shutdown()
+
+
+class Pulse:
+    """Whether the head of a cluster still answers. address: host:port of its control store."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._address = host.strip("[]"), int(port)
+        self._asked = time.monotonic()
+        self._misses = 0
+
+    @property
+    def lost(self) -> bool:
+        return self._misses >= _MISSES
+
+    def check(self) -> None:
+        """Ask, unless that was a moment ago. Raises `WorkerError` after several vain attempts."""
+        if time.monotonic() - self._asked < _PROBE_S:
+            return
+        try:
+            socket.create_connection(self._address, _PROBE_S).close()
+            self._misses = 0
+        except OSError:
+            self._misses += 1
+        self._asked = time.monotonic()
+        if self.lost:
+            host, port = self._address
+            raise WorkerError(
+                f"the Ray cluster at {host}:{port} no longer answers; what was committed is safe: "
+                "run the same command to continue"
+            )
 
 
 def _probe(address: str) -> None:

@@ -91,7 +91,7 @@ def _check_seal(scope: Scope, key: bytes, findings: list[str], notes: list[str])
     """Note what the seal finds; tell whether it is open."""
     try:
         state = seal.read(scope.tables.dest, scope.store, key)
-        if state is None and not seal.has_commits(scope.tables, scope.store):
+        if state is None and not seal.has_commits(scope.tables):
             notes.append(f"{scope.tables.dest} was made, and no run has begun in it yet")
             return True
         if state is None:

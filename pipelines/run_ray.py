@@ -46,22 +46,25 @@ class RayExecutor:
 
     workers: CPU workers, and embedding actors where these run on CPU. gpus: embedding actors where
     they run on GPU, one each. deadline: seconds after which a shard is given to somebody else,
-    from when it was submitted; at most one other shard a worker goes before it.
+    from when all but as many others as there are workers had ended that were submitted before it.
+    check: raises `WorkerError` once the cluster is gone.
     """
 
     spec: Spec
     workers: int
     gpus: int = 0
     deadline: float = _DEADLINE_S
+    check: Callable[[], None] = lambda: None
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         stage = _Stored if stages.is_stored(job) else _Pool
-        flight = _Flight(stage(self, job, plan), self.deadline)
+        flight = _Flight(stage(self, job, plan), self)
         waiting = iter(shards)
         try:
             for shard in islice(waiting, 2 * self.workers):
                 flight.submit(shard)
             while flight:
+                self.check()
                 for result in flight.results():
                     for shard in islice(waiting, 1):
                         flight.submit(shard)
@@ -71,18 +74,18 @@ class RayExecutor:
             flight.cancel()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Try:
-    """One attempt at a shard. tasks: what can be cancelled.
+    """One attempt at a shard. tasks: what can be cancelled. since: when it could have started.
 
     done: called once it has ended, with the loss that ended it, if one did.
     """
 
     shard: int
     number: int
-    since: float
     tasks: list[Any]
     done: Callable[[RayError | None], None]
+    since: float | None = None
 
 
 Submitted = tuple[list[Any], Callable[[RayError | None], None]]
@@ -123,17 +126,19 @@ class _Pool:
 
     def _ended(self, actor: Any, loss: RayError | None) -> None:
         self._busy[actor] -= 1
-        # Its node may be gone for longer than a restart there is waited for.
+        # Its node may be gone for longer than a restart there is waited for; or it hangs.
         if isinstance(loss, RayActorError) and actor in self._actors:
             self._actors[self._actors.index(actor)] = self._actor()
+            ray.kill(actor)
 
 
 class _Flight:
     """Shards that are being worked on."""
 
-    def __init__(self, stage: _Stored | _Pool, deadline: float) -> None:
+    def __init__(self, stage: _Stored | _Pool, executor: RayExecutor) -> None:
         self._stage = stage
-        self._deadline = deadline
+        self._workers = executor.workers
+        self._deadline = executor.deadline
         self._tries: dict[Any, _Try] = {}
 
     def __bool__(self) -> bool:
@@ -141,7 +146,7 @@ class _Flight:
 
     def submit(self, shard: int, number: int = 1) -> None:
         tasks, done = self._stage.submit(shard)
-        self._tries[tasks[-1]] = _Try(shard, number, time.monotonic(), tasks, done)
+        self._tries[tasks[-1]] = _Try(shard, number, tasks, done)
 
     def results(self) -> Iterator[ShardResult]:
         """Wait a little; yield what has ended well, submit again what was lost or is overdue."""
@@ -156,13 +161,14 @@ class _Flight:
                 continue
             tried.done(None)
             yield result
-        if not ended:
-            self._replace_overdue()
+        self._replace_overdue()
 
     def _replace_overdue(self) -> None:
-        latest = time.monotonic() - self._deadline
-        for reference, tried in list(self._tries.items()):
-            if tried.since < latest:
+        now = time.monotonic()
+        # The oldest are those that can run; the others wait for them.
+        for reference, tried in list(islice(self._tries.items(), self._workers)):
+            tried.since = now if tried.since is None else tried.since
+            if now - tried.since > self._deadline and not _has_ended(reference):
                 del self._tries[reference]
                 _cancel(tried.tasks)
                 # Whoever was to embed it may hang as well.
@@ -187,6 +193,10 @@ class _Flight:
             with contextlib.suppress(RayError):
                 ray.wait(list(self._tries), num_returns=len(self._tries), timeout=_FAREWELL_S)
         self._tries.clear()
+
+
+def _has_ended(reference: Any) -> bool:
+    return bool(ray.wait([reference], timeout=0)[0])
 
 
 def _cancel(tasks: list[Any]) -> None:

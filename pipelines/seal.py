@@ -112,7 +112,7 @@ class Seal:
         Raises `TableError` where they are not what was sealed.
         """
         found = read(self._tables.dest, self._store, self._key)
-        if found is None and has_commits(self._tables, self._store):
+        if found is None and has_commits(self._tables):
             self._refuse(f"its seal is missing: {layout.seal_file(self._tables.dest)}")
         if found is not None:
             self._state = replace(found, open=True)
@@ -186,9 +186,9 @@ def beside(tables: Tables, store: Store) -> Iterator[tuple[str, str]]:
                 yield entry.uri.removeprefix(tables.dest.rstrip("/") + "/"), entry.uri
 
 
-def has_commits(tables: Tables, store: Store) -> bool:
-    """Whether any table has a commit beyond its creation; the others have nothing to seal."""
-    return any(store.exists(_entry(tables, name, 1)) for name in TABLES)
+def has_commits(tables: Tables) -> bool:
+    """Whether any table lists a file; the others have nothing to seal."""
+    return any(tables.table(name).files() for name in TABLES)
 
 
 def _recomputed(tables: Tables, name: str, store: Store, version: int) -> Chain:

@@ -335,10 +335,10 @@ def _executor(
         yield LocalExecutor(spec)
         return
     address = request.ray_address or settings.ray_address
-    with cluster(address, request.workers or os.cpu_count() or 1):
+    with cluster(address, request.workers or os.cpu_count() or 1) as check:
         from pipelines.run_ray import RayExecutor
 
         cpus, gpus = cluster_size()
         on_gpu = gpus if job.faces.provider != "cpu" else 0
         # A cluster that scales from nothing has no CPU yet.
-        yield RayExecutor(spec, workers=request.workers or max(1, cpus), gpus=on_gpu)
+        yield RayExecutor(spec, workers=request.workers or max(1, cpus), gpus=on_gpu, check=check)

@@ -147,7 +147,7 @@ def _repeated(templates: list[str]) -> int:
 def run(seed: int, folder: Path) -> list[Line]:
     """Rounds with and without faults, one after the other, then one with silence as well."""
     with place(folder) as where:
-        put_source(where, 1200, 512)
+        put_source(where, 1800, 512)
         more = ("--shard-size=64",)
         ratios, met, lines = [], Counter[str](), []
         for number in range(ROUNDS):

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from infra.storage import is_s3, join
 from ironmask.errors import BusyError, StorageError
@@ -48,7 +48,7 @@ def holder(dest: str, store: Store) -> str | None:
             held = json.loads(store.read(join(dest, PRIVATE, _OBJECT)))
         except FileNotFoundError:
             return None
-        return str(held["holder"]) if time.time() - held["at"] < _STALE_S else None
+        return None if _is_over(held) else str(held["holder"])
     try:
         descriptor = os.open(os.path.join(dest, PRIVATE, _LOCK), os.O_RDONLY)
     except OSError:
@@ -150,13 +150,20 @@ class _ObjectLease:
             return False
 
     def _content(self) -> bytes:
-        holder = f"{socket.gethostname()} process {os.getpid()}"
-        return json.dumps({"token": self._token, "holder": holder, "at": time.time()}).encode()
+        return json.dumps(
+            {
+                "token": self._token,
+                "holder": f"{socket.gethostname()} process {os.getpid()}",
+                "place": _place(),
+                "pid": os.getpid(),
+                "at": time.time(),
+            }
+        ).encode()
 
     def _take_over(self) -> None:
         """Replace a lease that nobody renews; of several that try at once, the last writer wins."""
         held = json.loads(self._store.read(self._uri))
-        if time.time() - held["at"] < _STALE_S:
+        if not _is_over(held):
             raise BusyError(
                 f"{self._dest} is in use by a run on {held['holder']}: wait for it to end"
             )
@@ -164,3 +171,27 @@ class _ObjectLease:
         time.sleep(_SETTLE_S)
         if not self._is_ours():
             raise BusyError(f"{self._dest} was taken by another run just now")
+
+
+def _is_over(held: dict[str, Any]) -> bool:
+    """Whether nobody renews a lease any more: too long ago, or its process is known to be dead."""
+    if time.time() - held["at"] >= _STALE_S:
+        return True
+    if held.get("place") != _place():
+        return False
+    try:
+        os.kill(int(held["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _place() -> str:
+    """Where a process id means the same process: this start of this machine, this namespace."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return secrets.token_hex(8)

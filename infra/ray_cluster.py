@@ -56,6 +56,8 @@ def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
         _probe(address)
     import ray
 
+    # It prints lost workers on standard output, where `--json` has the floor; no option stops it.
+    ray._private.worker._worker_logs_enabled = False
     try:
         ray.init(
             address=address or "local",

@@ -29,11 +29,7 @@ class Ended:
 
     code: int
     seconds: float
-    log: Path
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(errors="replace")
+    said: str
 
 
 @dataclass
@@ -63,7 +59,7 @@ class Driver:
         answer = stdout.readline()
         if not answer:
             raise RuntimeError(f"the server of runs has ended: {self.server.wait()}")
-        return Ended(**json.loads(answer), log=log)
+        return Ended(**json.loads(answer), said=log.read_text(errors="replace"))
 
     def run_installed(self, arguments: Sequence[str], kill_after: float | None = None) -> Ended:
         """The same with the installed command, whose start includes its imports."""
@@ -82,7 +78,8 @@ class Driver:
                 process.wait(kill_after)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
-        return Ended(process.wait(), time.monotonic() - begun, log)
+        code, seconds = process.wait(), time.monotonic() - begun
+        return Ended(code, seconds, log.read_text(errors="replace"))
 
     def _next_log(self) -> Path:
         self.runs += 1

@@ -26,6 +26,13 @@ from infra import ray_cluster
 _PORT = 6379
 _READY_S = 90.0
 _STORE_BYTES = 200 << 20
+# Ray's own agents have titles as well.
+_TASKS = ("ray::_protect_stored", "ray::_prepare", "ray::_finish")
+_EMBEDDER = "ray::_Embedder"
+
+
+class NoClusterError(RuntimeError):
+    """A head runs on this machine, and no further node beside it."""
 
 
 def can_isolate() -> bool:
@@ -87,9 +94,13 @@ def _kill(pid: int) -> None:
 
 @dataclass
 class Cluster:
-    """Nodes, the first of which is the head; drivers run beside it."""
+    """Nodes, the first of which is the head; drivers run beside it.
+
+    short: a folder whose name leaves room for those of Ray's sockets.
+    """
 
     folder: Path
+    short: Path
     nodes: list[Node]
     cpus: int
     isolated: bool
@@ -119,10 +130,9 @@ class Cluster:
         ray = str(Path(sys.executable).with_name("ray"))
         command = [*node.prefix, ray, "start", "--block", f"--node-ip-address={node.address}"]
         command += [f"--num-cpus={self.cpus}", f"--object-store-memory={_STORE_BYTES}"]
-        command += ["--disable-usage-stats"]
+        command += ["--disable-usage-stats", f"--temp-dir={self.short / str(place)}"]
         if place == 0:
             command += ["--head", f"--port={_PORT}", "--include-dashboard=false"]
-            command += [f"--temp-dir={self.folder / 'ray'}"]
         else:
             command += [f"--address={self.address}"]
         with self._log(node).open("wb") as log:
@@ -149,12 +159,11 @@ class Cluster:
             if node.process is None or node.process.poll() is not None:
                 break
             time.sleep(0.1)
-        raise RuntimeError(
-            f"node {node.name} did not start within {_READY_S:.0f} s: {said[-2000:]}"
-        )
+        kind = NoClusterError if place else RuntimeError
+        raise kind(f"node {node.name} did not start within {_READY_S:.0f} s: {said[-2000:]}")
 
     def _named(self, place: int, name: str) -> list[int]:
-        return [pid for pid in self.nodes[place].pids() if name in _command(pid)]
+        return [pid for pid in self.nodes[place].pids() if name in command(pid)]
 
     def raylet(self, place: int) -> int:
         """The process id of a node's raylet."""
@@ -162,19 +171,18 @@ class Cluster:
 
     def workers(self) -> list[int]:
         """Processes that run a task of ours at this moment."""
-        return self._processes("ray::")
+        return [pid for n in range(len(self.nodes)) for pid in self._titled(n, *_TASKS)]
 
     def embedders(self) -> list[int]:
-        """Processes of the embedding actors."""
-        return self._processes("ray::_Embedder")
+        """Processes of the embedding actors, at work or not."""
+        return [pid for n in range(len(self.nodes)) for pid in self._titled(n, _EMBEDDER)]
 
     def busy(self, place: int) -> bool:
         """Whether a task of ours runs on a node at this moment."""
-        return any("IDLE" not in _command(pid) for pid in self._named(place, "ray::"))
+        return bool(self._titled(place, *_TASKS, f"{_EMBEDDER}.embed"))
 
-    def _processes(self, title: str) -> list[int]:
-        found = [pid for n in range(len(self.nodes)) for pid in self._named(n, title)]
-        return [pid for pid in found if "IDLE" not in _command(pid)]
+    def _titled(self, place: int, *titles: str) -> list[int]:
+        return [pid for pid in self.nodes[place].pids() if command(pid).startswith(titles)]
 
     def start(self, arguments: Sequence[object]) -> subprocess.Popen[str]:
         """Start the command line beside the head."""
@@ -196,7 +204,8 @@ class Cluster:
         return Answer(process.returncode, out, err)
 
 
-def _command(pid: int) -> str:
+def command(pid: int) -> str:
+    """What a process says that it does; empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except (FileNotFoundError, ProcessLookupError):
@@ -208,12 +217,9 @@ def cluster(folder: Path, nodes: int = 3, cpus: int = 1) -> Iterator[Cluster]:
     """Run a cluster; everything of it is gone afterwards."""
     isolated = can_isolate()
     made = _isolated(nodes) if isolated else _on_loopback(nodes)
-    # Ray's sockets have long names: a short folder must hold them.
     with tempfile.TemporaryDirectory(prefix="im-", ignore_cleanup_errors=True) as short:
-        (folder / "ray").parent.mkdir(parents=True, exist_ok=True)
-        if not (folder / "ray").exists():
-            (folder / "ray").symlink_to(short)
-        found = Cluster(folder, made, cpus, isolated)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = Cluster(folder, Path(short), made, cpus, isolated)
         try:
             if isolated:
                 _connect(made)

@@ -9,7 +9,7 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -198,23 +198,23 @@ async def _body(reader: asyncio.StreamReader, message: Message) -> bytes:
 def proxy(target: str, faults: Faults = NONE, seed: int = 0) -> Iterator[Proxy]:
     """Run a proxy in front of a store on a thread of its own."""
     found, ready = Proxy(target, faults, seed), threading.Event()
-    loop = asyncio.new_event_loop()
+    stop: list[Callable[[], object]] = []
 
     async def main() -> None:
+        end, loop = asyncio.Event(), asyncio.get_running_loop()
+        stop.append(lambda: loop.call_soon_threadsafe(end.set))
         server = await asyncio.start_server(found.serve, "127.0.0.1", 0, limit=1 << 26)
         found.port = server.sockets[0].getsockname()[1]
         ready.set()
+        await end.wait()
+        # What is still connected ends with the loop, which cancels it.
+        server.close()
 
-    def work() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(main())
-        loop.run_forever()
-
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
     ready.wait(10)
     try:
         yield found
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        stop[0]()
         thread.join(10)

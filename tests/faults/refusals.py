@@ -15,17 +15,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from commandline import Answer
 from deltalake import DeltaTable
+from endtoend import command
 from enrolling import keys_of, unit_vectors, write_embeddings
 from faults.accounting import NOTHING, committed, counts, strays
 from faults.drivers import KILLED, Driver, Ended, Job, driver, job
+from faults.faulty_store import Place, enrol, place, put_source
 from faults.kill_driver import AFTER, Point
-from faults.lines import Line, at_least
+from faults.lines import Line, at_least, at_most
+from faults.proxy import NONE as NOTHING_WRONG
+from faults.proxy import Faults
 
 DISKS = 20
 _ROOM = "256m"
 _WAVE = 2
 _BEGUN = 8
+# Those of one shard that were on their way, and the lease that is given back.
+_LAST_REQUESTS = 24
 
 
 @dataclass
@@ -158,8 +165,8 @@ def keys(runs: Driver, folder: Path) -> Seen:
     sound = keys_of(work.dest).read_text()
     for what, change, words in _key_faults(keys_of(work.dest), keys_of(other.dest)):
         change()
-        for command in (work.arguments, ["check", str(work.dest), work.arguments[-1]]):
-            seen.refused(f"{what}: {command[0]}", runs.run(command), words)
+        for asked in (work.arguments, ["check", str(work.dest), work.arguments[-1]]):
+            seen.refused(f"{what}: {asked[0]}", runs.run(asked), words)
         keys_of(work.dest).unlink(missing_ok=True)
         keys_of(work.dest).write_text(sound)
         keys_of(work.dest).chmod(0o600)
@@ -218,6 +225,48 @@ def written(dest: Path) -> int:
     return committed(dest) + len([p for p in strays(dest, "inputs") if p.suffix == ".parquet"])
 
 
+def access(where: Place, folder: Path) -> tuple[Seen, int]:
+    """Credentials that may only read, have expired, or are refused in the middle of a run.
+
+    Returns the requests that were still made after the refusal as well.
+    """
+    seen, most = Seen(), 0
+    put_source(where, 40, 512)
+    reader = where.server.reader().environment()
+    first = enrol(where, "first", NOTHING_WRONG, 0, "--shard-size=8")
+    requests = first.met["requests"]
+    seen.resumed("before anything was refused", _ended(first.answer), not first.answer.code)
+    check = ("check", first.dest, f"--keys={first.keys}", "--deep")
+    seen.checked("with credentials that only read", _ended(command(folder, *check, **reader)))
+    source = f"{where.bucket}/e.parquet"
+    for dest, keys in ((first.dest, first.keys), (f"{where.bucket}/new", folder / "new.json")):
+        arguments = ("enroll", source, dest, f"--keys={keys}", "--executor=local")
+        ended = _ended(command(folder, *arguments, **reader))
+        seen.refused("credentials that only read", ended, ["denied"])
+    for name, status, code, words in _DENIALS:
+        for after in (0, requests // 2, requests * 3 // 4):
+            what = f"{name}-{after}"
+            faults = Faults(refuse=(status, code), after=after)
+            ran = enrol(where, what, faults, 0, "--shard-size=8")
+            seen.refused(what, _ended(ran.answer), words)
+            most = max(most, ran.met["refused"])
+            again = enrol(where, what, NOTHING_WRONG, 0, "--shard-size=8")
+            seen.resumed(what, _ended(again.answer), not again.answer.code)
+            check = ("check", ran.dest, f"--keys={ran.keys}", "--deep")
+            seen.checked(what, _ended(command(folder, *check, **where.server.environment())))
+    return seen, most
+
+
+_DENIALS = [
+    ("expired", 400, "ExpiredToken", ["expired"]),
+    ("denied", 403, "AccessDenied", ["denied"]),
+]
+
+
+def _ended(answer: Answer) -> Ended:
+    return Ended(answer.code, 0.0, said=answer.out + answer.err)
+
+
 def run(seed: int, folder: Path) -> list[Line]:
     rng, lines = random.Random(seed), []
     with driver(folder / "runs") as runs:
@@ -234,4 +283,8 @@ def run(seed: int, folder: Path) -> list[Line]:
         seen, after = revoked_meanwhile(runs, folder)
         lines += seen.lines("keys destroyed in the middle", 1)
         lines.append(Line("shards finished after that", str(after), "at most 1", after <= 1))
+    with place(folder / "store") as where:
+        seen, requests = access(where, folder)
+        lines += seen.lines("access to the store", 8)
+        lines.append(at_most("most requests after a refusal", requests, _LAST_REQUESTS))
     return lines

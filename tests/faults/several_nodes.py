@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +24,12 @@ _PATIENCE_S = 400.0
 
 @dataclass
 class Disturbed:
-    """How a run ended on whose way something was killed. busy: nodes that were seen at work."""
+    """How a run ended on whose way a node was killed. busy: nodes that were seen at work."""
 
     code: int
     said: str
     done_before: int
+    struck: bool = False
     busy: set[int] = field(default_factory=set)
 
 
@@ -39,17 +40,18 @@ def on_ray(arguments: Sequence[str], where: Cluster) -> list[str]:
 
 
 def disturb(
-    where: Cluster, arguments: Sequence[str], dest: Path, after: int, strike: Callable[[], object]
+    where: Cluster, arguments: Sequence[str], dest: Path, after: int, node: int
 ) -> Disturbed:
-    """Run a job, and do something to the cluster once so many shards are committed."""
+    """Run a job; kill a node while it is at work, once so many shards are committed."""
     process = where.start(on_ray(arguments, where))
     deadline = time.monotonic() + _PATIENCE_S
     seen, done = Disturbed(0, "", 0), 0
     while process.poll() is None and time.monotonic() < deadline:
         seen.busy |= {n for n in range(len(where.nodes)) if where.busy(n)}
         done = committed(dest)
-        if done >= after:
-            strike()
+        if done >= after and where.busy(node):
+            where.nodes[node].kill()
+            seen.struck = True
             break
         time.sleep(0.02)
     seen.done_before = done
@@ -77,6 +79,7 @@ def lines(what: str, seen: Disturbed, dest: Path, planned: int, same: bool) -> l
         Line(
             f"{what}: exit code", f"{seen.code} {last[0] if seen.code else ''}", "0", not seen.code
         ),
+        exactly(f"{what}: nodes killed while the job ran", int(seen.struck), 1),
         at_least(f"{what}: shards committed before the kill", seen.done_before, 1),
         at_least(f"{what}: nodes that worked before it", len(seen.busy), 2),
         exactly(f"{what}: rows lost", held.lost, 0),
@@ -89,7 +92,7 @@ def lines(what: str, seen: Disturbed, dest: Path, planned: int, same: bool) -> l
 
 def stored(where: Cluster, work: Job, after: int, node: int) -> list[Line]:
     """Stored embeddings; a node that is not the driver's is killed."""
-    seen = disturb(where, work.arguments, work.dest, after, where.nodes[node].kill)
+    seen = disturb(where, work.arguments, work.dest, after, node)
     same = row_set(work.dest) == undisturbed(work.arguments, work.dest, where.folder)
     where.start_node(node)
     return lines("embeddings", seen, work.dest, len(work.planned), same)
@@ -106,7 +109,7 @@ def images(where: Cluster, folder: Path, people: int, after: int, node: int) -> 
         "enroll", str(source), str(dest), f"--model={model}", f"--keys={keys_of(dest)}",
         "--shard-size=4", "--executor=local", "--max-failures=1000",
     ]  # fmt: skip
-    seen = disturb(where, arguments, dest, after, where.nodes[node].kill)
+    seen = disturb(where, arguments, dest, after, node)
     same = row_set(dest) == undisturbed(arguments, dest, folder)
     where.start_node(node)
     return lines("photographs", seen, dest, len(entries), same)
@@ -118,7 +121,7 @@ def run(seed: int, folder: Path) -> list[Line]:
     with cluster(folder / "nodes", NODES) as where:
         kind = "network namespaces" if where.isolated else "loopback addresses"
         found = [Line("nodes", f"{NODES} ({kind})", f"{NODES}", True)]
-        work = job(folder / "e.parquet", 600, folder / "dest")
+        work = job(folder / "e.parquet", 1500, folder / "dest")
         found += stored(where, work, rng.randint(16, 100), rng.randint(1, 2))
         found += images(where, folder, 100, 16, rng.randint(1, 2))
     return found

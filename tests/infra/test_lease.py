@@ -100,11 +100,25 @@ def test_a_second_run_is_refused_on_s3(s3_dest, holder):
     assert not store.exists(f"{s3_dest}/_ironmask/lease.json")
 
 
-def test_a_lease_that_nobody_renews_is_taken_over(s3_dest, holder, monkeypatch):
+def test_the_lease_of_a_process_that_is_dead_here_is_taken_over(s3_dest, holder, monkeypatch):
+    process = holder(s3_dest)
+    store = FsspecStore(StorageSettings())
+    assert leases.holder(s3_dest, store).endswith(f"process {process.pid}")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert leases.holder(s3_dest, store) is None
+    monkeypatch.setattr(leases, "_SETTLE_S", 0.05)
+    with lease(s3_dest, store):
+        assert leases.holder(s3_dest, store).endswith(f"process {os.getpid()}")
+
+
+def test_a_lease_from_elsewhere_is_taken_over_once_nobody_renews_it(s3_dest, holder, monkeypatch):
+    """Elsewhere the same process id may be alive."""
     process = holder(s3_dest)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     monkeypatch.setattr(leases, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(leases, "_place", lambda: "another machine")
     store = FsspecStore(StorageSettings())
     with pytest.raises(BusyError), lease(s3_dest, store):
         pass

@@ -1,0 +1,60 @@
+"""Plans of millions of inputs in little memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, sys
+import pyarrow as pa
+from infra.storage import FsspecStore
+from pipelines import plan, sources
+from pipelines.known import Known
+from pipelines.plan_build import arrange
+
+def batches(count):
+    # Two photos a person, every hundredth the same as the one before.
+    for start in range(0, count, 50_000):
+        numbers = range(start, start + 50_000)
+        rows = {
+            "subject_id": [f"person-{n // 2:09d}" for n in numbers],
+            "uri": [f"s3://photos/by-person/person-{n // 2:09d}/{n % 2}.jpg" for n in numbers],
+            "row": [None] * 50_000,
+            "content": [f"md5:{n - (n % 100 == 99):032x}" for n in numbers],
+            "outcome": [None] * 50_000, "reason": [""] * 50_000, "detail": [""] * 50_000,
+        }
+        yield pa.table(rows, schema=sources.COLUMNS)
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+folder, count = sys.argv[1], int(sys.argv[2])
+for _ in arrange(batches(50_000), Known(), Known(), 256): pass
+before = peak()
+store = FsspecStore()
+frozen = plan.write(arrange(batches(count), Known(), Known(), 256), "0" * 12, folder, {}, store)
+print(frozen.inputs, frozen.todo, frozen.shards, peak() - before)
+assert plan.digest_of(frozen, store) == frozen.digest
+last = frozen.shard(frozen.shards - 1, store)
+print(last[-1]["uri"], sum(e.size for e in store.entries(folder)))
+"""
+
+
+@pytest.mark.parametrize("count", [200_000, pytest.param(2_000_000, marks=pytest.mark.slow)])
+def test_memory_does_not_follow_the_plan(tmp_path, count):
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(tmp_path / "plan"), str(count)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    inputs, todo, shards, grown, uri, _ = done.stdout.split()
+    assert (int(inputs), int(todo)) == (count, count - count // 100)
+    assert int(shards) == -(-count // 256)
+    assert uri.endswith("/1.jpg")
+    # Two copies of eight bytes a content, and a part of the plan in the making.
+    assert int(grown) < 100 + 40 * count // 2**20

@@ -59,8 +59,9 @@ def check(scope: Scope, seal_key: bytes, workers: int | None = None) -> Report:
     seen = Seen()
     is_open = _check_seal(scope, seal_key, seen.findings, notes)
     try:
-        listed = {name: scope.tables.table(name).files() for name in TABLES}
+        # In this order a run that works meanwhile can only be ahead of what is known of it.
         records = ledger.runs(scope.tables)
+        listed = {name: scope.tables.table(name).files() for name in reversed(TABLES)}
     except IronmaskError as error:
         seen.findings.append(str(error))
     else:

@@ -14,10 +14,12 @@ PEOPLE = {"Ada": "Serena_Williams", "Bob": "Tony_Blair"}
 
 
 def commands() -> list[list[str]]:
-    section = README.partition("## Enrol\n")[2]
-    block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
-    assert block
-    return [shlex.split(line) for line in block[1].splitlines()]
+    found = []
+    for title in ("## Enrol\n", "### Operate\n"):
+        block = re.search(r"```sh\n(.*?)```", README.partition(title)[2], re.DOTALL)
+        assert block
+        found += [shlex.split(line, comments=True) for line in block[1].splitlines()]
+    return found
 
 
 def test_the_commands_of_the_readme(tmp_path, model, faces):
@@ -35,6 +37,6 @@ def test_the_commands_of_the_readme(tmp_path, model, faces):
         assert program == "ironmask"
         said[verb] = command(tmp_path, verb, *arguments, IRONMASK_MODELS=str(tmp_path / "models"))
         assert said[verb].code == 0, said[verb]
-    assert list(said) == ["models", "enroll", "inspect", "verify"]
+    assert list(said) == ["models", "enroll", "inspect", "verify", "status", "check", "vacuum"]
     assert said["verify"].out.count("accepted") == 2
     assert {path.name for path in tmp_path.iterdir()} - before == {"table", "config"}

@@ -32,7 +32,9 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(f"no second raylet starts here: {error}")
 
 
-@pytest.mark.parametrize(("strike", "many"), [(kill_worker, 5), (kill_raylet, 1)])
+@pytest.mark.parametrize(
+    ("strike", "many"), [(kill_worker, 5), pytest.param(kill_raylet, 1, marks=pytest.mark.slow)]
+)
 def test_kills_cost_no_row(strike, many, where, tmp_path):
     seen = kills(where, stored(tmp_path, 300), strike, many, 1.0, random.Random(1))
     assert [line for line in seen.lines("kills", many) if not line.holds] == []
@@ -75,6 +77,7 @@ def on_ray(source: Path, dest: Path, **more: object):
     return request(source, dest, executor="ray", workers=2, **more)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_costs_its_shard_a_deadline(tmp_path):
     source, dest = several(tmp_path / "e.parquet", 60), tmp_path / "dest"
     with striking(stop_once) as struck:
@@ -111,6 +114,7 @@ def test_keys_that_vanish_end_the_job_with_their_own_error(tmp_path):
     assert_sound(dest, 400)
 
 
+@pytest.mark.slow
 def test_a_driver_whose_head_is_gone_says_so(where, tmp_path):
     """The last test here: it leaves no cluster."""
     work = stored(tmp_path, 900)(0)

@@ -99,6 +99,8 @@ def _read(scope: Scope, seen: Seen, name: str, path: str) -> pa.Table | None:
     seen.files += 1
     try:
         content = scope.store.read(uri)
+    except FileNotFoundError:
+        return None  # found when the files were listed
     except IronmaskError as error:
         seen.findings.append(str(error))
         return None

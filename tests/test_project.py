@@ -61,7 +61,7 @@ def test_every_option_explains_itself() -> None:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
 
 
-@pytest.mark.parametrize("name", ["demo", "test", "test-slow", "check", "bench", "faults"])
+@pytest.mark.parametrize("name", ["demo", "test", "test-slow", "check", "bench", "faults", "s3-up"])
 def test_every_target_of_the_readme_exists(name: str) -> None:
     assert f"`make {name}`" in README or f"make {name} " in README
     assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -87,6 +87,7 @@ def test_a_worker_that_hangs_costs_its_shard_a_deadline(tmp_path):
     assert_sound(dest, 120)
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_every_worker_ends_the_job_and_is_named(tmp_path):
     source, dest = several(tmp_path / "e.parquet", 2), tmp_path / "dest"
     with striking(kill_always) as struck, pytest.raises(WorkerError, match=r"shard 0 .*3 times"):

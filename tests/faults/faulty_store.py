@@ -160,6 +160,9 @@ def run(seed: int, folder: Path) -> list[Line]:
         facts = ", ".join(f"{count:,} {name}" for name, count in met.items())
         lines.append(Line("what the rounds met", facts, "each kind", len(met) == 5))
         lines.append(at_most("time with faults, median of rounds", _median(ratios), 1.5, " times"))
+        # One request after the other: each silence is waited for.
+        put_source(where, 200, 512)
+        wanted = rows(where, enrol(where, "quiet", NONE, seed, *more).dest)
         silent = enrol(where, "silent", STALLS, seed, *more)
         lines += soundness(where, silent, wanted, "with silence")
         lines.append(at_least("with silence: stalled requests", silent.met["stalled"], 1))

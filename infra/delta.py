@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 _FORMAT: Final = pads.ParquetFileFormat()
 _PRUNED: Final = ("subject_id",)
-_ATTEMPTS: Final = 6
-_FIRST_PAUSE_S: Final = 0.2
+_ATTEMPTS: Final = 8
+_FIRST_PAUSE_S: Final = 0.05
 _ERROR_CHARS: Final = 300
 # What another attempt may change, as the library words it: conflicts, and a store in trouble.
 _MAY_PASS: Final = re.compile(
@@ -47,6 +47,7 @@ class DeltaTableHandle:
         self.uri = uri
         self._schema, self._partition_by = TABLES[name]
         self._options = options
+        self._known: DeltaTable | None = None
 
     def _open(self) -> DeltaTable:
         """The table as its log is now.
@@ -59,12 +60,24 @@ class DeltaTableHandle:
             raise StorageError(f"{self.uri} is not a table: its log is missing") from None
 
     def _opened(self) -> DeltaTable:
-        return DeltaTable(self.uri, storage_options=self._options)
+        """What was read of the log is kept, and only what came since is asked for."""
+        known, self._known = self._known, None
+        if known is None:
+            known = DeltaTable(self.uri, storage_options=self._options)
+        else:
+            known.update_incremental()
+        self._known = known
+        return known
 
     def files(self) -> dict[str, int]:
         actions = self._open().get_add_actions(flatten=True)
         paths, sizes = (actions[name].to_pylist() for name in ("path", "size_bytes"))
         return dict(zip(paths, sizes, strict=True))
+
+    def counts(self) -> dict[str, int]:
+        actions = self._open().get_add_actions(flatten=True)
+        paths, rows = (actions[name].to_pylist() for name in ("path", "num_records"))
+        return dict(zip(paths, rows, strict=True))
 
     def commit(self, files: Sequence[DataFile], application: str, sequence: int) -> None:
         if not files:
@@ -160,10 +173,10 @@ class DeltaTables:
 
     def __init__(self, dest: str, options: dict[str, str]) -> None:
         self.dest = dest
-        self._options = options
+        self._handles = {name: DeltaTableHandle(join(dest, name), name, options) for name in TABLES}
 
     def table(self, name: str) -> DeltaTableHandle:
-        return DeltaTableHandle(join(self.dest, name), name, self._options)
+        return self._handles[name]
 
     def exist(self) -> bool:
         return self.table("templates").exists()

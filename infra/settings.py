@@ -104,6 +104,8 @@ class StorageSettings(BaseSettings):
             "conditional_put": "etag",
             "timeout": "20s",
             "connect_timeout": "10s",
+            "backoff_config.init_backoff": "25ms",
+            "backoff_config.max_backoff": "5s",
         }
         return {name: value for name, value in values.items() if value is not None}
 

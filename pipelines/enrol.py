@@ -13,7 +13,7 @@ from pipelines.commit import Committer, destroy_orphans
 from pipelines.destination import Destination
 from pipelines.job import EnrolJob
 from pipelines.journal import Counted, Journal
-from pipelines.ledger import RunState, of_run
+from pipelines.ledger import RunState, rows_of_run
 from pipelines.plan import Plan
 from pipelines.planning import prepare_plan, record
 from pipelines.stages import ShardResult
@@ -77,8 +77,7 @@ def run(
     orphans = destroy_orphans(dest.tables, dest.store, dest.check)
     started = {"run_id": frozen.run_id, "shards_done": len(done), "orphans_destroyed": orphans}
     _log.info("started", extra=started)
-    settled = dest.tables.table("inputs").rows(["run_id"], of_run(frozen.run_id)) if done else ()
-    tally = Tally(before=len(settled))
+    tally = Tally(before=rows_of_run(dest.tables, "inputs", frozen.run_id))
     wave: list[ShardResult] = []
     last = time.monotonic()
     todo = Counted(shard for shard in range(frozen.shards) if shard not in done)

@@ -13,6 +13,7 @@ _SHARD_FILE: Final = re.compile(
 )
 _ROWS_FILE: Final = re.compile(r"rows-[0-9a-f]{16}-(?P<sha256>[0-9a-f]{64})\.parquet")
 _PARTIAL: Final = re.compile(r"\.part-[0-9a-f]{16}")
+_PLAN_FILE: Final = re.compile(r"(?P<run>[0-9a-f]{12})/(?:plan\.json|part-\d{5,}\.parquet)")
 PRIVATE: Final = "_ironmask"
 
 
@@ -107,3 +108,9 @@ def plan_file(folder: str) -> str:
 def plan_part(number: int) -> str:
     """Name of a part of a plan."""
     return f"part-{number:05d}.parquet"
+
+
+def plan_run(path: str) -> str | None:
+    """The run of whose plan a path, relative to the plans' folder, is a file; None for others."""
+    found = _PLAN_FILE.fullmatch(path)
+    return found["run"] if found else None

@@ -17,6 +17,7 @@ from ironmask.errors import MismatchError, TableError
 from pipelines.destination import Destination
 from pipelines.job import DECLARED, EnrolJob
 from pipelines.known import Known
+from pipelines.layout import parse_shard_file
 from pipelines.ports import Tables
 from pipelines.records import RUNS, Outcome
 
@@ -168,8 +169,15 @@ def of_run(run_id: str) -> pads.Expression:
     return pads.field("run_id") == run_id
 
 
+def rows_of_run(tables: Tables, name: str, run_id: str) -> int:
+    """How many rows of a run a table's log lists."""
+    counts = tables.table(name).counts()
+    files = ((parse_shard_file(path), rows) for path, rows in counts.items())
+    return sum(rows for file, rows in files if file and file.run_id == run_id)
+
+
 def _is_empty(tables: Tables, record: RunRecord) -> bool:
-    return len(tables.table("templates").rows(["run_id"], of_run(record.run_id))) == 0
+    return rows_of_run(tables, "templates", record.run_id) == 0
 
 
 def differences(record: RunRecord, job: EnrolJob) -> str:

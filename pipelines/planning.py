@@ -72,11 +72,11 @@ def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> 
 
 
 def _destroy_unfinished_plans(dest: Destination) -> None:
-    """Remove parts of plans that no run has: of a planning that was killed."""
-    known = {record.run_id for record in ledger.runs(dest.tables)}
-    base = layout.plans_folder(dest.tables.dest).rstrip("/") + "/"
-    found = (entry.uri for entry in dest.store.entries(base))
-    dest.store.delete([uri for uri in found if uri.removeprefix(base).split("/")[0] not in known])
+    """Remove the files of plans that no run has: of a planning that was killed."""
+    known = {None, *(record.run_id for record in ledger.runs(dest.tables))}
+    base = layout.plans_folder(dest.tables.dest) + "/"
+    found = [entry.uri for entry in dest.store.entries(base)]
+    dest.store.delete([u for u in found if layout.plan_run(u.removeprefix(base)) not in known])
 
 
 def _source_version(job: EnrolJob, store: Store) -> str:
@@ -116,13 +116,17 @@ def _again(
     """Inputs that failed, of subjects without a live template."""
     reasons = () if job.retry == RETRY_ALL else job.retry
     failed = ledger.failed_inputs(tables, reasons) if tables else Known()
-    met = 0
+    met = enrolled = 0
     for batch in batches:
         mask = failed.has(batch["uri"])
+        has_template = live.has(batch["subject_id"])
         met += int(mask.sum())
-        chosen = batch.filter(pa.array(mask & ~live.has(batch["subject_id"])))
+        enrolled += int((mask & has_template).sum())
+        chosen = batch.filter(pa.array(mask & ~has_template))
         if len(chosen):
             yield chosen
+    if enrolled:
+        _log.warning("%d failed inputs are of people who have a template, and stay out", enrolled)
     if met < len(failed):
         _log.warning("%d failed inputs are no longer in %s", len(failed) - met, job.source)
 

@@ -171,6 +171,10 @@ class Table(Protocol):
         """The files that the log lists: bytes by path, relative to the table."""
         ...
 
+    def counts(self) -> dict[str, int]:
+        """How many rows each of those files has, as the log says."""
+        ...
+
     def commit(self, files: Sequence[DataFile], application: str, sequence: int) -> None:
         """Make files visible together, once: a repeated sequence number changes nothing."""
         ...

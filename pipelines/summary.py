@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.dataset as pads
+import pyarrow.compute as pc
 
 from ironmask.errors import CountError
 from pipelines.destination import Destination
 from pipelines.job import EnrolJob
-from pipelines.ledger import of_run
+from pipelines.ledger import of_run, rows_of_run
 from pipelines.plan import Plan
 from pipelines.ports import Tables
 from pipelines.records import METRICS, Outcome, Reason
@@ -91,7 +91,8 @@ def summarise(
     seconds: float,
 ) -> Summary:
     """Count what the log lists of a run. Raises `CountError` where that is not the plan."""
-    outcomes = _outcomes(tables, frozen.run_id)
+    rows = tables.table("inputs").rows(["subject_id", "outcome", "reason"], of_run(frozen.run_id))
+    outcomes = _outcomes(rows)
     if sum(outcomes.values()) != frozen.inputs:
         raise CountError(
             f"{job.dest}: run {frozen.run_id} planned {frozen.inputs:,} inputs and has outcomes "
@@ -109,8 +110,8 @@ def summarise(
         inputs=frozen.inputs,
         **{outcome.value: by_outcome[outcome.value] for outcome in Outcome},
         reasons=dict(sorted(reasons.items())),
-        subjects_enrolled=len(tables.table("templates").rows(["run_id"], of_run(frozen.run_id))),
-        subjects_not_enrolled=_subjects_without_template(tables, frozen.run_id),
+        subjects_enrolled=rows_of_run(tables, "templates", frozen.run_id),
+        subjects_not_enrolled=_subjects_without_template(rows),
         resumed_shards=resumed,
         orphans_destroyed=orphans,
         bytes_written=tally.bytes_written,
@@ -119,18 +120,17 @@ def summarise(
     )
 
 
-def _outcomes(tables: Tables, run_id: str) -> Counter[tuple[str, str]]:
-    found = tables.table("inputs").rows(["outcome", "reason"], of_run(run_id))
-    grouped = found.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
+def _outcomes(rows: pa.Table) -> Counter[tuple[str, str]]:
+    grouped = rows.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
     return Counter(
         {(row["outcome"], row["reason"]): row["count_all"] for row in grouped.to_pylist()}
     )
 
 
-def _subjects_without_template(tables: Tables, run_id: str) -> int:
+def _subjects_without_template(rows: pa.Table) -> int:
     """Subjects whose every input failed: the numerator of the failure-to-enrol rate."""
-    tried = pads.field("outcome").isin([Outcome.USED.value, Outcome.FAILED.value])
-    found = tables.table("inputs").rows(["subject_id", "outcome"], of_run(run_id) & tried)
+    tried = pa.array([Outcome.USED.value, Outcome.FAILED.value])
+    found = rows.filter(pc.is_in(rows["outcome"], tried))
     subjects = found.group_by("subject_id").aggregate([("outcome", "max")])
     return sum(value == Outcome.FAILED.value for value in subjects["outcome_max"].to_pylist())
 

@@ -116,6 +116,22 @@ def test_other_versions_are_refused(tmp_path, monkeypatch):
     assert_sound(dest)
 
 
+def test_what_a_killed_planning_left_is_removed(tmp_path):
+    dest = tmp_path / "dest"
+    run(request(several(tmp_path / "e.parquet", 4), dest))
+    plans = dest / layout.PRIVATE / "plans"
+    (kept,) = plans.iterdir()
+    lost, other = plans / ("0" * 12), plans / "mine"
+    for folder in (lost, other):
+        folder.mkdir()
+        (folder / "part-00000.parquet").write_bytes(b"begun")
+    (lost / "notes.txt").write_text("somebody's own")
+    run(request(several(tmp_path / "e.parquet", 8), dest))
+    assert [path.name for path in lost.iterdir()] == ["notes.txt"]
+    assert (other / "part-00000.parquet").exists()
+    assert sorted(path.name for path in kept.iterdir()) == ["part-00000.parquet", "plan.json"]
+
+
 def test_a_plan_that_was_edited_is_refused(tmp_path):
     import pyarrow.parquet as pq
 

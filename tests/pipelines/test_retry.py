@@ -141,6 +141,7 @@ def test_failed_photos_of_an_enrolled_person_stay_out(tmp_path):
     enroll(source, dest, "--max-failures=1")
     answer = enroll(source, dest, "--retry-failed", "--json")
     assert answer.code == 0
+    assert "1 failed inputs are of people who have a template, and stay out" in answer.err
     assert "nothing to retry" in answer.err
     assert answer.out == ""
     assert len(rows(dest, "runs")) == 2

@@ -7,9 +7,7 @@ together. An input that needs no work (a hidden file, an empty subject) comes wi
 from __future__ import annotations
 
 import posixpath
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
@@ -25,6 +23,7 @@ from ironmask.errors import SourceError
 from pipelines.job import SourceKind
 from pipelines.ports import Entry, Store
 from pipelines.records import Outcome, Reason
+from pipelines.subject_folders import subject_folders
 
 # 32-bit offsets would end at 2 GiB of names, which some million inputs reach.
 COLUMNS = pa.schema(
@@ -42,18 +41,18 @@ COLUMNS = pa.schema(
 outcome: null where work is to be done."""
 
 _BATCH = 4096
-_LISTINGS = 16
 _IDENTITY_STEPS = 1 << 14
 _TABULAR = (".parquet", ".csv")
 
 
 @dataclass
 class _Batch:
-    """Rows of the plan on their way into Arrow."""
+    """Rows of the plan on their way into Arrow. objects: whose identity is wanted, by row."""
 
     columns: dict[str, list[object]] = field(
         default_factory=lambda: {name: [] for name in COLUMNS.names}
     )
+    objects: dict[int, Entry] = field(default_factory=dict)
 
     def add(self, subject: str, uri: str, **values: object) -> None:
         row = {"subject_id": subject, "uri": uri, "reason": "", "detail": "", **values}
@@ -107,10 +106,21 @@ def _folder(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
     batch = _Batch()
     for entry in store.entries(source, recursive=False):
         _add_stray(batch, entry)
+    for folder, entries in subject_folders(source, store):
+        if len(batch) >= _BATCH:
+            yield _identified(batch, store, limit)
+            batch = _Batch()
+        _add_subject(batch, folder, entries)
     if len(batch):
-        yield batch.table()
-    for folder, entries in _listed(store.children(source), store):
-        yield from _subject_folder(folder, entries, store, limit)
+        yield _identified(batch, store, limit)
+
+
+def _identified(batch: _Batch, store: Store, limit: int | None) -> pa.Table:
+    """A batch with the identities of its objects."""
+    contents = _contents(list(batch.objects.values()), store, limit)
+    for place, content in zip(batch.objects, contents, strict=True):
+        batch.columns["content"][place] = content
+    return batch.table()
 
 
 def _add_stray(batch: _Batch, entry: Entry) -> None:
@@ -120,25 +130,8 @@ def _add_stray(batch: _Batch, entry: Entry) -> None:
     batch.add("", uri, outcome=Outcome.SKIPPED, reason=reason, detail="not in a subject's folder")
 
 
-def _listed(folders: Iterator[str], store: Store) -> Iterator[tuple[str, list[Entry]]]:
-    """Folders and what is in them, in order; the next few are asked for meanwhile."""
-    with ThreadPoolExecutor(_LISTINGS) as pool:
-        ahead: deque[tuple[str, Future[list[Entry]]]] = deque()
-        for folder in folders:
-            ahead.append((folder, pool.submit(lambda uri: list(store.entries(uri)), folder)))
-            if len(ahead) > _LISTINGS:
-                first, found = ahead.popleft()
-                yield first, found.result()
-        for first, found in ahead:
-            yield first, found.result()
-
-
-def _subject_folder(
-    folder: str, entries: list[Entry], store: Store, limit: int | None
-) -> Iterator[pa.Table]:
+def _add_subject(batch: _Batch, folder: str, entries: list[Entry]) -> None:
     subject, clean = _printable(posixpath.basename(folder.rstrip("/")))
-    batch = _Batch()
-    wanted: list[Entry] = []
     for entry in entries:
         name, utf8 = _printable(entry.uri)
         if not (clean and utf8):
@@ -152,10 +145,9 @@ def _subject_folder(
         elif "/." in entry.uri.removeprefix(posixpath.dirname(folder)):
             batch.add(subject, name, outcome=Outcome.SKIPPED, reason=Reason.HIDDEN_FILE)
         else:
-            wanted.append(entry)
-    for entry, content in zip(wanted, _contents(wanted, store, limit), strict=True):
-        batch.add(subject, entry.uri, content=content)
-    if not len(batch):
+            batch.objects[len(batch)] = entry
+            batch.add(subject, entry.uri)
+    if not entries:
         uri, _ = _printable(folder)
         batch.add(
             subject,
@@ -164,7 +156,6 @@ def _subject_folder(
             reason=Reason.EMPTY_SUBJECT,
             detail="the folder holds no file",
         )
-    yield batch.table()
 
 
 def _printable(name: str) -> tuple[str, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from enrolling import unit_vectors, write_embeddings
+from s3server import S3Server
 
+from infra.settings import load as load_settings
 from infra.storage import FsspecStore
 from ironmask.errors import SourceError, StorageError
-from pipelines import sources
+from pipelines import sources, wiring
 from pipelines.job import SourceKind
+from pipelines.ports import Entry
+from pipelines.subject_folders import cut_by_folder
 
 KEY = bytes(32)
 
@@ -157,6 +162,69 @@ class TestFolder:
         (root / "ann" / "gone.jpg").symlink_to(root / "nowhere")
         (row,) = listed()
         assert (row["content"], row["outcome"]) == (None, None)
+
+    def test_subjects_stay_whole_over_batches(self, tree, monkeypatch):
+        root, listed = tree
+        for number in range(10):
+            put(root / f"s{number // 3}" / f"{number}.jpg", b"%d" % number)
+        whole = listed()
+        monkeypatch.setattr(sources, "_BATCH", 2)
+        assert listed() == whole
+        assert [row["content"] for row in whole] == [
+            f"sha256:{sha256(b'%d' % number).hexdigest()}" for number in range(10)
+        ]
+
+
+class TestBucket:
+    @pytest.fixture
+    def put_keys(self, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch):
+        for name, value in s3.environment().items():
+            monkeypatch.setenv(name, value)
+
+        def put_all(*keys: str) -> str:
+            name = bucket.removeprefix("s3://")
+            for key in keys:
+                s3.client().put_object(Bucket=name, Key=key, Body=key.encode())
+            return f"{bucket}/in"
+
+        return put_all
+
+    def test_the_same_rows_as_of_a_folder(self, put_keys, tmp_path):
+        """Names around the slash in byte order, deep folders, files beside them, hidden ones."""
+        names = [
+            "a/1.jpg", "a/deep/2.jpg", "a/.hidden", "a-b/1.jpg", "a0/1.jpg", "a.jpg", "b/1.jpg",
+            ".h/1.jpg", "é ü/1.jpg",
+        ]  # fmt: skip
+        source = put_keys(*(f"in/{name}" for name in names), "in2/c/1.jpg", "other")
+        for name in names:
+            put(tmp_path / "in" / name, f"in/{name}".encode())
+        store = wiring.open_store(load_settings()[1])
+        there = list(sources.read(source, SourceKind.FOLDER, store, KEY))
+        here = read(tmp_path / "in", SourceKind.FOLDER, store)
+        rows = pa.concat_tables(there).to_pylist()
+        assert all(row["content"].startswith("md5:") for row in rows if not row["outcome"])
+
+        def facts(found: list[dict[str, Any]], base: str) -> list[tuple[object, ...]]:
+            wanted = ("subject_id", "outcome", "reason", "detail")
+            return sorted(
+                (row["uri"].removeprefix(base), *(str(row[name]) for name in wanted))
+                for row in found
+            )
+
+        assert facts(rows, source) == facts(here, str(tmp_path / "in"))
+        subjects = [row["subject_id"] for row in rows]
+        assert len(list(groupby(subjects))) == len(set(subjects))
+
+    def test_keys_that_come_apart_are_refused(self):
+        keys = ["a/1", "b/1", "a/2"]
+        found = iter([Entry(f"s3://b/in/{key}", 1) for key in keys])
+        with pytest.raises(SourceError, match="s3://b/in: the server does not list"):
+            list(cut_by_folder("s3://b/in", found))
+
+    def test_a_key_with_an_empty_part_is_refused(self):
+        found = iter([Entry("s3://b/in//1.jpg", 1)])
+        with pytest.raises(SourceError, match=r"s3://b/in//1\.jpg: a part of its key is empty"):
+            list(cut_by_folder("s3://b/in/", found))
 
 
 class TestManifest:

@@ -17,9 +17,17 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.exceptions import PrefectException  # noqa: E402
 
 from infra.telemetry import configure_logging  # noqa: E402
-from ironmask.errors import IronmaskError, StorageError, WorkerError  # noqa: E402
+from ironmask.errors import (  # noqa: E402
+    IronmaskError,
+    NothingToDoError,
+    StorageError,
+    WorkerError,
+)
 from pipelines import enrol, planning, start  # noqa: E402
+from pipelines.destination import Destination  # noqa: E402
 from pipelines.face_settings import FaceSettings  # noqa: E402
+from pipelines.job import EnrolJob  # noqa: E402
+from pipelines.plan import Plan  # noqa: E402
 from pipelines.report.terminal import facts  # noqa: E402
 from pipelines.summary import Summary  # noqa: E402
 
@@ -37,7 +45,15 @@ async def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     return False
 
 
-_plan = task(name="plan", cache_policy=NO_CACHE)(planning.prepare_plan)
+def _planned(job: EnrolJob, dest: Destination, *, restart: bool) -> Plan | NothingToDoError:
+    """That nothing is to be done is a result here: a task that raises counts as failed."""
+    try:
+        return planning.prepare_plan(job, dest, restart=restart)
+    except NothingToDoError as nothing:
+        return nothing
+
+
+_plan = task(name="plan", cache_policy=NO_CACHE)(_planned)
 _run = task(
     name="run and commit",
     cache_policy=NO_CACHE,
@@ -55,7 +71,8 @@ def enrol_flow(request: dict[str, Any]) -> dict[str, Any]:
     asked = start.Request(**{**request, "faces": faces})
     prepared = start.prepare(asked)
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)
-    return asdict(_enrol(asked, prepared, enrol.quiet))
+    done = _enrol(asked, prepared, enrol.quiet)
+    return {"nothing_to_do": str(done)} if isinstance(done, NothingToDoError) else asdict(done)
 
 
 def run_as_flow(
@@ -63,11 +80,12 @@ def run_as_flow(
 ) -> Summary:
     """Do what `enrol_flow` does, with a job that is checked already and a progress display.
 
-    Raises `WorkerError` where the Prefect server does not answer.
+    Raises `WorkerError` where the Prefect server does not answer, `NothingToDoError` after a
+    flow that found nothing to do.
     """
 
     @flow(name="ironmask-enrol", persist_result=False)
-    def enrol_here(source: str, dest: str, settings: str) -> Summary:  # noqa: ARG001
+    def enrol_here(source: str, dest: str, settings: str) -> Summary | NothingToDoError:  # noqa: ARG001
         return _enrol(request, prepared, progress)
 
     # The command line says itself what went wrong, in one line; the server keeps the rest.
@@ -75,7 +93,7 @@ def run_as_flow(
         logging.getLogger(name).propagate = False
     job = prepared.job
     try:
-        return enrol_here(job.source, job.dest, job.describe())
+        done = enrol_here(job.source, job.dest, job.describe())
     except (RuntimeError, httpx.HTTPError) as error:
         if isinstance(error, httpx.HTTPError) or "API" in str(error):
             raise WorkerError(
@@ -83,14 +101,21 @@ def run_as_flow(
                 "PREFECT_API_URL, or add --no-prefect"
             ) from None
         raise
+    if isinstance(done, NothingToDoError):
+        raise done
+    return done
 
 
-def _enrol(request: start.Request, prepared: start.Prepared, progress: enrol.Progress) -> Summary:
+def _enrol(
+    request: start.Request, prepared: start.Prepared, progress: enrol.Progress
+) -> Summary | NothingToDoError:
     """Hold the destination and do the job, a Prefect task each step."""
     timer = enrol.Timer()
     with start.opened(request, prepared) as held:
         job, dest = held.job, held.dest
         frozen = _plan(job, dest, restart=request.restart)
+        if isinstance(frozen, NothingToDoError):
+            return frozen
         tally, resumed = _run(job, frozen, dest, held.executor, progress)
         summary = _report(job, frozen, tally, resumed, dest, timer.seconds())
     _publish(summary)

@@ -145,6 +145,15 @@ def test_a_refusal_is_one_line_and_a_failed_run(enroll, server):
     assert newest["state_type"] == "FAILED"
 
 
+def test_nothing_to_retry_is_a_completed_run(enroll, server):
+    assert enroll("--tolerance=1", "--no-prefect").code == 0
+    answer = enroll("--tolerance=1", "--retry-failed")
+    assert answer.code == 0, answer.err
+    assert "nothing to retry" in answer.err
+    newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
+    assert newest["state_type"] == "COMPLETED"
+
+
 def test_a_lost_worker_is_tried_again(server, enroll, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", RETRIED, *(tmp_path / n for n in ("e.parquet", "d", "k.json"))],

@@ -43,7 +43,8 @@ def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
     Sorting pseudo-random tags hides which subset gave which tag. row_key: 32 secret bytes that
     belong to this row alone.
     """
-    return b"".join(sorted(_tags(codeword, params, row_key)))
+    tags = np.frombuffer(b"".join(_tags(codeword, params, row_key)), f"S{tag_bytes(params)}")
+    return np.sort(tags).tobytes()
 
 
 def matches(stored: bytes, codeword: I32, params: Params, row_key: bytes) -> bool:
@@ -90,9 +91,9 @@ def _tags(codeword: I32, params: Params, row_key: bytes) -> list[bytes]:
         digest_size=tag_bytes(params), key=row_key, salt=_domain(params), person=_PERSON
     )
     tags = []
-    for start in range(0, len(data), width):
+    for (subset,) in struct.iter_unpack(f"{width}s", data):
         one = keyed.copy()
-        one.update(data[start : start + width])
+        one.update(subset)
         tags.append(one.digest())
     return tags
 

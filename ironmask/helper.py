@@ -37,7 +37,7 @@ class Encoding:
     """One way to write P.
 
     to_bytes: (k, n, n) float32 to (k, nbytes(n)) uint8.
-    from_bytes: (k, nbytes(n)) uint8 and n to (k, n, n) float32.
+    from_bytes: (k, nbytes(n)) uint8 and n to (k, n, n) float32, `EncodingError` where not finite.
     """
 
     name: str
@@ -56,30 +56,47 @@ def _as_rows(array: NDArray[np.generic]) -> U8:
     return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
 
 
+def _not_finite(name: str) -> EncodingError:
+    return EncodingError(f"a helper in encoding {name} holds values that are not finite")
+
+
 def _float_encoding(name: str, dtype: str) -> Encoding:
     width = np.dtype(dtype).itemsize
+
+    def from_bytes(data: U8, n: int) -> F32:
+        p = data.view(dtype).reshape(-1, n, n).astype(np.float32)
+        if not np.isfinite(p).all():
+            raise _not_finite(name)
+        return p
+
     return Encoding(
         name=name,
         version=1,
         nbytes=lambda n: n * n * width,
         to_bytes=lambda p: _as_rows(p.astype(dtype)),
-        from_bytes=lambda b, n: b.view(dtype).reshape(-1, n, n).astype(np.float32),
+        from_bytes=from_bytes,
     )
 
 
 def _int8_to_bytes(p: F32) -> U8:
-    peak = np.maximum(p.max(axis=2), -p.min(axis=2))
+    k, n, _ = p.shape
+    out = np.empty((k, n * n + 2 * n), dtype=np.uint8)
+    levels = np.abs(p)
     # Rounded up, so that the largest level never exceeds 127 after the scale loses digits.
-    scale = np.nextafter((peak / _MAX_LEVEL).astype("<f2"), np.float16(np.inf))
-    levels = np.multiply(p, 1 / scale.astype(np.float32)[:, :, None])
+    scale = np.nextafter((levels.max(axis=2) / _MAX_LEVEL).astype("<f2"), np.float16(np.inf))
+    np.multiply(p, 1 / scale.astype(np.float32)[:, :, None], out=levels)
     np.rint(levels, out=levels)
-    return np.concatenate([_as_rows(scale), _as_rows(levels.astype(np.int8))], axis=1)
+    out[:, : 2 * n] = _as_rows(scale)
+    out[:, 2 * n :].view(np.int8)[...] = levels.reshape(k, -1)
+    return out
 
 
 def _int8_from_bytes(data: U8, n: int) -> F32:
     scale = np.ascontiguousarray(data[:, : 2 * n]).view("<f2").astype(np.float32)
-    levels = np.ascontiguousarray(data[:, 2 * n :]).view(np.int8).reshape(-1, n, n)
-    p: F32 = levels * scale[:, :, None]
+    if not np.isfinite(scale).all():
+        raise _not_finite("int8")
+    p = data[:, 2 * n :].view(np.int8).astype(np.float32).reshape(-1, n, n)
+    p *= scale[:, :, None]
     return p
 
 
@@ -150,7 +167,4 @@ def decode(helpers: list[bytes], name: str, n: int) -> F32:
                 f"a {found.tag} helper of width {n} has {expected:,} bytes, not {len(helper):,}"
             )
     data = np.frombuffer(b"".join(helpers), dtype=np.uint8).reshape(len(helpers), expected)
-    p = found.from_bytes(data, n)
-    if not np.isfinite(p).all():
-        raise EncodingError(f"a {found.tag} helper holds values that are not finite")
-    return p
+    return found.from_bytes(data, n)

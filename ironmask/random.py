@@ -1,24 +1,87 @@
 """The secure source of randomness.
 
 A hidden rotation must never be derivable from anything stored: given the rotation, the codeword
-falls to a one-dimensional search. So every generator made here takes a fresh 256-bit key from the
+falls to a one-dimensional search. So every generator made here takes fresh 256-bit keys from the
 operating system and keeps nothing that could rebuild it. Tests alone pass a seeded generator.
 """
 
 from __future__ import annotations
 
 import secrets
+from typing import Final, NoReturn
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from numpy.typing import NDArray
 from randomgen import ChaCha
 
+from ironmask.arrays import F32
+
 KEY_BITS = 256
+# Small enough that temporary arrays stay in the cache and in the heap.
+_CHUNK: Final = 1 << 14
+_ZEROS: Final = bytes(4 * _CHUNK)
+# Far below the 256 GiB after which ChaCha20's 32-bit block counter ends.
+_STREAM_BYTES: Final = 1 << 36
 
 
-def secure_generator() -> np.random.Generator:
-    """Return a generator on a ChaCha stream (20 rounds) under a fresh 256-bit key.
+class SecureGenerator(np.random.Generator):
+    """NumPy's generator on a ChaCha stream of 20 rounds, and a faster one for many raw words.
 
-    Make one for each batch of work, inside the process that uses it: a generator that is copied
-    by a fork or a pickle would repeat its stream.
+    `words` comes from OpenSSL's ChaCha20 (RFC 8439), ten times as fast, under a key of its own.
+    A copy would repeat both streams, so there is none: make one inside the process that uses it.
     """
-    return np.random.Generator(ChaCha(key=secrets.randbits(KEY_BITS), rounds=20))
+
+    def __init__(self) -> None:
+        super().__init__(ChaCha(key=secrets.randbits(KEY_BITS), rounds=20))
+        self._left = 0
+
+    def words(self, count: int) -> NDArray[np.uint32]:
+        """Uniform words, (count,) uint32, read-only."""
+        size = 4 * count
+        if self._left < size:
+            cipher = algorithms.ChaCha20(secrets.token_bytes(KEY_BITS // 8), bytes(16))
+            self._stream = Cipher(cipher, mode=None).encryptor()
+            self._left = _STREAM_BYTES
+        self._left -= size
+        zeros = memoryview(_ZEROS)[:size] if size <= len(_ZEROS) else bytes(size)
+        return np.frombuffer(self._stream.update(zeros), dtype="<u4")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secure generator is not copied: make another one")
+
+
+def secure_generator() -> SecureGenerator:
+    """Return a generator under fresh keys; see `SecureGenerator`."""
+    return SecureGenerator()
+
+
+def fill_normals(rng: np.random.Generator, out: F32) -> None:
+    """Fill an array, (k,) float32, with independent standard normal variables.
+
+    sqrt(-2 ln u) times the cosine and the sine of 2 pi v, with 32 random bits each for u and v
+    (Box and Muller, Annals of Mathematical Statistics 29, 1958): exact but for rounding, and in
+    NumPy's vector instructions faster than a rejection method.
+    """
+    for start in range(0, len(out), _CHUNK):
+        part = out[start : start + _CHUNK]
+        half = -(-len(part) // 2)
+        words = _words(rng, 2 * half).view(np.int32)
+        # |u| 2^-31 for a signed word u is uniform in (0, 1] and fine near zero.
+        radius = np.abs(words[:half].astype(np.float32))
+        radius += np.float32(0.5)
+        radius *= np.float32(2.0**-31)
+        np.log(radius, out=radius)
+        radius *= np.float32(-2)
+        np.sqrt(radius, out=radius)
+        angle = words[half:].astype(np.float32)
+        angle *= np.float32(np.pi / 2**31)
+        np.multiply(np.cos(angle), radius, out=part[:half])
+        rest = len(part) - half
+        np.multiply(np.sin(angle[:rest]), radius[:rest], out=part[half:])
+
+
+def _words(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:
+    if isinstance(rng, SecureGenerator):
+        return rng.words(count)
+    return rng.integers(0, 1 << 32, count, dtype=np.uint32)

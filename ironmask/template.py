@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ironmask import codeword, digest, helper, rotation
-from ironmask.arrays import F32, F64, I32, unit_rows
+from ironmask.arrays import F64, I32, unit_rows
 from ironmask.errors import EncodingError, ParameterError, ProtectionError, TemplateError
 from ironmask.params import Params
 from ironmask.random import secure_generator
@@ -50,40 +51,63 @@ def protect_batch(
 ) -> list[ProtectedTemplate]:
     """Protect k templates, (k, n) of any scale, each under its own 32-byte row key.
 
-    Each gets a fresh codeword c, a fresh Haar rotation Q and P = R Q, where R turns Q t to c. The
-    finished row is opened again, after encoding, and must give back c. Only the encoded P and the
-    digests leave. rng: for tests; by default a new secure generator.
-
-    Raises `TemplateError` for vectors that cannot be templates, `ProtectionError` where an encoded
-    row does not give its codeword back.
+    rng: for tests; by default a new secure generator. Raises as `Protector.protect` does.
     """
     unit = unit_rows(templates, params.n)
     if len(unit) != len(row_keys):
         raise ParameterError(f"{len(unit)} templates need as many row keys, got {len(row_keys)}")
-    rng = secure_generator() if rng is None else rng
-    pairs = zip(unit, row_keys, strict=True)
-    return [_protect_one(t, params, key, encoding, rng) for t, key in pairs]
+    with Protector(params, encoding, rng) as protector:
+        return [protector.protect(t, key) for t, key in zip(unit, row_keys, strict=True)]
 
 
-def _protect_one(
-    template: F64, params: Params, row_key: bytes, encoding: str, rng: np.random.Generator
-) -> ProtectedTemplate:
-    code = codeword.sample(rng, params.n, params.alpha)
-    p = _hidden_rotation(template, code, params.n, rng)
-    encoded = helper.encode(p[None], encoding)[0]
-    p.fill(0)
-    found = _reopened(encoded, template, params, encoding)
-    if found is None or not np.array_equal(found, code):
-        raise ProtectionError(
-            f"a row of {params.describe()} in encoding {encoding} does not verify after encoding; "
-            "use an encoding with more bits"
-        )
-    return ProtectedTemplate(
-        params=params,
-        encoding=helper.encoding(encoding).tag,
-        helper=encoded,
-        digests=digest.digests(code[0], params, row_key),
-    )
+class Protector:
+    """Protects one template after another in memory that is used again and wiped at the end.
+
+    rng: for tests; by default a new secure generator. Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        encoding: str = helper.DEFAULT_ENCODING,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self._params = params
+        self._encoding = encoding
+        self._tag = helper.encoding(encoding).tag
+        self._rng = secure_generator() if rng is None else rng
+        self._sampler = rotation.Sampler(params.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._sampler.wipe()
+
+    def protect(self, template: ArrayLike, row_key: bytes) -> ProtectedTemplate:
+        """Protect one template, (n,) of any scale, under its own 32-byte row key.
+
+        It gets a fresh codeword c and a fresh Haar rotation P among those that carry it to c. The
+        finished row is opened again, after encoding, and must give back c. Only the encoded P and
+        the digests leave.
+
+        Raises `TemplateError` for a vector that cannot be a template, `ProtectionError` where an
+        encoded row does not give its codeword back.
+        """
+        params = self._params
+        (unit,) = unit_rows(_single(template), params.n)
+        code = codeword.sample(self._rng, params.n, params.alpha)
+        p = self._sampler.carrying(self._rng, unit, codeword.dense(code, params.n)[0])
+        encoded = helper.encode(p[None], self._encoding)[0]
+        p.fill(0)
+        found = _reopened(encoded, unit, params, self._encoding)
+        if found is None or not np.array_equal(found, code):
+            raise ProtectionError(
+                f"a row of {params.describe()} in encoding {self._encoding} does not verify after "
+                "encoding; use an encoding with more bits"
+            )
+        tags = digest.digests(code[0], params, row_key)
+        return ProtectedTemplate(params, self._tag, encoded, tags)
 
 
 def _reopened(encoded: bytes, template: F64, params: Params, encoding: str) -> I32 | None:
@@ -93,14 +117,6 @@ def _reopened(encoded: bytes, template: F64, params: Params, encoding: str) -> I
     except EncodingError:
         return None
     return codeword.decode(p @ template.astype(np.float32), params.alpha)
-
-
-def _hidden_rotation(template: F64, code: I32, n: int, rng: np.random.Generator) -> F32:
-    """P = R(Q t -> c) Q for a fresh Haar Q."""
-    q = rotation.haar(rng, n)
-    turned = q.astype(np.float64) @ template
-    turned /= np.linalg.norm(turned)
-    return rotation.turn(q, turned, codeword.dense(code, n)[0])
 
 
 def verify(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> bool:

@@ -20,8 +20,7 @@ from ironmask.arrays import F64
 from ironmask.centring import centre
 from ironmask.errors import ProtectionError, TemplateError
 from ironmask.params import SCHEME_VERSION
-from ironmask.random import secure_generator
-from ironmask.template import protect_batch
+from ironmask.template import Protector
 from pipelines import layout
 from pipelines.ports import F32, DataFile
 from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason
@@ -92,19 +91,22 @@ def _templates_file(
     """Protect subjects a row group at a time; return the file's bytes and the ids in it."""
     sink = pa.BufferOutputStream()
     schema = TEMPLATES.remove(TEMPLATES.get_field_index("generation"))
-    rng = secure_generator()
     ids: list[dict[str, str]] = []
     compression = {name: "none" if name in _NOISE else "zstd" for name in schema.names}
-    with pq.ParquetWriter(
-        sink,
-        schema,
-        compression=compression,
-        use_dictionary=False,
-        write_statistics=_IDS,
-        sorting_columns=[pq.SortingColumn(schema.get_field_index("subject_id"))],
-    ) as writer:
+    job = context.job
+    with (
+        Protector(job.params, job.encoding) as protector,
+        pq.ParquetWriter(
+            sink,
+            schema,
+            compression=compression,
+            use_dictionary=False,
+            write_statistics=_IDS,
+            sorting_columns=[pq.SortingColumn(schema.get_field_index("subject_id"))],
+        ) as writer,
+    ):
         for start in range(0, len(subjects), ROW_GROUP):
-            group = _protect(context, shard, subjects[start : start + ROW_GROUP], rng)
+            group = _protect(context, shard, subjects[start : start + ROW_GROUP], protector)
             if group:
                 writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=ROW_GROUP)
                 ids += [{name: row[name] for name in _IDS} for row in group]
@@ -115,14 +117,14 @@ def _protect(
     context: Context,
     shard: int,
     subjects: list[_Subject],
-    rng: np.random.Generator,
+    protector: Protector,
 ) -> list[dict[str, Any]]:
     """Protect the templates of a few subjects; settle the outcomes of their inputs."""
     out = []
     for subject, rows, vectors in subjects:
         try:
             template = centre(vectors, context.job.params.n, context.job.centring)
-            out.append(_seal(context, shard, subject, rows, template, rng))
+            out.append(_seal(context, shard, subject, rows, template, protector))
         except TemplateError as error:
             _settle_all(rows, Outcome.FAILED, error.reason, str(error))
         except ProtectionError as error:
@@ -145,12 +147,12 @@ def _seal(
     subject: str,
     inputs: list[InputRow],
     template: F64,
-    rng: np.random.Generator,
+    protector: Protector,
 ) -> dict[str, Any]:
     job = context.job
     template_id = str(uuid.uuid4())
     row_key = context.keys.row_key(template_id)
-    protected = protect_batch(template, job.params, [row_key], encoding=job.encoding, rng=rng)[0]
+    protected = protector.protect(template, row_key)
     row = {
         "template_id": template_id,
         "subject_id": subject,

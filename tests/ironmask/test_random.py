@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import copy
 import multiprocessing
+import pickle
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from randomgen import ChaCha
+from scipy.stats import binom, kstest, norm
 
 import ironmask
 from ironmask import Params, codeword, protect, secure_generator
@@ -28,6 +31,96 @@ def test_stream_is_chacha_with_twenty_rounds():
     assert isinstance(generator, np.random.Generator)
     assert type(generator.bit_generator) is ChaCha
     assert generator.bit_generator.state["state"]["rounds"] == 20
+
+
+RFC_8439 = "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
+
+
+def test_raw_words_are_the_published_cipher_too(monkeypatch):
+    monkeypatch.setattr(ironmask_random.secrets, "token_bytes", bytes)
+    assert secure_generator().words(8).tobytes().hex() == RFC_8439
+
+
+def test_raw_words_do_not_depend_on_how_many_are_asked_for(monkeypatch):
+    monkeypatch.setattr(ironmask_random.secrets, "token_bytes", bytes)
+    one, many = secure_generator(), secure_generator()
+    whole = one.words(100_003)
+    parts = [many.words(count) for count in (1, 2, 70_000, 30_000)]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_every_stream_of_raw_words_is_its_own():
+    drawn = [tuple(secure_generator().words(8).tolist()) for _ in range(200)]
+    assert len(set(drawn)) == 200
+
+
+def test_raw_words_get_a_new_key_before_their_counter_ends(monkeypatch):
+    monkeypatch.setattr(ironmask_random, "_STREAM_BYTES", 64)
+    keys = []
+    fresh = ironmask_random.secrets.token_bytes
+    monkeypatch.setattr(
+        ironmask_random.secrets, "token_bytes", lambda k: keys.append(fresh(k)) or keys[-1]
+    )
+    generator = secure_generator()
+    drawn = np.concatenate([generator.words(8) for _ in range(6)])
+    assert len(keys) == len(set(keys)) == 3
+    assert {len(key) for key in keys} == {32}
+    assert len(set(drawn.tolist())) == 48
+
+
+@pytest.mark.parametrize("copy", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_secure_generator_is_not_copied(copy):
+    with pytest.raises(TypeError, match="not copied"):
+        copy(secure_generator())
+
+
+@pytest.fixture(scope="module", params=["secure", "seeded"])
+def normals(request):
+    rng = secure_generator() if request.param == "secure" else np.random.default_rng(4)
+    out = np.empty(4_000_001, dtype=np.float32)
+    ironmask_random.fill_normals(rng, out)
+    return out.astype(np.float64)
+
+
+def test_normals_have_the_normal_law(normals):
+    assert kstest(normals, norm.cdf).pvalue > 1e-4
+    for edge in (2, 3, 4, 5):
+        beyond = int((np.abs(normals) > edge).sum())
+        assert 1e-5 < binom.cdf(beyond, len(normals), 2 * norm.sf(edge)) < 1 - 1e-5
+
+
+def test_normals_have_the_normal_moments(normals):
+    for power, moment in [(1, 0), (2, 1), (3, 0), (4, 3), (6, 15)]:
+        values = normals**power
+        error = values.std() / np.sqrt(len(values))
+        assert abs(values.mean() - moment) < 5 * error
+
+
+@pytest.mark.parametrize("lag", [1, 2, 1 << 12, 1 << 13, 1 << 14])
+def test_normals_are_independent_at_a_distance(lag, normals):
+    """Cosine and sine of one pair lie half a chunk apart."""
+    for power in (1, 2):
+        values = normals**power - (power == 2)
+        products = values[:-lag] * values[lag:]
+        assert abs(products.mean()) < 5 * products.std() / np.sqrt(len(products))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, (1 << 14) - 1, (1 << 14) + 1, 50_001])
+def test_any_number_of_normals(count, rng):
+    out = np.full(count, np.nan, dtype=np.float32)
+    ironmask_random.fill_normals(rng, out)
+    assert np.isfinite(out).all()
+    assert len(set(out.tolist())) > 0.99 * count - 1
+
+
+@pytest.mark.parametrize("word", [0, 1, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 1])
+def test_normals_of_extreme_words_are_finite(word, monkeypatch, rng):
+    fixed = np.full(2, word, dtype=np.uint32)
+    monkeypatch.setattr(ironmask_random, "_words", lambda _rng, count: fixed[:count])
+    out = np.empty(2, dtype=np.float32)
+    ironmask_random.fill_normals(rng, out)
+    assert np.isfinite(out).all()
+    assert np.abs(out).max() < 7
 
 
 def test_every_generator_has_its_own_stream():
@@ -55,7 +148,7 @@ def test_stream_is_the_published_cipher(monkeypatch):
     """ChaCha20 under a zero key, zero counter and zero nonce (RFC 8439, appendix A.1, vector 1)."""
     monkeypatch.setattr(ironmask_random.secrets, "randbits", lambda _: 0)
     words = secure_generator().bit_generator.random_raw(4).astype("<u8").tobytes()
-    assert words.hex() == "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
+    assert words.hex() == RFC_8439
 
 
 def test_global_state_of_numpy_is_untouched(row_key):

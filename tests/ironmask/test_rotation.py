@@ -1,4 +1,4 @@
-"""Rotations: the Haar measure on O(n) and the rank-2 turn."""
+"""Rotations: the Haar measure on O(n), and on those that carry one vector to another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import beta, binom, kstest
 
 from ironmask import rotation
+from ironmask.errors import ParameterError
 
 DRAWS = 20_000
 N = 6
@@ -140,29 +141,11 @@ def explicit_turn(s, c):
     return np.eye(len(s)) - np.outer(s, s) - np.outer(w, w) + plane @ g @ plane.T
 
 
-def turn_itself(s, c):
-    return rotation.turn(np.eye(len(s), dtype=np.float32), s, c).astype(np.float64)
-
-
 def nearly(s, distance, rng):
     """A unit vector at the given small angle from s."""
     aside = rng.standard_normal(len(s))
     aside = unit(aside - (aside @ s) * s)
     return np.cos(distance) * s + np.sin(distance) * aside
-
-
-@pytest.mark.parametrize("n", [2, 64, 100, 512])
-def test_turn_equals_the_explicit_rotation(n, rng):
-    for _ in range(3):
-        s, c = unit(rng.standard_normal(n)), unit(rng.standard_normal(n))
-        assert np.abs(turn_itself(s, c) - explicit_turn(s, c)).max() < 1e-6
-
-
-def test_turn_of_a_matrix_equals_the_product(rng):
-    s, c = unit(rng.standard_normal(96)), unit(rng.standard_normal(96))
-    a = rng.standard_normal((96, 96)).astype(np.float32)
-    expected = explicit_turn(s, c) @ a.astype(np.float64)
-    assert np.abs(rotation.turn(a, s, c) - expected).max() < 1e-5
 
 
 PAIRS = {
@@ -179,66 +162,80 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("n", [64, 512])
-def test_turn_is_a_rotation_that_takes_source_to_target(pair, n, rng):
+@pytest.mark.parametrize("n", [2, 64, 65, 512, 1024])
+def test_carrying_is_orthogonal_and_takes_source_to_target(pair, n, rng):
     s = unit(rng.standard_normal(n))
     c = PAIRS[pair](s, rng)
-    r = turn_itself(s, c)
-    assert np.abs(r @ s - c).max() < 1e-6
-    assert defect(r) < 1e-6
-    assert np.linalg.det(r) == pytest.approx(1, abs=1e-4)
+    p = rotation.Sampler(n).carrying(rng, s, c)
+    assert (p.dtype, p.shape, p.flags.c_contiguous) == (np.float32, (n, n), True)
+    assert np.abs(p @ s - c).max() < 1e-6
+    assert defect(p) < 1e-5
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_turn_moves_nothing_outside_one_plane(pair, rng):
-    s = unit(rng.standard_normal(64))
-    r = turn_itself(s, PAIRS[pair](s, rng))
-    moved = np.linalg.svd(r - np.eye(64), compute_uv=False)
-    assert moved[2] < 1e-6
+AXES = {"first": np.eye(64)[0], "-first": -np.eye(64)[0], "last": np.eye(64)[63]}
 
 
-def test_turn_between_axes(rng):
-    """Sources and targets with zeros, where the smallest entry is shared."""
-    for c in (np.eye(64)[1], np.eye(64)[0], -np.eye(64)[0]):
-        r = turn_itself(np.eye(64)[0], c)
-        assert np.abs(r[:, 0] - c).max() < 1e-6
-        assert defect(r) < 1e-6
+@pytest.mark.parametrize("source", AXES)
+@pytest.mark.parametrize("target", AXES)
+def test_carrying_between_axes(source, target, rng):
+    """-AXES["last"] begins with minus zero."""
+    s, c = -AXES[source], AXES[target]
+    p = rotation.Sampler(64).carrying(rng, s, c)
+    assert np.abs(p @ s - c).max() < 1e-6
+    assert defect(p) < 1e-6
 
 
-def test_turn_works_in_place_in_c_order(rng):
-    s, c = unit(rng.standard_normal(64)), unit(rng.standard_normal(64))
-    a = rotation.haar(rng, 64)
-    assert np.shares_memory(rotation.turn(a, s, c), a)
+@pytest.fixture(scope="module", params=["drawn", "explicit"])
+def carried(request):
+    """Many P with P s = c, drawn, and by the published recipe: (DRAWS, N, N), s, c."""
+    rng = np.random.default_rng(13)
+    s, c = unit(rng.standard_normal(N)), np.array([1.0, 0, -1, 0, 0, 1]) / np.sqrt(3)
+    sampler = rotation.Sampler(N)
+    if request.param == "drawn":
+        return np.stack([sampler.carrying(rng, s, c).astype(float) for _ in range(DRAWS)]), s, c
+    drawn = (sampler.haar(rng).astype(float) for _ in range(DRAWS))
+    return np.stack([explicit_turn(unit(q @ s), c) @ q for q in drawn]), s, c
 
 
-LAYOUTS = {
-    "fortran": np.asfortranarray,
-    "strided": lambda a: np.repeat(np.repeat(a, 2, axis=0), 2, axis=1)[::2, ::2],
-    "reversed": lambda a: a[::-1].copy()[::-1],
-    "columns": lambda a: np.concatenate([a, a], axis=1)[:, : a.shape[1]],
-}
+def test_moments_of_what_carries(carried):
+    """E p_ij = c_i s_j; the rest is Haar on what is orthogonal to c and s."""
+    p, s, c = carried
+    assert z_scores(p, np.outer(c, s)).max() < 5
+    flat = (p - np.outer(c, s)).reshape(DRAWS, -1)
+    products = flat[:, :, None] * flat[:, None, :]
+    left, right = np.eye(N) - np.outer(c, c), np.eye(N) - np.outer(s, s)
+    expected = np.einsum("ik,jl->ijkl", left, right).reshape(N * N, N * N) / (N - 1)
+    assert z_scores(products, expected).max() < 5.5
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_turn_of_other_memory_layouts(layout, rng):
-    s, c = unit(rng.standard_normal(64)), unit(rng.standard_normal(64))
-    a = rotation.haar(rng, 64)
-    laid_out = LAYOUTS[layout](a)
-    expected = explicit_turn(s, c) @ a.astype(np.float64)
-    assert not laid_out.flags.c_contiguous
-    assert np.abs(rotation.turn(laid_out, s, c) - expected).max() < 1e-6
-    assert np.array_equal(laid_out, a)
+def test_the_rest_of_what_carries_has_the_law_of_a_smaller_haar_matrix(carried, rng):
+    p, s, c = carried
+    law = beta((N - 2) / 2, (N - 2) / 2)
+    for _ in range(6):
+        a, b = rng.standard_normal(N), rng.standard_normal(N)
+        a, b = unit(a - (a @ c) * c), unit(b - (b @ s) * s)
+        assert kstest((p @ b @ a + 1) / 2, law.cdf).pvalue > RARE
+    negative = int((np.linalg.det(p) < 0).sum())
+    assert RARE < binom.cdf(negative, DRAWS, 0.5) < 1 - RARE
+    left, right = (np.linalg.svd(v[None])[2][1:] for v in (c, s))
+    inner = np.einsum("ij,kjl,ml->kim", left, p, right)
+    trace = np.trace(inner, axis1=1, axis2=2)
+    for power, moment in [(1, 0), (2, 1), (3, 0), (4, 3)]:
+        assert z_scores(trace**power, moment) < 4.5
 
 
-def test_turn_of_a_tall_and_a_wide_matrix(rng):
-    s, c = unit(rng.standard_normal(64)), unit(rng.standard_normal(64))
-    for m in (1, 3, 200):
-        a = rng.standard_normal((64, m)).astype(np.float32)
-        expected = explicit_turn(s, c) @ a.astype(np.float64)
-        assert np.abs(rotation.turn(a, s, c) - expected).max() < 1e-5
+def test_a_sampler_gives_fresh_matrices_and_can_be_wiped(rng):
+    sampler = rotation.Sampler(100)
+    first = sampler.haar(rng).copy()
+    second = sampler.haar(rng)
+    assert np.abs(first - second).max() > 0.1
+    assert defect(second) < 1e-5
+    sampler.wipe()
+    held = [value for value in vars(sampler).values() if isinstance(value, np.ndarray)]
+    assert len(held) == 3
+    assert not any(array.any() for array in held)
 
 
-@pytest.mark.parametrize("n", [64, 65, 100, 128, 512, 1024])
-def test_turned_haar_matrix_stays_orthogonal(n, rng):
-    s, c = unit(rng.standard_normal(n)), unit(rng.standard_normal(n))
-    assert defect(rotation.turn(rotation.haar(rng, n), s, c)) < 1e-5
+def test_too_few_dimensions_are_refused():
+    with pytest.raises(ParameterError, match="at least 2"):
+        rotation.Sampler(1)

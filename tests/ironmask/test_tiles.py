@@ -1,0 +1,122 @@
+"""Tiles of templates and probes: exactly the pairs that the full products accept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ironmask import Params, codeword, tiles
+from ironmask.rotation import Sampler
+
+steady = settings(deadline=None, derandomize=True, database=None, max_examples=80)
+
+
+def unit_rows(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def population(rng, params, templates, probes, noise):
+    """Helpers, codewords and probes; every second probe is a template with noise of given size."""
+    owners = unit_rows(rng.standard_normal((templates, params.n)))
+    sampler = Sampler(params.n)
+    helpers, codes = [], codeword.sample(rng, params.n, params.alpha, templates)
+    for owner, code in zip(owners, codeword.dense(codes, params.n), strict=True):
+        helpers.append(sampler.carrying(rng, owner, code).copy())
+    seen = unit_rows(rng.standard_normal((probes, params.n)))
+    own = owners[np.arange(len(seen[::2])) % templates]
+    seen[::2] = own + noise * unit_rows(rng.standard_normal(own.shape))
+    return helpers, codes, unit_rows(seen).astype(np.float32)
+
+
+def by_tiles(helpers, codes, probes, params):
+    screens = [tiles.screen(p, code) for p, code in zip(helpers, codes, strict=True)]
+    found = tiles.accepted(screens, lambda index: helpers[index], probes, params)
+    return list(zip(found.template, found.probe, found.agreement, strict=True))
+
+
+def by_full_products(helpers, codes, probes, params):
+    found = []
+    for index, (p, code) in enumerate(zip(helpers, codes, strict=True)):
+        u = probes.astype(np.float64) @ p.T.astype(np.float64)
+        agreement = codeword.agreement(codeword.decode(u, params.alpha), code)
+        found += [
+            (index, probe, agreement[probe])
+            for probe in np.flatnonzero(agreement >= params.match_size)
+        ]
+    return found
+
+
+# Small alphas and wide tolerances accept impostors in plenty.
+MANY = [(64, 8, 0), (64, 8, 5), (64, 3, 2), (100, 16, 6), (256, 12, 4), (512, 16, 4), (512, 20, 0)]
+
+
+@pytest.mark.parametrize(("n", "alpha", "tolerance"), MANY)
+@pytest.mark.parametrize("noise", [0.3, 0.7, 1.0])
+def test_the_same_pairs_as_full_products(n, alpha, tolerance, noise, rng):
+    params = Params(n, alpha, tolerance)
+    made = population(rng, params, 12, 400, noise)
+    expected = by_full_products(*made, params)
+    assert expected
+    assert by_tiles(*made, params) == expected
+
+
+@steady
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.data())
+def test_the_same_pairs_for_any_parameters(seed, alpha, data):
+    params = Params(64, alpha, data.draw(st.integers(0, min(alpha - 1, 4))))
+    made = population(np.random.default_rng(seed), params, 3, 50, 0.8)
+    assert by_tiles(*made, params) == by_full_products(*made, params)
+
+
+@pytest.mark.parametrize(("templates", "probes"), [(1, 1), (2, 3), (7, 64), (5, 1000)])
+def test_the_cut_into_blocks_does_not_matter(templates, probes, rng, monkeypatch):
+    params = Params(64, 6, 3)
+    made = population(rng, params, 9, 300, 1.0)
+    whole = by_tiles(*made, params)
+    monkeypatch.setattr(tiles, "_TEMPLATES", templates)
+    monkeypatch.setattr(tiles, "_PROBES", probes)
+    assert by_tiles(*made, params) == whole
+
+
+def test_probes_on_the_edge_are_decided_as_full_products_decide(rng):
+    """Entries of P t' that are equal, tiny or zero, where rounding could decide."""
+    params = Params(64, 4, 1)
+    code = codeword.sample(rng, 64, 4)[0]
+    c = codeword.dense(code, 64)[0]
+    p = Sampler(64).carrying(rng, unit_rows(rng.standard_normal((1, 64)))[0], c).copy()
+    places = np.abs(code) - 1
+    others = np.setdiff1d(np.arange(64), places)
+    images = []
+    for size in (0.0, 1e-9, 1e-7, 1e-6, 1e-4, 0.1):
+        for lost in range(3):
+            u = c.copy()
+            u[places[:lost]] *= size
+            u[others[: lost + 1]] = size / 2 + 1e-8 * rng.standard_normal(lost + 1)
+            images.append(u)
+    probes = unit_rows(np.stack(images) @ p).astype(np.float32)
+    made = [p], code[None], probes
+    assert by_tiles(*made, params) == by_full_products(*made, params)
+
+
+def test_few_pairs_need_the_full_product(rng):
+    params = Params()
+    helpers, codes, probes = population(rng, params, 4, 4000, 100.0)
+    screens = [tiles.screen(p, code) for p, code in zip(helpers, codes, strict=True)]
+    asked = []
+    tiles.accepted(screens, lambda index: asked.append(index) or helpers[index], probes, params)
+    assert len(asked) <= 1
+
+
+def test_nothing_to_compare(rng):
+    params = Params(64, 8, 2)
+    helpers, codes, probes = population(rng, params, 2, 4, 0.1)
+    for made in (([], codes[:0], probes), (helpers, codes, probes[:0])):
+        assert by_tiles(*made, params) == []
+
+
+def test_a_screen_shows_nothing(rng):
+    params = Params(64, 8, 0)
+    helpers, codes, _ = population(rng, params, 1, 2, 0.1)
+    assert repr(tiles.screen(helpers[0], codes[0])) == "Screen()"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.model_files import file_digest
+from infra.onnx_graph import for_cpu
 from ironmask.errors import ModelDigestError, ModelError, ModelNotFoundError, ProviderError
 from pipelines.face_settings import Provider
 
@@ -42,7 +43,8 @@ def open_session(path: Path, sha256: str, provider: Provider) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
+        model = (for_cpu(path) if provider == "cpu" else None) or str(path)
+        session = onnxruntime.InferenceSession(model, options, providers=chosen)
     except Exception as error:  # onnxruntime's errors share no base class
         raise ModelError(f"{path}: onnxruntime cannot load it ({type(error).__name__})") from error
     if wanted not in session.get_providers():

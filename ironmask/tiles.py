@@ -99,11 +99,11 @@ def _block(
     values = product.reshape(len(some), params.alpha, len(part))
     right = _count(values > -_SLACK) >= params.match_size
     found = []
-    for index in np.flatnonzero(right.any(axis=1)):
+    for index in map(int, np.flatnonzero(right.any(axis=1))):
         one, left = some[index], np.flatnonzero(right[index])
         left = left[_among_largest(values[index][:, left], one.witnesses @ part[left].T, params)]
         if len(left):
-            agreement = _agreement(helper(first + int(index)), one.code, part[left])
+            agreement = _agreement(helper(first + index), one.code, part[left])
             is_match = agreement >= params.match_size
             matches = left[is_match] + start
             found.append([np.full_like(matches, first + index), matches, agreement[is_match]])

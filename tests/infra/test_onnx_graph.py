@@ -58,7 +58,7 @@ def test_the_same_function(slopes, tmp_path):
     assert rewritten is not None
     assert "PRelu" not in operators(rewritten)
     onnx.checker.check_model(onnx.load_from_string(rewritten))
-    np.testing.assert_allclose(run(rewritten, values), run(str(path), values), atol=2e-6)
+    np.testing.assert_allclose(run(rewritten, values), run(str(path), values), 1e-6, 1e-6)
 
 
 def test_slopes_that_are_not_constant_stay(tmp_path):

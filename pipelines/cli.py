@@ -117,6 +117,14 @@ def enroll(
     workers: Annotated[
         int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)
     ] = None,
+    embedders: Annotated[
+        int | None,
+        typer.Option(
+            help="Embedding processes apart from the workers. Default: one a GPU; none on CPUs, "
+            "where each worker embeds the faces that it aligned.",
+            min=0,
+        ),
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="A running cluster. Default: one made for this run.")
     ] = None,
@@ -189,6 +197,7 @@ def enroll(
         kek=kek,
         executor=executor,
         workers=workers,
+        embedders=embedders,
         ray_address=ray_address,
         restart=restart,
         retry=tuple(retry_failed.split(",")) if retry_failed else (),

@@ -11,7 +11,7 @@ from pipelines import stages, wiring
 from pipelines.finish import finish
 from pipelines.job import EnrolJob
 from pipelines.plan import Plan
-from pipelines.stages import Context, ShardResult
+from pipelines.stages import ShardResult
 from pipelines.wiring import Spec
 
 
@@ -23,18 +23,20 @@ class LocalExecutor:
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         for shard in shards:
-            context = wiring.context(self.spec, job, plan)
             # Matrices of this size are too small for threads, which only get in each other's way.
             with threadpool_limits(1):
-                result = self._shard(context, job, shard)
+                result = whole_shard(self.spec, job, plan, shard)
             yield result
 
-    def _shard(self, context: Context, job: EnrolJob, shard: int) -> ShardResult:
-        if stages.is_stored(job):
-            prepared, embeddings = stages.load_embeddings(context, shard)
-        else:
-            prepared = stages.prepare(context, shard, wiring.aligner(self.spec, job))
-            recogniser = wiring.recogniser(self.spec, job)
-            with stages.clock(prepared.timings, "embed"):
-                embeddings = stages.embed(prepared, recogniser)
+
+def whole_shard(spec: Spec, job: EnrolJob, plan: Plan, shard: int) -> ShardResult:
+    """All stages of one shard."""
+    context = wiring.context(spec, job, plan)
+    if stages.is_stored(job):
+        prepared, embeddings = stages.load_embeddings(context, shard)
         return finish(context, shard, prepared, embeddings)
+    prepared = stages.prepare(context, shard, wiring.aligner(spec, job))
+    recogniser = wiring.recogniser(spec, job)
+    with stages.clock(prepared.timings, "embed"):
+        embeddings = stages.embed(prepared, recogniser)
+    return finish(context, shard, prepared, embeddings)

@@ -1,8 +1,9 @@
-"""The stages on Ray: detection in CPU tasks, a pool of embedding actors, one fused last stage.
+"""The stages on Ray: whole shards in CPU tasks, or with a pool of embedding actors between them.
 
-Shards in flight are bounded, so memory does not grow with the dataset. Between stages travel
-aligned crops and sealed embeddings; helpers and plain embeddings never enter the object store. A
-shard that was lost with a worker or a node, or is overdue, is submitted again, a few times.
+Where a shard's faces are embedded on the CPU that aligned them nothing travels. With actors, on
+GPUs, aligned crops and sealed embeddings do; helpers and plain embeddings never enter the object
+store. Shards in flight are bounded, so memory does not grow with the dataset. A shard that was lost
+with a worker or a node, or is overdue, is submitted again, a few times.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipelines.finish import finish
 from pipelines.job import EnrolJob
 from pipelines.plan import Plan
 from pipelines.ports import U8
+from pipelines.run_local import whole_shard
 from pipelines.stages import Prepared, ShardResult
 from pipelines.wiring import Spec
 
@@ -44,20 +46,21 @@ _PAUSE_S: Final = 1.0
 class RayExecutor:
     """Runs shards on the Ray cluster that this process is connected to.
 
-    workers: CPU workers, and embedding actors where these run on CPU. gpus: embedding actors where
-    they run on GPU, one each. deadline: seconds after which a shard is given to somebody else,
-    from when all but as many others as there are workers had ended that were submitted before it.
-    check: raises `WorkerError` once the cluster is gone.
+    workers: CPU workers. embedders: embedding actors apart from them; 0: each worker embeds what it
+    aligned. on_gpu: each of these actors has a GPU of its own. deadline: seconds after which a
+    shard is given to somebody else, from when all but as many others as there are workers had ended
+    that were submitted before it. check: raises `WorkerError` once the cluster is gone.
     """
 
     spec: Spec
     workers: int
-    gpus: int = 0
+    embedders: int = 0
+    on_gpu: bool = False
     deadline: float = _DEADLINE_S
     check: Callable[[], None] = lambda: None
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
-        stage = _Stored if stages.is_stored(job) else _Pool
+        stage = _Whole if stages.is_stored(job) or not self.embedders else _Pool
         flight = _Flight(stage(self, job, plan), self)
         waiting = iter(shards)
         try:
@@ -92,14 +95,14 @@ Submitted = tuple[list[Any], Callable[[RayError | None], None]]
 """The tasks of a shard, that of its result last; and what to call once they have ended."""
 
 
-class _Stored:
-    """Shards of stored embeddings: one task each."""
+class _Whole:
+    """Shards of which one task does all."""
 
     def __init__(self, executor: RayExecutor, job: EnrolJob, plan: Plan) -> None:
         self._common = executor.spec, job, plan
 
     def submit(self, shard: int) -> Submitted:
-        return [_protect_stored.remote(*self._common, shard)], lambda _: None
+        return [_whole.remote(*self._common, shard)], lambda _: None
 
 
 class _Pool:
@@ -108,8 +111,8 @@ class _Pool:
     def __init__(self, executor: RayExecutor, job: EnrolJob, plan: Plan) -> None:
         self._common = executor.spec, job, plan
         # The actors take turns with the tasks on the CPUs; only a GPU is reserved.
-        self._options = {"num_gpus": 1 if executor.gpus else 0, "num_cpus": 0}
-        self._actors = [self._actor() for _ in range(executor.gpus or executor.workers)]
+        self._options = {"num_gpus": 1 if executor.on_gpu else 0, "num_cpus": 0}
+        self._actors = [self._actor() for _ in range(executor.embedders)]
         self._busy: Counter[Any] = Counter()
 
     def _actor(self) -> Any:
@@ -135,7 +138,7 @@ class _Pool:
 class _Flight:
     """Shards that are being worked on."""
 
-    def __init__(self, stage: _Stored | _Pool, executor: RayExecutor) -> None:
+    def __init__(self, stage: _Whole | _Pool, executor: RayExecutor) -> None:
         self._stage = stage
         self._workers = executor.workers
         self._deadline = executor.deadline
@@ -256,13 +259,7 @@ def _finish(
     return finish(context, shard, prepared, embeddings)
 
 
-@ray.remote(num_cpus=1, max_retries=_RETRIES)
-def _protect_stored(spec: Spec, job: EnrolJob, plan: Plan, shard: int) -> ShardResult:
-    context = wiring.context(spec, job, plan)
-    prepared, embeddings = stages.load_embeddings(context, shard)
-    return finish(context, shard, prepared, embeddings)
-
-
 # Ray's type hints know neither several returns nor options of actors.
+_whole: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(whole_shard)
 _remote_prepare: Any = ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)(_prepare)
 _embedder: Any = ray.remote(_Embedder)

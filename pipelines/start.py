@@ -64,6 +64,7 @@ class Request:
     restart: bool = False
     retry: tuple[str, ...] = ()
     workers: int | None = None
+    embedders: int | None = None
     ray_address: str | None = None
 
 
@@ -339,6 +340,14 @@ def _executor(
         from pipelines.run_ray import RayExecutor
 
         cpus, gpus = cluster_size()
-        on_gpu = gpus if job.faces.provider != "cpu" else 0
-        # A cluster that scales from nothing has no CPU yet.
-        yield RayExecutor(spec, workers=request.workers or max(1, cpus), gpus=on_gpu, check=check)
+        on_gpu = job.faces.provider != "cpu"
+        # Without a GPU the workers themselves find that the provider is not active, and say so.
+        default = gpus if on_gpu else 0
+        yield RayExecutor(
+            spec,
+            # A cluster that scales from nothing has no CPU yet.
+            workers=request.workers or max(1, cpus),
+            embedders=default if request.embedders is None else request.embedders,
+            on_gpu=on_gpu and gpus > 0,
+            check=check,
+        )

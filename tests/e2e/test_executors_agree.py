@@ -76,15 +76,15 @@ def local(source, model) -> tuple[Path, Answer]:
     return _enrol(source, model, "local")
 
 
-@pytest.fixture(scope="module")
-def on_ray(source, model) -> tuple[Path, Answer]:
-    return _enrol(source, model, "ray")
+@pytest.fixture(scope="module", params=[0, 2], ids=["whole shards", "with embedders"])
+def on_ray(source, model, request) -> tuple[Path, Answer]:
+    return _enrol(source, model, "ray", f"--embedders={request.param}")
 
 
-def _enrol(source: Path, model: Path, executor: str) -> tuple[Path, Answer]:
-    dest = source.with_name(executor)
-    more = ("--shard-size=12", "--keys", keys_of(dest), "--json", f"--executor={executor}")
-    answer = command(source.parent, "enroll", source, dest, "--model", model, *more)
+def _enrol(source: Path, model: Path, executor: str, *more: str) -> tuple[Path, Answer]:
+    dest = source.with_name(executor + "".join(more).replace("=", ""))
+    own = ("--shard-size=12", "--keys", keys_of(dest), "--json", f"--executor={executor}")
+    answer = command(source.parent, "enroll", source, dest, "--model", model, *own, *more)
     assert answer.code == 3, answer.err
     return dest, answer
 

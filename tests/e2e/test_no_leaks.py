@@ -282,7 +282,16 @@ def run(faces, model, tmp_path_factory) -> Iterator[Run]:
     images, stored = folder / "images", folder / "stored"
     with ray_head(folder) as head:
         answers = [
-            _enrol(folder, head, source, images, f"--shard-size={SHARD}", "--model", model),
+            _enrol(
+                folder,
+                head,
+                source,
+                images,
+                f"--shard-size={SHARD}",
+                "--model",
+                model,
+                "--embedders=1",
+            ),
             _enrol(folder, head, vectors, stored, "--shard-size=10"),
         ]
         secrets = Secrets(embeddings=list(canaries))

@@ -27,7 +27,7 @@ _PORT = 6379
 _READY_S = 90.0
 _STORE_BYTES = 200 << 20
 # Ray's own agents have titles as well.
-_TASKS = ("ray::_protect_stored", "ray::_prepare", "ray::_finish")
+_TASKS = ("ray::whole_shard", "ray::_prepare", "ray::_finish")
 _EMBEDDER = "ray::_Embedder"
 
 

@@ -181,7 +181,7 @@ def photographs(folder: Path, people: int) -> Callable[[int], Work]:
     def make(number: int) -> Work:
         dest = folder / f"photographs-{number}-{time.monotonic_ns()}"
         words = ["enroll", str(source), str(dest), f"--model={model}", f"--keys={keys_of(dest)}"]
-        more = ["--shard-size=2", "--max-failures=1000"]
+        more = ["--shard-size=2", "--max-failures=1000", f"--embedders={NODES}"]
         return Work([*words, *more], dest, 2 * people)
 
     return make

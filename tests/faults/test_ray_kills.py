@@ -20,7 +20,7 @@ from faults.ray_kills import kill_raylet, kill_worker, kills, stored
 from infra import ray_cluster
 from ironmask.errors import KeyNotFoundError, WorkerError
 
-TASK = "ray::_protect_stored"
+TASK = "ray::whole_shard"
 
 
 @pytest.fixture(scope="module")

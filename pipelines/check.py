@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from ironmask.errors import IronmaskError
+from ironmask.errors import IronmaskError, TableError
 from pipelines import layout, ledger, plan, seal
 from pipelines.check_shard import Scope, Seen, check_file, check_shard
 from pipelines.commit import orphans
@@ -60,7 +60,7 @@ def check(scope: Scope, seal_key: bytes, workers: int | None = None) -> Report:
     is_open = _check_seal(scope, seal_key, seen.findings, notes)
     try:
         # In this order a run that works meanwhile can only be ahead of what is known of it.
-        records = ledger.runs(scope.tables)
+        records = _records(scope)
         listed = {name: scope.tables.table(name).files() for name in reversed(TABLES)}
     except IronmaskError as error:
         seen.findings.append(str(error))
@@ -86,6 +86,14 @@ def check(scope: Scope, seal_key: bytes, workers: int | None = None) -> Report:
         findings=seen.findings,
         notes=notes,
     )
+
+
+def _records(scope: Scope) -> list[RunRecord]:
+    """The runs, of files that are what was written. Raises `IronmaskError`."""
+    for path in scope.tables.table("runs").files():
+        if wrong := check_file(scope, "runs", path).findings:
+            raise TableError(wrong[0])
+    return ledger.runs(scope.tables)
 
 
 def _check_seal(scope: Scope, key: bytes, findings: list[str], notes: list[str]) -> bool:

@@ -55,6 +55,8 @@ def runs(tables: Tables) -> list[RunRecord]:
     found = tables.table("runs").rows()
     try:
         rows = found.to_pylist()
+        if any(None in row.values() for row in rows):
+            raise ValueError
         rows.sort(key=lambda row: (row["state"] != RunState.RUNNING, row["at"]))
         newest = {row["run_id"]: row for row in rows}
         return [_record(row) for row in sorted(newest.values(), key=lambda row: row["at"])]

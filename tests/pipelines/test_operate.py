@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commandline import ironmask
 from enrolling import (
@@ -97,6 +99,22 @@ class TestStatus:
 
 
 class TestCheck:
+    @pytest.mark.parametrize("column", ["run_id", "state", "at", "config"])
+    def test_of_a_run_that_tells_nothing(self, column, tmp_path, source):
+        """A changed bit can make a value null, which nothing may trip over."""
+        dest = tmp_path / "dest"
+        run(request(source, dest))
+        (path,) = data_files(dest, "runs")[:1]
+        table = pq.read_table(path)
+        place = table.schema.get_field_index(column)
+        nothing = pa.nulls(len(table), table.schema.field(column).type)
+        path.write_bytes(b"")
+        pq.write_table(table.set_column(place, column, nothing), path)
+        report = operate.check(str(dest), str(keys_of(dest)), deep=True)
+        assert any("not what was written" in text for text in report.findings)
+        answer = ironmask("status", dest)
+        assert (answer.code, "restore the table" in answer.err) == (1, True)
+
     def test_of_a_sound_table(self, tmp_path, source):
         dest = tmp_path / "dest"
         run(request(source, dest))

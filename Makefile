@@ -29,7 +29,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python -m tests.bench
+	PYTHONPATH=tests:tests/pipelines:tests/e2e $(BIN)/python -m bench
 
 faults: $(READY)
 	PYTHONPATH=tests:tests/pipelines:tests/e2e $(BIN)/python -m faults

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from ironmask.errors import WorkerError
@@ -125,9 +126,20 @@ def _probe(address: str) -> None:
         ) from None
 
 
-def cluster_size() -> tuple[int, int]:
-    """CPUs and GPUs of the connected cluster."""
+@dataclass(frozen=True)
+class ClusterSize:
+    """CPUs and GPUs of a cluster; memory: bytes that its smallest node has for tasks, or 0."""
+
+    cpus: int
+    gpus: int
+    memory: int
+
+
+def cluster_size() -> ClusterSize:
+    """What the connected cluster has; a node that is still to come is not among it."""
     import ray
 
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    sums = {name: int(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU")}
+    memory = min((int(node.get("memory", 0)) for node in nodes if node.get("CPU")), default=0)
+    return ClusterSize(sums["CPU"], sums["GPU"], memory)

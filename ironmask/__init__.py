@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ironmask.random import secure_generator
     from ironmask.template import (
         ProtectedTemplate,
+        Protector,
         protect,
         protect_batch,
         verify,
@@ -27,6 +28,7 @@ __all__ = [
     "Centring",
     "Params",
     "ProtectedTemplate",
+    "Protector",
     "centre",
     "preset",
     "protect",
@@ -39,7 +41,14 @@ __all__ = [
 _HOMES = {
     "centring": ("Centring", "centre"),
     "params": ("DEFAULT_PRESET", "PRESETS", "Params", "preset"),
-    "template": ("ProtectedTemplate", "protect", "protect_batch", "verify", "verify_batch"),
+    "template": (
+        "ProtectedTemplate",
+        "Protector",
+        "protect",
+        "protect_batch",
+        "verify",
+        "verify_batch",
+    ),
     "random": ("secure_generator",),
 }
 

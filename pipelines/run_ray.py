@@ -21,7 +21,9 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from ironmask.digest import digest_bytes
 from ironmask.errors import IronmaskError, WorkerError
+from ironmask.helper import encoding
 from pipelines import stages, wiring
 from pipelines.finish import finish
 from pipelines.job import EnrolJob
@@ -40,6 +42,11 @@ _DEADLINE_S: Final = 1800.0
 _POLL_S: Final = 5.0
 _FAREWELL_S: Final = 10.0
 _PAUSE_S: Final = 1.0
+# A worker with its decoder, without and with both models loaded.
+_STORED_BYTES: Final = 300 << 20
+_MODEL_BYTES: Final = 700 << 20
+# Rows, their pages and the file are in memory at the same time.
+_COPIES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -47,17 +54,28 @@ class RayExecutor:
     """Runs shards on the Ray cluster that this process is connected to.
 
     workers: CPU workers. embedders: embedding actors apart from them; 0: each worker embeds what it
-    aligned. on_gpu: each of these actors has a GPU of its own. deadline: seconds after which a
-    shard is given to somebody else, from when all but as many others as there are workers had ended
-    that were submitted before it. check: raises `WorkerError` once the cluster is gone.
+    aligned. on_gpu: each of these actors has a GPU of its own. memory: bytes for tasks on the
+    smallest node, so that none takes more shards than it can hold; 0: not known. deadline: seconds
+    after which a shard is given to somebody else, from when all but as many others as there are
+    workers had ended that were submitted before it. check: raises `WorkerError` once the cluster is
+    gone.
     """
 
     spec: Spec
     workers: int
     embedders: int = 0
     on_gpu: bool = False
+    memory: int = 0
     deadline: float = _DEADLINE_S
     check: Callable[[], None] = lambda: None
+
+    def needs(self, job: EnrolJob) -> dict[str, int]:
+        """What Ray must keep free for one task, beside its CPU."""
+        models = _STORED_BYTES if stages.is_stored(job) else _MODEL_BYTES
+        row = encoding(job.encoding).nbytes(job.params.n) + digest_bytes(job.params)
+        wanted = models + _COPIES * job.shard_size * row
+        # What no node has would be waited for without end.
+        return {"memory": min(wanted, self.memory)} if self.memory else {}
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         stage = _Whole if stages.is_stored(job) or not self.embedders else _Pool
@@ -100,9 +118,10 @@ class _Whole:
 
     def __init__(self, executor: RayExecutor, job: EnrolJob, plan: Plan) -> None:
         self._common = executor.spec, job, plan
+        self._task = _whole.options(**executor.needs(job))
 
     def submit(self, shard: int) -> Submitted:
-        return [_whole.remote(*self._common, shard)], lambda _: None
+        return [self._task.remote(*self._common, shard)], lambda _: None
 
 
 class _Pool:
@@ -113,6 +132,8 @@ class _Pool:
         # The actors take turns with the tasks on the CPUs; only a GPU is reserved.
         self._options = {"num_gpus": 1 if executor.on_gpu else 0, "num_cpus": 0}
         self._actors = [self._actor() for _ in range(executor.embedders)]
+        self._prepare = _remote_prepare.options(**executor.needs(job))
+        self._finish = _remote_finish.options(**executor.needs(job))
         self._busy: Counter[Any] = Counter()
 
     def _actor(self) -> Any:
@@ -122,9 +143,9 @@ class _Pool:
     def submit(self, shard: int) -> Submitted:
         actor = min(self._actors, key=lambda known: self._busy[known])
         self._busy[actor] += 1
-        prepared, crops = _remote_prepare.remote(*self._common, shard)
+        prepared, crops = self._prepare.remote(*self._common, shard)
         sealed = actor.embed.remote(shard, crops)
-        finished = _finish.remote(*self._common, shard, prepared, sealed)
+        finished = self._finish.remote(*self._common, shard, prepared, sealed)
         return [prepared, finished], lambda loss: self._ended(actor, loss)
 
     def _ended(self, actor: Any, loss: RayError | None) -> None:
@@ -247,7 +268,6 @@ class _Embedder:
         return sealed, prepared.timings["embed"]
 
 
-@ray.remote(num_cpus=1, max_retries=_RETRIES)
 def _finish(
     spec: Spec, job: EnrolJob, plan: Plan, shard: int, prepared: Prepared, sent: tuple[bytes, float]
 ) -> ShardResult:
@@ -262,4 +282,5 @@ def _finish(
 # Ray's type hints know neither several returns nor options of actors.
 _whole: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(whole_shard)
 _remote_prepare: Any = ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)(_prepare)
+_remote_finish: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_finish)
 _embedder: Any = ray.remote(_Embedder)

@@ -339,15 +339,15 @@ def _executor(
     with cluster(address, request.workers or os.cpu_count() or 1) as check:
         from pipelines.run_ray import RayExecutor
 
-        cpus, gpus = cluster_size()
-        on_gpu = job.faces.provider != "cpu"
+        size = cluster_size()
         # Without a GPU the workers themselves find that the provider is not active, and say so.
-        default = gpus if on_gpu else 0
+        gpus = size.gpus if job.faces.provider != "cpu" else 0
         yield RayExecutor(
             spec,
             # A cluster that scales from nothing has no CPU yet.
-            workers=request.workers or max(1, cpus),
-            embedders=default if request.embedders is None else request.embedders,
-            on_gpu=on_gpu and gpus > 0,
+            workers=request.workers or max(1, size.cpus),
+            embedders=gpus if request.embedders is None else request.embedders,
+            on_gpu=gpus > 0,
+            memory=size.memory,
             check=check,
         )

@@ -1,0 +1,41 @@
+"""Measure, print and write `bench-out/bench.md` and `bench-out/bench.parquet`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from . import images, kernel, stored
+from .table import Row, write
+
+PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
+    "kernel": ("Protection, one thread, n = 512", kernel.protection),
+    "tiles": ("Evaluation tiles, one thread", kernel.tile_kernel),
+    "images": ("Images, all cores", images.pipeline),
+    "stored": ("Stored embeddings", stored.throughput),
+    "growth": ("Growing inputs", stored.growth),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help=f"some of {', '.join(PARTS)}, separated by commas")
+    parser.add_argument("--sizes", help="subjects of the growing inputs, three, by commas")
+    asked = parser.parse_args()
+    sections = {}
+    for name in asked.only.split(",") if asked.only else PARTS:
+        title, measure = PARTS[name]
+        print(f"{title} ...", flush=True)
+        if name == "growth" and asked.sizes:
+            small, middle, large = map(int, asked.sizes.split(","))
+            sections[title] = stored.growth((small, middle, large))
+        else:
+            sections[title] = measure()
+        text = write(Path("bench-out"), sections, kernel.sizes())
+    print(text)
+    print("written to bench-out/bench.md and bench-out/bench.parquet")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Images a second: the whole enrolment, the raw models, and the loop that people write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faults.places import faces_and_model
+
+from infra.onnx_graph import for_cpu
+
+from .enrolments import enrol
+from .machine import together
+from .table import Row, paired
+
+SIDE = 320
+ROUNDS = 3
+SECONDS = 8.0
+_FACES: dict[str, Any] = {"det_sizes": (SIDE, 640)}
+
+
+def raw_models(model: Path, ours: bool) -> Callable[[], int]:
+    """Calls of detector and recogniser on inputs that lie ready. ours: rewritten as we do."""
+    import onnxruntime
+
+    calls = []
+    for name, side in (("det_500m", SIDE), ("w600k_mbf", 112)):
+        path = model / f"{name}.onnx"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        source = (for_cpu(path) if ours else None) or str(path)
+        session = onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"])
+        picture = np.random.standard_normal((1, 3, side, side)).astype(np.float32)
+        calls.append((session, {session.get_inputs()[0].name: picture}))
+
+    def work() -> int:
+        for session, feed in calls:
+            session.run(None, feed)
+        return 1
+
+    return work
+
+
+def loop(model: Path, files: Path, every: str) -> float:
+    """Images a second of `FaceAnalysis.get`; see `bench.loop`."""
+    words = [str(model), str(SIDE), str(SECONDS), every, str(files)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.loop", *words], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return float(done.stdout.splitlines()[-1])
+
+
+def people(folder: Path, faces: Path, persons: int, each: int) -> tuple[Path, Path]:
+    """A source of links to photographs, and a file that lists them."""
+    source, listed = folder / f"{persons}x{each}", []
+    for person in sorted(faces.iterdir())[:persons]:
+        (source / person.name).mkdir(parents=True)
+        for photo in sorted(person.iterdir())[:each]:
+            (source / person.name / photo.name).write_bytes(photo.read_bytes())
+            listed.append(str(photo))
+    files = folder / f"{persons}x{each}.txt"
+    files.write_text("\n".join(listed))
+    return source, files
+
+
+def pipeline() -> list[Row]:
+    faces, model = faces_and_model()
+    cores = os.cpu_count() or 1
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        for persons, each, what in ((400, 1, "one photo a person"), (110, 10, "all their photos")):
+            source, files = people(Path(name), faces, persons, each)
+            every = "image" if each == 1 else "none"
+            seen: list[dict[str, float]] = []
+            for _ in range(ROUNDS):
+                one = enrol(source, model=str(model), workers=cores, shard_size=20, faces=_FACES)
+                seen.append(
+                    {
+                        "ours": one.rate(1, 2 * cores),
+                        "raw": together(raw_models, cores, SECONDS, model, False),
+                        "rewritten": together(raw_models, cores, SECONDS, model, True),
+                        "loop": loop(model, files, every),
+                    }
+                )
+            rotation = " + ortho_group.rvs" if each == 1 else ""
+            for other, against, goal in (
+                ("raw", "raw detector + recogniser", {"at_least": 0.9}),
+                ("rewritten", "the same, models rewritten", {}),
+                ("loop", f"FaceAnalysis.get{rotation}", {"at_least": 2.5} if each == 1 else {}),
+            ):
+                pairs = [(s["ours"], s[other]) for s in seen]
+                rows.append(paired(f"enrolment, {what}", against, pairs, "images/s", **goal))
+    return rows

@@ -106,13 +106,13 @@ def _population(
 
 
 def tile_kernel() -> list[Row]:
-    """All pairs of 32 templates and 4,096 probes; the counts are compared as well."""
+    """All pairs of 32 templates and 2,048 probes; the counts are compared as well."""
     settings = [(16, 4), (16, 0), (12, 4), (20, 4)]
     return [row for alpha, tolerance in settings for row in _tile(Params(N, alpha, tolerance))]
 
 
 def _tile(params: Params) -> list[Row]:
-    helpers, screens, probes = _population(params, 32, 4096)
+    helpers, screens, probes = _population(params, 32, 2048)
 
     def fast() -> int:
         return len(tiles.accepted(screens, lambda i: helpers[i], probes, params).probe)

@@ -18,6 +18,7 @@ import termios
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from subprocess import PIPE
@@ -435,6 +436,8 @@ PROGRAM = [sys.executable, "-m", "pipelines.cli"]
 
 
 def start(source: Path, dest: Path, *more: str, **streams: object) -> subprocess.Popen[bytes]:
+    """A job that can be interrupted, also where the tests run in the background of a shell."""
+    streams["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     common = ["--executor=local", "--alpha=12", "--tolerance=1", f"--keys={keys_of(dest)}"]
     return subprocess.Popen([*PROGRAM, "enroll", str(source), str(dest), *common, *more], **streams)
 

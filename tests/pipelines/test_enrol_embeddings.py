@@ -320,7 +320,7 @@ def test_encodings_and_centrings(tmp_path, encoding, centring):
 def test_rows_that_do_not_verify_fail_each_subject_by_name(tmp_path, monkeypatch):
     source = several(tmp_path / "e.parquet", 6)
     dest = tmp_path / "dest"
-    monkeypatch.setattr(rotation, "turn", lambda matrix, _source, _target: matrix)
+    monkeypatch.setattr(rotation.Sampler, "carrying", lambda self, rng, *_: self.haar(rng))
     summary = run(request(source, dest))
     assert summary.reasons == {"protect_failed": 12}
     assert summary.subjects_enrolled == 0

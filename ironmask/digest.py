@@ -43,8 +43,13 @@ def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
     Sorting pseudo-random tags hides which subset gave which tag. row_key: 32 secret bytes that
     belong to this row alone.
     """
-    tags = np.frombuffer(b"".join(_tags(codeword, params, row_key)), f"S{tag_bytes(params)}")
-    return np.sort(tags).tobytes()
+    joined = b"".join(_tags(codeword, params, row_key))
+    tags = np.frombuffer(joined, ">u8").reshape(-1, tag_bytes(params) // 8)
+    first = tags[:, 0].astype(np.uint64)
+    order = np.argsort(first)
+    if (np.diff(first[order]) == 0).any():
+        order = np.lexsort(tags.T[::-1])
+    return tags[order].tobytes()
 
 
 def matches(stored: bytes, codeword: I32, params: Params, row_key: bytes) -> bool:

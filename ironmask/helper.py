@@ -30,14 +30,18 @@ from ironmask.errors import EncodingError, ParameterError
 
 _STEPS: Final = MappingProxyType({4: 0.3352, 5: 0.1881, 6: 0.1041})
 _MAX_LEVEL: Final = 127
+# Rows of P that stay in the cache.
+_BLOCK: Final = 64
 
 
 @dataclass(frozen=True)
 class Encoding:
     """One way to write P.
 
-    to_bytes: (k, n, n) float32 to (k, nbytes(n)) uint8.
+    to_bytes: (k, n, n) float32, which it may overwrite, to (k, nbytes(n)) uint8.
     from_bytes: (k, nbytes(n)) uint8 and n to (k, n, n) float32, `EncodingError` where not finite.
+    blockwise: (nbytes(n),) uint8 and (n, m) float32 to their product P x, (n, m) float32, where
+        that needs not all of P at once.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Encoding:
     nbytes: Callable[[int], int]
     to_bytes: Callable[[F32], U8]
     from_bytes: Callable[[U8, int], F32]
+    blockwise: Callable[[U8, F32], F32] | None = None
 
     @property
     def tag(self) -> str:
@@ -81,23 +86,39 @@ def _float_encoding(name: str, dtype: str) -> Encoding:
 def _int8_to_bytes(p: F32) -> U8:
     k, n, _ = p.shape
     out = np.empty((k, n * n + 2 * n), dtype=np.uint8)
-    levels = np.abs(p)
+    peak = np.maximum(p.max(axis=2), -p.min(axis=2))
     # Rounded up, so that the largest level never exceeds 127 after the scale loses digits.
-    scale = np.nextafter((levels.max(axis=2) / _MAX_LEVEL).astype("<f2"), np.float16(np.inf))
-    np.multiply(p, 1 / scale.astype(np.float32)[:, :, None], out=levels)
-    np.rint(levels, out=levels)
+    scale = np.nextafter((peak / _MAX_LEVEL).astype("<f2"), np.float16(np.inf))
+    p *= 1 / scale.astype(np.float32)[:, :, None]
+    np.rint(p, out=p)
     out[:, : 2 * n] = _as_rows(scale)
-    out[:, 2 * n :].view(np.int8)[...] = levels.reshape(k, -1)
+    out[:, 2 * n :].view(np.int8)[...] = p.reshape(k, -1)
     return out
 
 
-def _int8_from_bytes(data: U8, n: int) -> F32:
+def _int8_scale(data: U8, n: int) -> F32:
+    """Scales of the rows, (k, n), of encoded helpers (k, nbytes)."""
     scale = np.ascontiguousarray(data[:, : 2 * n]).view("<f2").astype(np.float32)
     if not np.isfinite(scale).all():
         raise _not_finite("int8")
+    return scale
+
+
+def _int8_from_bytes(data: U8, n: int) -> F32:
     p = data[:, 2 * n :].view(np.int8).astype(np.float32).reshape(-1, n, n)
-    p *= scale[:, :, None]
+    p *= _int8_scale(data, n)[:, :, None]
     return p
+
+
+def _int8_blockwise(data: U8, x: F32) -> F32:
+    n = len(x)
+    levels = data[2 * n :].view(np.int8).reshape(n, n)
+    out = np.empty_like(x)
+    for start in range(0, n, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        np.matmul(levels[rows].astype(np.float32), x, out=out[rows])
+    out *= _int8_scale(data[None], n)[0, :, None]
+    return out
 
 
 def _packed_encoding(bits: int) -> Encoding:
@@ -120,7 +141,9 @@ def _packed_encoding(bits: int) -> Encoding:
     return Encoding(f"bits{bits}", 1, lambda n: -(-n * n * bits // 8), to_bytes, from_bytes)
 
 
-_INT8 = Encoding("int8", 1, lambda n: n * n + 2 * n, _int8_to_bytes, _int8_from_bytes)
+_INT8 = Encoding(
+    "int8", 1, lambda n: n * n + 2 * n, _int8_to_bytes, _int8_from_bytes, _int8_blockwise
+)
 ENCODINGS: Final = MappingProxyType(
     {
         e.name: e
@@ -152,19 +175,39 @@ def encoding(name_or_tag: str) -> Encoding:
     return found
 
 
-def encode(p: F32, name: str = DEFAULT_ENCODING) -> list[bytes]:
-    """Encode helpers of shape (k, n, n) float32, one bytes object each."""
-    return [row.tobytes() for row in encoding(name).to_bytes(p)]
+def encode(p: F32, name: str = DEFAULT_ENCODING, *, overwrite: bool = False) -> list[bytes]:
+    """Encode helpers of shape (k, n, n) float32, one bytes object each.
+
+    overwrite: p is scratch afterwards, which saves a copy.
+    """
+    return [row.tobytes() for row in encoding(name).to_bytes(p if overwrite else p.copy())]
 
 
 def decode(helpers: list[bytes], name: str, n: int) -> F32:
     """Decode k helpers to (k, n, n) float32. Raises `EncodingError` where one is damaged."""
     found = encoding(name)
-    expected = found.nbytes(n)
-    for helper in helpers:
-        if len(helper) != expected:
-            raise EncodingError(
-                f"a {found.tag} helper of width {n} has {expected:,} bytes, not {len(helper):,}"
-            )
-    data = np.frombuffer(b"".join(helpers), dtype=np.uint8).reshape(len(helpers), expected)
+    data = np.stack([_data(helper, found, n) for helper in helpers])
     return found.from_bytes(data, n)
+
+
+def project(helper: bytes, name: str, vectors: F32) -> F32:
+    """P x for m vectors, (m, n) float32, as (m, n) float32.
+
+    Raises `EncodingError` where the helper is damaged.
+    """
+    found, n = encoding(name), vectors.shape[1]
+    data = _data(helper, found, n)
+    if found.blockwise:
+        return found.blockwise(data, np.ascontiguousarray(vectors.T)).T
+    projected: F32 = vectors @ found.from_bytes(data[None], n)[0].T
+    return projected
+
+
+def _data(helper: bytes, found: Encoding, n: int) -> U8:
+    """The bytes of a helper, (nbytes,) uint8."""
+    expected = found.nbytes(n)
+    if len(helper) != expected:
+        raise EncodingError(
+            f"a {found.tag} helper of width {n} has {expected:,} bytes, not {len(helper):,}"
+        )
+    return np.frombuffer(helper, dtype=np.uint8)

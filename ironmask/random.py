@@ -28,8 +28,9 @@ _STREAM_BYTES: Final = 1 << 36
 class SecureGenerator(np.random.Generator):
     """NumPy's generator on a ChaCha stream of 20 rounds, and a faster one for many raw words.
 
-    `words` comes from OpenSSL's ChaCha20 (RFC 8439), ten times as fast, under a key of its own.
-    A copy would repeat both streams, so there is none: make one inside the process that uses it.
+    `words` takes them from OpenSSL's ChaCha20 (RFC 8439), ten times as fast, under a key of its
+    own. A copy would repeat both streams, so there is none: make one inside the process that uses
+    it.
     """
 
     def __init__(self) -> None:
@@ -37,15 +38,17 @@ class SecureGenerator(np.random.Generator):
         self._left = 0
 
     def words(self, count: int) -> NDArray[np.uint32]:
-        """Uniform words, (count,) uint32, read-only."""
-        size = 4 * count
-        if self._left < size:
+        """Uniform words, (count,) uint32."""
+        out = np.empty(count, dtype=np.uint32)
+        if self._left < out.nbytes:
             cipher = algorithms.ChaCha20(secrets.token_bytes(KEY_BITS // 8), bytes(16))
             self._stream = Cipher(cipher, mode=None).encryptor()
             self._left = _STREAM_BYTES
-        self._left -= size
-        zeros = memoryview(_ZEROS)[:size] if size <= len(_ZEROS) else bytes(size)
-        return np.frombuffer(self._stream.update(zeros), dtype="<u4")
+        self._left -= out.nbytes
+        for start in range(0, len(out), _CHUNK):
+            part = out[start : start + _CHUNK].data.cast("B")
+            self._stream.update_into(memoryview(_ZEROS)[: len(part)], part)
+        return out
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secure generator is not copied: make another one")
@@ -68,7 +71,8 @@ def fill_normals(rng: np.random.Generator, out: F32) -> None:
         half = -(-len(part) // 2)
         words = _words(rng, 2 * half).view(np.int32)
         # |u| 2^-31 for a signed word u is uniform in (0, 1] and fine near zero.
-        radius = np.abs(words[:half].astype(np.float32))
+        radius = words[:half].astype(np.float32)
+        np.abs(radius, out=radius)
         radius += np.float32(0.5)
         radius *= np.float32(2.0**-31)
         np.log(radius, out=radius)

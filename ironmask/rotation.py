@@ -35,7 +35,11 @@ class Sampler:
             raise ParameterError(f"a rotation needs at least {_LEAST} dimensions, not {n}")
         self._n = n
         self._squares = np.empty((2, n * n), dtype=np.float32)
-        self._rows = np.empty((3, min(n, _PANEL) * n), dtype=np.float32)
+        self._rows = np.empty((2, min(n, _PANEL) * n), dtype=np.float32)
+        # The last panel first, in the order in which they are multiplied.
+        self._starts = range(0, n, _PANEL)[::-1]
+        drawn = sum(min(n - start, _PANEL) * (n - start) for start in self._starts)
+        self._reflectors = np.empty(drawn, dtype=np.float32)
         self._signs = np.empty(n, dtype=np.float32)
 
     def haar(self, rng: np.random.Generator) -> F32:
@@ -65,7 +69,7 @@ class Sampler:
 
     def wipe(self) -> None:
         """Overwrite all that was drawn."""
-        for array in (self._squares, self._rows, self._signs):
+        for array in (self._squares, self._rows, self._reflectors, self._signs):
             array.fill(0)
 
     def _multiplied(self, rng: np.random.Generator, first: F32 | None) -> F32:
@@ -74,19 +78,21 @@ class Sampler:
         Reflector i sends a Gaussian vector g of length n - i to a multiple of e_1; with minus the
         sign of g_1 on the diagonal of D, column i is g / |g| there.
         """
+        fill_normals(rng, self._reflectors)
         q = self._squares[0, :0].reshape(0, 0)
-        for turn, start in enumerate(reversed(range(0, self._n, _PANEL))):
+        used = 0
+        for turn, start in enumerate(self._starts):
             m = self._n - start
             width = min(m, _PANEL)
-            u, work, x = self._rows[:, : width * m].reshape(3, width, m)
-            fill_normals(rng, u.reshape(-1))
+            u = self._reflectors[used : used + width * m].reshape(width, m)
+            used += width * m
             if start == 0 and first is not None:
                 u[0] = first
             self._signs[start : start + width] = _to_reflectors(u)
+            work, x = self._rows[:, : width * m].reshape(2, width, m)
             out = self._squares[turn % 2, : m * m].reshape(m, m)
-            _reflect(u, q, work, x, out)
+            _reflect(u, q, work, x, out, self._signs if start == 0 else None)
             q = out
-        q *= self._signs
         return q
 
 
@@ -107,10 +113,11 @@ def _to_reflectors(u: F32) -> F32:
     return -np.copysign(_ONE, diagonal)
 
 
-def _reflect(u: F32, q: F32, work: F32, x: F32, out: F32) -> None:
-    """(I - V T V') diag(I, Q) for reflectors V' = u, (w, m), and an orthogonal Q, (m - w, m - w).
+def _reflect(u: F32, q: F32, work: F32, x: F32, out: F32, signs: F32 | None) -> None:
+    """(I - V T V') diag(I, Q) D for reflectors V' = u, (w, m), and an orthogonal Q of m - w.
 
     T^-1 = strict_upper(V'V) + diag(V'V) / 2. work, x: (w, m) scratch. out: (m, m), the result.
+    signs: the diagonal of D, (m,); none before the last panel.
     """
     width = len(u)
     t = blas.ssyrk(1.0, u.T, trans=1)
@@ -121,9 +128,14 @@ def _reflect(u: F32, q: F32, work: F32, x: F32, out: F32) -> None:
     np.matmul(u[:, width:], q, out=work[:, width:])
     np.matmul(t, work, out=x)
     out[:width] = 0
-    _diagonal(out)[:width] = _ONE
     out[width:, :width] = 0
-    out[width:, width:] = q
+    if signs is None:
+        _diagonal(out)[:width] = _ONE
+        out[width:, width:] = q
+    else:
+        _diagonal(out)[:width] = signs[:width]
+        np.multiply(q, signs[width:], out=out[width:, width:])
+        x *= signs
     blas.sgemm(-1.0, x.T, u.T, beta=1.0, c=out.T, trans_b=1, overwrite_c=1)
 
 

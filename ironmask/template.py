@@ -98,7 +98,7 @@ class Protector:
         (unit,) = unit_rows(_single(template), params.n)
         code = codeword.sample(self._rng, params.n, params.alpha)
         p = self._sampler.carrying(self._rng, unit, codeword.dense(code, params.n)[0])
-        encoded = helper.encode(p[None], self._encoding)[0]
+        encoded = helper.encode(p[None], self._encoding, overwrite=True)[0]
         p.fill(0)
         found = _reopened(encoded, unit, params, self._encoding)
         if found is None or not np.array_equal(found, code):
@@ -113,10 +113,10 @@ class Protector:
 def _reopened(encoded: bytes, template: F64, params: Params, encoding: str) -> I32 | None:
     """The codeword that an encoded helper gives for its own template; None where it is damaged."""
     try:
-        p = helper.decode([encoded], encoding, params.n)[0]
+        u = helper.project(encoded, encoding, template.astype(np.float32)[None])
     except EncodingError:
         return None
-    return codeword.decode(p @ template.astype(np.float32), params.alpha)
+    return codeword.decode(u, params.alpha)
 
 
 def verify(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> bool:
@@ -143,6 +143,7 @@ def verify_batch(
     """
     params = protected.params
     unit = unit_rows(probes, params.n).astype(np.float32)
-    p = helper.decode([protected.helper], protected.encoding, params.n)[0]
-    found = codeword.decode(unit @ p.T, params.alpha)
+    found = codeword.decode(
+        helper.project(protected.helper, protected.encoding, unit), params.alpha
+    )
     return np.array([digest.matches(protected.digests, c, params, row_key) for c in found])

@@ -61,7 +61,7 @@ def compare(
     against: str,
     other: Callable[[], object],
     rounds: int = 15,
-    repeat: int = 3,
+    repeat: int = 8,
     **goal: float,
 ) -> Row:
     """How many times the other's time the subject takes."""

@@ -232,3 +232,10 @@ def test_a_tag_is_found_among_foreign_ones_that_begin_alike(place, code, row_key
     stored = [tag[:8] + bytes([i]) * 8 for i in range(6)]
     stored[place] = tag
     assert digest.matches(b"".join(sorted(stored)), code, params, row_key)
+
+
+def test_tags_that_begin_alike_are_sorted_too(monkeypatch):
+    tags = [b"a" * 8 + bytes([last] * 8) for last in (3, 255, 0, 128)] + [b"\xff" * 16, bytes(16)]
+    monkeypatch.setattr(digest, "_tags", lambda *_: tags)
+    joined = digest.digests(np.arange(1, 5, dtype=np.int32), Params(64, 4, 1), bytes(32))
+    assert joined == b"".join(sorted(tags))

@@ -227,3 +227,31 @@ def test_a_helper_of_another_width_is_refused(rng):
 def test_encoding_table_cannot_be_changed():
     with pytest.raises(TypeError):
         helper.ENCODINGS["rot13"] = helper.encoding("int8")  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", helper.ENCODINGS)
+@pytest.mark.parametrize("n", [64, 65, 100, 512])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_projection_is_that_of_the_decoded_helper(name, n, count, rng):
+    encoded = helper.encode(rotation.haar(rng, n)[None], name)[0]
+    vectors = rng.standard_normal((count, n)).astype(np.float32)
+    expected = vectors @ helper.decode([encoded], name, n)[0].T
+    np.testing.assert_allclose(helper.project(encoded, name, vectors), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["int8", "float16"])
+def test_projection_of_a_damaged_helper_is_refused(name, rng):
+    good = helper.encode(rotation.haar(rng, 64)[None], name)[0]
+    vectors = np.ones((1, 64), dtype=np.float32)
+    for bad in (good[:-1], b"\x00\x7c" + good[2:]):
+        with pytest.raises(EncodingError):
+            helper.project(bad, name, vectors)
+
+
+@pytest.mark.parametrize("name", helper.ENCODINGS)
+def test_encoding_leaves_its_input_alone_unless_it_may_not(name, rng):
+    p = rotation.haar(rng, 64)[None]
+    kept = p.copy()
+    encoded = helper.encode(p, name)
+    assert np.array_equal(p, kept)
+    assert helper.encode(p, name, overwrite=True) == encoded

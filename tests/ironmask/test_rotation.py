@@ -232,7 +232,7 @@ def test_a_sampler_gives_fresh_matrices_and_can_be_wiped(rng):
     assert defect(second) < 1e-5
     sampler.wipe()
     held = [value for value in vars(sampler).values() if isinstance(value, np.ndarray)]
-    assert len(held) == 3
+    assert len(held) == 4
     assert not any(array.any() for array in held)
 
 

@@ -83,12 +83,18 @@ def _float_encoding(name: str, dtype: str) -> Encoding:
     )
 
 
+def int8_scale(peak: F32) -> NDArray[np.float16]:
+    """Scales of rows from their largest entries by size, both (k, n)."""
+    # Rounded up, so that the largest level never exceeds 127 after the scale loses digits.
+    scale: NDArray[np.float16] = (peak / _MAX_LEVEL).astype("<f2")
+    return np.nextafter(scale, np.float16(np.inf))
+
+
 def _int8_to_bytes(p: F32) -> U8:
     k, n, _ = p.shape
     out = np.empty((k, n * n + 2 * n), dtype=np.uint8)
     peak = np.maximum(p.max(axis=2), -p.min(axis=2))
-    # Rounded up, so that the largest level never exceeds 127 after the scale loses digits.
-    scale = np.nextafter((peak / _MAX_LEVEL).astype("<f2"), np.float16(np.inf))
+    scale = int8_scale(peak)
     p *= 1 / scale.astype(np.float32)[:, :, None]
     np.rint(p, out=p)
     out[:, : 2 * n] = _as_rows(scale)

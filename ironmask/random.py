@@ -69,7 +69,7 @@ def fill_normals(rng: np.random.Generator, out: F32) -> None:
     for start in range(0, len(out), _CHUNK):
         part = out[start : start + _CHUNK]
         half = -(-len(part) // 2)
-        words = _words(rng, 2 * half).view(np.int32)
+        words = raw_words(rng, 2 * half).view(np.int32)
         # |u| 2^-31 for a signed word u is uniform in (0, 1] and fine near zero.
         radius = words[:half].astype(np.float32)
         np.abs(radius, out=radius)
@@ -85,7 +85,8 @@ def fill_normals(rng: np.random.Generator, out: F32) -> None:
         np.multiply(np.sin(angle[:rest]), radius[:rest], out=part[half:])
 
 
-def _words(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:
+def raw_words(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:
+    """Uniform words, (count,) uint32, the fast way where the generator is a secure one."""
     if isinstance(rng, SecureGenerator):
         return rng.words(count)
     return rng.integers(0, 1 << 32, count, dtype=np.uint32)

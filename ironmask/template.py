@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,9 @@ from ironmask.arrays import F64, I32, unit_rows
 from ironmask.errors import EncodingError, ParameterError, ProtectionError, TemplateError
 from ironmask.params import Params
 from ironmask.random import secure_generator
+
+# Matrices on a device at once: some hundred MiB of its memory at n = 512.
+_DEVICE_BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +51,56 @@ def protect_batch(
     *,
     encoding: str = helper.DEFAULT_ENCODING,
     rng: np.random.Generator | None = None,
+    device: str = "cpu",
 ) -> list[ProtectedTemplate]:
     """Protect k templates, (k, n) of any scale, each under its own 32-byte row key.
 
-    rng: for tests; by default a new secure generator. Raises as `Protector.protect` does.
+    rng: for tests; by default a new secure generator. device: `cpu`, or `cuda` for batches on a
+    GPU, in int8. Raises as `Protector.protect` does, and `ProviderError` where the device is not
+    here.
     """
     unit = unit_rows(templates, params.n)
     if len(unit) != len(row_keys):
         raise ParameterError(f"{len(unit)} templates need as many row keys, got {len(row_keys)}")
+    if device != "cpu":
+        return _on_device(unit, params, row_keys, encoding, rng or secure_generator(), device)
     with Protector(params, encoding, rng) as protector:
         return [protector.protect(t, key) for t, key in zip(unit, row_keys, strict=True)]
+
+
+def _on_device(
+    unit: F64,
+    params: Params,
+    row_keys: Sequence[bytes],
+    encoding: str,
+    rng: np.random.Generator,
+    device: str,
+) -> list[ProtectedTemplate]:
+    from ironmask import batched
+
+    tag = helper.encoding(encoding).tag
+    if tag != helper.encoding("int8").tag:
+        raise ParameterError(f"encoding {encoding} is not made on device {device}, only int8 is")
+    on = batched.accelerator(device)
+    made = []
+    for start in range(0, len(unit), _DEVICE_BATCH):
+        part = slice(start, start + _DEVICE_BATCH)
+        codes = codeword.sample(rng, params.n, params.alpha, len(unit[part]))
+        encoded, found = batched.helpers(on, rng, unit[part], codes)
+        if not np.array_equal(found, codes):
+            raise _not_verified(params, encoding)
+        rows = zip(encoded, codes, row_keys[part], strict=True)
+        made += [
+            ProtectedTemplate(params, tag, h, digest.digests(c, params, key)) for h, c, key in rows
+        ]
+    return made
+
+
+def _not_verified(params: Params, encoding: str) -> ProtectionError:
+    return ProtectionError(
+        f"a row of {params.describe()} in encoding {encoding} does not verify after encoding; use "
+        "an encoding with more bits"
+    )
 
 
 class Protector:
@@ -102,10 +145,7 @@ class Protector:
         p.fill(0)
         found = _reopened(encoded, unit, params, self._encoding)
         if found is None or not np.array_equal(found, code):
-            raise ProtectionError(
-                f"a row of {params.describe()} in encoding {self._encoding} does not verify after "
-                "encoding; use an encoding with more bits"
-            )
+            raise _not_verified(params, self._encoding)
         tags = digest.digests(code[0], params, row_key)
         return ProtectedTemplate(params, self._tag, encoded, tags)
 

@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("ironmask", "pipelines", "infra")
 MODULES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
-SCIENCE = {"cryptography", "ironmask", "numpy", "randomgen", "scipy"}
+SCIENCE = {
+    "array_api_compat", "cryptography", "cupy", "ironmask", "numpy", "randomgen", "scipy", "torch",
+}  # fmt: skip
 IO_MODULES = {
     "asyncio", "ctypes", "fcntl", "glob", "http", "io", "logging", "mmap", "multiprocessing", "os",
     "pathlib", "pickle", "shelve", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess",

@@ -10,12 +10,15 @@ import sys
 import time
 
 from pipelines import enrol, start
+from pipelines.face_settings import FaceSettings
 from pipelines.plan import Plan
 from pipelines.summary import Tally
 
 
 def main() -> None:
-    request = start.Request(**json.loads(sys.argv[1]))
+    asked = json.loads(sys.argv[1])
+    faces = FaceSettings(**asked.pop("faces", {}))
+    request = start.Request(faces=faces, **asked)
     prepared = start.prepare(request)
     seen: list[tuple[float, int, int]] = []
 

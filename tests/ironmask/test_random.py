@@ -116,7 +116,7 @@ def test_any_number_of_normals(count, rng):
 @pytest.mark.parametrize("word", [0, 1, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 1])
 def test_normals_of_extreme_words_are_finite(word, monkeypatch, rng):
     fixed = np.full(2, word, dtype=np.uint32)
-    monkeypatch.setattr(ironmask_random, "_words", lambda _rng, count: fixed[:count])
+    monkeypatch.setattr(ironmask_random, "raw_words", lambda _rng, count: fixed[:count])
     out = np.empty(2, dtype=np.float32)
     ironmask_random.fill_normals(rng, out)
     assert np.isfinite(out).all()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
+from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +33,7 @@ from pipelines.stages import Context, InputRow, Prepared, ShardResult, clock
 ROW_GROUP: Final = 8
 _IDS: Final = ["template_id", "subject_id"]
 _NOISE: Final = ("helper", "digests")
+_SINKS: Final[list[BytesIO]] = []
 # A subject, the inputs that count for it, and their (m, n) embeddings.
 _Subject = tuple[str, list[InputRow], F32]
 
@@ -46,13 +49,18 @@ def finish(context: Context, shard: int, prepared: Prepared, embeddings: F32) ->
     subjects = _by_subject(context, prepared, embeddings)
     attempt = secrets.token_hex(8)
     files: dict[str, DataFile] = {}
-    with clock(timings, "protect"):
-        data, enrolled = _templates_file(context, shard, subjects)
+    with _file_in_memory() as sink:
+        with clock(timings, "protect"):
+            enrolled = _write_templates(sink, context, shard, subjects)
+        with clock(timings, "write"), sink.getbuffer() as data:
+            if enrolled:
+                content = data[: sink.tell()]
+                found = _publish(context, "templates", shard, attempt, content, enrolled)
+                files["templates"] = found
+                content.release()
     with clock(timings, "write"):
-        if enrolled:
-            files["templates"] = _publish(context, "templates", shard, attempt, data, enrolled)
-        data = _inputs_file(rows)
-        files["inputs"] = _publish(context, "inputs", shard, attempt, data, _ids(rows))
+        content = memoryview(_inputs_file(rows))
+        files["inputs"] = _publish(context, "inputs", shard, attempt, content, _ids(rows))
     return ShardResult(
         shard=shard,
         files=files,
@@ -83,13 +91,24 @@ def _by_subject(context: Context, prepared: Prepared, embeddings: F32) -> list[_
     return [(name, rows, np.stack(found)) for name, (rows, found) in sorted(groups.items())]
 
 
-def _templates_file(
+@contextmanager
+def _file_in_memory() -> Iterator[BytesIO]:
+    """Memory that files are made in again and again: fresh pages cost more than what fills them."""
+    sink = _SINKS.pop() if _SINKS else BytesIO()
+    sink.seek(0)
+    try:
+        yield sink
+    finally:
+        _SINKS.append(sink)
+
+
+def _write_templates(
+    sink: BytesIO,
     context: Context,
     shard: int,
     subjects: list[_Subject],
-) -> tuple[pa.Buffer, list[dict[str, str]]]:
-    """Protect subjects a row group at a time; return the file's bytes and the ids in it."""
-    sink = pa.BufferOutputStream()
+) -> list[dict[str, str]]:
+    """Protect subjects a row group at a time into a Parquet file; return the ids in it."""
     schema = TEMPLATES.remove(TEMPLATES.get_field_index("generation"))
     ids: list[dict[str, str]] = []
     compression = {name: "none" if name in _NOISE else "zstd" for name in schema.names}
@@ -110,7 +129,7 @@ def _templates_file(
             if group:
                 writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=ROW_GROUP)
                 ids += [{name: row[name] for name in _IDS} for row in group]
-    return sink.getvalue(), ids
+    return ids
 
 
 def _protect(
@@ -195,11 +214,10 @@ def _publish(
     table: str,
     shard: int,
     attempt: str,
-    data: pa.Buffer,
+    content: memoryview,
     ids: Sequence[dict[str, str]],
 ) -> DataFile:
     partition = {"generation": str(context.job.generation)} if table == "templates" else {}
-    content = memoryview(data)
     digest = sha256(content).hexdigest()
     name = layout.ShardFile(context.plan.run_id, shard, attempt, digest).name
     path = layout.in_partition(partition, name)

@@ -19,7 +19,7 @@ from .machine import together
 from .table import Row, paired
 
 ROUNDS = 3
-SECONDS = 6.0
+SECONDS = 3.0
 _MIB = 1 << 20
 
 
@@ -81,7 +81,7 @@ def throughput() -> list[Row]:
     cores = os.cpu_count() or 1
     seen: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
-        source = embeddings(Path(name) / "e.parquet", 4096)
+        source = embeddings(Path(name) / "e.parquet", 2048)
         for _ in range(ROUNDS):
             both = enrol(source, workers=cores, shard_size=64)
             one = enrol(source, workers=1, shard_size=64)

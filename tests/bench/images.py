@@ -51,9 +51,8 @@ def raw_models(model: Path, ours: bool) -> Callable[[], int]:
 def loop(model: Path, files: Path, every: str) -> float:
     """Images a second of `FaceAnalysis.get`; see `bench.loop`."""
     words = [str(model), str(SIDE), str(SECONDS), every, str(files)]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.loop", *words], stdout=subprocess.PIPE, text=True, check=True
-    )
+    command = [sys.executable, "-W", "ignore", "-m", "bench.loop", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
 

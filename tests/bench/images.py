@@ -74,12 +74,12 @@ def pipeline() -> list[Row]:
     cores = os.cpu_count() or 1
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        for persons, each, what in ((250, 1, "one photo a person"), (60, 10, "all their photos")):
+        for persons, each, what in ((423, 1, "one photo a person"), (100, 10, "all their photos")):
             source, files = people(Path(name), faces, persons, each)
             every = "image" if each == 1 else "none"
             seen: list[dict[str, float]] = []
             for _ in range(ROUNDS):
-                one = enrol(source, model=str(model), workers=cores, shard_size=20, faces=_FACES)
+                one = enrol(source, model=str(model), workers=cores, shard_size=32, faces=_FACES)
                 seen.append(
                     {
                         "ours": one.rate(1, 2 * cores),

@@ -81,10 +81,10 @@ def throughput() -> list[Row]:
     cores = os.cpu_count() or 1
     seen: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
-        source = embeddings(Path(name) / "e.parquet", 2048)
+        source = embeddings(Path(name) / "e.parquet", 3072)
         for _ in range(ROUNDS):
-            both = enrol(source, workers=cores, shard_size=64)
-            one = enrol(source, workers=1, shard_size=64)
+            both = enrol(source, workers=cores, shard_size=128)
+            one = enrol(source, workers=1, shard_size=128)
             seen.append(
                 {
                     "all": both.rate(2, 2 * cores),
@@ -114,7 +114,7 @@ def growth(sizes: tuple[int, ...] = (1024, 4096, 16384)) -> list[Row]:
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name:
         runs = {
-            size: enrol(embeddings(Path(name) / f"{size}.parquet", size), workers=cores)
+            size: enrol(embeddings(Path(name) / f"{size}.parquet", size), watch=True, workers=cores)
             for size in sizes
         }
     first, middle, last = (runs[size] for size in sizes)

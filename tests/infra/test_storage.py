@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 from s3server import S3Server
 
@@ -178,6 +180,18 @@ class TestLocal(StoreContract):
         store.write(f"{base}/a", b"x")
         with pytest.raises(StorageError, match=r"a/below"):
             store.write(f"{base}/a/below", b"x")
+
+    @pytest.mark.parametrize("size", [4 << 20, (4 << 20) + 1, (8 << 20) - 1, (16 << 20) + 4097])
+    @pytest.mark.parametrize("memory", [False, True], ids=["disk", "file system in memory"])
+    def test_large_files_of_any_size(self, store, base, size, memory):
+        """They go past the page cache where the file system can do that."""
+        os.makedirs(base, exist_ok=True)
+        with TemporaryDirectory(dir="/dev/shm" if memory else base) as folder:
+            data = np.random.default_rng(size).bytes(size)
+            store.write(f"{folder}/a", b"old")
+            store.write(f"{folder}/a", memoryview(data))
+            assert Path(folder, "a").read_bytes() == data
+            assert len(list(Path(folder).iterdir())) == 1
 
     def test_a_cycle_of_links_ends(self, store, base):
         store.write(f"{base}/d/a", b"x")

@@ -98,7 +98,7 @@ def test_a_shard_that_kills_every_worker_ends_the_job_and_is_named(tmp_path):
 
 
 def test_keys_that_vanish_end_the_job_with_their_own_error(tmp_path):
-    source, dest = several(tmp_path / "e.parquet", 200), tmp_path / "dest"
+    source, dest = several(tmp_path / "e.parquet", 800), tmp_path / "dest"
     kept = keys_of(dest).with_suffix(".kept")
 
     def hide(_pid: int) -> bool:
@@ -112,7 +112,7 @@ def test_keys_that_vanish_end_the_job_with_their_own_error(tmp_path):
     assert set(dest.rglob("*.parquet")) == before, "somebody still writes"
     kept.rename(keys_of(dest))
     run(request(source, dest))
-    assert_sound(dest, 400)
+    assert_sound(dest, 1600)
 
 
 @pytest.mark.slow

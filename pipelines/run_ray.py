@@ -21,9 +21,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from ironmask.digest import digest_bytes
 from ironmask.errors import IronmaskError, WorkerError
-from ironmask.helper import encoding
 from pipelines import stages, wiring
 from pipelines.finish import finish
 from pipelines.job import EnrolJob
@@ -42,11 +40,6 @@ _DEADLINE_S: Final = 1800.0
 _POLL_S: Final = 5.0
 _FAREWELL_S: Final = 10.0
 _PAUSE_S: Final = 1.0
-# A worker with its decoder, without and with both models loaded.
-_STORED_BYTES: Final = 300 << 20
-_MODEL_BYTES: Final = 700 << 20
-# Rows, their pages and the file are in memory at the same time.
-_COPIES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -71,11 +64,8 @@ class RayExecutor:
 
     def needs(self, job: EnrolJob) -> dict[str, int]:
         """What Ray must keep free for one task, beside its CPU."""
-        models = _STORED_BYTES if stages.is_stored(job) else _MODEL_BYTES
-        row = encoding(job.encoding).nbytes(job.params.n) + digest_bytes(job.params)
-        wanted = models + _COPIES * job.shard_size * row
         # What no node has would be waited for without end.
-        return {"memory": min(wanted, self.memory)} if self.memory else {}
+        return {"memory": min(stages.bytes_in_memory(job), self.memory)} if self.memory else {}
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         stage = _Whole if stages.is_stored(job) or not self.embedders else _Pool

@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ironmask.digest import digest_bytes
 from ironmask.errors import ImageError, SourceError
+from ironmask.helper import encoding
 from pipelines.job import EnrolJob, SourceKind
 from pipelines.plan import Plan
 from pipelines.ports import F32, U8, Aligner, DataFile, GenerationKeys, Recogniser, Store
@@ -30,6 +32,11 @@ _CROP = (112, 112, 3)
 _STORED = ["subject_id", "embedding"]
 # A larger row group is decoded anew for each shard instead of being kept.
 _GROUP_BYTES = 512 << 20
+# A worker with its decoder, without and with both models loaded.
+_STORED_BYTES = 300 << 20
+_MODEL_BYTES = 700 << 20
+# Rows, their pages and the file are in memory at the same time.
+_COPIES = 3
 
 
 @dataclass(slots=True)
@@ -242,3 +249,10 @@ def _vector(value: pa.ListScalar) -> F32 | None:
 def is_stored(job: EnrolJob) -> bool:
     """Tell whether the source holds embeddings, so that no model is needed."""
     return job.kind is SourceKind.EMBEDDINGS
+
+
+def bytes_in_memory(job: EnrolJob) -> int:
+    """About what a process takes that does one shard of a job."""
+    models = _STORED_BYTES if is_stored(job) else _MODEL_BYTES
+    row = encoding(job.encoding).nbytes(job.params.n) + digest_bytes(job.params)
+    return models + _COPIES * job.shard_size * row

@@ -16,8 +16,8 @@ from ironmask import codeword, helper
 from ironmask.arrays import F64, I32
 from ironmask.errors import ProviderError
 from ironmask.random import raw_words
+from ironmask.rotation import PANEL
 
-_PANEL: Final = 64
 _CUDA: Final = "cuda"
 
 
@@ -104,7 +104,7 @@ def normals(on: Accelerator, rng: np.random.Generator, k: int, count: int) -> An
 
 def _panels(n: int) -> list[tuple[int, int]]:
     """First reflector and width of each panel, the last panel first."""
-    return [(start, min(n - start, _PANEL)) for start in reversed(range(0, n, _PANEL))]
+    return [(start, min(n - start, PANEL)) for start in reversed(range(0, n, PANEL))]
 
 
 def multiplied(on: Accelerator, drawn: Any, first: Any) -> Any:

@@ -61,8 +61,8 @@ def dense(codewords: I32, n: int) -> F64:
     """Return codewords of shape (k, alpha) as (k, n) float64 unit vectors."""
     codewords = np.atleast_2d(codewords)
     out = np.zeros((len(codewords), n))
-    values = np.sign(codewords) / np.sqrt(codewords.shape[1])
-    np.put_along_axis(out, np.abs(codewords) - 1, values, axis=1)
+    rows = np.arange(len(codewords))[:, None]
+    out[rows, np.abs(codewords) - 1] = np.sign(codewords) / np.sqrt(codewords.shape[1])
     return out
 
 

@@ -1,8 +1,10 @@
 """Keyed digests of codewords, and threshold control through digests of their subsets.
 
 A row stores one keyed BLAKE2b tag (RFC 7693) for each signed (alpha - tolerance)-subset of its
-codeword. A probe matches when one of the subsets of its decoded support has a stored tag, that is,
-when both supports agree in at least alpha - tolerance places (Kim et al. 2021, supplement D.1).
+codeword, with the key before the subset in one block: BLAKE2's own key block would be a second
+one, and since every key has one length and BLAKE2 admits no extension it would add nothing. A probe
+matches when one of the subsets of its decoded support has a stored tag, that is, when both supports
+agree in at least alpha - tolerance places (Kim et al. 2021, supplement D.1).
 """
 
 from __future__ import annotations
@@ -92,9 +94,7 @@ def _tags(codeword: I32, params: Params, row_key: bytes) -> list[bytes]:
     subsets = codeword[_subset_index(params.alpha, params.match_size)]
     data = canonical_bytes(subsets, params.n)
     width = len(data) // len(subsets)
-    keyed = blake2b(
-        digest_size=tag_bytes(params), key=row_key, salt=_domain(params), person=_PERSON
-    )
+    keyed = blake2b(row_key, digest_size=tag_bytes(params), salt=_domain(params), person=_PERSON)
     tags = []
     for (subset,) in struct.iter_unpack(f"{width}s", data):
         one = keyed.copy()

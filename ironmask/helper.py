@@ -90,11 +90,22 @@ def int8_scale(peak: F32) -> NDArray[np.float16]:
     return np.nextafter(scale, np.float16(np.inf))
 
 
+def _peaks(p: F32) -> F32:
+    """The largest entry by size of each row of (k, n, n): (k, n).
+
+    Floats of one sign are ordered as their bits are, which NumPy compares twice as fast: those
+    above zero as signed numbers, those below as unsigned ones.
+    """
+    above = p.view(np.int32).max(axis=2).view(np.float32)
+    below = p.view(np.uint32).max(axis=2).view(np.float32)
+    peaks: F32 = np.maximum(np.abs(above), np.abs(below))
+    return peaks
+
+
 def _int8_to_bytes(p: F32) -> U8:
     k, n, _ = p.shape
     out = np.empty((k, n * n + 2 * n), dtype=np.uint8)
-    peak = np.maximum(p.max(axis=2), -p.min(axis=2))
-    scale = int8_scale(peak)
+    scale = int8_scale(_peaks(p))
     p *= 1 / scale.astype(np.float32)[:, :, None]
     np.rint(p, out=p)
     out[:, : 2 * n] = _as_rows(scale)

@@ -2,9 +2,9 @@
 
 Haar matrices come from Householder reflectors of Gaussian vectors (Stewart, SIAM J. Numer. Anal.
 17, 1980; Mezzadri, Notices AMS 54, 2007), multiplied out from the last to the first in panels of
-the compact WY form (Schreiber and Van Loan 1989), with each panel's triangular factor from its
-inverse (Joffrain et al., ACM TOMS 32, 2006). That is 4/3 n^3 operations, nearly all in products
-of matrices.
+the compact WY form (Schreiber and Van Loan 1989), with the inverse of each panel's triangular
+factor (Joffrain et al., ACM TOMS 32, 2006). That is 4/3 n^3 operations, nearly all in products of
+matrices.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from scipy.linalg import blas, lapack
+from scipy.linalg import blas
 
 from ironmask.arrays import F32, F64
 from ironmask.errors import ParameterError
 from ironmask.random import fill_normals
 
 _LEAST: Final = 2
-_PANEL: Final = 64
+PANEL: Final = 96
 _ONE: Final = np.float32(1)
 
 
@@ -35,10 +35,10 @@ class Sampler:
             raise ParameterError(f"a rotation needs at least {_LEAST} dimensions, not {n}")
         self._n = n
         self._squares = np.empty((2, n * n), dtype=np.float32)
-        self._rows = np.empty((2, min(n, _PANEL) * n), dtype=np.float32)
+        self._rows = np.empty(min(n, PANEL) * n, dtype=np.float32)
         # The last panel first, in the order in which they are multiplied.
-        self._starts = range(0, n, _PANEL)[::-1]
-        drawn = sum(min(n - start, _PANEL) * (n - start) for start in self._starts)
+        self._starts = range(0, n, PANEL)[::-1]
+        drawn = sum(min(n - start, PANEL) * (n - start) for start in self._starts)
         self._reflectors = np.empty(drawn, dtype=np.float32)
         self._signs = np.empty(n, dtype=np.float32)
 
@@ -83,15 +83,15 @@ class Sampler:
         used = 0
         for turn, start in enumerate(self._starts):
             m = self._n - start
-            width = min(m, _PANEL)
+            width = min(m, PANEL)
             u = self._reflectors[used : used + width * m].reshape(width, m)
             used += width * m
             if start == 0 and first is not None:
                 u[0] = first
             self._signs[start : start + width] = _to_reflectors(u)
-            work, x = self._rows[:, : width * m].reshape(2, width, m)
+            x = self._rows[: width * m].reshape(width, m)
             out = self._squares[turn % 2, : m * m].reshape(m, m)
-            _reflect(u, q, work, x, out, self._signs if start == 0 else None)
+            _reflect(u, q, x, out, self._signs if start == 0 else None)
             q = out
         return q
 
@@ -113,20 +113,19 @@ def _to_reflectors(u: F32) -> F32:
     return -np.copysign(_ONE, diagonal)
 
 
-def _reflect(u: F32, q: F32, work: F32, x: F32, out: F32, signs: F32 | None) -> None:
+def _reflect(u: F32, q: F32, x: F32, out: F32, signs: F32 | None) -> None:
     """(I - V T V') diag(I, Q) D for reflectors V' = u, (w, m), and an orthogonal Q of m - w.
 
-    T^-1 = strict_upper(V'V) + diag(V'V) / 2. work, x: (w, m) scratch. out: (m, m), the result.
-    signs: the diagonal of D, (m,); none before the last panel.
+    T^-1 = strict_upper(V'V) + diag(V'V) / 2. x: (w, m) scratch. out: (m, m), the result. signs:
+    the diagonal of D, (m,); none before the last panel.
     """
     width = len(u)
-    t = blas.ssyrk(1.0, u.T, trans=1)
-    _diagonal(t.T)[:] *= np.float32(0.5)
-    # Both routines leave the zeros below the diagonal alone.
-    t, _ = lapack.strtri(t, overwrite_c=1)
-    work[:, :width] = u[:, :width]
-    np.matmul(u[:, width:], q, out=work[:, width:])
-    np.matmul(t, work, out=x)
+    inverse = blas.ssyrk(1.0, u.T, trans=1)
+    _diagonal(inverse.T)[:] *= np.float32(0.5)
+    x[:, :width] = u[:, :width]
+    np.matmul(u[:, width:], q, out=x[:, width:])
+    # In BLAS's column order: x' becomes x' T'.
+    blas.strsm(1.0, inverse, x.T, side=1, trans_a=1, overwrite_b=1)
     out[:width] = 0
     out[width:, :width] = 0
     if signs is None:

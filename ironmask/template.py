@@ -142,7 +142,6 @@ class Protector:
         code = codeword.sample(self._rng, params.n, params.alpha)
         p = self._sampler.carrying(self._rng, unit, codeword.dense(code, params.n)[0])
         encoded = helper.encode(p[None], self._encoding, overwrite=True)[0]
-        p.fill(0)
         found = _reopened(encoded, unit, params, self._encoding)
         if found is None or not np.array_equal(found, code):
             raise _not_verified(params, self._encoding)

@@ -38,9 +38,8 @@ def tags(codeword: list[int], n: int, alpha: int, tolerance: int, key: bytes) ->
     found = []
     for subset in itertools.combinations(codeword, alpha - tolerance):
         keyed = hashlib.blake2b(
-            canonical(list(subset), n),
+            key + canonical(list(subset), n),
             digest_size=size,
-            key=key,
             salt=salt,
             person=b"ironmask digest\x00",
         )

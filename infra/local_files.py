@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import numpy as np
+
 from pipelines.layout import partial_file
 from pipelines.ports import Entry
 
@@ -158,14 +160,8 @@ def _write_directly(path: str, data: memoryview) -> bool:
     descriptor = -1
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT, 0o666)
-        # Memory of this kind begins at a page, as the device wants it.
-        with mmap.mmap(-1, _BLOCK) as block, memoryview(block) as view:
-            for start in range(0, len(data), _BLOCK):
-                part = data[start : start + _BLOCK]
-                end = -(-len(part) // _PAGE) * _PAGE
-                view[: len(part)] = part
-                view[len(part) : end] = bytes(end - len(part))
-                _write_all(descriptor, view[:end])
+        for part in _aligned(data):
+            _write_all(descriptor, part)
         os.ftruncate(descriptor, len(data))
         os.fsync(descriptor)
     except OSError as error:
@@ -176,6 +172,21 @@ def _write_directly(path: str, data: memoryview) -> bool:
         if descriptor >= 0:
             os.close(descriptor)
     return True
+
+
+def _aligned(data: memoryview) -> Iterator[memoryview]:
+    """The data in whole pages that begin at a page, as the device wants them: longer at the end."""
+    address = np.frombuffer(data, dtype=np.uint8).ctypes.data
+    ready = 0 if address % _PAGE else len(data) - len(data) % _PAGE
+    if ready:
+        yield data[:ready]
+    view = memoryview(mmap.mmap(-1, _BLOCK))
+    for start in range(ready, len(data), _BLOCK):
+        part = data[start : start + _BLOCK]
+        end = -(-len(part) // _PAGE) * _PAGE
+        view[: len(part)] = part
+        view[len(part) : end] = bytes(end - len(part))
+        yield view[:end]
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
-from io import BytesIO
+from mmap import mmap
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from ironmask import helper
 from ironmask.arrays import F64
 from ironmask.centring import centre
+from ironmask.digest import digest_bytes
 from ironmask.errors import ProtectionError, TemplateError
 from ironmask.params import SCHEME_VERSION
 from ironmask.template import Protector
@@ -33,7 +34,13 @@ from pipelines.stages import Context, InputRow, Prepared, ShardResult, clock
 ROW_GROUP: Final = 8
 _IDS: Final = ["template_id", "subject_id"]
 _NOISE: Final = ("helper", "digests")
-_SINKS: Final[list[BytesIO]] = []
+# More bytes than a row takes beside its helper and digests, with its part of the footer; than a
+# character takes in its column and in the statistics; and than the schema takes. What is not used
+# of such memory is never there.
+_ROW_REST: Final = 16 << 10
+_NAMES: Final = 64
+_FILE_REST: Final = 1 << 20
+_AREAS: Final[list[mmap]] = []
 # A subject, the inputs that count for it, and their (m, n) embeddings.
 _Subject = tuple[str, list[InputRow], F32]
 
@@ -49,15 +56,15 @@ def finish(context: Context, shard: int, prepared: Prepared, embeddings: F32) ->
     subjects = _by_subject(context, prepared, embeddings)
     attempt = secrets.token_hex(8)
     files: dict[str, DataFile] = {}
-    with _file_in_memory() as sink:
+    with _memory(context, subjects) as memory:
         with clock(timings, "protect"):
+            sink = pa.FixedSizeBufferWriter(pa.py_buffer(memory))
             enrolled = _write_templates(sink, context, shard, subjects)
-        with clock(timings, "write"), sink.getbuffer() as data:
+        with clock(timings, "write"):
             if enrolled:
-                content = data[: sink.tell()]
+                content = memory[: sink.tell()]
                 found = _publish(context, "templates", shard, attempt, content, enrolled)
                 files["templates"] = found
-                content.release()
     with clock(timings, "write"):
         content = memoryview(_inputs_file(rows))
         files["inputs"] = _publish(context, "inputs", shard, attempt, content, _ids(rows))
@@ -92,18 +99,26 @@ def _by_subject(context: Context, prepared: Prepared, embeddings: F32) -> list[_
 
 
 @contextmanager
-def _file_in_memory() -> Iterator[BytesIO]:
-    """Memory that files are made in again and again: fresh pages cost more than what fills them."""
-    sink = _SINKS.pop() if _SINKS else BytesIO()
-    sink.seek(0)
+def _memory(context: Context, subjects: list[_Subject]) -> Iterator[memoryview]:
+    """Memory for the file of these subjects' templates, which begins at a page.
+
+    It is used again and again: fresh pages cost more than what fills them.
+    """
+    job = context.job
+    row = helper.encoding(job.encoding).nbytes(job.params.n) + digest_bytes(job.params)
+    names = sum(len(name) + sum(len(one.uri) for one in rows) for name, rows, _ in subjects)
+    size = len(subjects) * (row + _ROW_REST) + _NAMES * names + _FILE_REST
+    area = _AREAS.pop() if _AREAS else mmap(-1, size)
+    if len(area) < size:
+        area = mmap(-1, size)
     try:
-        yield sink
+        yield memoryview(area)
     finally:
-        _SINKS.append(sink)
+        _AREAS.append(area)
 
 
 def _write_templates(
-    sink: BytesIO,
+    sink: pa.NativeFile,
     context: Context,
     shard: int,
     subjects: list[_Subject],
@@ -111,7 +126,7 @@ def _write_templates(
     """Protect subjects a row group at a time into a Parquet file; return the ids in it."""
     schema = TEMPLATES.remove(TEMPLATES.get_field_index("generation"))
     ids: list[dict[str, str]] = []
-    compression = {name: "none" if name in _NOISE else "zstd" for name in schema.names}
+    compression = {name: "none" if name in _NOISE else "snappy" for name in schema.names}
     job = context.job
     with (
         Protector(job.params, job.encoding) as protector,

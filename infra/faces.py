@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _SIDE: Final = 112
+_GPU_BATCH: Final = 16
 # A second face rivals the dominant one from this share of its area on, unless it lies further
 # from the centre by more than this share of its side.
 _RIVAL_AREA: Final = 0.6
@@ -144,16 +145,21 @@ class FaceRecogniser:
     batch: int
 
     def __init__(
-        self, pack: ModelPack, settings: FaceSettings | None = None, *, batch: int = 16
+        self, pack: ModelPack, settings: FaceSettings | None = None, *, batch: int | None = None
     ) -> None:
-        """Load the recogniser; raise `ModelError`, `ProviderError` or `ParameterError`."""
+        """Load the recogniser; raise `ModelError`, `ProviderError` or `ParameterError`.
+
+        batch: by default one on a CPU, whose cache holds the layers of one face, and 16 on a GPU.
+        """
         import cv2
         from insightface.model_zoo import ArcFaceONNX
 
+        provider = (settings or FaceSettings()).provider
+        if batch is None:
+            batch = 1 if provider == "cpu" else _GPU_BATCH
         if batch < 1:
             raise ParameterError(f"batch {batch}: must be at least 1")
         cv2.setNumThreads(1)
-        provider = (settings or FaceSettings()).provider
         self._session = open_session(pack.recogniser, pack.recogniser_sha256, provider)
         if len(self._session.get_outputs()) != 1:
             raise ModelError(f"{pack.recogniser}: a recogniser has one output")

@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 _PRELU: Final = "PRelu"
+# Below this, dividing by it would cost digits.
+_LEAST_FACTOR: Final = 0.1
 
 
 def for_cpu(path: Path) -> bytes | None:
-    """The model with each PRelu written as s x + (1 - s) Relu(x); None where it has none.
+    """The model with each PRelu as (1 - s) (Relu(x) + q x), q = s / (1 - s); None if it has none.
 
     onnxruntime computes PRelu entry by entry and out of its blocked layout; these operators stay
-    in the layout, next to the convolutions. Outputs differ by rounding alone.
+    in the layout, next to the convolutions. The factor 1 - s goes into the weights of the
+    convolution that follows, where nothing else does. Outputs differ by rounding alone.
     """
     import onnx
 
@@ -32,9 +38,8 @@ def for_cpu(path: Path) -> bytes | None:
             graph.node.append(node)
             continue
         slope = onnx.numpy_helper.to_array(slopes[node.input[1]])
-        rest = onnx.numpy_helper.from_array(1 - slope, f"prelu_{place}_rest")
-        graph.initializer.append(rest)
-        graph.node.extend(_replaced(node, rest.name, f"prelu_{place}"))
+        follower = _follower(node.output[0], nodes, graph)
+        graph.node.extend(_replaced(node, slope, follower, graph.initializer, f"prelu_{place}"))
     serialized: bytes = model.SerializeToString()
     return serialized
 
@@ -49,11 +54,47 @@ def _is_fast(node: Any, slopes: dict[str, Any]) -> bool:
     return all(size == 1 for size in tensor.dims[-2:])
 
 
-def _replaced(node: Any, rest: str, name: str) -> Iterator[Any]:
-    from onnx.helper import make_node
+def _follower(name: str, nodes: list[Any], graph: Any) -> Any:
+    """The convolution that alone takes a value, if it does so with weights of its own."""
+    users = [node for node in nodes if name in node.input]
+    if len(users) != 1 or users[0].op_type != "Conv" or name in {o.name for o in graph.output}:
+        return None
+    weights = users[0].input[1]
+    shared = sum(weights in node.input for node in nodes) > 1
+    known = any(t.name == weights and t.data_type == t.FLOAT for t in graph.initializer)
+    return users[0] if known and not shared else None
 
-    (x, slope), (y,) = node.input, node.output
-    yield make_node("Relu", [x], [f"{name}_relu"])
-    yield make_node("Mul", [f"{name}_relu", rest], [f"{name}_positive"])
-    yield make_node("Mul", [x, slope], [f"{name}_sloped"])
-    yield make_node("Add", [f"{name}_sloped", f"{name}_positive"], [y])
+
+def _replaced(
+    node: Any, slope: NDArray[np.float32], follower: Any, tensors: Any, name: str
+) -> Iterator[Any]:
+    from onnx.helper import make_node
+    from onnx.numpy_helper import from_array
+
+    (x, _), (y,) = node.input, node.output
+    rest = 1 - slope
+    folded = follower is not None and bool((np.abs(rest) > _LEAST_FACTOR).all())
+    tensors.append(from_array(slope / rest if folded else slope, f"{name}_slope"))
+    positive = f"{name}_relu"
+    yield make_node("Relu", [x], [positive])
+    yield make_node("Mul", [x, f"{name}_slope"], [f"{name}_sloped"])
+    if folded:
+        _scale(follower, rest, tensors)
+    else:
+        tensors.append(from_array(rest, f"{name}_rest"))
+        positive = f"{name}_positive"
+        yield make_node("Mul", [f"{name}_relu", f"{name}_rest"], [positive])
+    yield make_node("Add", [f"{name}_sloped", positive], [y])
+
+
+def _scale(conv: Any, factors: NDArray[np.float32], tensors: Any) -> None:
+    """Multiply the weights of a convolution, (out, in / groups, ...), by its inputs' factors."""
+    from onnx.numpy_helper import from_array, to_array
+
+    tensor = next(tensor for tensor in tensors if tensor.name == conv.input[1])
+    weights = to_array(tensor)
+    groups = next((a.i for a in conv.attribute if a.name == "group"), 1)
+    inputs = np.broadcast_to(factors.reshape(-1), (groups * weights.shape[1],))
+    per_output = np.repeat(inputs.reshape(groups, -1), len(weights) // groups, axis=0)
+    spread = per_output.reshape(*per_output.shape, *[1] * (weights.ndim - 2))
+    tensor.CopyFrom(from_array(weights * spread, tensor.name))

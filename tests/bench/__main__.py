@@ -14,6 +14,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "tiles": ("Evaluation tiles, one thread", kernel.tile_kernel),
     "images": ("Images, all cores", images.pipeline),
     "stored": ("Stored embeddings", stored.throughput),
+    "nodes": ("Nodes, simulated on this machine", stored.nodes),
     "growth": ("Growing inputs", stored.growth),
 }
 

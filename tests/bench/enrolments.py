@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from faults.nodes import Cluster
+
 from .machine import peak_memory
 
 
@@ -42,17 +44,24 @@ class Enrolment:
         return max(b[0] - a[0] for a, b in pairwise(self.seen))
 
 
-def enrol(source: Path, *, watch: bool = False, **request: Any) -> Enrolment:
+def enrol(
+    source: Path, *, watch: bool = False, on: Cluster | None = None, **request: Any
+) -> Enrolment:
     """Enrol a source into a new table, which is removed afterwards.
 
-    watch: measure its memory, which costs the kernel some of the cores' time.
+    watch: measure its memory, which costs the kernel some of the cores' time. on: a cluster to do
+    it on.
     """
+    environment, prefix = {**os.environ, "RAY_DEDUP_LOGS": "0"}, []
+    if on:
+        environment, prefix = {**environment, **on.environment()}, on.nodes[0].prefix
+        request["ray_address"] = on.address
     with tempfile.TemporaryDirectory(dir=source.parent) as name:
         dest, keys = Path(name) / "table", Path(name) / "keys.json"
         asked = {"source": str(source), "dest": str(dest), "keys": str(keys), **request}
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.enrol_once", json.dumps(asked)],
-            env={**os.environ, "RAY_DEDUP_LOGS": "0"},
+            [*prefix, sys.executable, "-m", "bench.enrol_once", json.dumps(asked)],
+            env=environment,
             stdout=subprocess.PIPE,
             text=True,
         )

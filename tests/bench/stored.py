@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from faults.nodes import cluster
 
 from infra.local_files import LocalFiles
 from ironmask import Protector, preset, secure_generator
@@ -22,6 +23,7 @@ from .machine import together
 from .table import Row, paired
 
 ROUNDS = 3
+SUBJECTS = 2560
 SECONDS = 3.0
 _MIB = 1 << 20
 
@@ -106,7 +108,7 @@ def throughput() -> list[Row]:
     cores = os.cpu_count() or 1
     seen: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
-        source = embeddings(Path(name) / "e.parquet", 3072)
+        source = embeddings(Path(name) / "e.parquet", SUBJECTS)
         for _ in range(ROUNDS):
             both = enrol(source, workers=cores, shard_size=128)
             one = enrol(source, workers=1, shard_size=128)
@@ -134,6 +136,21 @@ def throughput() -> list[Row]:
         row(f"rows, {workers}", "all", "rows, 1 worker", "one", at_least=0.95 * cores),
         row(f"products, {cores} processes", "gemm", "products, 1 process", "gemm one"),
     ]
+
+
+def nodes() -> list[Row]:
+    """As many nodes of one worker each as one node has workers."""
+    cores = os.cpu_count() or 1
+    pairs = []
+    with tempfile.TemporaryDirectory() as name:
+        source = embeddings(Path(name) / "e.parquet", SUBJECTS)
+        with cluster(Path(name) / "cluster", nodes=cores) as several:
+            for _ in range(ROUNDS - 1):
+                apart = enrol(source, on=several, shard_size=128).rate(2, 2 * cores)
+                here = enrol(source, workers=cores, shard_size=128).rate(2, 2 * cores)
+                pairs.append((apart, here))
+    what = f"rows, {cores} nodes of one worker"
+    return [paired(what, f"one node of {cores} workers", pairs, "a second")]
 
 
 def growth(sizes: tuple[int, ...] = (1024, 4096, 16384)) -> list[Row]:

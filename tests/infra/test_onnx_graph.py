@@ -38,8 +38,7 @@ def model_of(path: Path, slope: np.ndarray, shape: tuple[int, ...], *, constant:
 
 def run(model: str | bytes, values: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (out,) = session.run(None, {session.get_inputs()[0].name: values})
-    return out
+    return session.run(None, {session.get_inputs()[0].name: values})[0]
 
 
 def operators(model: bytes) -> Counter[str]:
@@ -59,6 +58,50 @@ def test_the_same_function(slopes, tmp_path):
     assert "PRelu" not in operators(rewritten)
     onnx.checker.check_model(onnx.load_from_string(rewritten))
     np.testing.assert_allclose(run(rewritten, values), run(str(path), values), 1e-6, 1e-6)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("slopes", [[-0.7, 0.0, 0.5, 0.25, 0.1, 2.0], [0.2]])
+def test_the_factor_goes_into_the_next_convolution(groups, slopes, tmp_path):
+    path = convolved(tmp_path / "m.onnx", slopes, groups)
+    values = np.random.default_rng(3).standard_normal((2, 6, 5, 4)).astype(np.float32)
+    rewritten = for_cpu(path)
+    assert operators(rewritten) == {"Relu": 1, "Mul": 1, "Add": 1, "Conv": 1}
+    np.testing.assert_allclose(run(rewritten, values), run(str(path), values), 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("case", ["slope one", "two convolutions", "an output"])
+def test_the_factor_stays_where_it_cannot_go(case, tmp_path):
+    slopes = [0.5] * 5 + [1.0 if case == "slope one" else 0.5]
+    path = convolved(tmp_path / "m.onnx", slopes, 2, case)
+    values = np.random.default_rng(4).standard_normal((2, 6, 5, 4)).astype(np.float32)
+    rewritten = for_cpu(path)
+    assert operators(rewritten)["Mul"] == 2
+    np.testing.assert_allclose(run(rewritten, values), run(str(path), values), 1e-5, 1e-5)
+
+
+def convolved(path: Path, slopes: list[float], groups: int, case: str = "") -> Path:
+    """PRelu of six channels, then a convolution of the PRelu alone; or as the case says."""
+    slope = np.array(slopes, dtype=np.float32).reshape(-1, 1, 1)
+    weights = np.random.default_rng(5).standard_normal((6, 6 // groups, 3, 3)).astype(np.float32)
+    conv = {"group": groups, "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("PRelu", ["x", "slope"], ["active"]),
+        helper.make_node("Conv", ["active", "weights"], ["y"], **conv),
+    ]
+    outputs = ["y"]
+    if case == "two convolutions":
+        nodes[1].output[0] = "once"
+        nodes.append(helper.make_node("Conv", ["once", "weights"], ["y"], **conv))
+    if case == "an output":
+        outputs.append("active")
+    shape = (2, 6, 5, 4)
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in ["x", *outputs]]
+    stored = [numpy_helper.from_array(a, n) for a, n in ((slope, "slope"), (weights, "weights"))]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(path))
+    return path
 
 
 def test_slopes_that_are_not_constant_stay(tmp_path):

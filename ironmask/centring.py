@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ironmask.arrays import F64, unit_rows
-from ironmask.errors import TemplateError
+from ironmask.errors import ParameterError, TemplateError
 
 # Shorter than this, the mean of unit embeddings has no direction to speak of.
 _CANCELLED = 1e-6
@@ -23,6 +23,16 @@ class Centring(StrEnum):
 
     MEAN = "mean"
     REGRESSION = "regression"
+
+    @classmethod
+    def named(cls, name: str) -> Centring:
+        """The method of a name. Raises `ParameterError`, which lists them."""
+        try:
+            return cls(name)
+        except ValueError:
+            raise ParameterError(
+                f"unknown centring {name!r}; the methods are {', '.join(cls)}"
+            ) from None
 
 
 def centre(embeddings: ArrayLike, n: int, method: Centring = Centring.MEAN) -> F64:

@@ -3,13 +3,12 @@
 A row stores one keyed BLAKE2b tag (RFC 7693) for each signed (alpha - tolerance)-subset of its
 codeword, with the key before the subset in one block: BLAKE2's own key block would be a second
 one, and since every key has one length and BLAKE2 admits no extension it would add nothing. A probe
-matches when one of the subsets of its decoded support has a stored tag, that is, when both supports
-agree in at least alpha - tolerance places (Kim et al. 2021, supplement D.1).
+matches when one of the subsets that it is tried as has a stored tag (Kim et al. 2021, supplement
+D.1; `ironmask.candidates`).
 """
 
 from __future__ import annotations
 
-import hmac
 import struct
 from functools import lru_cache
 from hashlib import blake2b
@@ -45,7 +44,8 @@ def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
     Sorting pseudo-random tags hides which subset gave which tag. row_key: 32 secret bytes that
     belong to this row alone.
     """
-    joined = b"".join(_tags(codeword, params, row_key))
+    subsets = codeword[_subset_index(params.alpha, params.match_size)]
+    joined = b"".join(_tags(subsets, params, row_key))
     tags = np.frombuffer(joined, ">u8").reshape(-1, tag_bytes(params) // 8)
     first = tags[:, 0].astype(np.uint64)
     order = np.argsort(first)
@@ -54,22 +54,21 @@ def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
     return tags[order].tobytes()
 
 
-def matches(stored: bytes, codeword: I32, params: Params, row_key: bytes) -> bool:
-    """Tell whether a decoded codeword, (alpha,) int32, shares a tag with the stored ones.
+def matches(stored: bytes, tried: I32, params: Params, row_key: bytes) -> bool:
+    """Tell whether signed subsets, (k, alpha - tolerance) int32, have a tag among the stored ones.
 
     Every tag is computed and compared whatever the outcome. Raises `EncodingError` where the
     stored tags are not as many as params ask for, all different and sorted.
     """
     _check(stored, params)
-    tags = _tags(codeword, params, row_key)
-    if params.tolerance == 0:
-        return hmac.compare_digest(tags[0], stored)
-    known = np.frombuffer(stored, dtype="<u8").reshape(-1, 2)
-    probe = np.frombuffer(b"".join(tags), dtype="<u8").reshape(-1, 2)
+    tags = _tags(tried, params, row_key)
+    words = tag_bytes(params) // 8
+    known = np.frombuffer(stored, dtype="<u8").reshape(-1, words)
+    probe = np.frombuffer(b"".join(tags), dtype="<u8").reshape(-1, words)
     # Tags are pseudo-random under a secret key, so the order of a sort tells nothing of use.
     both = np.concatenate([known, probe])
     side = np.arange(len(both)) >= len(known)
-    order = np.lexsort((both[:, 1], both[:, 0]))
+    order = np.lexsort(both.T[::-1])
     both, side = both[order], side[order]
     same = (both[1:] == both[:-1]).all(axis=1)
     # A tag stored twice must never count as a match.
@@ -88,10 +87,9 @@ def _check(stored: bytes, params: Params) -> None:
         raise EncodingError("a row's digests are damaged: they are not sorted, or repeat")
 
 
-def _tags(codeword: I32, params: Params, row_key: bytes) -> list[bytes]:
+def _tags(subsets: I32, params: Params, row_key: bytes) -> list[bytes]:
     if len(row_key) != ROW_KEY_BYTES:
         raise ParameterError(f"a row key has {ROW_KEY_BYTES} bytes, not {len(row_key)}")
-    subsets = codeword[_subset_index(params.alpha, params.match_size)]
     data = canonical_bytes(subsets, params.n)
     width = len(data) // len(subsets)
     keyed = blake2b(row_key, digest_size=tag_bytes(params), salt=_domain(params), person=_PERSON)

@@ -19,6 +19,7 @@
     │   ├── ModelDigestError    a model file that differs from its pinned digest
     │   ├── ModelDownloadError  a source that could not be reached or gave something else
     │   └── ProviderError       an execution provider that is not active
+    ├── ProtocolError           comparisons that cannot be evaluated (also a ValueError)
     ├── SourceError             inputs that do not exist or cannot be understood
     │   └── NothingToDoError    no input is left that a run could take
     ├── StorageError            a store that refused or failed
@@ -142,3 +143,7 @@ class BusyError(TableError):
 
 class CountError(TableError):
     """The outcome counts of a run do not add up."""
+
+
+class ProtocolError(IronmaskError, ValueError):
+    """Comparisons, labels or scores that cannot be evaluated."""

@@ -8,6 +8,7 @@ operating system and keeps nothing that could rebuild it. Tests alone pass a see
 from __future__ import annotations
 
 import secrets
+from hashlib import sha256
 from typing import Final, NoReturn
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from randomgen import ChaCha
 
 from ironmask.arrays import F32
+from ironmask.errors import ParameterError
 
 KEY_BITS = 256
 # Small enough that temporary arrays stay in the cache and in the heap.
@@ -25,23 +27,26 @@ _ZEROS: Final = bytes(4 * _CHUNK)
 _STREAM_BYTES: Final = 1 << 36
 
 
-class SecureGenerator(np.random.Generator):
+class _Stream(np.random.Generator):
     """NumPy's generator on a ChaCha stream of 20 rounds, and a faster one for many raw words.
 
-    `words` takes them from OpenSSL's ChaCha20 (RFC 8439), ten times as fast, under a key of its
-    own. A copy would repeat both streams, so there is none: make one inside the process that uses
-    it.
+    `words` takes them from OpenSSL's ChaCha20 (RFC 8439), ten times as fast, under keys that
+    `_next_key` gives. A copy would repeat both streams, so there is none.
     """
 
     def __init__(self) -> None:
-        super().__init__(ChaCha(key=secrets.randbits(KEY_BITS), rounds=20))
+        super().__init__(ChaCha(key=int.from_bytes(self._next_key(), "little"), rounds=20))
         self._left = 0
+
+    def _next_key(self) -> bytes:
+        """Another 32-byte key."""
+        raise NotImplementedError
 
     def words(self, count: int) -> NDArray[np.uint32]:
         """Uniform words, (count,) uint32."""
         out = np.empty(count, dtype=np.uint32)
         if self._left < out.nbytes:
-            cipher = algorithms.ChaCha20(secrets.token_bytes(KEY_BITS // 8), bytes(16))
+            cipher = algorithms.ChaCha20(self._next_key(), bytes(16))
             self._stream = Cipher(cipher, mode=None).encryptor()
             self._left = _STREAM_BYTES
         self._left -= out.nbytes
@@ -51,7 +56,31 @@ class SecureGenerator(np.random.Generator):
         return out
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a secure generator is not copied: make another one")
+        raise TypeError("a generator of secrets is not copied: make another one")
+
+
+class SecureGenerator(_Stream):
+    """Under fresh keys of the operating system. Make it inside the process that uses it."""
+
+    def _next_key(self) -> bytes:
+        return secrets.token_bytes(KEY_BITS // 8)
+
+
+class ReplayedGenerator(_Stream):
+    """The streams of one 32-byte key: for evaluations, which must come out the same again.
+
+    Never for a template that is stored: whoever has the key has its rotation.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        if 8 * len(key) != KEY_BITS:
+            raise ParameterError(f"a generator's key has {KEY_BITS // 8} bytes, not {len(key)}")
+        self._key, self._made = key, 0
+        super().__init__()
+
+    def _next_key(self) -> bytes:
+        self._made += 1
+        return sha256(self._key + self._made.to_bytes(8, "little")).digest()
 
 
 def secure_generator() -> SecureGenerator:
@@ -86,7 +115,7 @@ def fill_normals(rng: np.random.Generator, out: F32) -> None:
 
 
 def raw_words(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:
-    """Uniform words, (count,) uint32, the fast way where the generator is a secure one."""
-    if isinstance(rng, SecureGenerator):
+    """Uniform words, (count,) uint32, the fast way where the generator is one of this module."""
+    if isinstance(rng, _Stream):
         return rng.words(count)
     return rng.integers(0, 1 << 32, count, dtype=np.uint32)

@@ -9,7 +9,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ironmask import codeword, digest, helper, rotation
+from ironmask import candidates, codeword, digest, helper, rotation
 from ironmask.arrays import F64, I32, unit_rows
 from ironmask.errors import EncodingError, ParameterError, ProtectionError, TemplateError
 from ironmask.params import Params
@@ -175,14 +175,13 @@ def verify_batch(
 ) -> NDArray[np.bool_]:
     """Tell for k probes, (k, n) of any scale, whether each matches one row: (k,) bool.
 
-    u = P t' is decoded to the nearest codeword, whose digests are compared with the row's, all of
-    them whatever the outcome. The answer is binary by design: no score leaves.
+    u = P t' is tried as the subsets of `candidates.subsets`, whose tags are compared with those of
+    the row, all of them whatever the outcome. The answer is binary by design: no score leaves.
 
     Raises `TemplateError` for vectors that cannot be probes, `EncodingError` for a damaged row.
     """
     params = protected.params
     unit = unit_rows(probes, params.n).astype(np.float32)
-    found = codeword.decode(
-        helper.project(protected.helper, protected.encoding, unit), params.alpha
-    )
-    return np.array([digest.matches(protected.digests, c, params, row_key) for c in found])
+    projected = helper.project(protected.helper, protected.encoding, unit)
+    tried = (candidates.subsets(u, params) for u in projected)
+    return np.array([digest.matches(protected.digests, t, params, row_key) for t in tried])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ironmask.errors import IronmaskError, NothingToDoError, ParameterError
-from pipelines import cli_operate
+from pipelines import cli_evaluate, cli_operate
 from pipelines.cli_common import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -312,6 +312,7 @@ def inspect(dest: Dest, as_json: Json = False) -> None:
 
 
 cli_operate.register(app)
+cli_evaluate.register(app)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -43,3 +43,15 @@ def live(console: Console, wanted: bool) -> Iterator[enrol.Progress]:
             display.update(bar, total=total, completed=tally.inputs, note=note)
 
         yield update
+
+
+@contextmanager
+def counting(console: Console, what: str, wanted: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that shows how many of all there are are done, and the time left."""
+    if not (wanted and console.is_terminal and console.file.isatty()):
+        yield lambda _done, _all: None
+        return
+    columns = (MofNCompleteColumn(), TextColumn(f"{what}, left"), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console) as display:
+        bar = display.add_task("", total=None)
+        yield lambda done, every: display.update(bar, total=every, completed=done)

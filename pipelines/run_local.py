@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from pipelines import stages, wiring
+from pipelines.evaluation import blocks
+from pipelines.evaluation.job import Evaluation
 from pipelines.finish import finish
 from pipelines.job import EnrolJob
 from pipelines.plan import Plan
@@ -27,6 +30,24 @@ class LocalExecutor:
             with threadpool_limits(1):
                 result = whole_shard(self.spec, job, plan, shard)
             yield result
+
+
+@dataclass(frozen=True)
+class LocalBlocks:
+    """Runs an evaluation's blocks here. storage: `StorageSettings.public()`."""
+
+    storage: tuple[tuple[str, Any], ...]
+
+    def run(self, evaluation: Evaluation, numbers: Iterable[int]) -> Iterator[int]:
+        """Yield the blocks as they are done."""
+        for number in numbers:
+            yield whole_block(self.storage, evaluation, number)
+
+
+def whole_block(storage: tuple[tuple[str, Any], ...], evaluation: Evaluation, number: int) -> int:
+    """One block of an evaluation: on one thread, so that sums come out the same anywhere."""
+    with threadpool_limits(1):
+        return blocks.run(evaluation, wiring.shared_store(storage), number)
 
 
 def whole_shard(spec: Spec, job: EnrolJob, plan: Plan, shard: int) -> ShardResult:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import ray
@@ -23,11 +23,12 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from ironmask.errors import IronmaskError, WorkerError
 from pipelines import stages, wiring
+from pipelines.evaluation.job import Evaluation
 from pipelines.finish import finish
 from pipelines.job import EnrolJob
 from pipelines.plan import Plan
 from pipelines.ports import U8
-from pipelines.run_local import whole_shard
+from pipelines.run_local import whole_block, whole_shard
 from pipelines.stages import Prepared, ShardResult
 from pipelines.wiring import Spec
 
@@ -69,20 +70,42 @@ class RayExecutor:
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         stage = _Whole if stages.is_stored(job) or not self.embedders else _Pool
-        flight = _Flight(stage(self, job, plan), self)
-        waiting = iter(shards)
-        try:
-            for shard in islice(waiting, 2 * self.workers):
-                flight.submit(shard)
-            while flight:
-                self.check()
-                for result in flight.results():
-                    for shard in islice(waiting, 1):
-                        flight.submit(shard)
-                    yield result
-        finally:
-            # What goes on after a failure would write files that nobody waits for.
-            flight.cancel()
+        yield from _fly(stage(self, job, plan), self, shards)
+
+
+@dataclass(frozen=True)
+class RayBlocks:
+    """Runs an evaluation's blocks on the Ray cluster that this process is connected to.
+
+    storage: `StorageSettings.public()`. The rest as of `RayExecutor`.
+    """
+
+    storage: tuple[tuple[str, Any], ...]
+    workers: int
+    deadline: float = _DEADLINE_S
+    check: Callable[[], None] = lambda: None
+
+    def run(self, evaluation: Evaluation, blocks: Iterable[int]) -> Iterator[int]:
+        """Yield the blocks as they are done."""
+        yield from _fly(_Blocks(self, evaluation), self, blocks)
+
+
+def _fly(stage: _Stage, limits: RayExecutor | RayBlocks, units: Iterable[int]) -> Iterator[Any]:
+    """Results of units of work, so many at a time that workers never wait."""
+    flight = _Flight(stage, limits)
+    waiting = iter(units)
+    try:
+        for unit in islice(waiting, 2 * limits.workers):
+            flight.submit(unit)
+        while flight:
+            limits.check()
+            for result in flight.results():
+                for unit in islice(waiting, 1):
+                    flight.submit(unit)
+                yield result
+    finally:
+        # What goes on after a failure would write files that nobody waits for.
+        flight.cancel()
 
 
 @dataclass
@@ -101,6 +124,22 @@ class _Try:
 
 Submitted = tuple[list[Any], Callable[[RayError | None], None]]
 """The tasks of a shard, that of its result last; and what to call once they have ended."""
+
+
+class _Stage(Protocol):
+    """What makes tasks of a unit of work."""
+
+    def submit(self, shard: int) -> Submitted: ...
+
+
+class _Blocks:
+    """Blocks of an evaluation, a task each."""
+
+    def __init__(self, limits: RayBlocks, evaluation: Evaluation) -> None:
+        self._common = limits.storage, evaluation
+
+    def submit(self, shard: int) -> Submitted:
+        return [_block.remote(*self._common, shard)], lambda _: None
 
 
 class _Whole:
@@ -149,10 +188,10 @@ class _Pool:
 class _Flight:
     """Shards that are being worked on."""
 
-    def __init__(self, stage: _Whole | _Pool, executor: RayExecutor) -> None:
+    def __init__(self, stage: _Stage, limits: RayExecutor | RayBlocks) -> None:
         self._stage = stage
-        self._workers = executor.workers
-        self._deadline = executor.deadline
+        self._workers = limits.workers
+        self._deadline = limits.deadline
         self._tries: dict[Any, _Try] = {}
 
     def __bool__(self) -> bool:
@@ -162,7 +201,7 @@ class _Flight:
         tasks, done = self._stage.submit(shard)
         self._tries[tasks[-1]] = _Try(shard, number, tasks, done)
 
-    def results(self) -> Iterator[ShardResult]:
+    def results(self) -> Iterator[Any]:
         """Wait a little; yield what has ended well, submit again what was lost or is overdue."""
         ended, _ = ray.wait(list(self._tries), num_returns=1, timeout=_POLL_S)
         for reference in ended:
@@ -219,16 +258,15 @@ def _cancel(tasks: list[Any]) -> None:
             ray.cancel(task, force=True)
 
 
-def _result(reference: Any) -> ShardResult:
+def _result(reference: Any) -> Any:
     """The result of a shard. Raises `RayError` where it was lost, else the stage's own error."""
     try:
-        result: ShardResult = ray.get(reference)
+        return ray.get(reference)
     except RayTaskError as error:
         if isinstance(error.cause, IronmaskError | RayError):
             raise error.cause from None
         _log.error("a stage failed: %s", error.traceback_str)
         raise WorkerError(f"a stage failed: {type(error.cause).__name__}") from None
-    return result
 
 
 def _transit(plan: Plan, shard: int) -> bytes:
@@ -270,6 +308,7 @@ def _finish(
 
 
 # Ray's type hints know neither several returns nor options of actors.
+_block: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(whole_block)
 _whole: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(whole_shard)
 _remote_prepare: Any = ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)(_prepare)
 _remote_finish: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_finish)

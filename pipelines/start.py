@@ -107,7 +107,7 @@ def prepare(request: Request) -> Prepared:
         model=pack.fingerprint if pack else _declared(request, settings),
         params=_params(request, n),
         encoding=request.encoding,
-        centring=_centring(request.centring),
+        centring=Centring.named(request.centring),
         shard_size=request.shard_size,
         sealed=not request.plaintext_helpers,
         faces=request.faces,
@@ -179,14 +179,6 @@ def _params(request: Request, n: int) -> Params:
     given = {"alpha": request.alpha, "tolerance": request.tolerance}
     changes = {name: value for name, value in given.items() if value is not None}
     return replace(preset(request.preset, n), **changes)
-
-
-def _centring(name: str) -> Centring:
-    try:
-        return Centring(name)
-    except ValueError:
-        known = ", ".join(Centring)
-        raise ParameterError(f"unknown centring {name!r}; the methods are {known}") from None
 
 
 def verify(

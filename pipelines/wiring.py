@@ -60,13 +60,13 @@ def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
         job=job,
         plan=plan,
         table_id=spec.table_id,
-        store=_store(spec.storage),
+        store=shared_store(spec.storage),
         keys=keys(spec.keys, spec.table_id, job.generation),
     )
 
 
 @lru_cache(maxsize=4)
-def _store(storage: tuple[tuple[str, Any], ...]) -> Store:
+def shared_store(storage: tuple[tuple[str, Any], ...]) -> Store:
     """One store a process: its connections are kept, and what was read is known by it."""
     return open_store(StorageSettings(**dict(storage)))
 

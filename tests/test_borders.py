@@ -26,11 +26,14 @@ WORLD = {
     "insightface", "onnx", "onnxruntime", "PIL", "pydantic", "pydantic_settings", "s3fs", "tink",
 }  # fmt: skip
 # Where ports meet what provides them; everything else in pipelines sees ports only.
-COMPOSITION = {"wiring", "start", "operate", "cli", "cli_operate", "demo", "flows.enrol"}
+COMPOSITION = {
+    "wiring", "start", "operate", "evaluate", "cli", "cli_operate", "cli_evaluate", "demo",
+    "flows.enrol", "flows.evaluate",
+}  # fmt: skip
 PORTS = {"ports", "layout", "records", "reasons", "face_settings"}
 # Only these may name the schedulers.
 RAY = {"pipelines.run_ray", "infra.ray_cluster"}
-PREFECT = {"pipelines.flows.enrol"}
+PREFECT = {"pipelines.flows.enrol", "pipelines.flows.evaluate"}
 
 
 def name_of(path: Path) -> str:

@@ -14,6 +14,7 @@ from pipelines.summary import Summary
 
 if TYPE_CHECKING:
     from pipelines.demo import Demo
+    from pipelines.report.sheets import Sheet
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
@@ -158,3 +159,15 @@ def size(count: int) -> str:
             return f"{value:,.0f} bytes" if unit == "bytes" else f"{value:,.1f} {unit}"
         value /= 1024
     return f"{value:,.1f} TiB"
+
+
+def print_sheets(made: Iterable[Sheet], console: Console) -> None:
+    """Show the tables of a report."""
+    for sheet in made:
+        table = Table(title=sheet.title, title_justify="left", caption=sheet.note or None)
+        table.caption_justify = "left"
+        for name in sheet.columns:
+            table.add_column(name, overflow="fold")
+        for row in sheet.rows:
+            table.add_row(*row)
+        console.print(table)

@@ -22,7 +22,7 @@ from infra.delta import DeltaTables
 from infra.faces import FaceAligner, FaceRecogniser
 from infra.keys import KeyFile
 from infra.models import find_pack
-from ironmask import codeword, digest, helper
+from ironmask import Params, codeword, digest, helper, tiles
 from ironmask.arrays import F32, F64, I32
 from ironmask.errors import ImageError
 from ironmask.template import ProtectedTemplate
@@ -152,10 +152,10 @@ class Opened:
         found: F64 = self.matrix.T @ codeword.dense(self.code, len(self.matrix))[0]
         return found
 
-    def agreement(self, probes: F32) -> Any:
-        """In how many places the codeword of each unit probe, (k, n), is the enrolled one: (k,)."""
-        found = codeword.decode(probes @ self.matrix.T, len(self.code))
-        return np.isin(found, self.code).sum(axis=1)
+    def tolerances(self, probes: F32, largest: int) -> Any:
+        """Tolerances up to the largest that accept each unit probe, (k, n), as bits: (k,)."""
+        params = Params(len(self.matrix), len(self.code), largest)
+        return tiles.judge(self.matrix, self.code, probes, params)[1]
 
 
 def open_template(table_id: str, row: Row, keys: GenerationKeys, near: Any) -> Opened:

@@ -38,6 +38,12 @@ def flip_and_move(code, places):
     return move(flip(code, places[:half]), places[half:])
 
 
+def matches(stored, code, params, row_key):
+    """With the subsets of one codeword, as a probe that decodes to it is tried at least."""
+    index = digest._subset_index(params.alpha, params.match_size)
+    return digest.matches(stored, code[index], params, row_key)
+
+
 @pytest.fixture
 def code(rng):
     return codeword.sample(rng, 64, 6)[0]
@@ -51,7 +57,7 @@ def test_accepts_exactly_up_to_the_tolerance(params, change, code, row_key):
         for places in combinations(range(6), wrong):
             probe = change(code, places)
             assert codeword.agreement(code, probe)[0] == 6 - wrong
-            assert digest.matches(stored, probe, params, row_key) is (wrong <= params.tolerance)
+            assert matches(stored, probe, params, row_key) is (wrong <= params.tolerance)
 
 
 @pytest.mark.parametrize("wrong", range(17))
@@ -62,7 +68,7 @@ def test_balanced_preset_accepts_four_wrong_places(wrong, change, rng, row_key):
     stored = digest.digests(code, params, row_key)
     places = np.sort(rng.choice(16, wrong, replace=False))
     probe = flip(code, places) if change is flip else crowded_move(code, places)
-    assert digest.matches(stored, probe, params, row_key) is (wrong <= 4)
+    assert matches(stored, probe, params, row_key) is (wrong <= 4)
 
 
 def crowded_move(code, places, n=64):
@@ -75,11 +81,11 @@ def crowded_move(code, places, n=64):
 @pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"tolerance {p.tolerance}")
 def test_another_row_key_never_matches(params, code, row_key):
     stored = digest.digests(code, params, row_key)
-    assert not digest.matches(stored, code, params, OTHER_KEY)
+    assert not matches(stored, code, params, OTHER_KEY)
     for bit in (0, 100, 255):
         changed = bytearray(row_key)
         changed[bit // 8] ^= 1 << (bit % 8)
-        assert not digest.matches(stored, code, params, bytes(changed))
+        assert not matches(stored, code, params, bytes(changed))
 
 
 @pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"tolerance {p.tolerance}")
@@ -95,13 +101,13 @@ def test_lengths(params, code, row_key):
 def test_stored_tags_of_a_wrong_length_are_refused(params, change, code, row_key):
     stored = digest.digests(code, params, row_key)
     with pytest.raises(EncodingError, match="digest bytes"):
-        digest.matches(change(stored), code, params, row_key)
+        matches(change(stored), code, params, row_key)
 
 
 def test_tags_of_another_tolerance_are_refused(code, row_key):
     stored = digest.digests(code, Params(64, 6, 1), row_key)
     with pytest.raises(EncodingError):
-        digest.matches(stored, code, Params(64, 6, 2), row_key)
+        matches(stored, code, Params(64, 6, 2), row_key)
 
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33, 64])
@@ -111,7 +117,7 @@ def test_row_keys_of_a_wrong_length_are_refused(size, code, row_key):
     with pytest.raises(ParameterError, match="32 bytes"):
         digest.digests(code, params, b"k" * size)
     with pytest.raises(ParameterError, match="32 bytes"):
-        digest.matches(stored, code, params, b"k" * size)
+        matches(stored, code, params, b"k" * size)
 
 
 def split(stored, width):
@@ -171,7 +177,7 @@ def test_digests_match_the_vectors(vectors):
         assert params.digest_count == v["tags"]
         assert stored[: digest.tag_bytes(params)].hex() == v["first_tag"]
         assert hashlib.sha256(stored).hexdigest() == v["sha256_of_all"]
-        assert digest.matches(stored, code, params, bytes.fromhex(v["key"]))
+        assert matches(stored, code, params, bytes.fromhex(v["key"]))
 
 
 def test_digests_do_not_hold_the_codeword(rng, row_key):
@@ -196,14 +202,14 @@ def test_repeated_stored_tags_match_nothing(tag, code, rng, row_key):
     """A tampered row must not open for everyone."""
     params = Params(64, 6, 2)
     with pytest.raises(EncodingError, match="repeat"):
-        digest.matches(tag * params.digest_count, code, params, row_key)
+        matches(tag * params.digest_count, code, params, row_key)
 
 
 def test_unsorted_stored_tags_are_refused(code, row_key):
     params = Params(64, 6, 2)
     stored = digest.digests(code, params, row_key)
     with pytest.raises(EncodingError, match="not sorted"):
-        digest.matches(stored[16:] + stored[:16], code, params, row_key)
+        matches(stored[16:] + stored[:16], code, params, row_key)
 
 
 def test_one_stored_tag_is_enough(code, row_key):
@@ -213,7 +219,7 @@ def test_one_stored_tag_is_enough(code, row_key):
     for place, tag in enumerate(tags):
         foreign = [bytes([i]) * 16 for i in range(6)]
         foreign[place] = tag
-        assert digest.matches(b"".join(sorted(foreign)), code, params, row_key)
+        assert matches(b"".join(sorted(foreign)), code, params, row_key)
 
 
 def test_half_a_tag_is_not_enough(code, row_key):
@@ -221,8 +227,8 @@ def test_half_a_tag_is_not_enough(code, row_key):
     tags = split(digest.digests(code, params, row_key), 16)
     first = b"".join(sorted(tag[:8] + bytes([i] * 8) for i, tag in enumerate(tags)))
     last = b"".join(sorted(bytes([i] * 8) + tag[8:] for i, tag in enumerate(tags)))
-    assert not digest.matches(first, code, params, row_key)
-    assert not digest.matches(last, code, params, row_key)
+    assert not matches(first, code, params, row_key)
+    assert not matches(last, code, params, row_key)
 
 
 @pytest.mark.parametrize("place", range(6))
@@ -231,7 +237,7 @@ def test_a_tag_is_found_among_foreign_ones_that_begin_alike(place, code, row_key
     tag = split(digest.digests(code, params, row_key), 16)[0]
     stored = [tag[:8] + bytes([i]) * 8 for i in range(6)]
     stored[place] = tag
-    assert digest.matches(b"".join(sorted(stored)), code, params, row_key)
+    assert matches(b"".join(sorted(stored)), code, params, row_key)
 
 
 def test_tags_that_begin_alike_are_sorted_too(monkeypatch):

@@ -17,6 +17,7 @@ from scipy.stats import binom, kstest, norm
 import ironmask
 from ironmask import Params, codeword, protect, secure_generator
 from ironmask import random as ironmask_random
+from ironmask.errors import ParameterError
 
 NOT_SECURE = {"default_rng", "PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64", "RandomState"}
 LEGACY = {"seed", "rand", "randn", "randint", "normal", "standard_normal", "choice", "shuffle"}
@@ -63,7 +64,8 @@ def test_raw_words_get_a_new_key_before_their_counter_ends(monkeypatch):
     )
     generator = secure_generator()
     drawn = np.concatenate([generator.words(8) for _ in range(6)])
-    assert len(keys) == len(set(keys)) == 3
+    # One for NumPy's own stream, three for the words.
+    assert len(keys) == len(set(keys)) == 4
     assert {len(key) for key in keys} == {32}
     assert len(set(drawn.tolist())) == 48
 
@@ -129,26 +131,38 @@ def test_every_generator_has_its_own_stream():
 
 def test_keys_are_256_bits_from_the_operating_system(monkeypatch):
     asked = []
-    monkeypatch.setattr(ironmask_random.secrets, "randbits", lambda k: asked.append(k) or 12345)
+    key = (12345).to_bytes(32, "little")
+    monkeypatch.setattr(ironmask_random.secrets, "token_bytes", lambda k: asked.append(k) or key)
     generator = secure_generator()
-    assert asked == [256]
+    assert asked == [32]
     expected = np.random.Generator(ChaCha(key=12345, rounds=20)).integers(0, 2**63, 8)
     assert generator.integers(0, 2**63, 8).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("bit", [0, 63, 64, 127, 128, 255])
 def test_every_part_of_the_key_counts(bit, monkeypatch):
-    monkeypatch.setattr(ironmask_random.secrets, "randbits", lambda _: 0)
+    monkeypatch.setattr(ironmask_random.secrets, "token_bytes", bytes)
     zero = first_words()
-    monkeypatch.setattr(ironmask_random.secrets, "randbits", lambda _: 1 << bit)
+    key = (1 << bit).to_bytes(32, "little")
+    monkeypatch.setattr(ironmask_random.secrets, "token_bytes", lambda _: key)
     assert first_words() != zero
 
 
 def test_stream_is_the_published_cipher(monkeypatch):
     """ChaCha20 under a zero key, zero counter and zero nonce (RFC 8439, appendix A.1, vector 1)."""
-    monkeypatch.setattr(ironmask_random.secrets, "randbits", lambda _: 0)
+    monkeypatch.setattr(ironmask_random.secrets, "token_bytes", bytes)
     words = secure_generator().bit_generator.random_raw(4).astype("<u8").tobytes()
     assert words.hex() == RFC_8439
+
+
+def test_a_replayed_generator_repeats_itself_and_no_other():
+    streams = [ironmask_random.ReplayedGenerator(bytes([k]) * 32) for k in (1, 1, 2)]
+    drawn = [(g.words(9).tolist(), g.standard_normal(3).tolist()) for g in streams]
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] != drawn[2][0]
+    assert drawn[0][1] != drawn[2][1]
+    with pytest.raises(ParameterError, match="32 bytes"):
+        ironmask_random.ReplayedGenerator(b"short")
 
 
 def test_global_state_of_numpy_is_untouched(row_key):

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ironmask import Params, codeword, protect_batch, verify_batch
+from ironmask import Params, codeword, helper, protect_batch, verify_batch
 
 N = 512
 ANGLES = (40, 45, 47, 50, 55)
@@ -94,7 +94,7 @@ def test_decode_success_through_real_rows(alpha, encoding, precise):
 
 
 def acceptance(params, encoding):
-    """Share of accepted probes at each angle, over ROWS rows and PROBES probes each."""
+    """Share of probes that decode to the codeword, over ROWS rows and PROBES probes each."""
     rng = np.random.default_rng([7, params.alpha])
     templates = rng.standard_normal((ROWS, N))
     templates /= np.linalg.norm(templates, axis=1, keepdims=True)
@@ -103,12 +103,32 @@ def acceptance(params, encoding):
     return {
         angle: np.mean(
             [
-                verify_batch(row, probes_at(angle, np.tile(t, (PROBES, 1)), rng), key)
-                for row, t, key in zip(rows, templates, keys, strict=True)
+                decoded(row, probes_at(angle, np.tile(t, (PROBES, 1)), rng), t)
+                for row, t in zip(rows, templates, strict=True)
             ]
         )
         for angle in ANGLES
     }
+
+
+def decoded(row, probes, template):
+    """Which probes decode to what the template decodes to."""
+    vectors = np.concatenate([template[None], probes]).astype(np.float32)
+    found = codeword.decode(helper.project(row.helper, row.encoding, vectors), row.params.alpha)
+    return (found[1:] == found[0]).all(axis=1)
+
+
+def test_trying_more_subsets_accepts_more():
+    """At 50 degrees a third of the probes decode to the codeword, and most are found nearby."""
+    rng = np.random.default_rng(8)
+    template = rng.standard_normal((1, N))
+    template /= np.linalg.norm(template)
+    probes = probes_at(50, np.tile(template, (200, 1)), rng)
+    row = protect_batch(template, Params(N, 16, 0), [b"k" * 32], rng=rng)[0]
+    alone = decoded(row, probes, template[0])
+    found = verify_batch(row, probes, b"k" * 32)
+    assert (found >= alone).all()
+    assert found.mean() > alone.mean() + 0.2
 
 
 def test_tolerance_accepts_more_in_order():
@@ -120,10 +140,10 @@ def test_tolerance_accepts_more_in_order():
 
 
 def accepted_probes(tolerance):
-    """Answers of one row, the same for every tolerance, to 150 probes at 56 degrees."""
+    """Answers of one row, the same for every tolerance, to 150 probes at 63 degrees."""
     rng = np.random.default_rng(5)
     template = rng.standard_normal((1, N))
     template /= np.linalg.norm(template)
-    probes = probes_at(56, np.tile(template, (150, 1)), np.random.default_rng(6))
+    probes = probes_at(63, np.tile(template, (150, 1)), np.random.default_rng(6))
     row = protect_batch(template, Params(N, 16, tolerance), [b"k" * 32], rng=rng)[0]
     return verify_batch(row, probes, b"k" * 32)

@@ -1,0 +1,120 @@
+"""What a probe is tried as: list decoding (Kim et al. 2021, supplement D.1).
+
+A row stores digests of the signed m-subsets of its codeword, m = alpha - tolerance. A probe, with
+u = P t', is tried as many signed m-subsets: those of the alpha largest |u_j|, and the most likely
+ones beyond them. With noise that has no direction a subset is the likelier the larger the sum of
+its |u_j|. Trying more costs whoever verifies some milliseconds. Whoever attacks a stolen row gains
+nothing by it, for the row is the same.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import combinations, islice
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from ironmask.arrays import F64, I32, Floats
+from ironmask.errors import ParameterError, TemplateError
+from ironmask.params import Params
+
+SEARCH: Final = 8192
+"""Subsets that a probe is tried as, unless those of the alpha largest entries are more."""
+
+_REACH: Final = 128
+
+
+def subsets(u: Floats, params: Params) -> I32:
+    """The signed m-subsets that a probe is tried as, each sorted by place: (count, m) int32.
+
+    u: (n,), finite; larger |u_j| come first, between equal ones the lower place.
+    """
+    if not np.isfinite(u).all():
+        raise TemplateError("not_finite", "a vector to decode holds values that are not finite")
+    ranks = patterns(params)
+    order = np.argsort(-np.abs(u), kind="stable")[: ranks.max() + 1]
+    signed = np.where(u[order] < 0, -(order + 1), order + 1).astype(np.int32)
+    tried = signed[ranks]
+    by_place = np.argsort(np.abs(tried), axis=1)
+    return np.take_along_axis(tried, by_place, axis=1)
+
+
+@lru_cache(maxsize=32)
+def patterns(params: Params) -> NDArray[np.intp]:
+    """Ranks of the subsets that are tried, each increasing: (count, m).
+
+    All m-subsets of the alpha first ranks; then, up to `SEARCH` in all, those with the largest sums
+    of what |u_j| of these ranks are on average where u has no direction: half-normal order
+    statistics, approximately at the quantiles 1 - (r + 1/2) / n (Blom, 1958). They depend on no
+    probe, so they are found once.
+    """
+    m = params.match_size
+    within = list(combinations(range(params.alpha), m))
+    reach = min(params.n, _REACH)
+    size = ndtri(1 - (np.arange(reach) + 0.5) / (2 * params.n))
+    known = set(within)
+    further = (subset for subset in best_subsets(size, m) if subset not in known)
+    found = np.array([*within, *islice(further, max(0, SEARCH - len(within)))], dtype=np.intp)
+    found.flags.writeable = False
+    return found
+
+
+@lru_cache(maxsize=32)
+def accepting(params: Params) -> frozenset[tuple[int, ...]]:
+    """The patterns as a set: a probe is accepted if the m first ranks that are right are in it.
+
+    With every pattern come those of lower ranks, so these m decide.
+    """
+    return frozenset(map(tuple, patterns(params).tolist()))
+
+
+def nearest(u: Floats, alpha: int, count: int) -> I32:
+    """The codewords with the largest inner products with u, in that order: (count, alpha) int32.
+
+    u: (n,), finite. The first one is `codeword.decode`'s; fewer come where fewer exist. Between
+    equal inner products the order is fixed, and arbitrary.
+    """
+    u = np.asarray(u, dtype=np.float64)
+    if u.ndim != 1 or not np.isfinite(u).all():
+        raise TemplateError("not_finite", "list decoding takes one vector of finite values")
+    if not 1 <= alpha <= len(u) or count < 1:
+        raise ParameterError(f"alpha {alpha} of width {len(u)}, {count} codewords: out of range")
+    # Every place twice: with its own sign, and far behind with the other one.
+    places = np.argsort(-np.abs(u), kind="stable")
+    signed = np.where(u[places] < 0, -(places + 1), places + 1)
+    items = np.concatenate([signed, -signed[::-1]])
+    size = np.abs(u[places])
+    values = np.concatenate([size, -size[::-1]])
+    chosen = (items[list(subset)] for subset in best_subsets(values, alpha))
+    found = (c for c in chosen if len(set(np.abs(c))) == alpha)
+    codes = np.array(list(islice(found, count)), dtype=np.int32).reshape(-1, alpha)
+    order = np.argsort(np.abs(codes), axis=1)
+    return np.take_along_axis(codes, order, axis=1)
+
+
+def best_subsets(values: F64 | Sequence[float], size: int) -> Iterator[tuple[int, ...]]:
+    """Index sets of so many values, by decreasing sum; values must not increase.
+
+    Each set but the first has one parent, in which its first index that is not at its own place
+    stands one earlier, and which has no smaller sum; so a heap of children meets each set once,
+    and in order (Lawler, Management Science 18, 1972).
+    """
+    kept = [float(value) for value in values]
+    first = tuple(range(size))
+    heap = [(-sum(kept[:size]), first)]
+    while heap:
+        negative, subset = heapq.heappop(heap)
+        yield subset
+        moved = next((j for j in range(size) if subset[j] != j), size)
+        for j in (moved, moved - 1):
+            if not 0 <= j < size:
+                continue
+            index = subset[j] + 1
+            if index < (subset[j + 1] if j + 1 < size else len(kept)):
+                child = (*subset[:j], index, *subset[j + 1 :])
+                heapq.heappush(heap, (negative + kept[index - 1] - kept[index], child))

@@ -1,0 +1,194 @@
+"""What a recogniser and its protected form say of templates and probes, in numbers that add up.
+
+Every template is protected afresh for each codeword weight, and each helper compared as it is after
+its encoding. Genuine comparisons are decoded one by one. Impostor comparisons go through
+`ironmask.tiles`, which finds exactly those that agree in enough places; how the others agree is
+counted on one template a block. Blocks are independent, and one block gives the same
+numbers wherever and whenever it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ironmask import codeword, helper, tiles
+from ironmask.arrays import F32, F64
+from ironmask.errors import ParameterError
+from ironmask.params import Params
+from ironmask.rotation import Sampler
+
+Index = NDArray[np.intp]
+# Cosines are counted in bins this wide; a step between float32 numbers near 1 is 6e-8.
+BIN: Final = 2.0**-14
+BINS: Final = 2 * 2**14 + 1
+_TEMPLATES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One way to protect: params.tolerance is the largest one that is looked at."""
+
+    params: Params
+    encoding: str = helper.DEFAULT_ENCODING
+
+    @property
+    def name(self) -> str:
+        """As in `alpha16 int8`."""
+        return f"alpha{self.params.alpha} {self.encoding}"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some templates, and what each is compared with.
+
+    templates: (t, n) float64 unit vectors. probes: (m, n) float32 unit vectors. genuine: for each
+    template the probes of its own subject. impostor: (t, m) bool, what counts as an impostor
+    comparison.
+    """
+
+    templates: F64 = field(repr=False)
+    probes: F32 = field(repr=False)
+    genuine: Sequence[Index] = field(repr=False)
+    impostor: NDArray[np.bool_] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Comparisons by template and probe, (k,) each: what is known of every one of them.
+
+    cosine: (k,) float32. agreement: (settings, k) int16, places that agree; -1 where no tolerance
+    of the setting accepts an impostor. tolerances: (settings, k) int32, bit e where e accepts.
+    """
+
+    template: Index
+    probe: Index
+    cosine: F32
+    agreement: NDArray[np.int16]
+    tolerances: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """genuine: every genuine comparison. impostor: those accepted at the largest tolerance of a
+    setting, or of a cosine from `floor` on. cosines: (BINS,) impostors by cosine. agreements:
+    (settings, largest alpha + 1) impostors of the block's first template by agreement.
+    """
+
+    genuine: Matches
+    impostor: Matches
+    cosines: NDArray[np.int64]
+    agreements: NDArray[np.int64]
+
+
+def compare(
+    block: Block, settings: Sequence[Setting], rng: np.random.Generator, floor: float
+) -> Compared:
+    """Compare one block under all settings. rng: of the block alone, in this order of settings."""
+    if not settings:
+        raise ParameterError("there is no setting to compare under")
+    cosine = block.templates.astype(np.float32) @ block.probes.T
+    template, probe = _genuine_pairs(block)
+    near = np.nonzero(block.impostor & (cosine >= floor))
+    seen = [_protected(block, setting, rng) for setting in settings]
+    width = 1 + max(setting.params.alpha for setting in settings)
+    return Compared(
+        genuine=Matches(
+            template,
+            probe,
+            cosine[template, probe],
+            np.stack([one.agreement for one in seen]).astype(np.int16),
+            np.stack([one.tolerances for one in seen]).astype(np.int32),
+        ),
+        impostor=_merged(near, [one.impostor for one in seen], cosine),
+        cosines=np.bincount(cosine_bin(cosine[block.impostor]), minlength=BINS),
+        agreements=np.stack([np.bincount(one.sample, minlength=width) for one in seen]),
+    )
+
+
+def cosine_bin(cosine: F32) -> Index:
+    """The bin of each cosine: floor(cosine / BIN), from -1 on."""
+    place = np.floor(cosine.astype(np.float64) / BIN).astype(np.intp) + (BINS - 1) // 2
+    return np.clip(place, 0, BINS - 1)
+
+
+def thresholds() -> F64:
+    """The bins' lower edges: (BINS,)."""
+    places = np.arange(BINS, dtype=np.float64) - (BINS - 1) // 2
+    return places * BIN
+
+
+def _genuine_pairs(block: Block) -> tuple[Index, Index]:
+    template = np.repeat(np.arange(len(block.genuine)), [len(own) for own in block.genuine])
+    probe = np.concatenate([np.empty(0, dtype=np.intp), *block.genuine])
+    return template, probe
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One setting's view of a block: genuine comparisons, accepted impostors, and a sample's
+    agreement.
+    """
+
+    agreement: Index
+    tolerances: Index
+    impostor: tiles.Accepted
+    sample: Index
+
+
+def _protected(block: Block, setting: Setting, rng: np.random.Generator) -> _Seen:
+    params, sampler = setting.params, Sampler(setting.params.n)
+    own, parts, sample = [], [], np.empty(0, dtype=np.intp)
+    for start in range(0, len(block.templates), _TEMPLATES):
+        encoded, screens = [], []
+        for place in range(start, min(start + _TEMPLATES, len(block.templates))):
+            code = codeword.sample(rng, params.n, params.alpha)
+            target = codeword.dense(code, params.n)[0]
+            drawn = sampler.carrying(rng, block.templates[place], target)
+            encoded += helper.encode(drawn[None], setting.encoding, overwrite=True)
+            p = _decoded(encoded[-1], setting)
+            screens.append(tiles.screen(p, code[0], params))
+            own.append(tiles.judge(p, code[0], block.probes[block.genuine[place]], params))
+            if place == 0:
+                others = block.probes[block.impostor[0]]
+                sample = codeword.agreement(codeword.decode(others @ p.T, params.alpha), code)
+
+        def stored(place: int, encoded: list[bytes] = encoded) -> F32:
+            return _decoded(encoded[place], setting)
+
+        # Where no template of these is compared with a probe, it need not be looked at.
+        some = block.impostor[start : start + len(screens)]
+        wanted = np.flatnonzero(some.any(axis=0))
+        hits = tiles.accepted(screens, stored, block.probes[wanted], params)
+        counted = some[hits.template, wanted[hits.probe]]
+        parts.append(
+            np.stack([start + hits.template, wanted[hits.probe], hits.agreement, hits.tolerances])[
+                :, counted
+            ]
+        )
+    sampler.wipe()
+    agreement, tolerances = (np.concatenate(column) for column in zip(*own, strict=True))
+    return _Seen(agreement, tolerances, tiles.Accepted(*np.concatenate(parts, axis=1)), sample)
+
+
+def _decoded(encoded: bytes, setting: Setting) -> F32:
+    p: F32 = helper.decode([encoded], setting.encoding, setting.params.n)[0]
+    return p
+
+
+def _merged(near: tuple[Index, ...], found: Sequence[tiles.Accepted], cosine: F32) -> Matches:
+    """One row for each impostor comparison that any setting or the cosine names."""
+    width = cosine.shape[1]
+    keys = [near[0] * width + near[1], *(hits.template * width + hits.probe for hits in found)]
+    every = np.unique(np.concatenate(keys))
+    agreement = np.full((len(found), len(every)), -1, dtype=np.int16)
+    tolerances = np.zeros((len(found), len(every)), dtype=np.int32)
+    for number, (key, hits) in enumerate(zip(keys[1:], found, strict=True)):
+        at = np.searchsorted(every, key)
+        agreement[number, at], tolerances[number, at] = hits.agreement, hits.tolerances
+    template, probe = np.divmod(every, width)
+    return Matches(template, probe, cosine[template, probe], agreement, tolerances)

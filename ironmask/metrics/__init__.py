@@ -1,0 +1,30 @@
+"""Rates of a biometric evaluation with their intervals: ISO/IEC 19795-1's terms throughout.
+
+`counts` and `trials` hold errors and comparisons by subject, `intervals` and `rates` what they say
+of the population, `paired` the difference of two recognisers, `scores` the rates over thresholds.
+"""
+
+from ironmask.metrics.counts import Counts, PairCounts, SubjectCounts
+from ironmask.metrics.paired import Difference, mcnemar
+from ironmask.metrics.rates import Rate, far, frr, gfar, gfrr, rate
+from ironmask.metrics.scores import OperatingPoint, ScoreCounts
+from ironmask.metrics.trials import Crossed, Listed, Trials
+
+__all__ = [
+    "Counts",
+    "Crossed",
+    "Difference",
+    "Listed",
+    "OperatingPoint",
+    "PairCounts",
+    "Rate",
+    "ScoreCounts",
+    "SubjectCounts",
+    "Trials",
+    "far",
+    "frr",
+    "gfar",
+    "gfrr",
+    "mcnemar",
+    "rate",
+]

@@ -1,0 +1,108 @@
+"""The command of evaluators: evaluate."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from pipelines.cli_common import Json, console, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="Parquet of embeddings: subject_id, embedding, and image where faces have names.",
+        ),
+    ],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix for the results.")
+    ],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="all (every face against every other one), first:K (a subject's first K faces "
+            "against all others), or a file of pairs like LFW's pairs.txt."
+        ),
+    ] = "all",
+    alpha: Annotated[
+        list[int] | None, typer.Option(help="Weights of codewords. Default: 8, 12, 16 and 20.")
+    ] = None,
+    tolerance: Annotated[int, typer.Option(help="The largest tolerance to look at.", min=0)] = 5,
+    encoding: Annotated[
+        list[str] | None, typer.Option(help="Encodings of helpers. Default: int8.")
+    ] = None,
+    centring: Annotated[
+        str, typer.Option(help="How several faces become one template: mean or regression.")
+    ] = "mean",
+    exclude: Annotated[
+        str | None,
+        typer.Option(help="File that names images or subjects to leave out, one a line."),
+    ] = None,
+    demographics: Annotated[
+        list[str] | None, typer.Option(help="Columns of SRC that label demographic groups.")
+    ] = None,
+    seed: Annotated[
+        str | None,
+        typer.Option(help="64 hexadecimal digits, to repeat an evaluation. Default: drawn."),
+    ] = None,
+    executor: Annotated[str, typer.Option(help="ray, or local (this process alone).")] = "ray",
+    workers: Annotated[
+        int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running cluster. Default: one made for this run.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what protection costs: genuine and impostor comparisons with it and without.
+
+    An unfinished evaluation is continued. The result is the same for any number of workers. OUT
+    gets report.html, Parquet files of its tables, and one small file a block with the cosines of
+    genuine comparisons and of the nearest impostors.
+    """
+    from infra.telemetry import configure_logging
+    from pipelines import evaluate as evaluation
+    from pipelines.progress import counting
+    from pipelines.report import page, sheets
+
+    request = evaluation.Request(
+        source=source,
+        out=out,
+        protocol=protocol,
+        alphas=tuple(alpha or (8, 12, 16, 20)),
+        tolerance=tolerance,
+        encodings=tuple(encoding or ("int8",)),
+        centring=centring,
+        exclude=exclude,
+        groups=tuple(demographics or ()),
+        seed=seed,
+        executor=executor,
+        workers=workers,
+        ray_address=ray_address,
+    )
+    prepared = evaluation.prepare(request)
+    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
+    with (
+        counting(console(stderr=True), "blocks", wanted=not as_json) as progress,
+        evaluation.opened(request, prepared) as executor_of_blocks,
+    ):
+        found = evaluation.run(prepared, executor_of_blocks, progress)
+    written = page.write(found, prepared.store)
+    if as_json:
+        made = {name: table.to_pylist() for name, table in sheets.tables(found).items()}
+        some = {name: made[name] for name in ("recogniser", "protected")}
+        typer.echo(json.dumps({**some, "files": written}))
+    else:
+        from pipelines.report.terminal import print_sheets
+
+        print_sheets(sheets.brief(found), console())
+    say(f"report: {written[0]}")

@@ -1,0 +1,1 @@
+"""Evaluation of embeddings and of what protects them: protocol, blocks, counts, report."""

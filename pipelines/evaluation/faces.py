@@ -1,0 +1,134 @@
+"""The faces of an evaluation: embeddings with their labels, less what is excluded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ironmask.errors import ProtocolError, SourceError
+from pipelines.ports import F32, Store
+
+_LEAST_NORM: Final = 1e-12
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Faces in the order of their subjects and images.
+
+    rows: (k,) rows of the source. subject: (k,) index into `subjects`. images: names of the faces.
+    excluded, unusable: faces that a list names, and those whose embedding cannot be compared.
+    groups: (k,) by name of a demographic label, empty where it is not known.
+    """
+
+    rows: Index
+    subject: Index
+    subjects: list[str]
+    images: list[str]
+    excluded: int
+    unusable: int
+    groups: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Faces:
+    """vectors: (k, n) float32 of unit length, in the order of the labels."""
+
+    labels: Labels
+    vectors: F32 = field(repr=False)
+
+
+def load(source: str, store: Store, exclusions: Iterable[str], groups: Iterable[str]) -> Faces:
+    """Read a Parquet file of embeddings: subject_id, embedding, and image where faces have names.
+
+    exclusions: names of images or of subjects to leave out. groups: columns of demographic labels.
+    Raises `SourceError` for a file of another kind, `ProtocolError` for names that it does not
+    hold or one image that it holds twice.
+    """
+    table = _read(source, store, list(groups))
+    subject = [str(value) for value in pc.cast(table["subject_id"], pa.large_string()).to_pylist()]
+    image = _images(table, subject)
+    vectors = _vectors(source, table)
+    kept = _kept(source, subject, image, set(exclusions))
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    usable = np.isfinite(vectors).all(axis=1) & (norms > _LEAST_NORM)
+    chosen = np.flatnonzero(kept & usable)
+    if not len(chosen):
+        raise SourceError(f"{source} holds no embedding that can be compared")
+    order = chosen[sorted(range(len(chosen)), key=lambda i: (subject[chosen[i]], image[chosen[i]]))]
+    names, codes = np.unique(np.array([subject[row] for row in order]), return_inverse=True)
+    labels = Labels(
+        rows=order,
+        subject=codes.astype(np.intp),
+        subjects=names.tolist(),
+        images=[image[row] for row in order],
+        excluded=int((~kept).sum()),
+        unusable=int((kept & ~usable).sum()),
+        groups={name: _texts(table[name], order) for name in groups},
+    )
+    unit = (vectors[order] / norms[order, None]).astype(np.float32)
+    return Faces(labels, unit)
+
+
+def _read(source: str, store: Store, groups: list[str]) -> pa.Table:
+    with store.open(source) as handle:
+        try:
+            file = pq.ParquetFile(handle)
+            names = file.schema_arrow.names
+            missing = [n for n in ("subject_id", "embedding", *groups) if n not in names]
+            if missing:
+                raise SourceError(f"{source} has no column {missing[0]!r}; it has {names}")
+            optional = ["image"] if "image" in names else []
+            return file.read(["subject_id", "embedding", *optional, *groups])
+        except pa.ArrowInvalid:
+            raise SourceError(f"{source} is no Parquet file of embeddings") from None
+
+
+def _images(table: pa.Table, subject: list[str]) -> list[str]:
+    """Names of the faces: the image column, or the subject and the row."""
+    if "image" in table.column_names:
+        images = [str(value) for value in table["image"].to_pylist()]
+    else:
+        images = [f"{name}#{row}" for row, name in enumerate(subject)]
+    if len(set(images)) < len(images):
+        twice = next(name for name in images if images.count(name) > 1)
+        raise ProtocolError(
+            f"image {twice!r} is in the source twice: it would be compared to itself"
+        )
+    return images
+
+
+def _vectors(source: str, table: pa.Table) -> F32:
+    column = table["embedding"].combine_chunks()
+    widths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(widths) != 1 or not widths[0]:
+        raise SourceError(
+            f"{source} holds embeddings of widths {sorted(map(str, widths))}, not one"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out
+        flat = np.asarray(pc.list_flatten(column).to_numpy(zero_copy_only=False), np.float32)
+    return flat.reshape(len(table), widths[0])
+
+
+def _kept(source: str, subject: list[str], image: list[str], names: set[str]) -> NDArray[np.bool_]:
+    unknown = names - set(subject) - set(image)
+    if unknown:
+        raise ProtocolError(
+            f"{len(unknown):,} excluded names are no image and no subject of {source}, "
+            f"{min(unknown)!r} for one: correct the list"
+        )
+    return np.array(
+        [s not in names and i not in names for s, i in zip(subject, image, strict=True)]
+    )
+
+
+def _texts(column: pa.ChunkedArray, order: Index) -> list[str]:
+    values = column.to_pylist()
+    return ["" if values[row] is None else str(values[row]) for row in order]

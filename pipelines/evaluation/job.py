@@ -1,0 +1,109 @@
+"""What an evaluation is: frozen before its first block, the same in every process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+import numpy as np
+
+from ironmask.centring import Centring
+from ironmask.comparisons import Setting
+from ironmask.errors import ParameterError
+from ironmask.params import Params
+from pipelines.evaluation.faces import Faces
+
+_BLOCK: Final = 256
+# Cosines of a block that are held at once, in numbers.
+_CELLS: Final = 1 << 26
+# Impostors whose cosine is kept one by one: somewhat more than the highest FMR with an interval.
+_KEPT_SHARE: Final = 2e-3
+_SAMPLE: Final = 2000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """source: Parquet of embeddings, version: what the store said of it. out: where results go.
+
+    protocol: `all`, `first:K` or the address of a pairs file, whose text is `listed`. alphas,
+    encodings: every combination is a setting. excluded: names left out. groups: columns of
+    demographic labels. seed: hex, from which every block's randomness comes, so that the same
+    evaluation gives the same numbers; no template made from it leaves the process. floor: cosine
+    from which impostors are kept. block: templates in one unit of work.
+    """
+
+    source: str
+    version: str
+    out: str
+    protocol: str
+    listed: str | None
+    alphas: tuple[int, ...]
+    tolerance: int
+    encodings: tuple[str, ...]
+    centring: Centring
+    excluded: tuple[str, ...]
+    groups: tuple[str, ...]
+    seed: str = field(repr=False)
+    n: int
+    floor: float
+    block: int
+
+    @property
+    def settings(self) -> list[Setting]:
+        """In the order in which a block goes through them."""
+        every = [(alpha, encoding) for alpha in self.alphas for encoding in self.encodings]
+        return [
+            Setting(Params(self.n, alpha, largest_tolerance(self.n, alpha, self.tolerance)), name)
+            for alpha, name in every
+        ]
+
+    def to_json(self) -> bytes:
+        """As it is stored beside its results."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Evaluation:
+        """Undo `to_json`."""
+        given: dict[str, Any] = json.loads(data)
+        lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return cls(**{**given, **lists, "centring": Centring(given["centring"])})
+
+    def key(self, block: int) -> bytes:
+        """The 32-byte key of a block's generator."""
+        return sha256(
+            b"ironmask evaluation block\0" + bytes.fromhex(self.seed) + block.to_bytes(8, "little")
+        ).digest()
+
+
+def largest_tolerance(n: int, alpha: int, wanted: int) -> int:
+    """The largest tolerance up to the wanted one whose digests a row may hold."""
+    if wanted < 0:
+        raise ParameterError(f"tolerance {wanted} must be at least 0")
+    for tolerance in range(min(wanted, alpha - 1), 0, -1):
+        try:
+            Params(n, alpha, tolerance)
+        except ParameterError:
+            continue
+        return tolerance
+    return Params(n, alpha, 0).tolerance
+
+
+def block_size(probes: int) -> int:
+    """Templates in one unit of work."""
+    return int(np.clip(_CELLS // max(probes, 1), 16, _BLOCK))
+
+
+def floor(faces: Faces, seed: str) -> float:
+    """The cosine that about two in a thousand impostors exceed, from a sample of the faces.
+
+    Rounded, so that it is the same on every machine.
+    """
+    rng = np.random.default_rng(int(seed, 16))
+    some = rng.permutation(len(faces.vectors))[:_SAMPLE]
+    cosine = faces.vectors[some] @ faces.vectors[some].T
+    other = faces.labels.subject[some][:, None] != faces.labels.subject[some]
+    if not other.any():
+        return 1.0
+    return round(float(np.quantile(cosine[other], 1 - _KEPT_SHARE)), 2)

@@ -1,0 +1,152 @@
+"""Which faces are enrolled, and which are compared with them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ironmask.errors import ParameterError, ProtocolError
+from ironmask.metrics import Crossed, Listed, Trials
+from pipelines.evaluation.faces import Labels
+
+Index = NDArray[np.intp]
+ALL: Final = "all"
+_FIRST: Final = re.compile(r"first:([1-9][0-9]?)")
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """templates: faces of each template. subject: (t,) of the templates. probes: (m,) faces.
+
+    once: every pair of faces counts once, with the earlier one as the template. pairs: (p, 2)
+    templates and probes, by place, where only listed ones are compared.
+    """
+
+    templates: list[Index] = field(repr=False)
+    subject: Index = field(repr=False)
+    probes: Index = field(repr=False)
+    once: bool = False
+    pairs: Index | None = field(default=None, repr=False)
+
+    def probes_after(self, first: int) -> Index:
+        """The probes that templates from this one on are compared with."""
+        return self.probes[first:] if self.once else self.probes
+
+
+def comparisons(protocol: str, labels: Labels, listed: str | None = None) -> Comparisons:
+    """The comparisons of a protocol: `all`, `first:K`, or those of a file's text.
+
+    `all`: every face with every other one, once. `first:K`: each subject's first K faces make one
+    template, all other faces are probes. listed: LFW's `pairs.txt`.
+
+    Raises `ParameterError` for an unknown protocol, `ProtocolError` where nothing is genuine or
+    everything is.
+    """
+    if listed is not None:
+        return _listed(protocol, labels, listed)
+    if protocol == ALL:
+        every = np.arange(len(labels.subject))
+        found = Comparisons([np.array([i]) for i in every], labels.subject, every, once=True)
+    elif match := _FIRST.fullmatch(protocol):
+        found = _first(int(match[1]), labels)
+    else:
+        raise ParameterError(
+            f"unknown protocol {protocol!r}: it is `all`, `first:K` with K of 1 to 99, or a file"
+        )
+    _refuse_one_class(found, labels)
+    return found
+
+
+def trials(found: Comparisons, labels: Labels) -> Trials:
+    """Impostor comparisons of each pair of subjects."""
+    count = len(labels.subjects)
+    if found.pairs is not None:
+        template, probe = found.pairs.T
+        first, second = found.subject[template], labels.subject[found.probes[probe]]
+        other = first != second
+        return Listed.of(first[other], second[other], np.ones(other.sum()), count)
+    probes = np.bincount(labels.subject[found.probes], minlength=count)
+    if found.once:
+        return Crossed.within(probes)
+    return Crossed.of(np.bincount(found.subject, minlength=count), probes)
+
+
+def _first(count: int, labels: Labels) -> Comparisons:
+    starts = np.flatnonzero(np.diff(labels.subject, prepend=-1))
+    sizes = np.diff(np.append(starts, len(labels.subject)))
+    enrolled = [
+        start + np.arange(count) for start, size in zip(starts, sizes, strict=True) if size >= count
+    ]
+    if not enrolled:
+        raise ProtocolError(f"no subject has {count} faces to enrol: lower K of first:K")
+    probes = np.setdiff1d(np.arange(len(labels.subject)), np.concatenate(enrolled))
+    return Comparisons(enrolled, labels.subject[[faces[0] for faces in enrolled]], probes)
+
+
+def _refuse_one_class(found: Comparisons, labels: Labels) -> None:
+    probed = np.bincount(labels.subject[found.probes], minlength=len(labels.subjects))
+    own = probed[found.subject] - (1 if found.once else 0)
+    if not (own > 0).any():
+        raise ProtocolError(
+            "no comparison is genuine: no subject has a template and another face; check that "
+            "subject_id names people, not images"
+        )
+    if len(set(found.subject.tolist()) | set(labels.subject[found.probes].tolist())) == 1:
+        raise ProtocolError(
+            "every comparison is genuine: all faces are of one subject; an evaluation needs others"
+        )
+
+
+def _listed(name: str, labels: Labels, text: str) -> Comparisons:
+    """LFW's pairs.txt: `name i j` is genuine, `name i other j` is not; images are name_000i."""
+    place = {
+        image.rpartition("/")[2].rpartition(".")[0] or image: index
+        for index, image in enumerate(labels.images)
+    }
+    first, second, genuine, missing = [], [], [], 0
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split("\t") if "\t" in line else line.split()
+        if len(words) not in (3, 4):
+            if number == 1 and all(word.isdigit() for word in words):
+                continue
+            raise ProtocolError(f"{name}, line {number}: not `name i j` or `name i other j`")
+        ends = (words[0], words[1]), (words[0] if len(words) == 3 else words[2], words[-1])
+        try:
+            one, other = (f"{who}_{int(which):04d}" for who, which in ends)
+        except ValueError:
+            raise ProtocolError(f"{name}, line {number}: {line!r} has no image numbers") from None
+        if one in place and other in place:
+            first.append(place[one])
+            second.append(place[other])
+            genuine.append(len(words) == 3)
+        else:
+            missing += 1
+    _refuse_swapped(name, labels, np.array(first), np.array(second), np.array(genuine), missing)
+    templates, at = np.unique(first, return_inverse=True)
+    probes, to = np.unique(second, return_inverse=True)
+    pairs = np.unique(np.stack([at, to], axis=1), axis=0)
+    return Comparisons(
+        [np.array([face]) for face in templates], labels.subject[templates], probes, pairs=pairs
+    )
+
+
+def _refuse_swapped(
+    name: str, labels: Labels, first: Index, second: Index, genuine: Index, missing: int
+) -> None:
+    if not len(first):
+        raise ProtocolError(f"{name}: none of its {missing:,} pairs has both images in the source")
+    wrong = (labels.subject[first] == labels.subject[second]) != genuine
+    if wrong.any():
+        pair = np.flatnonzero(wrong)[0]
+        raise ProtocolError(
+            f"{name}: the source's subjects contradict {wrong.sum():,} of {len(wrong):,} pairs, "
+            f"{labels.images[first[pair]]!r} and {labels.images[second[pair]]!r} for one: its "
+            "labels are swapped, or the images are other people's"
+        )
+    for kind, some in (("genuine", genuine), ("impostor", ~genuine.astype(bool))):
+        if not some.any():
+            raise ProtocolError(f"{name}: no pair is {kind}, so half of the errors cannot be seen")

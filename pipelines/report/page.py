@@ -1,0 +1,41 @@
+"""An evaluation's report: one HTML file that asks for nothing else, and files for machines."""
+
+from __future__ import annotations
+
+import io
+from importlib.resources import files
+
+import pyarrow.parquet as pq
+from jinja2 import Environment, StrictUndefined
+
+from pipelines import layout
+from pipelines.evaluation.results import Results
+from pipelines.ports import Store
+from pipelines.report.plots import plots
+from pipelines.report.sheets import sheets, tables
+
+
+def html(found: Results) -> str:
+    """The page. Whatever comes from the source is escaped."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    template = files("pipelines.report").joinpath("page.html.jinja").read_text("utf-8")
+    best = [row for row in found.protected if not row.fmr.errors and row.params.bits >= 80]
+    return environment.from_string(template).render(
+        found=found,
+        sheets=sheets(found),
+        plots=plots(found),
+        best=max(best, key=lambda row: -row.fnmr.value, default=None),
+    )
+
+
+def write(found: Results, store: Store) -> list[str]:
+    """Write the page and the tables beside the blocks; return their addresses."""
+    out = found.evaluation.out
+    made = [layout.join(out, "report.html")]
+    store.write(made[0], html(found).encode())
+    for name, table in tables(found).items():
+        sink = io.BytesIO()
+        pq.write_table(table, sink)
+        made.append(layout.join(out, f"{name}.parquet"))
+        store.write(made[-1], sink.getvalue())
+    return made

@@ -1,0 +1,157 @@
+"""The plots of an evaluation's report, as SVG text."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from scipy.stats import norm
+
+from pipelines.evaluation.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SIZE: Final = (6.6, 4.2)
+_TICKS: Final = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5)
+# Distinct in grey as well.
+_COLOURS: Final = ("#1b4f8f", "#c1432b", "#2f8f5b", "#8a5aa8", "#b08a1e", "#444444")
+_MARKS: Final = "osD^vP"
+
+
+def plots(found: Results) -> list[tuple[str, str, str]]:
+    """Title, caption and SVG of each plot."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "svg.hashsalt": "",
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+        "grid.alpha": 0.3, "legend.frameon": False,
+    }  # fmt: skip
+    with mpl.rc_context(style):
+        return [
+            (
+                "TAR against bits",
+                "Each line is one alpha; along it the tolerance grows by one from right to left. A "
+                "point further up and right is better: it accepts more genuine faces for the same "
+                "work of guessing.",
+                _svg(_frontier, found),
+            ),
+            (
+                "Detection error trade-off",
+                "The line is the recogniser without protection, the points are protected settings; "
+                "a point at the left edge accepted no impostor, and stands at its 95 % bound. Both "
+                "axes are normal deviates.",
+                _svg(_det, found),
+            ),
+            (
+                "Angles",
+                "Angle between two embeddings of one person and of different people, in degrees.",
+                _svg(_angles, found),
+            ),
+            (
+                "Agreement of supports",
+                "Places in which the decoded codeword agrees with the enrolled one: genuine "
+                "comparisons, and impostors of a sample of templates.",
+                _svg(_agreement, found),
+            ),
+        ]
+
+
+def _svg(draw: Any, found: Results) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    draw(figure.add_subplot(), found)
+    sink = io.StringIO()
+    figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
+    # Inside a page: no prolog, and names of its own for what it refers to.
+    text = sink.getvalue()
+    text = text[text.index("<svg") :]
+    mark = draw.__name__.strip("_")
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{mark}-", text)
+
+
+def _series(found: Results) -> dict[str, list[Any]]:
+    by_setting: dict[str, list[Any]] = {}
+    for row in found.protected:
+        by_setting.setdefault(row.setting, []).append(row)
+    return by_setting
+
+
+def _frontier(axes: Axes, found: Results) -> None:
+    for place, (name, rows) in enumerate(_series(found).items()):
+        bits = [row.params.bits for row in rows]
+        tar = [1 - row.fnmr.value for row in rows]
+        low = [row.fnmr.interval.high - row.fnmr.value for row in rows]
+        high = [row.fnmr.value - row.fnmr.interval.low for row in rows]
+        axes.errorbar(
+            bits, tar, yerr=[low, high], label=name, color=_COLOURS[place % len(_COLOURS)],
+            marker=_MARKS[place % len(_MARKS)], markersize=4, linewidth=1.2, capsize=2,
+        )  # fmt: skip
+        for row, x, y in zip(rows, bits, tar, strict=True):
+            axes.annotate(
+                str(row.params.tolerance), (x, y), textcoords="offset points", xytext=(4, 4),
+                fontsize=7,
+            )  # fmt: skip
+    worst = min(1 - row.fnmr.interval.high for row in found.protected)
+    axes.set(xlabel="bits against guessing", ylabel="TAR", ylim=(max(0.0, worst - 0.05), 1.01))
+    axes.legend(loc="lower left")
+
+
+def _det(axes: Axes, found: Results) -> None:
+    scores = found.scores
+    some = (scores.fmr > 0) & (scores.fnmr > 0) & (scores.fmr < 0.6) & (scores.fnmr < 0.9)
+    axes.plot(
+        norm.ppf(scores.fmr[some]), norm.ppf(scores.fnmr[some]), color="#000000", linewidth=1.2,
+        label="recogniser (cosine)",
+    )  # fmt: skip
+    for place, (name, rows) in enumerate(_series(found).items()):
+        fmr = [row.fmr.value if row.fmr.errors else row.fmr.bound for row in rows]
+        fnmr = [min(max(row.fnmr.value, 1e-7), 0.9) for row in rows]
+        axes.plot(
+            norm.ppf(fmr), norm.ppf(fnmr), linestyle="", marker=_MARKS[place % len(_MARKS)],
+            color=_COLOURS[place % len(_COLOURS)], markersize=4, label=name,
+        )  # fmt: skip
+    ticks = norm.ppf(_TICKS)
+    names = [f"{tick:g}" for tick in _TICKS]
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(norm.ppf([*_TICKS[2:], 0.8]), [*names[2:], "0.8"])
+    axes.set(
+        xlabel="false match rate", ylabel="false non-match rate", xlim=norm.ppf([1e-9, 0.5]),
+        ylim=norm.ppf([5e-4, 0.9]),
+    )  # fmt: skip
+    axes.legend(loc="upper right")
+
+
+def _angles(axes: Axes, found: Results) -> None:
+    scores = found.scores
+    edges = np.linspace(0, 180, 181)
+    angle = np.degrees(np.arccos(np.clip(scores.thresholds, -1, 1)))
+    for name, numbers, colour in (
+        ("genuine", scores.genuine, _COLOURS[0]),
+        ("impostor", scores.impostor, _COLOURS[1]),
+    ):
+        density, _ = np.histogram(angle, edges, weights=numbers / numbers.sum())
+        axes.stairs(density, edges, label=name, color=colour, fill=True, alpha=0.45)
+    axes.set(xlabel="angle in degrees", ylabel="share a degree", xlim=(0, 130))
+    axes.legend()
+
+
+def _agreement(axes: Axes, found: Results) -> None:
+    for place, (name, (genuine, impostor)) in enumerate(found.agreements.items()):
+        colour = _COLOURS[place % len(_COLOURS)]
+        for numbers, style, side in ((genuine, "-", "genuine"), (impostor, ":", "impostor")):
+            share = np.array(numbers) / max(sum(numbers), 1)
+            width = int(np.flatnonzero(genuine)[-1]) + 1 if any(genuine) else len(share)
+            axes.plot(
+                range(width), np.where(share > 0, share, np.nan)[:width], style, color=colour,
+                marker=_MARKS[place % len(_MARKS)], markersize=3, linewidth=1,
+                label=f"{name}, {side}",
+            )  # fmt: skip
+    axes.set(xlabel="places that agree", ylabel="share of comparisons", yscale="log")
+    axes.set_ylim(top=30)
+    axes.legend(fontsize=7, ncols=2, loc="upper center")

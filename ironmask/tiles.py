@@ -19,14 +19,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ironmask import candidates, codeword
-from ironmask.arrays import F32, I32, U8
+from ironmask import candidates
+from ironmask.arrays import F32, F64, I32, U8
 from ironmask.params import Params
 
 # Far above the rounding of products of unit vectors in float32, far below a typical entry.
 _SLACK: Final = np.float32(1e-5)
-# Beyond as many rows as a probe is tried down to.
-_SPARE: Final = 8
+# Witnesses for each entry down to which a probe is tried: enough that half of them refuse it.
+_WITNESSES: Final = 2
 # Probes at once: the products of a few templates stay in the cache.
 _PROBES: Final = 4096
 _TEMPLATES: Final = 32
@@ -52,7 +52,7 @@ def screen(p: F32, code: I32, params: Params) -> Screen:
     """
     places = np.abs(code) - 1
     signs = np.sign(code).astype(np.float32)[:, None]
-    others = np.setdiff1d(np.arange(len(p)), places)[: _reach(params) + _SPARE]
+    others = np.setdiff1d(np.arange(len(p)), places)[: _WITNESSES * _reach(params)]
     return Screen(code, p[places] * signs, p[others])
 
 
@@ -97,13 +97,11 @@ def judge(
     As bits, up to params.tolerance; see `Accepted`.
     """
     u = probes.astype(np.float64) @ p.T.astype(np.float64)
-    agreement = codeword.agreement(codeword.decode(u, len(code)), code)
-    order = np.argsort(-np.abs(u), axis=1, kind="stable")
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(u.shape[1])[None], axis=1)
     places = np.abs(code) - 1
     right = np.where(u[:, places] < 0, -1, 1) == np.sign(code)
-    ranks = np.sort(np.where(right, rank[:, places], u.shape[1]), axis=1)
+    ranks = np.where(right, _ranks(np.abs(u), places), u.shape[1])
+    agreement = (ranks < len(code)).sum(axis=1)
+    ranks.sort(axis=1)
     tolerances = np.zeros(len(probes), dtype=np.intp)
     for tolerance in range(params.tolerance + 1):
         some = Params(params.n, params.alpha, tolerance)
@@ -112,6 +110,18 @@ def judge(
             if first in known:
                 tolerances[place] |= 1 << tolerance
     return agreement, tolerances
+
+
+def _ranks(size: F64, places: NDArray[np.intp]) -> NDArray[np.intp]:
+    """How many entries of each row, (k, n), come before those at some places, (k, p).
+
+    Larger ones do, and equal ones at a lower place.
+    """
+    ranks = np.empty((len(size), len(places)), dtype=np.intp)
+    for column, place in enumerate(places):
+        own = size[:, place, None]
+        ranks[:, column] = (size > own).sum(axis=1) + (size[:, :place] == own).sum(axis=1)
+    return ranks
 
 
 @lru_cache(maxsize=32)

@@ -34,9 +34,9 @@ def evaluate(
         ),
     ] = "all",
     alpha: Annotated[
-        list[int] | None, typer.Option(help="Weights of codewords. Default: 8, 12, 16 and 20.")
+        list[int] | None, typer.Option(help="Weights of codewords. Default: 12, 16 and 20.")
     ] = None,
-    tolerance: Annotated[int, typer.Option(help="The largest tolerance to look at.", min=0)] = 5,
+    tolerance: Annotated[int, typer.Option(help="The largest tolerance to look at.", min=0)] = 4,
     encoding: Annotated[
         list[str] | None, typer.Option(help="Encodings of helpers. Default: int8.")
     ] = None,
@@ -78,7 +78,7 @@ def evaluate(
         source=source,
         out=out,
         protocol=protocol,
-        alphas=tuple(alpha or (8, 12, 16, 20)),
+        alphas=tuple(alpha or (12, 16, 20)),
         tolerance=tolerance,
         encodings=tuple(encoding or ("int8",)),
         centring=centring,

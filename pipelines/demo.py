@@ -1,4 +1,4 @@
-"""The whole job on a few real photographs: enrol some of each person's, verify the others."""
+"""The whole job on a few photographs: enrol some of each person's, verify the others, evaluate."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from infra import models
+from infra.faces import FaceAligner, FaceRecogniser
 from infra.sample_faces import fetch_sample_faces
 from ironmask.errors import ParameterError, SourceError
-from pipelines import enrol, start
+from pipelines import enrol, evaluate, start
 from pipelines.enrol import Progress
 from pipelines.lookup import Inventory
+from pipelines.report import page
 from pipelines.summary import Summary
 
 PACK: Final = "buffalo_sc"
@@ -41,6 +47,7 @@ class Demo:
     inventory: Inventory
     people: list[Person]
     query: str
+    report: str
 
     @property
     def convincing(self) -> bool:
@@ -72,6 +79,7 @@ def run(folder: Path, progress: Progress = enrol.quiet) -> Demo:
         inventory=start.inspect(str(dest)),
         people=[_ask(name, probes, request, len(photos[name])) for name in photos],
         query=duckdb_query(dest),
+        report=_evaluate(folder, photos, pack),
     )
 
 
@@ -114,6 +122,31 @@ def _ask(name: str, probes: dict[str, list[Path]], request: start.Request, photo
         impostors=len(impostors),
         impostors_accepted=sum(impostors),
     )
+
+
+def _evaluate(folder: Path, photos: dict[str, list[Path]], pack: models.ModelPack) -> str:
+    """Evaluate all photos by their embeddings, which are removed again; the report's address."""
+    source, out = folder / "embeddings.parquet", folder / "evaluation"
+    shutil.rmtree(out, ignore_errors=True)
+    aligner, recogniser = FaceAligner(pack), FaceRecogniser(pack)
+    every = [(name, path) for name, paths in photos.items() for path in paths]
+    crops = np.stack([aligner.align(path.read_bytes()).crop for _, path in every])
+    columns = {
+        "subject_id": [name for name, _ in every],
+        "image": [f"{name}/{path.name}" for name, path in every],
+        "embedding": list(recogniser.embed(crops)),
+    }
+    try:
+        pq.write_table(pa.table(columns), source)
+        request = evaluate.Request(
+            str(source), str(out), protocol=f"first:{_ENROLLED_EACH}", executor="local"
+        )
+        prepared = evaluate.prepare(request)
+        with evaluate.opened(request, prepared) as executor:
+            found = evaluate.run(prepared, executor, evaluate.quiet)
+    finally:
+        source.unlink(missing_ok=True)
+    return page.write(found, prepared.store)[0]
 
 
 def duckdb_query(dest: Path) -> str:

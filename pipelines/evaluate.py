@@ -38,8 +38,8 @@ class Request:
     source: str
     out: str
     protocol: str = "all"
-    alphas: tuple[int, ...] = (8, 12, 16, 20)
-    tolerance: int = 5
+    alphas: tuple[int, ...] = (12, 16, 20)
+    tolerance: int = 4
     encodings: tuple[str, ...] = (DEFAULT_ENCODING,)
     centring: str = Centring.MEAN.value
     exclude: str | None = None

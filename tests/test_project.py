@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from pipelines import cli, start
+from pipelines import cli, evaluate, start
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -112,10 +112,11 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
 
 def test_the_deployment_starts_the_flow_with_what_it_takes() -> None:
     found = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())
-    fields = {field.name for field in dataclasses.fields(start.Request)}
+    requests = {"enrol_flow": start.Request, "evaluate_flow": evaluate.Request}
     for deployment in found["deployments"]:
         path, name = deployment["entrypoint"].split(":")
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         flow = getattr(module, name)
         flow.validate_parameters(deployment["parameters"])
+        fields = {field.name for field in dataclasses.fields(requests[name])}
         assert set(deployment["parameters"]["request"]) <= fields

@@ -21,7 +21,6 @@ from ironmask.arrays import F64
 from ironmask.centring import centre
 from ironmask.comparisons import BINS, Block, Compared, Matches, compare
 from ironmask.errors import StorageError
-from ironmask.random import ReplayedGenerator
 from pipelines import layout
 from pipelines.evaluation import faces as faces_of
 from pipelines.evaluation.faces import Faces
@@ -59,7 +58,7 @@ def run(evaluation: Evaluation, store: Store, number: int) -> int:
     first = number * evaluation.block
     last = min(first + evaluation.block, len(known.found.templates))
     block, probes = _block(known, first, last)
-    rng = ReplayedGenerator(evaluation.key(number))
+    rng = evaluation.generator(f"block {number}")
     done = compare(block, evaluation.settings, rng, evaluation.floor)
     store.write(_address(evaluation, number, "matches"), _matches(done, first, probes))
     store.write(_address(evaluation, number, "counts"), _counts(done))

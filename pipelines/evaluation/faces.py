@@ -106,15 +106,18 @@ def _images(table: pa.Table, subject: list[str]) -> list[str]:
 
 
 def _vectors(source: str, table: pa.Table) -> F32:
+    """The embeddings, (k, n); NaN where one is absent or of another width than most."""
     column = table["embedding"].combine_chunks()
-    widths = pc.unique(pc.list_value_length(column)).to_pylist()
-    if len(widths) != 1 or not widths[0]:
-        raise SourceError(
-            f"{source} holds embeddings of widths {sorted(map(str, widths))}, not one"
-        )
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    n = int(np.bincount(lengths).argmax()) if len(lengths) else 0
+    if not n:
+        raise SourceError(f"{source} holds no embeddings")
+    whole = lengths == n
+    flat = pc.list_flatten(column.filter(pa.array(whole)))
+    vectors = np.full((len(table), n), np.nan, dtype=np.float32)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out
-        flat = np.asarray(pc.list_flatten(column).to_numpy(zero_copy_only=False), np.float32)
-    return flat.reshape(len(table), widths[0])
+        vectors[whole] = flat.to_numpy(zero_copy_only=False).reshape(-1, n)
+    return vectors
 
 
 def _kept(source: str, subject: list[str], image: list[str], names: set[str]) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from ironmask.centring import Centring
 from ironmask.comparisons import Setting
 from ironmask.errors import ParameterError
 from ironmask.params import Params
+from ironmask.random import ReplayedGenerator
 from pipelines.evaluation.faces import Faces
 
 _BLOCK: Final = 256
@@ -70,24 +71,24 @@ class Evaluation:
         lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
         return cls(**{**given, **lists, "centring": Centring(given["centring"])})
 
-    def key(self, block: int) -> bytes:
-        """The 32-byte key of a block's generator."""
-        return sha256(
-            b"ironmask evaluation block\0" + bytes.fromhex(self.seed) + block.to_bytes(8, "little")
-        ).digest()
+    def generator(self, purpose: str) -> ReplayedGenerator:
+        """The generator of one purpose: always the same."""
+        return generator(self.seed, purpose)
 
 
 def largest_tolerance(n: int, alpha: int, wanted: int) -> int:
-    """The largest tolerance up to the wanted one whose digests a row may hold."""
+    """The largest tolerance up to the wanted one whose digests a row may hold.
+
+    Half of the places always agree by chance, so most must.
+    """
     if wanted < 0:
         raise ParameterError(f"tolerance {wanted} must be at least 0")
-    for tolerance in range(min(wanted, alpha - 1), 0, -1):
+    for tolerance in range(min(wanted, (alpha - 1) // 2), 0, -1):
         try:
-            Params(n, alpha, tolerance)
+            return Params(n, alpha, tolerance).tolerance
         except ParameterError:
             continue
-        return tolerance
-    return Params(n, alpha, 0).tolerance
+    return 0
 
 
 def block_size(probes: int) -> int:
@@ -95,13 +96,17 @@ def block_size(probes: int) -> int:
     return int(np.clip(_CELLS // max(probes, 1), 16, _BLOCK))
 
 
+def generator(seed: str, purpose: str) -> ReplayedGenerator:
+    """The generator that a seed gives for one purpose."""
+    return ReplayedGenerator(sha256(f"ironmask evaluation\0{purpose}\0{seed}".encode()).digest())
+
+
 def floor(faces: Faces, seed: str) -> float:
     """The cosine that about two in a thousand impostors exceed, from a sample of the faces.
 
     Rounded, so that it is the same on every machine.
     """
-    rng = np.random.default_rng(int(seed, 16))
-    some = rng.permutation(len(faces.vectors))[:_SAMPLE]
+    some = generator(seed, "floor").permutation(len(faces.vectors))[:_SAMPLE]
     cosine = faces.vectors[some] @ faces.vectors[some].T
     other = faces.labels.subject[some][:, None] != faces.labels.subject[some]
     if not other.any():

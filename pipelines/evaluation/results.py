@@ -107,7 +107,7 @@ def results(evaluation: Evaluation, store: Store) -> Results:
         subject=labels.subject,
         template=known.found.subject,
         trials=trials_of(known.found, labels),
-        rng=np.random.default_rng(int(evaluation.seed, 16)),
+        rng=evaluation.generator("bootstrap"),
     )
     genuine_cosines = np.bincount(
         np.searchsorted(thresholds(), errors.genuine["cosine"].astype(np.float64), "right") - 1,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 from ironmask.metrics import Difference, Rate
 from ironmask.params import SCHEME_VERSION
 from pipelines.evaluation.results import ProtectedRow, Results
+from pipelines.records import METRICS
 
 
 @dataclass(frozen=True)
@@ -243,7 +246,34 @@ def tables(found: Results) -> dict[str, pa.Table]:
             ]
         ),
     }
+    timeless = METRICS.remove(METRICS.get_field_index("at"))
+    made["metrics"] = pa.Table.from_pylist(list(_long(found)), timeless)
     return made | ({"groups": pa.Table.from_pylist(groups)} if groups else {})
+
+
+def _long(found: Results) -> Iterator[dict[str, Any]]:
+    """Every rate as a row of a table's `metrics`, but for its time."""
+    rates = [(f"cosine FMR {row.target:g}", "FNMR", row.fnmr) for row in found.cosine]
+    rates += [(f"cosine FMR {row.target:g}", "FMR", row.fmr) for row in found.cosine if row.fmr]
+    for row in found.protected:
+        label = f"{row.setting} tolerance {row.params.tolerance}"
+        rates += [(label, "FNMR", row.fnmr), (label, "FMR", row.fmr)]
+    for group in found.groups:
+        label = f"{group.label} {group.group}, {group.what}"
+        rates += [(label, "FNMR", group.fnmr), (label, "FMR", group.fmr)]
+    # The same evaluation gives the same file, so neither its place nor its time are in it.
+    run_id = sha256(found.evaluation.seed.encode()).hexdigest()[:12]
+    for label, name, rate in rates:
+        yield {
+            "run_id": run_id,
+            "name": name,
+            "label": label,
+            "value": rate.value,
+            "numerator": rate.errors,
+            "denominator": rate.trials,
+            "low": rate.interval.low,
+            "high": rate.interval.high,
+        }
 
 
 def _plain(name: str, rate: Rate) -> dict[str, Any]:

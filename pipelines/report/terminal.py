@@ -126,6 +126,8 @@ def print_demo(demo: Demo, console: Console) -> None:
     console.print("\nAny engine reads them; in DuckDB:")
     console.print(demo.query, markup=False, highlight=False, soft_wrap=True)
     _print_query(demo.query, console)
+    console.print("\nWhat protection costs on these few photos, with plots:")
+    console.print(demo.report, soft_wrap=True, highlight=False)
 
 
 def _print_query(query: str, console: Console) -> None:

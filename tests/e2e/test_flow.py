@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -166,6 +167,32 @@ def test_a_lost_worker_is_tried_again(server, enroll, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["6", "2"]
+
+
+def test_an_evaluation_as_a_flow(server, tmp_path):
+    """Its tables are artifacts of the run, and its report lies where it was asked for."""
+    rng = np.random.default_rng(2)
+    vectors = np.repeat(rng.standard_normal((12, 64)), 3, axis=0) + rng.standard_normal((36, 64))
+    names = [f"p{place // 3}" for place in range(36)]
+    source, out = tmp_path / "faces.parquet", tmp_path / "out"
+    pq.write_table(pa.table({"subject_id": names, "embedding": list(vectors)}), source)
+    request = {"source": str(source), "out": str(out), "alphas": [8], "executor": "local"}
+    program = "import json, sys; from pipelines.flows.evaluate import evaluate_flow; "
+    program += "print(evaluate_flow(json.loads(sys.argv[1]))[0])"
+    more = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(request)],
+        env=clean_environment(tmp_path, **more),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.split()[-1]) == out / "report.html"
+    newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
+    assert newest["state_type"] == "COMPLETED"
+    mine = [a for a in server.ask("artifacts") if a["flow_run_id"] == newest["id"]]
+    assert any("Protected templates" in artifact["description"] for artifact in mine)
 
 
 def test_a_server_that_is_not_there(enroll):

@@ -26,7 +26,8 @@ from ironmask.params import Params
 SEARCH: Final = 8192
 """Subsets that a probe is tried as, unless those of the alpha largest entries are more."""
 
-_REACH: Final = 128
+REACH: Final = 128
+"""No subset holds an entry of a higher rank."""
 
 
 def subsets(u: Floats, params: Params) -> I32:
@@ -55,7 +56,7 @@ def patterns(params: Params) -> NDArray[np.intp]:
     """
     m = params.match_size
     within = list(combinations(range(params.alpha), m))
-    reach = min(params.n, _REACH)
+    reach = min(params.n, REACH)
     size = ndtri(1 - (np.arange(reach) + 0.5) / (2 * params.n))
     known = set(within)
     further = (subset for subset in best_subsets(size, m) if subset not in known)

@@ -151,7 +151,7 @@ def _protected(block: Block, setting: Setting, rng: np.random.Generator) -> _See
             drawn = sampler.carrying(rng, block.templates[place], target)
             encoded += helper.encode(drawn[None], setting.encoding, overwrite=True)
             p = _decoded(encoded[-1], setting)
-            screens.append(tiles.screen(p, code[0], params))
+            screens.append(tiles.screen(p, code[0]))
             own.append(tiles.judge(p, code[0], block.probes[block.genuine[place]], params))
             if place == 0:
                 others = block.probes[block.impostor[0]]

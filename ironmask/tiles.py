@@ -2,11 +2,11 @@
 
 An evaluator knows the codewords. A probe that a template accepts has the codeword's signs in at
 least alpha - tolerance places of the support, so the alpha rows of P on the support, of n, refuse
-most impostors. Some more rows refuse nearly all others: the least of those places must lie among
-the largest entries, as far down as probes are tried, and these witnesses show that it does not.
-Both screens leave room for rounding and can only refuse. What they let through is decided by the
-full product in float64, so the result is that of full products, however the pairs are cut into
-tiles.
+most impostors. A few more rows refuse nearly all others: of those places the j-th largest must lie
+among the largest entries, no further down than any subset that probes are tried as has its j-th,
+and these witnesses show that it does not. Both screens leave room for rounding and can only refuse.
+What they let through is decided by the full product, with more digits where it is close, so the
+result is that of full products, however the pairs are cut into tiles.
 """
 
 from __future__ import annotations
@@ -20,16 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ironmask import candidates
-from ironmask.arrays import F32, F64, I32, U8
+from ironmask.arrays import F32, I32, U8, Floats
 from ironmask.params import Params
 
 # Far above the rounding of products of unit vectors in float32, far below a typical entry.
 _SLACK: Final = np.float32(1e-5)
-# Witnesses for each entry down to which a probe is tried: enough that half of them refuse it.
-_WITNESSES: Final = 2
+# Ten times the usual rounding.
+_CLOSE: Final = np.float32(2e-6)
+_WITNESSES: Final = 40
+# Witnesses that must refuse a probe: of an impostor's, more than half do.
+_REFUSING: Final = 16
 # Probes at once: the products of a few templates stay in the cache.
 _PROBES: Final = 4096
 _TEMPLATES: Final = 32
+# Probes that are ranked at once: their differences stay in the cache.
+_RANKED: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +50,11 @@ class Screen:
     witnesses: F32 = field(repr=False)
 
 
-def screen(p: F32, code: I32, params: Params) -> Screen:
-    """The screen of a template with helper P, (n, n) float32, and codeword (alpha,) int32.
-
-    params.tolerance: the largest one that will be looked at.
-    """
+def screen(p: F32, code: I32) -> Screen:
+    """The screen of a template with helper P, (n, n) float32, and codeword (alpha,) int32."""
     places = np.abs(code) - 1
     signs = np.sign(code).astype(np.float32)[:, None]
-    others = np.setdiff1d(np.arange(len(p)), places)[: _WITNESSES * _reach(params)]
+    others = np.setdiff1d(np.arange(len(p)), places)[:_WITNESSES]
     return Screen(code, p[places] * signs, p[others])
 
 
@@ -96,10 +98,14 @@ def judge(
 
     As bits, up to params.tolerance; see `Accepted`.
     """
-    u = probes.astype(np.float64) @ p.T.astype(np.float64)
     places = np.abs(code) - 1
-    right = np.where(u[:, places] < 0, -1, 1) == np.sign(code)
-    ranks = np.where(right, _ranks(np.abs(u), places), u.shape[1])
+    u: Floats = probes @ p.T
+    right, ranks, close = _ranked(u, code, places)
+    if close.any():
+        # Where rounding may decide which entries are larger, more digits do.
+        u = probes[close].astype(np.float64) @ p.T.astype(np.float64)
+        right[close], ranks[close], _ = _ranked(u, code, places)
+    ranks = np.where(right, ranks, p.shape[1])
     agreement = (ranks < len(code)).sum(axis=1)
     ranks.sort(axis=1)
     tolerances = np.zeros(len(probes), dtype=np.intp)
@@ -112,23 +118,42 @@ def judge(
     return agreement, tolerances
 
 
-def _ranks(size: F64, places: NDArray[np.intp]) -> NDArray[np.intp]:
-    """How many entries of each row, (k, n), come before those at some places, (k, p).
+def _ranked(
+    u: Floats, code: I32, places: NDArray[np.intp]
+) -> tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.bool_]]:
+    """Of rows u, (k, n): whether each place of the support has the codeword's sign, and how many
+    entries come before it, (k, alpha) both; and which rows rounding could decide, (k,).
 
-    Larger ones do, and equal ones at a lower place.
+    Larger entries come before, and equal ones at a lower place.
     """
-    ranks = np.empty((len(size), len(places)), dtype=np.intp)
-    for column, place in enumerate(places):
-        own = size[:, place, None]
-        ranks[:, column] = (size > own).sum(axis=1) + (size[:, :place] == own).sum(axis=1)
-    return ranks
+    own = u[:, places]
+    right: NDArray[np.bool_] = np.where(own < 0, -1, 1) == np.sign(code)
+    close: NDArray[np.bool_] = np.any(np.abs(own) < _CLOSE, axis=1, keepdims=True)[:, 0]
+    ranks = np.empty(own.shape, dtype=np.intp)
+    lower = np.arange(u.shape[1]) < places[:, None]
+    for start in range(0, len(u), _RANKED):
+        part = slice(start, start + _RANKED)
+        size = np.abs(u[part])
+        ahead = size[:, None, :] - np.abs(own[part])[:, :, None]
+        ranks[part] = np.count_nonzero((ahead > 0) | ((ahead == 0) & lower), axis=2)
+        near = np.count_nonzero(np.abs(ahead, out=ahead) < _CLOSE, axis=2) > 1
+        # No further down than a probe is ever tried.
+        close[part] |= (near & right[part] & (ranks[part] <= candidates.REACH)).any(axis=1)
+    return right, ranks, close
 
 
 @lru_cache(maxsize=32)
-def _reach(params: Params) -> int:
-    """How many of a probe's largest entries can matter at any tolerance up to this one."""
-    every = (Params(params.n, params.alpha, e) for e in range(params.tolerance + 1))
-    return 1 + max(int(candidates.patterns(some).max()) for some in every)
+def _reach(params: Params) -> tuple[int, int]:
+    """A place j, from 1 on, and how far down the j-th largest right entry of a match can lie.
+
+    At any tolerance up to this one. j is the last for which so few witnesses can refuse a probe.
+    """
+    every = [Params(params.n, params.alpha, e) for e in range(params.tolerance + 1)]
+    m = params.match_size
+    ends = np.max([candidates.patterns(some)[:, :m].max(axis=0) for some in every], axis=0) + 1
+    enough = np.flatnonzero(ends - np.arange(m) <= _REFUSING)
+    last = int(enough[-1]) if len(enough) else 0
+    return last + 1, int(ends[last])
 
 
 def _block(
@@ -147,11 +172,11 @@ def _block(
     np.matmul(support, part.T, out=product)
     values = product.reshape(len(some), params.alpha, len(part))
     right = _count(values > -_SLACK) >= params.match_size
-    found, reach = [], _reach(params)
+    found = []
     for index in map(int, np.flatnonzero(right.any(axis=1))):
         one, left = some[index], np.flatnonzero(right[index])
         others = one.witnesses @ part[left].T
-        left = left[_among_largest(values[index][:, left], others, params, reach)]
+        left = left[_among_largest(values[index][:, left], others, *_reach(params))]
         if len(left):
             agreement, tolerances = judge(helper(first + index), one.code, part[left], params)
             is_match = tolerances > 0
@@ -167,16 +192,15 @@ def _count(flags: NDArray[np.bool_]) -> U8:
     return counts
 
 
-def _among_largest(values: F32, others: F32, params: Params, reach: int) -> NDArray[np.bool_]:
-    """Whether enough places of the support may be among the `reach` largest.
+def _among_largest(values: F32, others: F32, j: int, reach: int) -> NDArray[np.bool_]:
+    """Whether the j-th largest right place of the support may be among the `reach` largest.
 
     values: (alpha, k), signed so that a right place is positive. others: (w, k), any other
-    entries. The least place that is needed is the (alpha - tolerance)-th largest of the right
-    ones: too many entries beyond it refuse the probe.
+    entries. Too many entries beyond that place refuse the probe.
     """
-    needed = params.match_size
-    least = np.partition(values, params.alpha - needed, axis=0)[params.alpha - needed]
+    alpha = len(values)
+    least = np.partition(values, alpha - j, axis=0)[alpha - j]
     limit = np.maximum(least, 0) + _SLACK
     beyond = (values < -limit).sum(axis=0) + (np.abs(others) > limit).sum(axis=0)
-    may: NDArray[np.bool_] = needed - 1 + beyond < reach
+    may: NDArray[np.bool_] = j - 1 + beyond < reach
     return may

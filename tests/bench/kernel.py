@@ -104,7 +104,7 @@ def _population(
         code = codeword.sample(rng, N, params.alpha)
         p = sampler.carrying(rng, owner, codeword.dense(code, N)[0]).copy()
         helpers.append(p)
-        screens.append(tiles.screen(p, code[0], params))
+        screens.append(tiles.screen(p, code[0]))
     seen = rng.standard_normal((probes, N)) / np.sqrt(N)
     own = owners[np.arange(len(seen[::100])) % count]
     seen[::100] = 1.3 * own + seen[::100]

@@ -69,6 +69,7 @@ def numbers(out: Path) -> dict[str, str]:
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+@pytest.mark.slow
 def test_the_same_bits_from_any_number_of_workers_and_after_a_kill(people, tmp_path):
     options = ("--protocol", "all", "--alpha", 12)
     few = tmp_path / "few.parquet"

@@ -34,7 +34,7 @@ def population(rng, params, templates, probes, noise):
 
 
 def by_tiles(helpers, codes, probes, params):
-    screens = [tiles.screen(p, code, params) for p, code in zip(helpers, codes, strict=True)]
+    screens = [tiles.screen(p, code) for p, code in zip(helpers, codes, strict=True)]
     found = tiles.accepted(screens, lambda index: helpers[index], probes, params)
     return list(zip(*vars_of(found), strict=True))
 
@@ -134,7 +134,7 @@ def test_probes_on_the_edge_are_decided_as_full_products_decide(rng):
 def test_few_pairs_need_the_full_product(rng):
     params = Params()
     helpers, codes, probes = population(rng, params, 4, 4000, 100.0)
-    screens = [tiles.screen(p, code, params) for p, code in zip(helpers, codes, strict=True)]
+    screens = [tiles.screen(p, code) for p, code in zip(helpers, codes, strict=True)]
     asked = []
     tiles.accepted(screens, lambda index: asked.append(index) or helpers[index], probes, params)
     assert len(asked) <= 4
@@ -150,4 +150,4 @@ def test_nothing_to_compare(rng):
 def test_a_screen_shows_nothing(rng):
     params = Params(64, 8, 0)
     helpers, codes, _ = population(rng, params, 1, 2, 0.1)
-    assert repr(tiles.screen(helpers[0], codes[0], params)) == "Screen()"
+    assert repr(tiles.screen(helpers[0], codes[0])) == "Screen()"

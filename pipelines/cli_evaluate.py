@@ -30,7 +30,8 @@ def evaluate(
         str,
         typer.Option(
             help="all (every face against every other one), first:K (a subject's first K faces "
-            "against all others), or a file of pairs like LFW's pairs.txt."
+            "against all others), a CSV of image, role (enrol or probe) and template, or a file of "
+            "pairs like LFW's pairs.txt."
         ),
     ] = "all",
     alpha: Annotated[

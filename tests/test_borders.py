@@ -96,6 +96,12 @@ def test_no_seedable_generator(path: Path) -> None:
     assert "random" not in set(imports(path)) or name_of(path) in {"infra.delta", "infra.s3_client"}
 
 
+def test_only_evaluations_are_replayed() -> None:
+    """Nothing that makes stored templates knows a generator that can be made again."""
+    users = {name_of(path) for path in MODULES if "ReplayedGenerator" in path.read_text()}
+    assert users == {"ironmask.random", "pipelines.evaluation.job"}
+
+
 def test_the_top_level_is_what_it_should_be() -> None:
     folders = {p.name for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".")}
     known = {"ironmask", "pipelines", "infra", "tests", "deploy"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from dataclasses import dataclass, field
 from typing import Final
@@ -41,14 +43,17 @@ def comparisons(protocol: str, labels: Labels, listed: str | None = None) -> Com
     """The comparisons of a protocol: `all`, `first:K`, or those of a file's text.
 
     `all`: every face with every other one, once. `first:K`: each subject's first K faces make one
-    template, all other faces are probes. listed: LFW's `pairs.txt`.
+    template, all other faces are probes. listed: LFW's `pairs.txt`, or a CSV with the columns image
+    and role (`enrol` or `probe`), and template where a subject has several.
 
     Raises `ParameterError` for an unknown protocol, `ProtocolError` where nothing is genuine or
     everything is.
     """
-    if listed is not None:
+    if listed is not None and not _is_csv(listed):
         return _listed(protocol, labels, listed)
-    if protocol == ALL:
+    if listed is not None:
+        found = _roles(protocol, labels, listed)
+    elif protocol == ALL:
         every = np.arange(len(labels.subject))
         found = Comparisons([np.array([i]) for i in every], labels.subject, every, once=True)
     elif match := _FIRST.fullmatch(protocol):
@@ -85,6 +90,44 @@ def _first(count: int, labels: Labels) -> Comparisons:
         raise ProtocolError(f"no subject has {count} faces to enrol: lower K of first:K")
     probes = np.setdiff1d(np.arange(len(labels.subject)), np.concatenate(enrolled))
     return Comparisons(enrolled, labels.subject[[faces[0] for faces in enrolled]], probes)
+
+
+def _is_csv(text: str) -> bool:
+    return {"image", "role"} <= set(text.partition("\n")[0].strip().split(","))
+
+
+def _roles(name: str, labels: Labels, text: str) -> Comparisons:
+    place = {image: index for index, image in enumerate(labels.images)}
+    enrolled: dict[str, list[int]] = {}
+    probes: list[int] = []
+    for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
+        image, role = row["image"], row["role"]
+        if role not in ("enrol", "probe"):
+            raise ProtocolError(f"{name}, line {number}: role {role!r} is neither enrol nor probe")
+        if image not in place:
+            raise ProtocolError(
+                f"{name}, line {number}: the source has no image {image!r}, or it is left out"
+            )
+        if role == "probe":
+            probes.append(place[image])
+        else:
+            subject = labels.subjects[labels.subject[place[image]]]
+            enrolled.setdefault(row.get("template") or subject, []).append(place[image])
+    if not enrolled or not probes:
+        raise ProtocolError(f"{name}: it needs lines of role enrol and of role probe")
+    for template, faces in enrolled.items():
+        if len(set(labels.subject[faces].tolist())) > 1:
+            raise ProtocolError(f"{name}: template {template!r} has faces of several subjects")
+    both = set(probes) & {face for faces in enrolled.values() for face in faces}
+    if both:
+        raise ProtocolError(
+            f"{name}: image {labels.images[min(both)]!r} is enrolled and a probe, so it would be "
+            "compared with itself"
+        )
+    templates = [np.array(sorted(set(faces))) for faces in enrolled.values()]
+    return Comparisons(
+        templates, labels.subject[[faces[0] for faces in templates]], np.array(sorted(set(probes)))
+    )
 
 
 def _refuse_one_class(found: Comparisons, labels: Labels) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ironmask.comparisons import Setting, thresholds
+from ironmask.comparisons import BINS, Setting, cosine_bin, thresholds
 from ironmask.helper import encoding
 from ironmask.metrics import (
     Counts,
@@ -109,10 +109,7 @@ def results(evaluation: Evaluation, store: Store) -> Results:
         trials=trials_of(known.found, labels),
         rng=evaluation.generator("bootstrap"),
     )
-    genuine_cosines = np.bincount(
-        np.searchsorted(thresholds(), errors.genuine["cosine"].astype(np.float64), "right") - 1,
-        minlength=len(thresholds()),
-    )
+    genuine_cosines = np.bincount(cosine_bin(errors.genuine["cosine"]), minlength=BINS)
     scores = ScoreCounts(thresholds(), genuine_cosines.astype(np.int64), sums[0])
     settings = evaluation.settings
     return Results(

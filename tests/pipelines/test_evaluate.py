@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from commandline import ironmask
 
+from infra.settings import StorageSettings
 from infra.storage import FsspecStore
 from ironmask import Params, candidates, codeword
 from pipelines import evaluate
@@ -189,6 +190,52 @@ def test_a_list_of_pairs(source, tmp_path):
     assert (found.genuine, found.impostor) == (2, 2)
 
 
+def roles_file(folder: Path, lines) -> Path:
+    path = folder / "roles.csv"
+    path.write_text("image,role,template\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_a_file_of_roles_is_what_first_images_are(source, tmp_path):
+    """The same faces in the same roles as `first:3`, and a subject with two templates."""
+    faces = [
+        f"p{n:03d}_{i:04d},{'enrol' if i < 4 else 'probe'},"
+        for n in range(30)
+        for i in (1, 2, 3, 4)
+    ]
+    found = run(source, tmp_path / "out", protocol=str(roles_file(tmp_path, faces)))
+    assert told(found) == told(run(source, tmp_path / "first", protocol="first:3"))
+    two = ["p000_0001,enrol,a", "p000_0002,enrol,b", "p000_0003,probe,", "p001_0001,probe,"]
+    found = run(source, tmp_path / "two", protocol=str(roles_file(tmp_path, two)))
+    assert (found.templates, found.genuine, found.impostor) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["p000_0001,enrol,", "p000_0002,asked,"], "line 3: role 'asked'"),
+        (["p000_0001,enrol,", "p900_0001,probe,"], "line 3: the source has no image"),
+        (["p000_0001,enrol,"], "of role probe"),
+        (["p000_0001,enrol,t", "p001_0001,enrol,t", "p002_0001,probe,"], "several subjects"),
+        (["p000_0001,enrol,", "p000_0001,probe,"], "compared with itself"),
+        (["p000_0001,enrol,", "p001_0001,probe,"], "no comparison is genuine"),
+        (["p000_0001,enrol,", "p000_0002,probe,"], "every comparison is genuine"),
+    ],
+)
+def test_roles_that_cannot_be_right_are_refused(lines, says, source, tmp_path):
+    answer = ironmask(
+        "evaluate",
+        source,
+        tmp_path / "out",
+        "--executor",
+        "local",
+        "--protocol",
+        roles_file(tmp_path, lines),
+    )
+    assert (answer.code, len(answer.errors)) == (1, 1), answer.err
+    assert says in answer.errors[0]
+
+
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
@@ -321,3 +368,17 @@ def test_nothing_secret_is_kept(source, tmp_path):
                        "tolerances_0", "tolerances_1"}  # fmt: skip
     kept = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert kept["seed"] == SEED
+
+
+def test_from_a_bucket_into_a_bucket(source, bucket, s3, tmp_path, monkeypatch):
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    store = FsspecStore(StorageSettings())
+    store.write(f"{bucket}/faces.parquet", source.read_bytes())
+    exclude = f"{bucket}/exclude.txt"
+    store.write(exclude, b"p003_0002\n")
+    remote = run(f"{bucket}/faces.parquet", f"{bucket}/out", exclude=exclude)
+    here = run(source, tmp_path / "out", exclude=str(_list(tmp_path, "p003_0002")))
+    assert told(remote) == told(here)
+    assert f"{bucket}/out/report.html" in page.write(remote, store)
+    assert b"<svg" in store.read(f"{bucket}/out/report.html")

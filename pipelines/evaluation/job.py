@@ -104,11 +104,11 @@ def generator(seed: str, purpose: str) -> ReplayedGenerator:
 def floor(faces: Faces, seed: str) -> float:
     """The cosine that about two in a thousand impostors exceed, from a sample of the faces.
 
-    Rounded, so that it is the same on every machine.
+    Rounded down, so that it is the same on every machine.
     """
     some = generator(seed, "floor").permutation(len(faces.vectors))[:_SAMPLE]
     cosine = faces.vectors[some] @ faces.vectors[some].T
     other = faces.labels.subject[some][:, None] != faces.labels.subject[some]
     if not other.any():
         return 1.0
-    return round(float(np.quantile(cosine[other], 1 - _KEPT_SHARE)), 2)
+    return float(np.floor(100 * np.quantile(cosine[other], 1 - _KEPT_SHARE)) / 100)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from infra import orchestrator
 
@@ -17,18 +17,7 @@ from pipelines import evaluate  # noqa: E402
 from pipelines.evaluation.results import Results  # noqa: E402
 from pipelines.report import page, sheets  # noqa: E402
 
-_prepare = task(name="prepare", cache_policy=NO_CACHE)(evaluate.prepare)
-_compare = task(name="compare", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])(
-    evaluate.run
-)
-
-
-@task(name="report", cache_policy=NO_CACHE)
-def _report(found: Results, prepared: evaluate.Prepared) -> list[str]:
-    for sheet in sheets.sheets(found):
-        rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
-        create_table_artifact(table=rows, description=f"{sheet.title}. {sheet.note}")
-    return page.write(found, prepared.store)
+T = TypeVar("T")
 
 
 @flow(name="ironmask-evaluate", persist_result=False)
@@ -36,8 +25,29 @@ def evaluate_flow(request: dict[str, Any]) -> list[str]:
     """Evaluate embeddings; the report's addresses. request: of `pipelines.evaluate.Request`."""
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
     asked = evaluate.Request(**{**request, **lists})
-    prepared = _prepare(asked)
-    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
-    with evaluate.opened(asked, prepared) as executor:
-        found = _compare(prepared, executor, evaluate.quiet)
-    return _report(found, prepared)
+    # Prefect walks through what is passed to a task; stores and results are no collections.
+    prepared = task(name="prepare", cache_policy=NO_CACHE)(lambda: _Held(evaluate.prepare(asked)))()
+    configure_logging(prepared.value.settings.log_level, prepared.value.settings.log_format)
+
+    @task(name="compare", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
+    def compare() -> _Held[Results]:
+        with evaluate.opened(asked, prepared.value) as executor:
+            return _Held(evaluate.run(prepared.value, executor, evaluate.quiet))
+
+    found = compare()
+
+    @task(name="report", cache_policy=NO_CACHE)
+    def report() -> list[str]:
+        for sheet in sheets.sheets(found.value):
+            rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
+            create_table_artifact(table=rows, description=f"{sheet.title}. {sheet.note}")
+        return page.write(found.value, prepared.value.store)
+
+    return report()
+
+
+class _Held(Generic[T]):
+    """A value that is handed on as it is."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value

@@ -195,7 +195,7 @@ def tables(found: Results) -> dict[str, pa.Table]:
         {
             "target_fmr": row.target,
             "threshold": row.point.threshold,
-            **({} if row.fmr is None else _plain("fmr", row.fmr)),
+            **_plain("fmr", row.fmr),
             **_plain("fnmr", row.fnmr),
         }
         for row in found.cosine
@@ -276,15 +276,17 @@ def _long(found: Results) -> Iterator[dict[str, Any]]:
         }
 
 
-def _plain(name: str, rate: Rate) -> dict[str, Any]:
-    return {
-        name: rate.value,
-        f"{name}_errors": rate.errors,
-        f"{name}_trials": rate.trials,
-        f"{name}_low": rate.interval.low,
-        f"{name}_high": rate.interval.high,
-        f"{name}_bootstrap_low": rate.bootstrap.low,
-        f"{name}_bootstrap_high": rate.bootstrap.high,
-        f"{name}_bound": rate.bound,
-        f"{name}_supported": rate.supported,
+def _plain(name: str, rate: Rate | None) -> dict[str, Any]:
+    """A rate's columns; empty ones where there is none."""
+    values = {
+        "": rate and rate.value,
+        "_errors": rate and rate.errors,
+        "_trials": rate and rate.trials,
+        "_low": rate and rate.interval.low,
+        "_high": rate and rate.interval.high,
+        "_bootstrap_low": rate and rate.bootstrap.low,
+        "_bootstrap_high": rate and rate.bootstrap.high,
+        "_bound": rate and rate.bound,
+        "_supported": rate and rate.supported,
     }
+    return {name + suffix: value for suffix, value in values.items()}

@@ -76,7 +76,11 @@ def local(source, model) -> tuple[Path, Answer]:
     return _enrol(source, model, "local")
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["whole shards", "with embedders"])
+@pytest.fixture(
+    scope="module",
+    params=[0, pytest.param(2, marks=pytest.mark.slow)],
+    ids=["whole shards", "with embedders"],
+)
 def on_ray(source, model, request) -> tuple[Path, Answer]:
     return _enrol(source, model, "ray", f"--embedders={request.param}")
 

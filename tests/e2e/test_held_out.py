@@ -289,14 +289,14 @@ def test_strangers_are_rejected(done):
     _, trial = done
     assert trial.stranger_comparisons > 1_000_000
     assert trial.false_strangers(0) == 0
-    most = {16: 2e-6, 12: 1e-5}[trial.alpha]
+    most = {16: 3e-6, 12: 2e-5}[trial.alpha]
     assert trial.false_strangers(TOLERANCE) <= most * trial.stranger_comparisons
 
 
 def test_what_a_tolerance_of_four_costs_at_alpha_twelve(stored_12):
     """56 bits against guessing are too few for look-alikes: a few of a million are accepted."""
     _, trial = stored_12
-    assert trial.false(TOLERANCE) <= 3e-5 * trial.comparisons
+    assert trial.false(TOLERANCE) <= 5e-5 * trial.comparisons
     for subject, place, _ in trial.impostors:
         assert trial.opened[subject].template @ trial.probes[place] > 0.2
 

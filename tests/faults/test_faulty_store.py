@@ -21,6 +21,7 @@ def where(s3, bucket, tmp_path) -> Place:
     return Place(s3, bucket, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_store_in_trouble(where):
     put_source(where, 40, 512)
     quiet = enrol(where, "quiet", NONE, 0, *SMALL)

@@ -33,7 +33,11 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.mark.parametrize(
-    ("strike", "many"), [(kill_worker, 5), pytest.param(kill_raylet, 1, marks=pytest.mark.slow)]
+    ("strike", "many"),
+    [
+        pytest.param(kill_worker, 5, marks=pytest.mark.slow),
+        pytest.param(kill_raylet, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_kills_cost_no_row(strike, many, where, tmp_path):
     seen = kills(where, stored(tmp_path, 300), strike, many, 1.0, random.Random(1))

@@ -8,6 +8,7 @@ from faults.nodes import NoClusterError, cluster
 from faults.several_nodes import NODES, stored
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_changes_no_row(tmp_path):
     try:
         with cluster(tmp_path / "nodes", NODES) as where:

@@ -351,7 +351,10 @@ def test_the_command_line_prints_tables_and_json(source, tmp_path):
     asked = ("evaluate", source, tmp_path / "out", "--executor", "local", "--alpha", 8)
     answer = ironmask(*asked, "--json")
     assert answer.code == 0
-    assert [row["alpha"] for row in answer.json()["protected"]] == [8] * 4
+    told = answer.json()
+    assert [row["alpha"] for row in told["protected"]] == [8] * 4
+    trials = {row["target_fmr"]: row["fmr_trials"] for row in told["recogniser"]}
+    assert trials == {1e-2: None, **dict.fromkeys((1e-3, 1e-4, 1e-5, 1e-6), ONCE - GENUINE)}
     again = ironmask(*asked)
     assert again.code == 0
     assert "Protected templates" in again.out

@@ -190,6 +190,15 @@ def test_a_list_of_pairs(source, tmp_path):
     assert (found.genuine, found.impostor) == (2, 2)
 
 
+def assert_refused(source: Path, protocol: Path, says: str) -> None:
+    """By one line, with nothing written."""
+    out = protocol.with_name("out")
+    answer = ironmask("evaluate", source, out, "--executor", "local", "--protocol", protocol)
+    assert (answer.code, len(answer.errors)) == (1, 1), answer.err
+    assert says in answer.errors[0]
+    assert not out.exists()
+
+
 def roles_file(folder: Path, lines) -> Path:
     path = folder / "roles.csv"
     path.write_text("image,role,template\n" + "\n".join(lines) + "\n")
@@ -223,17 +232,7 @@ def test_a_file_of_roles_is_what_first_images_are(source, tmp_path):
     ],
 )
 def test_roles_that_cannot_be_right_are_refused(lines, says, source, tmp_path):
-    answer = ironmask(
-        "evaluate",
-        source,
-        tmp_path / "out",
-        "--executor",
-        "local",
-        "--protocol",
-        roles_file(tmp_path, lines),
-    )
-    assert (answer.code, len(answer.errors)) == (1, 1), answer.err
-    assert says in answer.errors[0]
+    assert_refused(source, roles_file(tmp_path, lines), says)
 
 
 @pytest.mark.parametrize(
@@ -248,17 +247,7 @@ def test_roles_that_cannot_be_right_are_refused(lines, says, source, tmp_path):
     ],
 )
 def test_a_list_that_cannot_be_right_is_refused(lines, says, source, tmp_path):
-    answer = ironmask(
-        "evaluate",
-        source,
-        tmp_path / "out",
-        "--executor",
-        "local",
-        "--protocol",
-        pairs_file(tmp_path, lines),
-    )
-    assert (answer.code, len(answer.errors)) == (1, 1), answer.err
-    assert says in answer.errors[0]
+    assert_refused(source, pairs_file(tmp_path, lines), says)
 
 
 def test_what_is_no_evaluation_is_refused(source, tmp_path, rng):

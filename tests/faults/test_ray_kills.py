@@ -101,6 +101,7 @@ def test_a_shard_that_kills_every_worker_ends_the_job_and_is_named(tmp_path):
     assert_sound(dest, 4)
 
 
+@pytest.mark.slow
 def test_keys_that_vanish_end_the_job_with_their_own_error(tmp_path):
     source, dest = several(tmp_path / "e.parquet", 800), tmp_path / "dest"
     kept = keys_of(dest).with_suffix(".kept")

@@ -8,7 +8,9 @@ operating system and keeps nothing that could rebuild it. Tests alone pass a see
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from hashlib import sha256
+from itertools import count
 from typing import Final, NoReturn
 
 import numpy as np
@@ -30,21 +32,18 @@ _STREAM_BYTES: Final = 1 << 36
 class _Stream(np.random.Generator):
     """NumPy's generator on a ChaCha stream of 20 rounds, and a faster one for many raw words.
 
-    `words` takes them from OpenSSL's ChaCha20 (RFC 8439), ten times as fast, under keys that
-    `_next_key` gives. A copy would repeat both streams, so there is none.
+    `words` takes them from OpenSSL's ChaCha20 (RFC 8439), ten times as fast. A copy would repeat
+    both streams, so there is none. next_key: gives another 32-byte key.
     """
 
-    def __init__(self) -> None:
-        super().__init__(ChaCha(key=int.from_bytes(self._next_key(), "little"), rounds=20))
+    def __init__(self, next_key: Callable[[], bytes]) -> None:
+        super().__init__(ChaCha(key=int.from_bytes(next_key(), "little"), rounds=20))
+        self._next_key = next_key
         self._left = 0
 
-    def _next_key(self) -> bytes:
-        """Another 32-byte key."""
-        raise NotImplementedError
-
-    def words(self, count: int) -> NDArray[np.uint32]:
-        """Uniform words, (count,) uint32."""
-        out = np.empty(count, dtype=np.uint32)
+    def words(self, number: int) -> NDArray[np.uint32]:
+        """Uniform words, (number,) uint32."""
+        out = np.empty(number, dtype=np.uint32)
         if self._left < out.nbytes:
             cipher = algorithms.ChaCha20(self._next_key(), bytes(16))
             self._stream = Cipher(cipher, mode=None).encryptor()
@@ -62,8 +61,8 @@ class _Stream(np.random.Generator):
 class SecureGenerator(_Stream):
     """Under fresh keys of the operating system. Make it inside the process that uses it."""
 
-    def _next_key(self) -> bytes:
-        return secrets.token_bytes(KEY_BITS // 8)
+    def __init__(self) -> None:
+        super().__init__(lambda: secrets.token_bytes(KEY_BITS // 8))
 
 
 class ReplayedGenerator(_Stream):
@@ -75,12 +74,8 @@ class ReplayedGenerator(_Stream):
     def __init__(self, key: bytes) -> None:
         if 8 * len(key) != KEY_BITS:
             raise ParameterError(f"a generator's key has {KEY_BITS // 8} bytes, not {len(key)}")
-        self._key, self._made = key, 0
-        super().__init__()
-
-    def _next_key(self) -> bytes:
-        self._made += 1
-        return sha256(self._key + self._made.to_bytes(8, "little")).digest()
+        numbers = count(1)
+        super().__init__(lambda: sha256(key + next(numbers).to_bytes(8, "little")).digest())
 
 
 def secure_generator() -> SecureGenerator:

@@ -32,6 +32,11 @@ class ProtectedTemplate:
     digests: bytes = field(repr=False)
 
 
+def row_bytes(params: Params, encoding: str) -> int:
+    """Bytes of a helper in an encoding, before encryption, and its digests."""
+    return helper.encoding(encoding).nbytes(params.n) + digest.digest_bytes(params)
+
+
 def protect(
     template: ArrayLike,
     params: Params,

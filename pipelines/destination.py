@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines import layout
 from pipelines.ports import DataFile, GenerationKeys, Store, Tables
+from pipelines.records import as_parquet
 from pipelines.seal import Seal
 
 
@@ -34,9 +34,7 @@ class Destination:
         table = self.tables.table(name)
         if once and table.sequence(once):
             return
-        sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, compression="zstd")
-        content = memoryview(sink.getvalue())
+        content = as_parquet(rows)
         digest = sha256(content).hexdigest()
         attempt = secrets.token_hex(8)
         path = layout.rows_file(attempt, digest)

@@ -77,7 +77,9 @@ def prepare(request: Request) -> Prepared:
     `MismatchError` where the output folder holds another evaluation.
     """
     settings, storage = load_settings()
-    store = wiring.open_store(storage)
+    storage.export()
+    # The store that blocks use here too, so that a plan is made once.
+    store = wiring.shared_store(storage.public())
     source, out = normalise(request.source), normalise(request.out)
     if is_inside(source, out) or is_inside(out, source):
         raise ParameterError(f"SRC {source} and OUT {out} lie in one another: keep them apart")
@@ -112,7 +114,6 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Blocks]:
     if request.executor == "local":
         yield LocalBlocks(public)
         return
-    prepared.storage.export()
     address = request.ray_address or prepared.settings.ray_address
     with cluster(address, request.workers or os.cpu_count() or 1) as check:
         from pipelines.run_ray import RayBlocks

@@ -20,13 +20,12 @@ import pyarrow.parquet as pq
 from ironmask import helper
 from ironmask.arrays import F64
 from ironmask.centring import centre
-from ironmask.digest import digest_bytes
 from ironmask.errors import ProtectionError, TemplateError
 from ironmask.params import SCHEME_VERSION
-from ironmask.template import Protector
+from ironmask.template import Protector, row_bytes
 from pipelines import layout
 from pipelines.ports import F32, DataFile
-from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason
+from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason, as_parquet
 from pipelines.sealing import associated_data
 from pipelines.stages import Context, InputRow, Prepared, ShardResult, clock
 
@@ -66,7 +65,7 @@ def finish(context: Context, shard: int, prepared: Prepared, embeddings: F32) ->
                 found = _publish(context, "templates", shard, attempt, content, enrolled)
                 files["templates"] = found
     with clock(timings, "write"):
-        content = memoryview(_inputs_file(rows))
+        content = as_parquet(pa.Table.from_pylist([asdict(row) for row in rows], INPUTS))
         files["inputs"] = _publish(context, "inputs", shard, attempt, content, _ids(rows))
     return ShardResult(
         shard=shard,
@@ -105,7 +104,7 @@ def _memory(context: Context, subjects: list[_Subject]) -> Iterator[memoryview]:
     It is used again and again: fresh pages cost more than what fills them.
     """
     job = context.job
-    row = helper.encoding(job.encoding).nbytes(job.params.n) + digest_bytes(job.params)
+    row = row_bytes(job.params, job.encoding)
     names = sum(len(name) + sum(len(one.uri) for one in rows) for name, rows, _ in subjects)
     size = len(subjects) * (row + _ROW_REST) + _NAMES * names + _FILE_REST
     area = _AREAS.pop() if _AREAS else mmap(-1, size)
@@ -211,13 +210,6 @@ def _seal(
     bound = associated_data(context.table_id, row)
     row["helper"] = context.keys.seal(protected.helper, bound) if job.sealed else protected.helper
     return row
-
-
-def _inputs_file(rows: list[InputRow]) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    table = pa.Table.from_pylist([asdict(row) for row in rows], INPUTS)
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
 
 
 def _ids(rows: list[InputRow]) -> list[dict[str, str]]:

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from ironmask.digest import digest_bytes
 from ironmask.errors import ImageError, MismatchError, TableError, TemplateError
 from ironmask.helper import encoding
 from ironmask.params import Params
-from ironmask.template import verify_batch
+from ironmask.template import row_bytes, verify_batch
 from pipelines import ledger
 from pipelines.job import DECLARED
 from pipelines.ports import F32, Aligner, GenerationKeys, Recogniser, Tables
@@ -188,5 +187,5 @@ def _generation(row: dict[str, Any]) -> Generation:
         sealed=row["sealed"],
         model=row["model"],
         key_id=row["key_id"],
-        row_bytes=encoding(row["encoding"]).nbytes(row["n"]) + digest_bytes(params),
+        row_bytes=row_bytes(params, row["encoding"]),
     )

@@ -13,9 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ironmask.digest import digest_bytes
 from ironmask.errors import MismatchError, NothingToDoError, SourceError
-from ironmask.helper import encoding
+from ironmask.template import row_bytes
 from pipelines import layout, ledger, plan, sources
 from pipelines.commit import Committer, destroy_orphans
 from pipelines.destination import Destination
@@ -150,7 +149,6 @@ def forecast(
     seen = _Seen()
     for table in rows:
         seen.add(table)
-    row_bytes = encoding(job.encoding).nbytes(job.params.n) + digest_bytes(job.params)
     return Forecast(
         dest=job.dest,
         settings=job.describe(),
@@ -160,7 +158,7 @@ def forecast(
         shards=seen.shards,
         todo=seen.todo,
         reasons=dict(seen.reasons),
-        template_bytes=seen.subjects * row_bytes,
+        template_bytes=seen.subjects * row_bytes(job.params, job.encoding),
     )
 
 

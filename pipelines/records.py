@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.reasons import Outcome as Outcome
 from pipelines.reasons import Reason as Reason
@@ -98,3 +99,10 @@ TABLES: Final = MappingProxyType(
     }
 )
 """Schema and partition columns of each table of a destination."""
+
+
+def as_parquet(table: pa.Table) -> memoryview:
+    """A table as a Parquet file in memory."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return memoryview(sink.getvalue())

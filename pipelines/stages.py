@@ -20,9 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ironmask.digest import digest_bytes
 from ironmask.errors import ImageError, SourceError
-from ironmask.helper import encoding
+from ironmask.template import row_bytes
 from pipelines.job import EnrolJob, SourceKind
 from pipelines.plan import Plan
 from pipelines.ports import F32, U8, Aligner, DataFile, GenerationKeys, Recogniser, Store
@@ -254,5 +253,4 @@ def is_stored(job: EnrolJob) -> bool:
 def bytes_in_memory(job: EnrolJob) -> int:
     """About what a process takes that does one shard of a job."""
     models = _STORED_BYTES if is_stored(job) else _MODEL_BYTES
-    row = encoding(job.encoding).nbytes(job.params.n) + digest_bytes(job.params)
-    return models + _COPIES * job.shard_size * row
+    return models + _COPIES * job.shard_size * row_bytes(job.params, job.encoding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -22,7 +23,10 @@ class Difference:
     p: float
 
 
-def mcnemar(one: SubjectCounts | PairCounts, other: SubjectCounts | PairCounts) -> Difference:
+_Counts = TypeVar("_Counts", SubjectCounts, PairCounts)
+
+
+def mcnemar(one: _Counts, other: _Counts) -> Difference:
     """McNemar's test for comparisons that share subjects.
 
     The difference of the two error rates over its standard error by identity clusters, against
@@ -31,14 +35,9 @@ def mcnemar(one: SubjectCounts | PairCounts, other: SubjectCounts | PairCounts) 
 
     Raises `ProtocolError` where the two have other comparisons, or none.
     """
-    if isinstance(one, PairCounts):
-        if not isinstance(other, PairCounts):
-            raise ProtocolError("genuine and impostor comparisons have no common difference")
-        difference: SubjectCounts | PairCounts = one.minus(other)
-    else:
-        if isinstance(other, PairCounts):
-            raise ProtocolError("genuine and impostor comparisons have no common difference")
-        difference = one.minus(other)
+    if type(one) is not type(other):
+        raise ProtocolError("genuine and impostor comparisons have no common difference")
+    difference = one.minus(other)
     if not difference.trials:
         raise ProtocolError("a difference over no comparisons: add some, or leave it out")
     value = difference.errors / difference.trials

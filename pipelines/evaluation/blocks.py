@@ -6,7 +6,6 @@ agreements and the numbers of faces, never an embedding, a helper or a codeword.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from pipelines.evaluation.faces import Faces
 from pipelines.evaluation.job import Evaluation
 from pipelines.evaluation.protocol import Comparisons, comparisons
 from pipelines.ports import Store
+from pipelines.records import as_parquet
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,15 @@ def counted(
     evaluation: Evaluation, store: Store, blocks: Iterable[int]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Impostors by cosine, (BINS,), and by agreement, (settings, alpha + 1), of each block."""
+    settings = evaluation.settings
+    width = max(setting.params.alpha for setting in settings) + 1
     for number in blocks:
         table = _read(_address(evaluation, number, "counts"), store)
         columns = {name: table[name].to_numpy() for name in table.column_names}
         cosines = np.zeros(BINS, dtype=np.int64)
         is_cosine = columns["setting"] < 0
         cosines[columns["place"][is_cosine]] = columns["count"][is_cosine]
-        widths = max(setting.params.alpha for setting in evaluation.settings) + 1
-        agreements = np.zeros((len(evaluation.settings), widths), dtype=np.int64)
+        agreements = np.zeros((len(settings), width), dtype=np.int64)
         rest = {name: column[~is_cosine] for name, column in columns.items()}
         agreements[rest["setting"], rest["place"]] = rest["count"]
         yield cosines, agreements
@@ -126,9 +127,9 @@ def _address(evaluation: Evaluation, number: int, kind: str) -> str:
     return layout.join(_folder(evaluation), f"{number:06d}.{kind}.parquet")
 
 
-def _matches(found: Compared, first: int, probes: NDArray[np.intp]) -> bytes:
+def _matches(found: Compared, first: int, probes: NDArray[np.intp]) -> memoryview:
     parts = [_part(found.genuine, first, probes, True), _part(found.impostor, first, probes, False)]
-    return _parquet(pa.concat_tables(parts))
+    return as_parquet(pa.concat_tables(parts))
 
 
 def _part(found: Matches, first: int, probes: NDArray[np.intp], genuine: bool) -> pa.Table:
@@ -144,10 +145,10 @@ def _part(found: Matches, first: int, probes: NDArray[np.intp], genuine: bool) -
     return pa.table(columns)
 
 
-def _counts(found: Compared) -> bytes:
+def _counts(found: Compared) -> memoryview:
     places = np.flatnonzero(found.cosines)
     setting, agreement = np.nonzero(found.agreements)
-    return _parquet(
+    return as_parquet(
         pa.table(
             {
                 "setting": np.concatenate([np.full(len(places), -1), setting]).astype(np.int32),
@@ -158,12 +159,6 @@ def _counts(found: Compared) -> bytes:
             }
         )
     )
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
 
 
 def _read(uri: str, store: Store) -> pa.Table:

@@ -23,12 +23,11 @@ Index = NDArray[np.intp]
 class Labels:
     """Faces in the order of their subjects and images.
 
-    rows: (k,) rows of the source. subject: (k,) index into `subjects`. images: names of the faces.
+    subject: (k,) index into `subjects`. images: names of the faces.
     excluded, unusable: faces that a list names, and those whose embedding cannot be compared.
     groups: (k,) by name of a demographic label, empty where it is not known.
     """
 
-    rows: Index
     subject: Index
     subjects: list[str]
     images: list[str]
@@ -65,7 +64,6 @@ def load(source: str, store: Store, exclusions: Iterable[str], groups: Iterable[
     order = chosen[sorted(range(len(chosen)), key=lambda i: (subject[chosen[i]], image[chosen[i]]))]
     names, codes = np.unique(np.array([subject[row] for row in order]), return_inverse=True)
     labels = Labels(
-        rows=order,
         subject=codes.astype(np.intp),
         subjects=names.tolist(),
         images=[image[row] for row in order],

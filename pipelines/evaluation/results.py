@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ironmask.comparisons import BINS, Setting, cosine_bin, thresholds
-from ironmask.helper import encoding
 from ironmask.metrics import (
     Counts,
     Difference,
@@ -26,6 +25,7 @@ from ironmask.metrics import (
     rate,
 )
 from ironmask.params import Params
+from ironmask.template import row_bytes
 from pipelines.evaluation import blocks
 from pipelines.evaluation.job import Evaluation
 from pipelines.evaluation.protocol import trials as trials_of
@@ -197,12 +197,11 @@ def _protected(
     fmr = errors.rate(errors.accepted(_accepts(errors.impostor, number, tolerance)))
     refused = errors.refused(~_accepts(errors.genuine, number, tolerance))
     same = scores.at_fmr(fmr.value)
-    tag = 16 if tolerance else 32
     return ProtectedRow(
         setting=setting.name,
         params=params,
         encoding=setting.encoding,
-        row_bytes=encoding(setting.encoding).nbytes(params.n) + params.digest_count * tag,
+        row_bytes=row_bytes(params, setting.encoding),
         fmr=fmr,
         fnmr=errors.rate(refused),
         same=same,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from importlib.resources import files
 
-import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
 
 from pipelines import layout
 from pipelines.evaluation.results import Results
 from pipelines.ports import Store
+from pipelines.records import as_parquet
 from pipelines.report.plots import plots
 from pipelines.report.sheets import sheets, tables
 
@@ -34,8 +33,6 @@ def write(found: Results, store: Store) -> list[str]:
     made = [layout.join(out, "report.html")]
     store.write(made[0], html(found).encode())
     for name, table in tables(found).items():
-        sink = io.BytesIO()
-        pq.write_table(table, sink)
         made.append(layout.join(out, f"{name}.parquet"))
-        store.write(made[-1], sink.getvalue())
+        store.write(made[-1], as_parquet(table))
     return made

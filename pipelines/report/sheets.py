@@ -30,10 +30,9 @@ class Sheet:
 def sheets(found: Results) -> list[Sheet]:
     """All tables of the report, in its order."""
     made = [_tested(found), _population(found), _failures(found), _recogniser(found)]
-    made += [_protected(found), _cost(found)]
-    if found.groups:
-        made.insert(-1, _groups(found))
-    return made
+    made += [_protected(found)]
+    made += [_groups(found)] if found.groups else []
+    return [*made, _cost(found)]
 
 
 def brief(found: Results) -> list[Sheet]:

@@ -1,23 +1,25 @@
 """What a recogniser and its protected form say of templates and probes, in numbers that add up.
 
-Every template is protected afresh for each codeword weight, and each helper compared as it is after
-its encoding. Genuine comparisons are decoded one by one. Impostor comparisons go through
-`ironmask.tiles`, which finds exactly those that agree in enough places; how the others agree is
-counted on one template a block. Blocks are independent, and one block gives the same
-numbers wherever and whenever it is computed.
+Every template is protected afresh for each setting, or opened again by one who holds what it was
+made from, and each helper is compared as it is after its encoding. Genuine comparisons are decoded
+one by one. Impostor comparisons go through `ironmask.tiles`, which finds exactly those that agree
+in enough places; how the others agree is counted on one template a block. Blocks are independent,
+and one block gives the same numbers wherever and whenever it is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ironmask import codeword, helper, tiles
-from ironmask.arrays import F32, F64
+from ironmask.arrays import F32, F64, I32
 from ironmask.errors import ParameterError
 from ironmask.params import Params
 from ironmask.rotation import Sampler
@@ -46,9 +48,9 @@ class Setting:
 class Block:
     """Some templates, and what each is compared with.
 
-    templates: (t, n) float64 unit vectors. probes: (m, n) float32 unit vectors. genuine: for each
-    template the probes of its own subject. impostor: (t, m) bool, what counts as an impostor
-    comparison.
+    templates: (t, n) float64 unit vectors, as the recogniser alone compares them. probes: (m, n)
+    float32 unit vectors. genuine: for each template the probes of its own subject. impostor: (t, m)
+    bool, what counts as an impostor comparison.
     """
 
     templates: F64 = field(repr=False)
@@ -85,16 +87,40 @@ class Compared:
     agreements: NDArray[np.int64]
 
 
-def compare(
-    block: Block, settings: Sequence[Setting], rng: np.random.Generator, floor: float
-) -> Compared:
-    """Compare one block under all settings. rng: of the block alone, in this order of settings."""
+Issue = Callable[[int, int], tuple[bytes, I32]]
+"""For a setting and a template, by place: the encoded helper, and the codeword, (alpha,) int32."""
+
+
+@contextmanager
+def fresh(templates: F64, settings: Sequence[Setting], rng: np.random.Generator) -> Iterator[Issue]:
+    """Issues of (t, n) templates that are made when they are asked for, in memory that is wiped."""
+    sampler = Sampler(templates.shape[1])
+
+    def issue(number: int, place: int) -> tuple[bytes, I32]:
+        params, name = settings[number].params, settings[number].encoding
+        code = codeword.sample(rng, params.n, params.alpha)
+        drawn = sampler.carrying(rng, templates[place], codeword.dense(code, params.n)[0])
+        return helper.encode(drawn[None], name, overwrite=True)[0], code[0]
+
+    try:
+        yield issue
+    finally:
+        sampler.wipe()
+
+
+def compare(block: Block, settings: Sequence[Setting], issue: Issue, floor: float) -> Compared:
+    """Compare one block under all settings. issue: asked once for each setting and template, in
+    this order.
+    """
     if not settings:
         raise ParameterError("there is no setting to compare under")
     cosine = block.templates.astype(np.float32) @ block.probes.T
     template, probe = _genuine_pairs(block)
     near = np.nonzero(block.impostor & (cosine >= floor))
-    seen = [_protected(block, setting, rng) for setting in settings]
+    seen = [
+        _protected(block, setting, partial(issue, number))
+        for number, setting in enumerate(settings)
+    ]
     width = 1 + max(setting.params.alpha for setting in settings)
     return Compared(
         genuine=Matches(
@@ -123,7 +149,8 @@ def thresholds() -> F64:
 
 
 def _genuine_pairs(block: Block) -> tuple[Index, Index]:
-    template = np.repeat(np.arange(len(block.genuine)), [len(own) for own in block.genuine])
+    counts = np.array([len(own) for own in block.genuine], dtype=np.intp)
+    template = np.repeat(np.arange(len(counts)), counts)
     probe = np.concatenate([np.empty(0, dtype=np.intp), *block.genuine])
     return template, probe
 
@@ -140,39 +167,47 @@ class _Seen:
     sample: Index
 
 
-def _protected(block: Block, setting: Setting, rng: np.random.Generator) -> _Seen:
-    params, sampler = setting.params, Sampler(setting.params.n)
-    own, parts, sample = [], [], np.empty(0, dtype=np.intp)
+def _protected(block: Block, setting: Setting, issue: Callable[[int], tuple[bytes, I32]]) -> _Seen:
+    params = setting.params
+    own, parts, sample = [], [_NONE], np.empty(0, dtype=np.intp)
     for start in range(0, len(block.templates), _TEMPLATES):
         encoded, screens = [], []
         for place in range(start, min(start + _TEMPLATES, len(block.templates))):
-            code = codeword.sample(rng, params.n, params.alpha)
-            target = codeword.dense(code, params.n)[0]
-            drawn = sampler.carrying(rng, block.templates[place], target)
-            encoded += helper.encode(drawn[None], setting.encoding, overwrite=True)
-            p = _decoded(encoded[-1], setting)
-            screens.append(tiles.screen(p, code[0]))
-            own.append(tiles.judge(p, code[0], block.probes[block.genuine[place]], params))
+            stored, code = issue(place)
+            encoded.append(stored)
+            p = _decoded(stored, setting)
+            screens.append(tiles.screen(p, code))
+            own.append(np.stack(tiles.judge(p, code, block.probes[block.genuine[place]], params)))
             if place == 0:
                 others = block.probes[block.impostor[0]]
-                sample = codeword.agreement(codeword.decode(others @ p.T, params.alpha), code)
-
-        def stored(place: int, encoded: list[bytes] = encoded) -> F32:
-            return _decoded(encoded[place], setting)
-
-        # Where no template of these is compared with a probe, it need not be looked at.
-        some = block.impostor[start : start + len(screens)]
-        wanted = np.flatnonzero(some.any(axis=0))
-        hits = tiles.accepted(screens, stored, block.probes[wanted], params)
-        counted = some[hits.template, wanted[hits.probe]]
-        parts.append(
-            np.stack([start + hits.template, wanted[hits.probe], hits.agreement, hits.tolerances])[
-                :, counted
-            ]
-        )
-    sampler.wipe()
-    agreement, tolerances = (np.concatenate(column) for column in zip(*own, strict=True))
+                sample = codeword.agreement(codeword.decode(others @ p.T, params.alpha), code[None])
+        parts.append(_impostors(block, start, setting, screens, encoded))
+    agreement, tolerances = np.concatenate([_NONE[:2], *own], axis=1)
     return _Seen(agreement, tolerances, tiles.Accepted(*np.concatenate(parts, axis=1)), sample)
+
+
+_NONE: Final = np.empty((4, 0), dtype=np.intp)
+
+
+def _impostors(
+    block: Block,
+    start: int,
+    setting: Setting,
+    screens: Sequence[tiles.Screen],
+    encoded: Sequence[bytes],
+) -> Index:
+    """Accepted impostors of a few templates from `start` on, as the fields of `Accepted`."""
+    # Where no template of these is compared with a probe, it need not be looked at.
+    some = block.impostor[start : start + len(screens)]
+    wanted = np.flatnonzero(some.any(axis=0))
+    hits = tiles.accepted(
+        screens,
+        lambda place: _decoded(encoded[place], setting),
+        block.probes[wanted],
+        setting.params,
+    )
+    found = [start + hits.template, wanted[hits.probe], hits.agreement, hits.tolerances]
+    return np.stack(found)[:, some[hits.template, wanted[hits.probe]]]
 
 
 def _decoded(encoded: bytes, setting: Setting) -> F32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -161,6 +162,20 @@ def _reopened(encoded: bytes, template: F64, params: Params, encoding: str) -> I
     except EncodingError:
         return None
     return codeword.decode(u, params.alpha)
+
+
+def reopen(protected: ProtectedTemplate, template: ArrayLike, row_key: bytes) -> I32 | None:
+    """The codeword of a row, (alpha,) int32, for an evaluator who holds what the row was made from.
+
+    template: (n,) of any scale, centred as it was then. None where the row's digests are not those
+    of what it gives. Raises `EncodingError` for a damaged row.
+    """
+    params = protected.params
+    unit = unit_rows(_single(template), params.n).astype(np.float32)
+    u = helper.project(protected.helper, protected.encoding, unit)
+    (code,) = codeword.decode(u, params.alpha)
+    own = digest.digests(code, params, row_key)
+    return code if hmac.compare_digest(own, protected.digests) else None
 
 
 def verify(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> bool:

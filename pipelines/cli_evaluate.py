@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli_common import Json, console, say
+from pipelines.cli_common import Json, Keys, console, say
 
 
 def register(app: typer.Typer) -> None:
@@ -26,14 +26,28 @@ def evaluate(
     out: Annotated[
         str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix for the results.")
     ],
-    protocol: Annotated[
-        str,
+    table: Annotated[
+        str | None,
         typer.Option(
-            help="all (every face against every other one), first:K (a subject's first K faces "
-            "against all others), a CSV of image, role (enrol or probe) and template, or a file of "
-            "pairs like LFW's pairs.txt."
+            metavar="DEST",
+            help="Compare the templates of this table as they are, with all faces of SRC that did "
+            "not go into them; its `metrics` get the rates. SRC must hold what was enrolled.",
         ),
-    ] = "all",
+    ] = None,
+    keys: Keys = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="What made the embeddings: a pack or a name, for the report."),
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="all (the default: every face against every other one), first:K (a subject's "
+            "first K faces against all others), first:A-B (first A, ..., first B, with the same "
+            "probes), a CSV of image, role (enrol or probe) and template, or a file of pairs like "
+            "LFW's pairs.txt. Several are evaluated in one pass."
+        ),
+    ] = None,
     alpha: Annotated[
         list[int] | None, typer.Option(help="Weights of codewords. Default: 12, 16 and 20.")
     ] = None,
@@ -42,8 +56,9 @@ def evaluate(
         list[str] | None, typer.Option(help="Encodings of helpers. Default: int8.")
     ] = None,
     centring: Annotated[
-        str, typer.Option(help="How several faces become one template: mean or regression.")
-    ] = "mean",
+        list[str] | None,
+        typer.Option(help="How several faces become one template: mean (the default), regression."),
+    ] = None,
     exclude: Annotated[
         str | None,
         typer.Option(help="File that names images or subjects to leave out, one a line."),
@@ -73,22 +88,25 @@ def evaluate(
     from infra.telemetry import configure_logging
     from pipelines import evaluate as evaluation
     from pipelines.progress import counting
-    from pipelines.report import page, sheets
+    from pipelines.report import page, sheets, tables
 
+    lists: dict[str, Any] = {
+        "protocols": protocol, "alphas": alpha, "encodings": encoding, "centrings": centring,
+        "groups": demographics,
+    }  # fmt: skip
     request = evaluation.Request(
         source=source,
         out=out,
-        protocol=protocol,
-        alphas=tuple(alpha) if alpha else evaluation.Request.alphas,
+        table=table,
+        keys=keys,
+        model=model,
         tolerance=tolerance,
-        encodings=tuple(encoding) if encoding else evaluation.Request.encodings,
-        centring=centring,
         exclude=exclude,
-        groups=tuple(demographics or ()),
         seed=seed,
         executor=executor,
         workers=workers,
         ray_address=ray_address,
+        **{name: tuple(values) for name, values in lists.items() if values},
     )
     prepared = evaluation.prepare(request)
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)
@@ -97,10 +115,12 @@ def evaluate(
         evaluation.opened(request, prepared) as executor_of_blocks,
     ):
         found = evaluation.run(prepared, executor_of_blocks, progress)
-    written = page.write(found, prepared.store)
+    spent = evaluation.measure(prepared)
+    written = page.write(found, spent, prepared.sources.store)
+    evaluation.record(prepared, found)
     if as_json:
-        made = {name: table.to_pylist() for name, table in sheets.tables(found).items()}
-        some = {name: made[name] for name in ("recogniser", "protected")}
+        made = {name: table.to_pylist() for name, table in tables.tables(found).items()}
+        some = {name: made[name] for name in ("recogniser", "protected", "failures")}
         typer.echo(json.dumps({**some, "files": written}))
     else:
         from pipelines.report.terminal import print_sheets

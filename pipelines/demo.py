@@ -139,14 +139,14 @@ def _evaluate(folder: Path, photos: dict[str, list[Path]], pack: models.ModelPac
     try:
         pq.write_table(pa.table(columns), source)
         request = evaluate.Request(
-            str(source), str(out), protocol=f"first:{_ENROLLED_EACH}", executor="local"
+            str(source), str(out), protocols=(f"first:{_ENROLLED_EACH}",), executor="local"
         )
         prepared = evaluate.prepare(request)
         with evaluate.opened(request, prepared) as executor:
             found = evaluate.run(prepared, executor, evaluate.quiet)
     finally:
         source.unlink(missing_ok=True)
-    return page.write(found, prepared.store)[0]
+    return page.write(found, evaluate.measure(prepared), prepared.sources.store)[0]
 
 
 def duckdb_query(dest: Path) -> str:

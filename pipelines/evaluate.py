@@ -3,51 +3,39 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
+import pyarrow as pa
+
+from infra.lease import lease
+from infra.machine import machine
 from infra.ray_cluster import cluster, cluster_size
 from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
 from infra.storage import is_inside, normalise
-from ironmask.centring import Centring
-from ironmask.errors import MismatchError, ParameterError, SourceError
-from ironmask.helper import DEFAULT_ENCODING, encoding
-from ironmask.params import Params
+from ironmask.errors import MismatchError, ParameterError
 from pipelines import layout, wiring
-from pipelines.evaluation import blocks, faces, job
+from pipelines.destination import Destination
+from pipelines.evaluate_request import Request as Request
+from pipelines.evaluate_request import asked, shape_of
+from pipelines.evaluation import blocks, cost
+from pipelines.evaluation.blocks import Sources
+from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.job import Evaluation
-from pipelines.evaluation.protocol import comparisons
 from pipelines.evaluation.results import Results, results
-from pipelines.ports import Store
+from pipelines.records import METRICS
+from pipelines.report.tables import metrics, run_id
 from pipelines.run_local import LocalBlocks
+from pipelines.seal import Seal
 
 Progress = Callable[[int, int], None]
 _FILE = "evaluation.json"
 # Drawn or measured when an evaluation begins; a resume takes what it finds.
 _SETTLED = ("seed", "floor", "block")
-
-
-@dataclass(frozen=True)
-class Request:
-    """An evaluation as a user asks for it. exclude: a file with a name a line. seed: hex."""
-
-    source: str
-    out: str
-    protocol: str = "all"
-    alphas: tuple[int, ...] = (12, 16, 20)
-    tolerance: int = 4
-    encodings: tuple[str, ...] = (DEFAULT_ENCODING,)
-    centring: str = Centring.MEAN.value
-    exclude: str | None = None
-    groups: tuple[str, ...] = ()
-    seed: str | None = None
-    executor: str = "ray"
-    workers: int | None = None
-    ray_address: str | None = None
 
 
 def quiet(_done: int, _all: int) -> None:
@@ -67,7 +55,7 @@ class Prepared:
     evaluation: Evaluation
     settings: Settings
     storage: StorageSettings
-    store: Store
+    sources: Sources
 
 
 def prepare(request: Request) -> Prepared:
@@ -78,33 +66,68 @@ def prepare(request: Request) -> Prepared:
     """
     settings, storage = load_settings()
     storage.export()
-    # The store that blocks use here too, so that a plan is made once.
-    store = wiring.shared_store(storage.public())
     source, out = normalise(request.source), normalise(request.out)
     if is_inside(source, out) or is_inside(out, source):
         raise ParameterError(f"SRC {source} and OUT {out} lie in one another: keep them apart")
     if request.executor not in ("ray", "local"):
         raise ParameterError(f"unknown executor {request.executor!r}; it is ray or local")
-    asked = _asked(request, source, out, store)
+    # The sources that blocks use here too, so that a plan is made once.
+    public = storage.public()
+    shape = shape_of(request, settings, storage) if request.table else None
+    if shape and is_inside(out, shape.issued.dest):
+        raise ParameterError(
+            f"OUT {out} lies inside the table {shape.issued.dest}: keep them apart"
+        )
+    sources = wiring.sources(public, shape.issued if shape else None)
+    wanted = asked(request, source, out, sources.store, settings, shape)
     address = layout.join(out, _FILE)
-    if store.exists(address):
-        evaluation = _continued(asked, Evaluation.from_json(store.read(address)), request, out)
+    if sources.store.exists(address):
+        found = Evaluation.from_json(sources.store.read(address))
+        evaluation = _continued(wanted, found, request, out)
     else:
-        evaluation = asked
-        store.write(address, evaluation.to_json())
-    return Prepared(evaluation, settings, storage, store)
+        evaluation = wanted
+    blocks.plan(evaluation, sources)
+    if evaluation is wanted:
+        sources.store.write(address, evaluation.to_json())
+    return Prepared(evaluation, settings, storage, sources)
+
+
+def measure(prepared: Prepared) -> Spent:
+    """What protection costs on this machine."""
+    access = prepared.sources.access
+    tables = access.tables if access else None
+    return cost.measure(prepared.evaluation, tables, machine())
+
+
+def record(prepared: Prepared, found: Results) -> None:
+    """Write the rates into the `metrics` of the table that was evaluated, if one was; once.
+
+    Raises `BusyError` while a run works on the table.
+    """
+    access, store = prepared.sources.access, prepared.sources.store
+    if access is None:
+        return
+    now = datetime.now(UTC)
+    rows = [{**row, "at": now} for row in metrics(found)]
+    with lease(access.issued.dest, store) as check:
+        keys = access.keys()
+        seal = Seal(access.tables, store, keys)
+        seal.begin()
+        dest = Destination(access.tables, store, keys, check, seal)
+        dest.append("metrics", pa.Table.from_pylist(rows, METRICS), f"{run_id(found)}/metrics")
+        seal.end()
 
 
 def run(prepared: Prepared, executor: Blocks, progress: Progress) -> Results:
     """Run what is left, and add everything up. progress: blocks done and all."""
-    evaluation, store = prepared.evaluation, prepared.store
-    every = blocks.plan(evaluation, store).blocks(evaluation.block)
-    done = blocks.done(evaluation, store)
+    evaluation, sources = prepared.evaluation, prepared.sources
+    every = blocks.plan(evaluation, sources).blocks
+    done = blocks.done(evaluation, sources.store)
     progress(len(done), len(every))
     for number in executor.run(evaluation, [b for b in every if b not in done]):
         done.add(number)
         progress(len(done), len(every))
-    return results(evaluation, store)
+    return results(evaluation, sources)
 
 
 @contextmanager
@@ -120,68 +143,6 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Blocks]:
 
         workers = request.workers or max(1, cluster_size().cpus)
         yield RayBlocks(public, workers=workers, check=check)
-
-
-def _asked(request: Request, source: str, out: str, store: Store) -> Evaluation:
-    for name in request.encodings:
-        encoding(name)
-    excluded = _lines(request.exclude, store)
-    loaded = faces.load(source, store, excluded, request.groups)
-    n, seed = loaded.vectors.shape[1], request.seed or secrets.token_hex(32)
-    for alpha in request.alphas:
-        Params(n, alpha, 0)
-    protocol, listed = _protocol(request.protocol, store)
-    comparisons(protocol, loaded.labels, listed)
-    try:
-        usable = len(bytes.fromhex(seed)) == 32
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ParameterError("a seed has 64 hexadecimal digits")
-    return Evaluation(
-        source=source,
-        version=store.version(source),
-        out=out,
-        protocol=protocol,
-        listed=listed,
-        alphas=tuple(sorted(set(request.alphas))),
-        tolerance=request.tolerance,
-        encodings=tuple(dict.fromkeys(request.encodings)),
-        centring=Centring.named(request.centring),
-        excluded=tuple(excluded),
-        groups=request.groups,
-        seed=seed,
-        n=n,
-        floor=job.floor(loaded, seed),
-        block=job.block_size(len(loaded.vectors)),
-    )
-
-
-def _protocol(name: str, store: Store) -> tuple[str, str | None]:
-    if name == "all" or name.startswith("first:"):
-        return name, None
-    address = normalise(name)
-    if not store.exists(address):
-        raise ParameterError(
-            f"unknown protocol {name!r}: it is `all`, `first:K`, or a file of pairs, and there is "
-            "no such file"
-        )
-    return address, _text(address, store)
-
-
-def _lines(address: str | None, store: Store) -> list[str]:
-    """Names in a file, a line each, less comments."""
-    if address is None:
-        return []
-    lines = _text(normalise(address), store).splitlines()
-    return sorted({text for line in lines if (text := line.partition("#")[0].strip())})
-
-
-def _text(address: str, store: Store) -> str:
-    try:
-        return store.read(address).decode()
-    except UnicodeDecodeError:
-        raise SourceError(f"{address} is no UTF-8 text") from None
 
 
 def _continued(asked: Evaluation, found: Evaluation, request: Request, out: str) -> Evaluation:

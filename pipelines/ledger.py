@@ -108,26 +108,41 @@ def used_contents(tables: Tables) -> Known:
     )
 
 
-def failed_inputs(tables: Tables, reasons: Collection[str]) -> Known:
-    """Addresses of the inputs whose newest outcome is a failure, for one of some reasons if any."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Whose input failed, and why."""
+
+    subject: str
+    reason: str
+
+
+def newest_failures(tables: Tables) -> dict[str, Failure]:
+    """The inputs whose newest outcome is a failure, by address."""
     order = {record.run_id: place for place, record in enumerate(runs(tables))}
-    newest: dict[str, tuple[int, str]] = {}
+    newest: dict[str, tuple[int, str, str]] = {}
     for batch in _outcomes(tables, failed=True):
         for row in batch.to_pylist():
-            here = order.get(row["run_id"], -1), row["reason"]
+            here = order.get(row["run_id"], -1), row["reason"], row["subject_id"]
             newest[row["uri"]] = max(here, newest.get(row["uri"], here))
     ever = Known([pa.array(list(newest), pa.string())])
     for batch in _outcomes(tables, failed=False):
         for row in batch.filter(pa.array(ever.has(batch["uri"]))).to_pylist():
-            if order.get(row["run_id"], -1) > newest.get(row["uri"], (len(order), ""))[0]:
+            if order.get(row["run_id"], -1) > newest.get(row["uri"], (len(order),))[0]:
                 del newest[row["uri"]]
-    wanted = [uri for uri, (_, reason) in newest.items() if not reasons or reason in reasons]
+    return {uri: Failure(subject, reason) for uri, (_, reason, subject) in newest.items()}
+
+
+def failed_inputs(tables: Tables, reasons: Collection[str]) -> Known:
+    """Addresses of those inputs that failed for one of some reasons, if any are given."""
+    failed = newest_failures(tables).items()
+    wanted = [uri for uri, failure in failed if not reasons or failure.reason in reasons]
     return Known([pa.array(wanted, pa.string())])
 
 
 def _outcomes(tables: Tables, *, failed: bool) -> Iterator[pa.RecordBatch]:
     """Inputs that failed, or those that did not."""
-    for batch in tables.table("inputs").batches(["uri", "run_id", "outcome", "reason"]):
+    columns = ["uri", "subject_id", "run_id", "outcome", "reason"]
+    for batch in tables.table("inputs").batches(columns):
         ended = pc.equal(batch["outcome"], Outcome.FAILED.value)
         yield batch.filter(ended if failed else pc.invert(ended))
 

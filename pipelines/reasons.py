@@ -65,3 +65,14 @@ FAILURES: Final = frozenset(Reason) - {
     Reason.ALREADY_ENROLLED,
 }
 """Reasons of inputs that failed; the others are of inputs that were skipped or were duplicates."""
+
+ACQUISITION: Final = frozenset(
+    {
+        Reason.NO_FACE,
+        Reason.SEVERAL_FACES,
+        Reason.FACE_TOO_SMALL,
+        Reason.FACE_BLURRED,
+        Reason.LOW_QUALITY,
+    }
+)
+"""Failures to acquire: the image is sound, but no usable face was found in it."""

@@ -47,7 +47,7 @@ class LocalBlocks:
 def whole_block(storage: tuple[tuple[str, Any], ...], evaluation: Evaluation, number: int) -> int:
     """One block of an evaluation: on one thread, so that sums come out the same anywhere."""
     with threadpool_limits(1):
-        return blocks.run(evaluation, wiring.shared_store(storage), number)
+        return blocks.run(evaluation, wiring.sources(storage, evaluation.issued), number)
 
 
 def whole_shard(spec: Spec, job: EnrolJob, plan: Plan, shard: int) -> ShardResult:

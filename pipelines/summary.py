@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,19 +15,9 @@ from pipelines.job import EnrolJob
 from pipelines.ledger import of_run, rows_of_run
 from pipelines.plan import Plan
 from pipelines.ports import Tables
-from pipelines.records import METRICS, Outcome, Reason
+from pipelines.reasons import ACQUISITION
+from pipelines.records import METRICS, Outcome
 from pipelines.stages import ShardResult
-
-# Failures to acquire: the image is sound, but no usable face was found in it.
-_ACQUIRE: Final = frozenset(
-    {
-        Reason.NO_FACE,
-        Reason.SEVERAL_FACES,
-        Reason.FACE_TOO_SMALL,
-        Reason.FACE_BLURRED,
-        Reason.LOW_QUALITY,
-    }
-)
 
 
 @dataclass
@@ -137,7 +126,7 @@ def _subjects_without_template(rows: pa.Table) -> int:
 
 def write_metrics(dest: Destination, summary: Summary) -> None:
     """Record the rates of a run, once however often it ends."""
-    not_acquired = sum(summary.reasons.get(reason, 0) for reason in _ACQUIRE)
+    not_acquired = sum(summary.reasons.get(reason, 0) for reason in ACQUISITION)
     subjects = summary.subjects_enrolled + summary.subjects_not_enrolled
     rates = {
         "failure_to_acquire": (not_acquired, summary.used + summary.failed),

@@ -7,7 +7,7 @@ stores, keys and models.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from infra.keys import KeyFile
 from infra.models import ModelPack
 from infra.settings import StorageSettings
 from infra.storage import FsspecStore
+from pipelines.evaluation.blocks import Sources
+from pipelines.evaluation.issued import Access
+from pipelines.evaluation.job import Issued
 from pipelines.job import EnrolJob
 from pipelines.plan import Plan
 from pipelines.ports import Aligner, GenerationKeys, Recogniser, Store, Tables
@@ -69,6 +72,21 @@ def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
 def shared_store(storage: tuple[tuple[str, Any], ...]) -> Store:
     """One store a process: its connections are kept, and what was read is known by it."""
     return open_store(StorageSettings(**dict(storage)))
+
+
+@lru_cache(maxsize=4)
+def shared_tables(dest: str, storage: tuple[tuple[str, Any], ...]) -> Tables:
+    """The tables of a destination, once a process."""
+    return open_tables(dest, StorageSettings(**dict(storage)))
+
+
+def sources(storage: tuple[tuple[str, Any], ...], issued: Issued | None) -> Sources:
+    """Where the faces and templates of an evaluation come from."""
+    store = shared_store(storage)
+    if issued is None:
+        return Sources(store)
+    opener = partial(keys, Path(issued.keys), issued.table_id, issued.generation)
+    return Sources(store, Access(issued, shared_tables(issued.dest, storage), opener))
 
 
 @lru_cache(maxsize=2)

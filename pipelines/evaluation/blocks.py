@@ -7,9 +7,10 @@ agreements and the numbers of faces, never an embedding, a helper or a codeword.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -17,52 +18,126 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ironmask.arrays import F64
-from ironmask.centring import centre
-from ironmask.comparisons import BINS, Block, Compared, Matches, compare
-from ironmask.errors import StorageError
+from ironmask.centring import Centring, centre
+from ironmask.comparisons import BINS, Block, Compared, Issue, Matches, compare, fresh
+from ironmask.errors import StorageError, TemplateError
 from pipelines import layout
 from pipelines.evaluation import faces as faces_of
+from pipelines.evaluation import issued
 from pipelines.evaluation.faces import Faces
-from pipelines.evaluation.job import Evaluation
+from pipelines.evaluation.issued import Access, Rows
+from pipelines.evaluation.job import Case, Evaluation
 from pipelines.evaluation.protocol import Comparisons, comparisons
 from pipelines.ports import Store
 from pipelines.records import as_parquet
 
+Index = NDArray[np.intp]
+# In the place of a setting: impostors by cosine, and lost templates.
+_COSINE: Final = -1
+_LOST: Final = -2
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where faces come from, and templates where a table holds them."""
+
+    store: Store
+    access: Access | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One case: what is compared with what, and the numbers of its blocks."""
+
+    case: Case
+    found: Comparisons
+    blocks: range
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The faces of an evaluation and what is compared with what."""
+    """The faces of an evaluation and what is compared with what. rows: where a table holds it."""
 
     faces: Faces
-    found: Comparisons
-    templates: F64
+    parts: list[Part]
+    rows: Rows | None
 
-    def blocks(self, size: int) -> range:
-        """Numbers of the blocks."""
-        return range(-(-len(self.found.templates) // size))
+    @property
+    def blocks(self) -> range:
+        """Numbers of all blocks."""
+        return range(self.parts[-1].blocks.stop)
+
+    def part_of(self, block: int) -> Part:
+        """The case that a block belongs to."""
+        return next(part for part in self.parts if block in part.blocks)
 
 
 @lru_cache(maxsize=1)
-def plan(evaluation: Evaluation, store: Store) -> Plan:
+def plan(evaluation: Evaluation, sources: Sources) -> Plan:
     """Load the faces, once a process."""
+    store = sources.store
     faces = faces_of.load(evaluation.source, store, evaluation.excluded, evaluation.groups)
-    found = comparisons(evaluation.protocol, faces.labels, evaluation.listed)
-    vectors = faces.vectors
-    templates = [centre(vectors[own], evaluation.n, evaluation.centring) for own in found.templates]
-    return Plan(faces, found, np.stack(templates))
+    rows = None
+    if sources.access:
+        rows = issued.rows(sources.access, evaluation.source, faces.labels)
+    parts: list[Part] = []
+    for case in evaluation.cases:
+        if parts and parts[-1].case.protocol == case.protocol:
+            found = parts[-1].found
+        elif rows:
+            found = rows.found
+        else:
+            found = comparisons(case.protocol, faces.labels, evaluation.listed)
+        first = parts[-1].blocks.stop if parts else 0
+        count = -(-len(found.templates) // evaluation.block)
+        parts.append(Part(case, found, range(first, first + count)))
+    return Plan(faces, parts, rows)
 
 
-def run(evaluation: Evaluation, store: Store, number: int) -> int:
+def run(evaluation: Evaluation, sources: Sources, number: int) -> int:
     """Compare one block and write what it counted; return its number."""
-    known = plan(evaluation, store)
-    first = number * evaluation.block
-    last = min(first + evaluation.block, len(known.found.templates))
-    block, probes = _block(known, first, last)
-    rng = evaluation.generator(f"block {number}")
-    done = compare(block, evaluation.settings, rng, evaluation.floor)
-    store.write(_address(evaluation, number, "matches"), _matches(done, first, probes))
-    store.write(_address(evaluation, number, "counts"), _counts(done))
+    known = plan(evaluation, sources)
+    part = known.part_of(number)
+    first = (number - part.blocks.start) * evaluation.block
+    numbers = np.arange(first, min(first + evaluation.block, len(part.found.templates)))
+    with _issues(evaluation, sources, number, numbers) as (kept, templates, issue):
+        block, probes = _block(known.faces, part.found, kept, templates)
+        done = compare(block, evaluation.settings, issue, evaluation.floor)
+    store, lost = sources.store, np.setdiff1d(numbers, kept)
+    store.write(_address(evaluation, number, "matches"), _matches(done, kept, probes))
+    store.write(_address(evaluation, number, "counts"), _counts(done, lost))
     return number
+
+
+@contextmanager
+def _issues(
+    evaluation: Evaluation, sources: Sources, number: int, numbers: Index
+) -> Iterator[tuple[Index, F64, Issue]]:
+    """What is compared of a block's templates: the numbers of those that can be, the templates
+    themselves, and their issues.
+    """
+    known = plan(evaluation, sources)
+    kept, templates = _centred(known, known.part_of(number), numbers)
+    if known.rows is None or sources.access is None:
+        rng = evaluation.generator(f"block {number}")
+        with fresh(templates, evaluation.settings, rng) as issue:
+            yield kept, templates, issue
+        return
+    opened = issued.opened(sources.access, known.rows, kept, templates)
+    some = np.array(sorted(opened), dtype=np.intp)
+    yield kept[some], templates[some], lambda _, place: opened[int(some[place])]
+
+
+def _centred(known: Plan, part: Part, numbers: Index) -> tuple[Index, F64]:
+    """The templates, (t, n), and the numbers of those whose faces have a direction in common."""
+    vectors, method = known.faces.vectors, part.case.centring or Centring.MEAN
+    found = {}
+    for number in map(int, numbers):
+        with suppress(TemplateError):
+            own = vectors[part.found.templates[number]]
+            found[number] = centre(own, vectors.shape[1], method)
+    templates = np.array(list(found.values())).reshape(-1, vectors.shape[1])
+    return np.array(list(found), dtype=np.intp), templates
 
 
 def done(evaluation: Evaluation, store: Store) -> set[int]:
@@ -78,41 +153,52 @@ def matches(evaluation: Evaluation, store: Store, blocks: Iterable[int]) -> pa.T
     )
 
 
-def counted(
-    evaluation: Evaluation, store: Store, blocks: Iterable[int]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Impostors by cosine, (BINS,), and by agreement, (settings, alpha + 1), of each block."""
+@dataclass(frozen=True)
+class Counted:
+    """Sums over blocks.
+
+    cosines: (BINS,) impostors. agreements: (settings, alpha + 1) impostors of a sample. lost:
+    numbers of templates that could not be compared.
+    """
+
+    cosines: NDArray[np.int64]
+    agreements: NDArray[np.int64]
+    lost: Index
+
+
+def counted(evaluation: Evaluation, store: Store, blocks: Iterable[int]) -> Counted:
+    """Add up what some blocks counted."""
     settings = evaluation.settings
     width = max(setting.params.alpha for setting in settings) + 1
+    cosines = np.zeros(BINS, dtype=np.int64)
+    agreements = np.zeros((len(settings), width), dtype=np.int64)
+    lost = []
     for number in blocks:
         table = _read(_address(evaluation, number, "counts"), store)
-        columns = {name: table[name].to_numpy() for name in table.column_names}
-        cosines = np.zeros(BINS, dtype=np.int64)
-        is_cosine = columns["setting"] < 0
-        cosines[columns["place"][is_cosine]] = columns["count"][is_cosine]
-        agreements = np.zeros((len(settings), width), dtype=np.int64)
-        rest = {name: column[~is_cosine] for name, column in columns.items()}
-        agreements[rest["setting"], rest["place"]] = rest["count"]
-        yield cosines, agreements
+        setting, place, count = (table[name].to_numpy() for name in ("setting", "place", "count"))
+        lost.append(place[setting == _LOST])
+        cosines[place[setting == _COSINE]] += count[setting == _COSINE]
+        rest = setting >= 0
+        agreements[setting[rest], place[rest]] += count[rest]
+    return Counted(cosines, agreements, np.concatenate(lost).astype(np.intp))
 
 
-def _block(known: Plan, first: int, last: int) -> tuple[Block, NDArray[np.intp]]:
-    """Templates from first to before last, and the faces that they are compared with."""
-    found, labels = known.found, known.faces.labels
-    probes = found.probes_after(first)
-    same = found.subject[first:last, None] == labels.subject[probes]
+def _block(faces: Faces, found: Comparisons, numbers: Index, templates: F64) -> tuple[Block, Index]:
+    """Templates of some numbers, and the faces that they are compared with."""
+    probes = found.probes_after(int(numbers[0])) if len(numbers) else found.probes[:0]
+    same = found.subject[numbers, None] == faces.labels.subject[probes]
     if found.pairs is not None:
         template, probe = found.pairs.T
-        inside = (template >= first) & (template < last)
+        inside = np.isin(template, numbers)
         compared = np.zeros(same.shape, dtype=bool)
-        compared[template[inside] - first, probe[inside]] = True
+        compared[np.searchsorted(numbers, template[inside]), probe[inside]] = True
     elif found.once:
-        compared = np.arange(len(probes)) > np.arange(last - first)[:, None]
+        compared = np.arange(len(probes)) > np.arange(len(numbers))[:, None]
     else:
         compared = np.ones(same.shape, dtype=bool)
     block = Block(
-        templates=known.templates[first:last],
-        probes=known.faces.vectors[probes],
+        templates=templates,
+        probes=faces.vectors[probes],
         genuine=[np.flatnonzero(row) for row in same & compared],
         impostor=~same & compared,
     )
@@ -127,15 +213,15 @@ def _address(evaluation: Evaluation, number: int, kind: str) -> str:
     return layout.join(_folder(evaluation), f"{number:06d}.{kind}.parquet")
 
 
-def _matches(found: Compared, first: int, probes: NDArray[np.intp]) -> memoryview:
-    parts = [_part(found.genuine, first, probes, True), _part(found.impostor, first, probes, False)]
-    return as_parquet(pa.concat_tables(parts))
+def _matches(found: Compared, numbers: Index, probes: Index) -> memoryview:
+    sides = ((found.genuine, True), (found.impostor, False))
+    return as_parquet(pa.concat_tables(_side(*side, numbers, probes) for side in sides))
 
 
-def _part(found: Matches, first: int, probes: NDArray[np.intp], genuine: bool) -> pa.Table:
+def _side(found: Matches, genuine: bool, numbers: Index, probes: Index) -> pa.Table:
     columns: dict[str, Any] = {
         "genuine": np.full(len(found.template), genuine),
-        "template": (found.template + first).astype(np.int64),
+        "template": numbers[found.template].astype(np.int64),
         "probe": probes[found.probe].astype(np.int64),
         "cosine": found.cosine,
     }
@@ -145,17 +231,17 @@ def _part(found: Matches, first: int, probes: NDArray[np.intp], genuine: bool) -
     return pa.table(columns)
 
 
-def _counts(found: Compared) -> memoryview:
+def _counts(found: Compared, lost: Index) -> memoryview:
     places = np.flatnonzero(found.cosines)
     setting, agreement = np.nonzero(found.agreements)
+    kinds = [np.full(len(lost), _LOST), np.full(len(places), _COSINE), setting]
+    counts = [np.ones(len(lost)), found.cosines[places], found.agreements[setting, agreement]]
     return as_parquet(
         pa.table(
             {
-                "setting": np.concatenate([np.full(len(places), -1), setting]).astype(np.int32),
-                "place": np.concatenate([places, agreement]).astype(np.int32),
-                "count": np.concatenate(
-                    [found.cosines[places], found.agreements[setting, agreement]]
-                ),
+                "setting": np.concatenate(kinds).astype(np.int32),
+                "place": np.concatenate([lost, places, agreement]).astype(np.int64),
+                "count": np.concatenate(counts).astype(np.int64),
             }
         )
     )

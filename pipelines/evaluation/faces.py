@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from ironmask.errors import ProtocolError, SourceError
 from pipelines.ports import F32, Store
+from pipelines.records import Reason
 
 _LEAST_NORM: Final = 1e-12
+_NO_EMBEDDING: Final = "no_embedding"
 Index = NDArray[np.intp]
 
 
@@ -23,16 +26,19 @@ Index = NDArray[np.intp]
 class Labels:
     """Faces in the order of their subjects and images.
 
-    subject: (k,) index into `subjects`. images: names of the faces.
-    excluded, unusable: faces that a list names, and those whose embedding cannot be compared.
-    groups: (k,) by name of a demographic label, empty where it is not known.
+    subject: (k,) index into `subjects`. images: names of the faces. rows: (k,) of the source.
+    excluded: faces that a list names. unusable: faces without an embedding that can be compared, by
+    reason. lost: subjects who have no other ones. groups: (k,) by name of a demographic label,
+    empty where it is not known.
     """
 
     subject: Index
     subjects: list[str]
     images: list[str]
+    rows: Index
     excluded: int
-    unusable: int
+    unusable: dict[str, int]
+    lost: int
     groups: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -47,6 +53,7 @@ class Faces:
 def load(source: str, store: Store, exclusions: Iterable[str], groups: Iterable[str]) -> Faces:
     """Read a Parquet file of embeddings: subject_id, embedding, and image where faces have names.
 
+    A face that could not be acquired has no embedding, and a column reason may say why.
     exclusions: names of images or of subjects to leave out. groups: columns of demographic labels.
     Raises `SourceError` for a file of another kind, `ProtocolError` for names that it does not
     hold or one image that it holds twice.
@@ -54,25 +61,28 @@ def load(source: str, store: Store, exclusions: Iterable[str], groups: Iterable[
     table = _read(source, store, list(groups))
     subject = [str(value) for value in pc.cast(table["subject_id"], pa.large_string()).to_pylist()]
     image = _images(table, subject)
-    vectors = _vectors(source, table)
+    vectors, reasons = _vectors(source, table)
     kept = _kept(source, subject, image, set(exclusions))
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    usable = np.isfinite(vectors).all(axis=1) & (norms > _LEAST_NORM)
+    usable = reasons == ""
     chosen = np.flatnonzero(kept & usable)
     if not len(chosen):
         raise SourceError(f"{source} holds no embedding that can be compared")
     order = chosen[sorted(range(len(chosen)), key=lambda i: (subject[chosen[i]], image[chosen[i]]))]
     names, codes = np.unique(np.array([subject[row] for row in order]), return_inverse=True)
+    failed = np.flatnonzero(kept & ~usable)
     labels = Labels(
         subject=codes.astype(np.intp),
         subjects=names.tolist(),
         images=[image[row] for row in order],
+        rows=order,
         excluded=int((~kept).sum()),
-        unusable=int((kept & ~usable).sum()),
+        unusable=dict(Counter(reasons[failed].tolist()).most_common()),
+        lost=len({subject[row] for row in failed} - set(names.tolist())),
         groups={name: _texts(table[name], order) for name in groups},
     )
-    unit = (vectors[order] / norms[order, None]).astype(np.float32)
-    return Faces(labels, unit)
+    unit = vectors[order].astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    return Faces(labels, unit.astype(np.float32))
 
 
 def _read(source: str, store: Store, groups: list[str]) -> pa.Table:
@@ -83,7 +93,7 @@ def _read(source: str, store: Store, groups: list[str]) -> pa.Table:
             missing = [n for n in ("subject_id", "embedding", *groups) if n not in names]
             if missing:
                 raise SourceError(f"{source} has no column {missing[0]!r}; it has {names}")
-            optional = ["image"] if "image" in names else []
+            optional = [name for name in ("image", "reason") if name in names]
             return file.read(["subject_id", "embedding", *optional, *groups])
         except pa.ArrowInvalid:
             raise SourceError(f"{source} is no Parquet file of embeddings") from None
@@ -103,11 +113,11 @@ def _images(table: pa.Table, subject: list[str]) -> list[str]:
     return images
 
 
-def _vectors(source: str, table: pa.Table) -> F32:
-    """The embeddings, (k, n); NaN where one is absent or of another width than most."""
+def _vectors(source: str, table: pa.Table) -> tuple[F32, NDArray[np.object_]]:
+    """The embeddings, (k, n), and for each the reason why it cannot be compared, or nothing."""
     column = table["embedding"].combine_chunks()
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    n = int(np.bincount(lengths).argmax()) if len(lengths) else 0
+    n = int(np.bincount(lengths[lengths > 0]).argmax()) if lengths.any() else 0
     if not n:
         raise SourceError(f"{source} holds no embeddings")
     whole = lengths == n
@@ -115,7 +125,17 @@ def _vectors(source: str, table: pa.Table) -> F32:
     vectors = np.full((len(table), n), np.nan, dtype=np.float32)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out
         vectors[whole] = flat.to_numpy(zero_copy_only=False).reshape(-1, n)
-    return vectors
+    reasons = np.full(len(table), "", dtype=object)
+    # The last that applies stands.
+    reasons[np.linalg.norm(vectors.astype(np.float64), axis=1) <= _LEAST_NORM] = (
+        Reason.ZERO_NORM.value
+    )
+    reasons[~np.isfinite(vectors).all(axis=1)] = Reason.NOT_FINITE.value
+    reasons[~whole] = Reason.WRONG_WIDTH.value
+    absent = np.flatnonzero(lengths == 0)
+    told = table["reason"].take(absent).to_pylist() if "reason" in table.column_names else []
+    reasons[absent] = [str(text or _NO_EMBEDDING) for text in told or [""] * len(absent)]
+    return vectors, reasons
 
 
 def _kept(source: str, subject: list[str], image: list[str], names: set[str]) -> NDArray[np.bool_]:

@@ -15,6 +15,7 @@ from ironmask.errors import ParameterError
 from ironmask.params import Params
 from ironmask.random import ReplayedGenerator
 from pipelines.evaluation.faces import Faces
+from pipelines.evaluation.protocol import is_single
 
 _BLOCK: Final = 256
 # Cosines of a block that are held at once, in numbers.
@@ -25,27 +26,60 @@ _SAMPLE: Final = 2000
 
 
 @dataclass(frozen=True)
+class Case:
+    """Templates of one kind. protocol: what is compared; centring: how faces became a template."""
+
+    protocol: str
+    centring: Centring | None
+
+    @property
+    def name(self) -> str:
+        """As in `first:5, mean`."""
+        return f"{self.protocol}, {self.centring}" if self.centring else self.protocol
+
+
+@dataclass(frozen=True)
+class Issued:
+    """Templates of a table, as it was when the evaluation began.
+
+    dest, table_id, generation: where they are. keys: path of the keyset file. params: theirs.
+    templates: how many. digest: SHA-256 in hex over their identities and what they were made from.
+    """
+
+    dest: str
+    table_id: str
+    generation: int
+    keys: str
+    params: Params
+    templates: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """source: Parquet of embeddings, version: what the store said of it. out: where results go.
 
-    protocol: `all`, `first:K` or the address of a pairs file, whose text is `listed`. alphas,
-    encodings: every combination is a setting. excluded: names left out. groups: columns of
-    demographic labels. seed: hex, from which every block's randomness comes, so that the same
-    evaluation gives the same numbers; no template made from it leaves the process. floor: cosine
-    from which impostors are kept. block: templates in one unit of work.
+    protocols: `all`, `first:K`, `first:K/M`, or the address of a file, whose text is `listed`.
+    centrings, alphas, encodings: every combination is compared. issued: where the templates are
+    those of a table. excluded: names left out. groups: columns of demographic labels. model: what
+    made the embeddings, as far as is known. seed: hex, from which every block's randomness comes,
+    so that the same evaluation gives the same numbers; no template made from it leaves the process.
+    floor: cosine from which impostors are kept. block: templates in one unit of work.
     """
 
     source: str
     version: str
     out: str
-    protocol: str
+    protocols: tuple[str, ...]
     listed: str | None
+    issued: Issued | None
     alphas: tuple[int, ...]
     tolerance: int
     encodings: tuple[str, ...]
-    centring: Centring
+    centrings: tuple[Centring, ...]
     excluded: tuple[str, ...]
     groups: tuple[str, ...]
+    model: str
     seed: str = field(repr=False)
     n: int
     floor: float
@@ -54,10 +88,21 @@ class Evaluation:
     @property
     def settings(self) -> list[Setting]:
         """In the order in which a block goes through them."""
+        if self.issued:
+            return [Setting(self.issued.params, self.encodings[0])]
         every = [(alpha, encoding) for alpha in self.alphas for encoding in self.encodings]
         return [
             Setting(Params(self.n, alpha, largest_tolerance(self.n, alpha, self.tolerance)), name)
             for alpha, name in every
+        ]
+
+    @property
+    def cases(self) -> list[Case]:
+        """In the order of their blocks."""
+        return [
+            Case(protocol, centring)
+            for protocol in self.protocols
+            for centring in ((None,) if is_single(protocol, self.listed) else self.centrings)
         ]
 
     def to_json(self) -> bytes:
@@ -69,7 +114,11 @@ class Evaluation:
         """Undo `to_json`."""
         given: dict[str, Any] = json.loads(data)
         lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        return cls(**{**given, **lists, "centring": Centring(given["centring"])})
+        issued = given["issued"]
+        if issued:
+            issued = Issued(**{**issued, "params": Params(**issued["params"])})
+        centrings = tuple(map(Centring, given["centrings"]))
+        return cls(**{**given, **lists, "issued": issued, "centrings": centrings})
 
     def generator(self, purpose: str) -> ReplayedGenerator:
         """The generator of one purpose: always the same."""

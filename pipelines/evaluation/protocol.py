@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +18,10 @@ from pipelines.evaluation.faces import Labels
 
 Index = NDArray[np.intp]
 ALL: Final = "all"
-_FIRST: Final = re.compile(r"first:([1-9][0-9]?)")
+TABLE: Final = "table"
+"""The protocol of templates that a table holds; it has no name that a user could give."""
+_FIRST: Final = re.compile(r"first:([1-9][0-9]?)(?:/([1-9][0-9]?))?")
+_SPAN: Final = re.compile(r"first:([1-9][0-9]?)-([1-9][0-9]?)")
 
 
 @dataclass(frozen=True)
@@ -39,57 +43,93 @@ class Comparisons:
         return self.probes[first:] if self.once else self.probes
 
 
+def spread(names: Iterable[str]) -> tuple[str, ...]:
+    """Protocols by name, with `first:A-B` as the protocols `first:K/B` of each K from A to B."""
+    every: list[str] = []
+    for name in names:
+        if span := _SPAN.fullmatch(name):
+            low, high = map(int, span.groups())
+            if low > high:
+                raise ParameterError(f"{name} spans nothing: it goes from fewer faces to more")
+            every += [f"first:{count}/{high}" for count in range(low, high + 1)]
+        else:
+            every.append(name)
+    return tuple(dict.fromkeys(every))
+
+
+def is_listed(name: str) -> bool:
+    """Whether a protocol is that of a file."""
+    return name not in (ALL, TABLE) and not name.startswith("first:")
+
+
+def is_single(name: str, listed: str | None) -> bool:
+    """Whether every template is of one face, so that there is nothing to centre."""
+    if is_listed(name):
+        return listed is not None and not _is_csv(listed)
+    match = _FIRST.fullmatch(name)
+    return name == ALL or (match is not None and match[1] == "1")
+
+
 def comparisons(protocol: str, labels: Labels, listed: str | None = None) -> Comparisons:
-    """The comparisons of a protocol: `all`, `first:K`, or those of a file's text.
+    """The comparisons of a protocol: `all`, `first:K`, `first:K/M`, or those of a file's text.
 
     `all`: every face with every other one, once. `first:K`: each subject's first K faces make one
-    template, all other faces are probes. listed: LFW's `pairs.txt`, or a CSV with the columns image
-    and role (`enrol` or `probe`), and template where a subject has several.
+    template, all other faces are probes. `first:K/M`: the same for subjects of at least M faces, of
+    which none of the first M is a probe, so that each K up to M has the same probes. listed: LFW's
+    `pairs.txt`, or a CSV with the columns image and role (`enrol` or `probe`), and template where a
+    subject has several.
 
     Raises `ParameterError` for an unknown protocol, `ProtocolError` where nothing is genuine or
     everything is.
     """
-    if listed is not None and not _is_csv(listed):
-        return _listed(protocol, labels, listed)
-    if listed is not None:
+    if is_listed(protocol):
+        if listed is None:
+            raise ParameterError(f"unknown protocol {protocol!r}")
+        if not _is_csv(listed):
+            return _listed(protocol, labels, listed)
         found = _roles(protocol, labels, listed)
     elif protocol == ALL:
         every = np.arange(len(labels.subject))
         found = Comparisons([np.array([i]) for i in every], labels.subject, every, once=True)
     elif match := _FIRST.fullmatch(protocol):
-        found = _first(int(match[1]), labels)
+        found = _first(int(match[1]), int(match[2] or match[1]), labels)
     else:
         raise ParameterError(
-            f"unknown protocol {protocol!r}: it is `all`, `first:K` with K of 1 to 99, or a file"
+            f"unknown protocol {protocol!r}: it is `all`, `first:K`, `first:K/M` or `first:A-B` "
+            "with numbers of 1 to 99, or a file"
         )
-    _refuse_one_class(found, labels)
+    refuse_one_class(found, labels)
     return found
 
 
-def trials(found: Comparisons, labels: Labels) -> Trials:
-    """Impostor comparisons of each pair of subjects."""
+def trials(found: Comparisons, labels: Labels, lost: Index) -> Trials:
+    """Impostor comparisons of each pair of subjects. lost: templates that were not compared."""
     count = len(labels.subjects)
     if found.pairs is not None:
-        template, probe = found.pairs.T
+        template, probe = found.pairs[~np.isin(found.pairs[:, 0], lost)].T
         first, second = found.subject[template], labels.subject[found.probes[probe]]
         other = first != second
         return Listed.of(first[other], second[other], np.ones(other.sum()), count)
     probes = np.bincount(labels.subject[found.probes], minlength=count)
     if found.once:
         return Crossed.within(probes)
-    return Crossed.of(np.bincount(found.subject, minlength=count), probes)
+    templates = np.bincount(np.delete(found.subject, lost), minlength=count)
+    return Crossed.of(templates, probes)
 
 
-def _first(count: int, labels: Labels) -> Comparisons:
+def _first(count: int, aside: int, labels: Labels) -> Comparisons:
+    if count > aside:
+        raise ParameterError(f"first:{count}/{aside} would enrol faces that are probes as well")
     starts = np.flatnonzero(np.diff(labels.subject, prepend=-1))
     sizes = np.diff(np.append(starts, len(labels.subject)))
-    enrolled = [
-        start + np.arange(count) for start, size in zip(starts, sizes, strict=True) if size >= count
-    ]
-    if not enrolled:
-        raise ProtocolError(f"no subject has {count} faces to enrol: lower K of first:K")
-    probes = np.setdiff1d(np.arange(len(labels.subject)), np.concatenate(enrolled))
-    return Comparisons(enrolled, labels.subject[[faces[0] for faces in enrolled]], probes)
+    chosen = starts[sizes >= aside]
+    if not len(chosen):
+        raise ProtocolError(f"no subject has {aside} faces: ask for fewer with first:K")
+    kept = (chosen[:, None] + np.arange(aside)).ravel()
+    probes = np.setdiff1d(np.arange(len(labels.subject)), kept)
+    return Comparisons(
+        [start + np.arange(count) for start in chosen], labels.subject[chosen], probes
+    )
 
 
 def _is_csv(text: str) -> bool:
@@ -130,7 +170,8 @@ def _roles(name: str, labels: Labels, text: str) -> Comparisons:
     )
 
 
-def _refuse_one_class(found: Comparisons, labels: Labels) -> None:
+def refuse_one_class(found: Comparisons, labels: Labels) -> None:
+    """Raise `ProtocolError` where no comparison is genuine, or every one is."""
     probed = np.bincount(labels.subject[found.probes], minlength=len(labels.subjects))
     own = probed[found.subject] - (1 if found.once else 0)
     if not (own > 0).any():

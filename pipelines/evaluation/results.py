@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ironmask.comparisons import BINS, Setting, cosine_bin, thresholds
+from ironmask.errors import ProtocolError
 from ironmask.metrics import (
-    Counts,
     Difference,
     OperatingPoint,
-    PairCounts,
     Rate,
     ScoreCounts,
-    SubjectCounts,
-    Trials,
     mcnemar,
-    rate,
 )
 from ironmask.params import Params
 from ironmask.template import row_bytes
 from pipelines.evaluation import blocks
-from pipelines.evaluation.job import Evaluation
+from pipelines.evaluation.blocks import Part, Plan, Sources
+from pipelines.evaluation.groups import GroupRow, groups
+from pipelines.evaluation.issued import Access, losses
+from pipelines.evaluation.job import Case, Evaluation
+from pipelines.evaluation.mistakes import Errors, accepts, side
 from pipelines.evaluation.protocol import trials as trials_of
 from pipelines.ports import Store
+from pipelines.reasons import ACQUISITION
 
 TARGETS: Final = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 Index = NDArray[np.intp]
@@ -62,29 +61,16 @@ class ProtectedRow:
     against: Difference
 
 
-@dataclass(frozen=True, slots=True)
-class GroupRow:
-    """Errors among the subjects of one demographic group, at a setting or the cosine's 1e-4."""
-
-    label: str
-    group: str
-    what: str
-    subjects: int
-    fmr: Rate
-    fnmr: Rate
-
-
 @dataclass(frozen=True)
-class Results:
-    """All of an evaluation's numbers. agreements: genuine and sampled impostors by setting."""
+class CaseResults:
+    """What one kind of templates gave. lost: templates that could not be made, or opened again.
 
-    evaluation: Evaluation
-    subjects: int
-    faces: int
+    agreements: genuine comparisons and those of a sample of impostors, by setting.
+    """
+
+    case: Case
     templates: int
-    excluded: int
-    unusable: int
-    faces_a_subject: list[int]
+    lost: int
     genuine: int
     impostor: int
     scores: ScoreCounts = field(repr=False)
@@ -94,32 +80,108 @@ class Results:
     agreements: dict[str, tuple[list[int], list[int]]] = field(repr=False)
 
 
-def results(evaluation: Evaluation, store: Store) -> Results:
+@dataclass(frozen=True)
+class Failures:
+    """What is folded into FAR and FRR.
+
+    attempts: faces that were to be acquired, sound files or not. reasons: why some have no
+    embedding that can be compared. not_acquired: those of them whose file was sound. subjects:
+    people who were to be enrolled. without: those of them without a template.
+    """
+
+    attempts: int
+    reasons: dict[str, int]
+    not_acquired: int
+    subjects: int
+    without: int
+
+    @property
+    def fta(self) -> float:
+        """Failure-to-acquire rate."""
+        return self.not_acquired / self.attempts
+
+    @property
+    def fte(self) -> float:
+        """Failure-to-enrol rate."""
+        return self.without / self.subjects
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of an evaluation's numbers. missing, duplicates: see `issued.Rows`."""
+
+    evaluation: Evaluation
+    subjects: int
+    faces: int
+    excluded: int
+    missing: int
+    duplicates: int
+    faces_a_subject: list[int]
+    failures: Failures
+    cases: list[CaseResults]
+
+
+def results(evaluation: Evaluation, sources: Sources) -> Results:
     """Add up all blocks. The randomness of bootstraps is the evaluation's own."""
-    known = blocks.plan(evaluation, store)
+    known = blocks.plan(evaluation, sources)
     labels = known.faces.labels
-    numbers = known.blocks(evaluation.block)
-    table = blocks.matches(evaluation, store, numbers)
-    sums = [sum(parts) for parts in zip(*blocks.counted(evaluation, store, numbers), strict=True)]
-    errors = _Errors(
-        genuine=_side(table, True),
-        impostor=_side(table, False),
-        subject=labels.subject,
-        template=known.found.subject,
-        trials=trials_of(known.found, labels),
-        rng=evaluation.generator("bootstrap"),
-    )
-    genuine_cosines = np.bincount(cosine_bin(errors.genuine["cosine"]), minlength=BINS)
-    scores = ScoreCounts(thresholds(), genuine_cosines.astype(np.int64), sums[0])
-    settings = evaluation.settings
     return Results(
         evaluation=evaluation,
         subjects=len(labels.subjects),
         faces=len(labels.subject),
-        templates=len(known.found.templates),
         excluded=labels.excluded,
-        unusable=labels.unusable,
+        missing=known.rows.missing if known.rows else 0,
+        duplicates=known.rows.duplicates if known.rows else 0,
         faces_a_subject=np.bincount(labels.subject).tolist(),
+        failures=_failures(known, sources.access),
+        cases=[_case(evaluation, sources.store, known, part) for part in known.parts],
+    )
+
+
+def _failures(known: Plan, access: Access | None) -> Failures:
+    """Of the source; with a table, of what it enrolled and of the probes."""
+    labels = known.faces.labels
+    reasons, attempts = Counter(labels.unusable), len(labels.subject)
+    not_acquired = reasons.total()
+    subjects, without = len(labels.subjects) + labels.lost, labels.lost
+    if access and known.rows:
+        lost = losses(access.tables, access.issued.generation)
+        reasons.update(lost.failed)
+        not_acquired += sum(lost.failed.get(reason, 0) for reason in ACQUISITION)
+        attempts = len(known.rows.found.probes) + lost.used
+        subjects, without = lost.subjects, lost.without
+    return Failures(
+        attempts=attempts + reasons.total(),
+        reasons=dict(reasons.most_common()),
+        not_acquired=not_acquired,
+        subjects=subjects,
+        without=without,
+    )
+
+
+def _case(evaluation: Evaluation, store: Store, known: Plan, part: Part) -> CaseResults:
+    labels, settings = known.faces.labels, evaluation.settings
+    table = blocks.matches(evaluation, store, part.blocks)
+    sums = blocks.counted(evaluation, store, part.blocks)
+    if evaluation.issued and len(sums.lost) == len(part.found.templates):
+        raise ProtocolError(
+            f"no template of {evaluation.issued.dest} gives back its codeword: the embeddings of "
+            f"{evaluation.source} are not those that were enrolled, or of another model"
+        )
+    errors = Errors(
+        genuine=side(table, True),
+        impostor=side(table, False),
+        subject=labels.subject,
+        template=part.found.subject,
+        trials=trials_of(part.found, labels, sums.lost),
+        rng=evaluation.generator(f"bootstrap {part.case.name}"),
+    )
+    genuine_cosines = np.bincount(cosine_bin(errors.genuine["cosine"]), minlength=BINS)
+    scores = ScoreCounts(thresholds(), genuine_cosines.astype(np.int64), sums.cosines)
+    return CaseResults(
+        case=part.case,
+        templates=len(part.found.templates) - len(sums.lost),
+        lost=len(sums.lost),
         genuine=len(errors.genuine["cosine"]),
         impostor=errors.trials.total,
         scores=scores,
@@ -127,58 +189,28 @@ def results(evaluation: Evaluation, store: Store) -> Results:
         protected=[
             _protected(errors, scores, number, setting, tolerance)
             for number, setting in enumerate(settings)
-            for tolerance in range(setting.params.tolerance + 1)
+            for tolerance in _tolerances(evaluation, setting)
         ],
-        groups=list(_groups(errors, scores, settings, labels.groups, labels.subjects)),
+        groups=list(groups(errors, scores, settings, labels.groups, labels.subjects)),
         agreements={
             setting.name: (
                 np.bincount(
-                    errors.genuine[f"agreement_{number}"], minlength=len(sums[1][0])
+                    errors.genuine[f"agreement_{number}"], minlength=sums.agreements.shape[1]
                 ).tolist(),
-                sums[1][number].tolist(),
+                sums.agreements[number].tolist(),
             )
             for number, setting in enumerate(settings)
         },
     )
 
 
-@dataclass(frozen=True)
-class _Errors:
-    """Kept comparisons by column, and what errors among them mean for their subjects."""
-
-    genuine: dict[str, NDArray[Any]]
-    impostor: dict[str, NDArray[Any]]
-    subject: Index
-    template: Index
-    trials: Trials
-    rng: np.random.Generator
-
-    def refused(self, is_error: NDArray[np.bool_]) -> SubjectCounts:
-        """Genuine comparisons that are errors, by subject."""
-        owner = self.template[self.genuine["template"]]
-        possible = np.bincount(owner, minlength=self.trials.subjects)
-        wrong = np.bincount(owner[is_error], minlength=self.trials.subjects)
-        return SubjectCounts.of(wrong, possible)
-
-    def accepted(self, is_error: NDArray[np.bool_]) -> PairCounts:
-        """Impostor comparisons that are errors, by pair of subjects."""
-        first = self.template[self.impostor["template"][is_error]]
-        second = self.subject[self.impostor["probe"][is_error]]
-        return PairCounts.of(first, second, np.ones(len(first), dtype=int), self.trials)
-
-    def rate(self, counts: Counts) -> Rate:
-        return rate(counts, self.rng)
-
-    def refused_at(self, threshold: float) -> SubjectCounts:
-        return self.refused(self.genuine["cosine"].astype(np.float64) < threshold)
+def _tolerances(evaluation: Evaluation, setting: Setting) -> range:
+    """Those of a row that holds the digests of just one, or all up to the largest."""
+    largest = setting.params.tolerance
+    return range(largest if evaluation.issued else 0, largest + 1)
 
 
-def _side(table: pa.Table, genuine: bool) -> dict[str, NDArray[Any]]:
-    some = table.filter(pc.equal(table["genuine"], genuine))
-    return {name: some[name].to_numpy() for name in some.column_names}
-
-
-def _cosine(errors: _Errors, scores: ScoreCounts, target: float, floor: float) -> CosineRow:
+def _cosine(errors: Errors, scores: ScoreCounts, target: float, floor: float) -> CosineRow:
     point = scores.at_fmr(target)
     kept = point.threshold >= floor
     above = errors.impostor["cosine"].astype(np.float64) >= point.threshold
@@ -191,11 +223,11 @@ def _cosine(errors: _Errors, scores: ScoreCounts, target: float, floor: float) -
 
 
 def _protected(
-    errors: _Errors, scores: ScoreCounts, number: int, setting: Setting, tolerance: int
+    errors: Errors, scores: ScoreCounts, number: int, setting: Setting, tolerance: int
 ) -> ProtectedRow:
     params = Params(setting.params.n, setting.params.alpha, tolerance)
-    fmr = errors.rate(errors.accepted(_accepts(errors.impostor, number, tolerance)))
-    refused = errors.refused(~_accepts(errors.genuine, number, tolerance))
+    fmr = errors.rate(errors.accepted(accepts(errors.impostor, number, tolerance)))
+    refused = errors.refused(~accepts(errors.genuine, number, tolerance))
     same = scores.at_fmr(fmr.value)
     return ProtectedRow(
         setting=setting.name,
@@ -206,85 +238,4 @@ def _protected(
         fnmr=errors.rate(refused),
         same=same,
         against=mcnemar(refused, errors.refused_at(same.threshold)),
-    )
-
-
-def _accepts(side: dict[str, NDArray[Any]], number: int, tolerance: int) -> NDArray[np.bool_]:
-    """Comparisons that a setting accepts at a tolerance."""
-    bits: NDArray[np.bool_] = (side[f"tolerances_{number}"] >> tolerance) & 1 == 1
-    return bits
-
-
-def _groups(
-    errors: _Errors,
-    scores: ScoreCounts,
-    settings: Sequence[Setting],
-    groups: dict[str, list[str]],
-    subjects: list[str],
-) -> Iterator[GroupRow]:
-    """Rates within each group: both faces of an impostor comparison belong to it."""
-    threshold = scores.at_fmr(1e-4).threshold
-    judged = [
-        (
-            "cosine",
-            errors.genuine["cosine"].astype(np.float64) < threshold,
-            errors.impostor["cosine"].astype(np.float64) >= threshold,
-        )
-    ]
-    for number, setting in enumerate(settings):
-        tolerance = setting.params.tolerance
-        refused = ~_accepts(errors.genuine, number, tolerance)
-        accepted = _accepts(errors.impostor, number, tolerance)
-        judged.append((f"{setting.name} tolerance {tolerance}", refused, accepted))
-    for label, of_face in groups.items():
-        of_subject = _of_subjects(np.array(of_face), errors.subject, len(subjects))
-        for group in sorted(set(of_subject) - {""}):
-            yield from _group(errors, label, group, of_subject == group, judged)
-
-
-def _of_subjects(of_face: NDArray[np.str_], subject: Index, count: int) -> NDArray[np.str_]:
-    """The label of each subject: that of its first face."""
-    first = np.searchsorted(subject, np.arange(count))
-    return of_face[first]
-
-
-def _group(
-    errors: _Errors,
-    label: str,
-    group: str,
-    inside: NDArray[np.bool_],
-    judged: list[tuple[str, NDArray[np.bool_], NDArray[np.bool_]]],
-) -> Iterator[GroupRow]:
-    weights = inside.astype(np.float64)[None]
-    trials = int(errors.trials.of_subjects(weights)[0] @ weights[0]) // 2
-    owner = errors.template[errors.genuine["template"]]
-    pair = (
-        inside[errors.template[errors.impostor["template"]]]
-        & inside[errors.subject[errors.impostor["probe"]]]
-    )
-    possible = np.bincount(owner[inside[owner]], minlength=len(inside))
-    if not trials or not possible.any():
-        return
-    for what, refused, accepted in judged:
-        wrong = np.bincount(owner[refused & inside[owner]], minlength=len(inside))
-        some = np.flatnonzero(inside)
-        by_subject = SubjectCounts.of(wrong[some], possible[some])
-        yield GroupRow(
-            label=label,
-            group=group,
-            what=what,
-            subjects=len(some),
-            fmr=errors.rate(_within(errors, accepted & pair, some)),
-            fnmr=errors.rate(by_subject),
-        )
-
-
-def _within(errors: _Errors, accepted: NDArray[np.bool_], some: Index) -> PairCounts:
-    """Accepted impostors among some subjects, with the comparisons of those alone."""
-    found = errors.accepted(accepted)
-    return PairCounts.of(
-        np.searchsorted(some, found.first),
-        np.searchsorted(some, found.second),
-        found.wrong,
-        errors.trials.among(some),
     )

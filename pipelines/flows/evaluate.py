@@ -38,10 +38,13 @@ def evaluate_flow(request: dict[str, Any]) -> list[str]:
 
     @task(name="report", cache_policy=NO_CACHE)
     def report() -> list[str]:
-        for sheet in sheets.sheets(found.value):
+        spent = evaluate.measure(prepared.value)
+        for sheet in sheets.sheets(found.value, spent):
             rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
             create_table_artifact(table=rows, description=f"{sheet.title}. {sheet.note}")
-        return page.write(found.value, prepared.value.store)
+        written = page.write(found.value, spent, prepared.value.sources.store)
+        evaluate.record(prepared.value, found.value)
+        return written
 
     return report()
 

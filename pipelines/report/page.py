@@ -7,32 +7,38 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 from pipelines import layout
+from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.results import Results
 from pipelines.ports import Store
 from pipelines.records import as_parquet
 from pipelines.report.plots import plots
-from pipelines.report.sheets import sheets, tables
+from pipelines.report.sheets import sheets
+from pipelines.report.tables import cost_table, tables
 
 
-def html(found: Results) -> str:
+def html(found: Results, spent: Spent) -> str:
     """The page. Whatever comes from the source is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     template = files("pipelines.report").joinpath("page.html.jinja").read_text("utf-8")
-    best = [row for row in found.protected if not row.fmr.errors and row.params.bits >= 80]
+    first = found.cases[0]
+    best = [row for row in first.protected if not row.fmr.errors and row.params.bits >= 80]
     return environment.from_string(template).render(
         found=found,
-        sheets=sheets(found),
+        first=first,
+        genuine=sum(case.genuine for case in found.cases),
+        impostor=sum(case.impostor for case in found.cases),
+        sheets=sheets(found, spent),
         plots=plots(found),
         best=max(best, key=lambda row: -row.fnmr.value, default=None),
     )
 
 
-def write(found: Results, store: Store) -> list[str]:
+def write(found: Results, spent: Spent, store: Store) -> list[str]:
     """Write the page and the tables beside the blocks; return their addresses."""
     out = found.evaluation.out
     made = [layout.join(out, "report.html")]
-    store.write(made[0], html(found).encode())
-    for name, table in tables(found).items():
+    store.write(made[0], html(found, spent).encode())
+    for name, table in {**tables(found), "cost": cost_table(spent)}.items():
         made.append(layout.join(out, f"{name}.parquet"))
         store.write(made[-1], as_parquet(table))
     return made

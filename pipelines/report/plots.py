@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.stats import norm
 
-from pipelines.evaluation.results import Results
+from pipelines.evaluation.results import CaseResults, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ _MARKS: Final = "osD^vP"
 
 
 def plots(found: Results) -> list[tuple[str, str, str]]:
-    """Title, caption and SVG of each plot."""
+    """Title, caption and SVG of each plot: of the first case, and one over all of them."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -31,37 +31,46 @@ def plots(found: Results) -> list[tuple[str, str, str]]:
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
         "grid.alpha": 0.3, "legend.frameon": False,
     }  # fmt: skip
+    first = found.cases[0]
+    of = f" (templates: {first.case.name})" if len(found.cases) > 1 else ""
     with mpl.rc_context(style):
-        return [
+        made = [
             (
-                "TAR against bits",
+                f"TAR against bits{of}",
                 "Each line is one alpha; along it the tolerance grows by one from right to left. A "
                 "point further up and right is better: it accepts more genuine faces for the same "
                 "work of guessing.",
-                _svg(_frontier, found),
+                _svg(_frontier, first),
             ),
             (
-                "Detection error trade-off",
+                f"Detection error trade-off{of}",
                 "The line is the recogniser without protection, the points are protected settings; "
-                "a point at the left edge accepted no impostor, and stands at its 95 % bound. Both "
+                "a setting that accepted no impostor stands at the 95 % bound of its rate. Both "
                 "axes are normal deviates.",
-                _svg(_det, found),
+                _svg(_det, first),
             ),
             (
-                "Angles",
+                f"Angles{of}",
                 "Angle between two embeddings of one person and of different people, in degrees.",
-                _svg(_angles, found),
+                _svg(_angles, first),
             ),
             (
-                "Agreement of supports",
+                f"Agreement of supports{of}",
                 "Places in which the decoded codeword agrees with the enrolled one: genuine "
                 "comparisons, and impostors of a sample of templates.",
-                _svg(_agreement, found),
+                _svg(_agreement, first),
             ),
         ]
+        if len(found.cases) > 1:
+            caption = (
+                "TAR of each kind of template: the recogniser at an FMR of 1e-6, and each setting "
+                "at its largest tolerance. Bars are 95 % intervals."
+            )
+            made.insert(0, ("TAR by templates", caption, _svg(_cases, found.cases)))
+        return made
 
 
-def _svg(draw: Any, found: Results) -> str:
+def _svg(draw: Any, found: CaseResults | list[CaseResults]) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE, layout="constrained")
@@ -75,14 +84,14 @@ def _svg(draw: Any, found: Results) -> str:
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{mark}-", text)
 
 
-def _series(found: Results) -> dict[str, list[Any]]:
+def _series(found: CaseResults) -> dict[str, list[Any]]:
     by_setting: dict[str, list[Any]] = {}
     for row in found.protected:
         by_setting.setdefault(row.setting, []).append(row)
     return by_setting
 
 
-def _frontier(axes: Axes, found: Results) -> None:
+def _frontier(axes: Axes, found: CaseResults) -> None:
     for place, (name, rows) in enumerate(_series(found).items()):
         bits = [row.params.bits for row in rows]
         tar = [1 - row.fnmr.value for row in rows]
@@ -102,7 +111,29 @@ def _frontier(axes: Axes, found: Results) -> None:
     axes.legend(loc="lower left")
 
 
-def _det(axes: Axes, found: Results) -> None:
+def _cases(axes: Axes, cases: list[CaseResults]) -> None:
+    rows = {"recogniser, FMR 1e-6": [case.cosine[-1].fnmr for case in cases]}
+    for name, some in _series(cases[0]).items():
+        tolerance = some[-1].params.tolerance
+        rows[f"{name}, tolerance {tolerance}"] = [_series(c)[name][-1].fnmr for c in cases]
+    colours = ["#000000", *_COLOURS]
+    for place, (label, rates) in enumerate(rows.items()):
+        tar = np.array([1 - rate.value for rate in rates])
+        bars = [
+            [rate.interval.high - rate.value for rate in rates],
+            [rate.value - rate.interval.low for rate in rates],
+        ]
+        axes.errorbar(
+            np.arange(len(cases)) + 0.06 * place, tar, yerr=bars, label=label, linestyle="",
+            color=colours[place % len(colours)], marker=_MARKS[place % len(_MARKS)], markersize=4,
+            linewidth=1, capsize=2,
+        )  # fmt: skip
+    axes.set_xticks(range(len(cases)), [case.case.name for case in cases], rotation=60, fontsize=7)
+    axes.set(ylabel="TAR")
+    axes.legend(loc="lower right", fontsize=7)
+
+
+def _det(axes: Axes, found: CaseResults) -> None:
     scores = found.scores
     some = (scores.fmr > 0) & (scores.fnmr > 0) & (scores.fmr < 0.6) & (scores.fnmr < 0.9)
     axes.plot(
@@ -127,7 +158,7 @@ def _det(axes: Axes, found: Results) -> None:
     axes.legend(loc="upper right")
 
 
-def _angles(axes: Axes, found: Results) -> None:
+def _angles(axes: Axes, found: CaseResults) -> None:
     scores = found.scores
     edges = np.linspace(0, 180, 181)
     angle = np.degrees(np.arccos(np.clip(scores.thresholds, -1, 1)))
@@ -141,7 +172,7 @@ def _angles(axes: Axes, found: Results) -> None:
     axes.legend()
 
 
-def _agreement(axes: Axes, found: Results) -> None:
+def _agreement(axes: Axes, found: CaseResults) -> None:
     for place, (name, (genuine, impostor)) in enumerate(found.agreements.items()):
         colour = _COLOURS[place % len(_COLOURS)]
         for numbers, style, side in ((genuine, "-", "genuine"), (impostor, ":", "impostor")):

@@ -1,20 +1,16 @@
-"""The tables of an evaluation's report, as people read them and as machines do."""
+"""The tables of an evaluation's report, as people read them."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from hashlib import sha256
 from importlib.metadata import version
-from typing import Any
 
-import pyarrow as pa
-
-from ironmask.metrics import Difference, Rate
+from ironmask.metrics import Difference, Rate, far, frr, gfar, gfrr
 from ironmask.params import SCHEME_VERSION
-from pipelines.evaluation.results import ProtectedRow, Results
-from pipelines.records import METRICS
+from pipelines.evaluation.cost import Spent
+from pipelines.evaluation.job import Case
+from pipelines.evaluation.results import CaseResults, ProtectedRow, Results
 
 
 @dataclass(frozen=True)
@@ -27,22 +23,24 @@ class Sheet:
     rows: list[list[str]] = field(default_factory=list)
 
 
-def sheets(found: Results) -> list[Sheet]:
+def sheets(found: Results, spent: Spent) -> list[Sheet]:
     """All tables of the report, in its order."""
-    made = [_tested(found), _population(found), _failures(found), _recogniser(found)]
-    made += [_protected(found)]
-    made += [_groups(found)] if found.groups else []
-    return [*made, _cost(found)]
+    made = [_tested(found, spent.machine), _population(found), _failures(found), _recogniser(found)]
+    made += [_protected(found), _folded(found)]
+    made += [_groups(found)] if any(case.groups for case in found.cases) else []
+    return [*made, _cost(spent)]
 
 
 def brief(found: Results) -> list[Sheet]:
     """What a terminal has room for."""
     cosine = [
-        [f"{row.target:g}", f"{row.point.threshold:.4f}", f"{1 - row.fnmr.value:.4f}"]
-        for row in found.cosine
+        [*of, f"{row.target:g}", f"{row.point.threshold:.4f}", f"{1 - row.fnmr.value:.4f}"]
+        for of, case in _named(found)
+        for row in case.cosine
     ]
     protected = [
         [
+            *of,
             row.setting,
             str(row.params.tolerance),
             f"{row.params.bits:.1f}",
@@ -50,87 +48,142 @@ def brief(found: Results) -> list[Sheet]:
             f"{row.fmr.errors:,}",
             f"{row.fmr.value:.2g}" if row.fmr.supported else f"at most {row.fmr.bound:.2g}",
         ]
-        for row in found.protected
+        for of, case in _named(found)
+        for row in case.protected
     ]
-    note = f"{found.genuine:,} genuine and {found.impostor:,} impostor comparisons."
+    note = f"{_comparisons(found)} comparisons."
     columns = ["setting", "tolerance", "bits", "TAR", "impostors accepted", "FMR"]
+    of = _heading(found)
     return [
-        Sheet("The unprotected recogniser", "", ["FMR at most", "threshold", "TAR"], cosine),
-        Sheet("Protected templates", note, columns, protected),
+        Sheet("The unprotected recogniser", "", [*of, "FMR at most", "threshold", "TAR"], cosine),
+        Sheet("Protected templates", note, [*of, *columns], protected),
     ]
 
 
-def _tested(found: Results) -> Sheet:
-    evaluation = found.evaluation
-    rows = [
-        ["source", f"{evaluation.source} ({evaluation.version})"],
-        ["protocol", evaluation.protocol],
-        ["comparisons", f"{found.genuine:,} genuine, {found.impostor:,} impostor"],
+def _comparisons(found: Results) -> str:
+    genuine = sum(case.genuine for case in found.cases)
+    impostor = sum(case.impostor for case in found.cases)
+    return f"{genuine:,} genuine and {impostor:,} impostor"
+
+
+def _heading(found: Results) -> list[str]:
+    return ["templates"] if len(found.cases) > 1 else []
+
+
+def _named(found: Results) -> Iterator[tuple[list[str], CaseResults]]:
+    """Each case with its cell, which one alone does not need."""
+    for case in found.cases:
+        yield ([case.case.name] if len(found.cases) > 1 else []), case
+
+
+def _tested(found: Results, machine: str) -> Sheet:
+    evaluation, issued = found.evaluation, found.evaluation.issued
+    rows = [["source", f"{evaluation.source} ({evaluation.version})"]]
+    if issued:
+        rows += [
+            ["table", f"{issued.dest}, {issued.table_id}"],
+            ["templates", f"{issued.templates:,} of generation {issued.generation}"],
+        ]
+    else:
+        rows += [["protocol", ", ".join(evaluation.protocols)]]
+    rows += [
+        ["comparisons", _comparisons(found)],
+        ["model", evaluation.model],
         ["scheme", f"version {SCHEME_VERSION}, n {evaluation.n}"],
         ["alpha", ", ".join(map(str, evaluation.alphas))],
         ["encoding", ", ".join(evaluation.encodings)],
-        ["centring", str(evaluation.centring)],
+        ["centring", ", ".join(evaluation.centrings)],
         ["code", f"ironmask {version('ironmask')}"],
-        ["machine", f"{platform.machine()}, Python {platform.python_version()}"],
+        ["machine", machine],
     ]
     return Sheet("What was tested", "", ["what", "value"], rows)
 
 
 def _population(found: Results) -> Sheet:
-    counts = sorted(found.faces_a_subject)
+    each = sorted(found.faces_a_subject)
     rows = [
         ["subjects", f"{found.subjects:,}"],
         ["faces", f"{found.faces:,}"],
-        ["faces a subject", f"{counts[0]} to {counts[-1]}, median {counts[len(counts) // 2]}"],
-        ["templates", f"{found.templates:,}"],
+        ["faces a subject", f"{each[0]} to {each[-1]}, median {each[len(each) // 2]}"],
+        ["excluded by the list", f"{found.excluded:,}"],
         ["demographic labels", ", ".join(found.evaluation.groups) or "none given"],
     ]
+    counts = {of[0]: _templates(case) for of, case in _named(found) if of}
+    if len(set(counts.values())) > 1:
+        rows += [[f"templates, {name}", text] for name, text in counts.items()]
+    else:
+        name = "templates of each kind" if counts else "templates"
+        rows.append([name, _templates(found.cases[0])])
+    if found.evaluation.issued:
+        rows.append(["repeated faces, which are no probes", f"{found.duplicates:,}"])
     return Sheet("Population", "", ["what", "value"], rows)
 
 
+def _templates(case: CaseResults) -> str:
+    return f"{case.templates:,}, {case.genuine:,} genuine comparisons"
+
+
 def _failures(found: Results) -> Sheet:
-    note = (
-        "The source holds embeddings: faces that the recogniser could not acquire are not in it, "
-        "so FAR = FMR and TAR = 1 - FNMR below, but for embeddings that cannot be compared."
+    failed, issued = found.failures, found.evaluation.issued
+    origin = (
+        "Faces: what the table enrolled or failed to, and the probes."
+        if issued
+        else "Faces: rows of the source. What was lost before it was written is not in it."
     )
-    rows = [
-        ["excluded by the list", f"{found.excluded:,}"],
-        ["unusable embedding (zero or not finite)", f"{found.unusable:,}"],
+    note = (
+        f"{origin} FTA {failed.fta:.4g}: {failed.not_acquired:,} sound ones of "
+        f"{failed.attempts:,} gave no embedding that can be compared. FTE {failed.fte:.4g}: "
+        f"{failed.without:,} of {failed.subjects:,} subjects have none."
+    )
+    rows = [[reason, f"{count:,}", "faces"] for reason, count in failed.reasons.items()]
+    rows += [["template whose faces are not in the source", f"{found.missing:,}", "templates"]]
+    why = "digests do not confirm its faces" if issued else "its faces have no common direction"
+    rows += [
+        [", ".join([*of, f"template left out: {why}"]), f"{case.lost:,}", "templates"]
+        for of, case in _named(found)
+        if case.lost or issued
     ]
-    return Sheet("Failures and exclusions", note, ["reason", "faces"], rows)
+    if not issued:
+        rows = [row for row in rows if row[1] != "0"] or [["none", "0", "faces"]]
+    return Sheet("Failures to acquire and to enrol", note, ["reason", "count", "of"], rows)
 
 
 def _recogniser(found: Results) -> Sheet:
     note = (
         "Cosine similarity of the embeddings. Intervals: 95 %, Wilson's with the variance by "
         "identity clusters; [..] by a bootstrap over subjects. A rate of fewer than 30 errors is "
-        f"unsupported, and its one-sided 95 % bound is given. EER {found.scores.eer:.4f}."
+        "unsupported, and its one-sided 95 % bound is given. EER: where FMR and FNMR "
+        "are alike."
     )
-    columns = ["FMR at most", "threshold", "FMR", "FNMR", "TAR"]
     rows = [
         [
+            *of,
             f"{row.target:g}",
             f"{row.point.threshold:.4f}",
             rate_text(row.fmr) if row.fmr else f"{row.point.fmr:.3g}",
             rate_text(row.fnmr),
             f"{1 - row.fnmr.value:.4f}",
+            f"{case.scores.eer:.4f}",
         ]
-        for row in found.cosine
+        for of, case in _named(found)
+        for row in case.cosine
     ]
+    columns = [*_heading(found), "FMR at most", "threshold", "FMR", "FNMR", "TAR", "EER"]
     return Sheet("The unprotected recogniser", note, columns, rows)
 
 
 def _protected(found: Results) -> Sheet:
     note = (
         "Bits: work to guess an accepted codeword of one stolen row and key, for a template "
-        "without structure. Difference: TAR less the recogniser's own at no higher an FMR, with "
-        "McNemar's p for comparisons that share subjects. AF: one codeword digest (tolerance 0); "
-        "AF+I: tolerance, by digests of its subsets."
+        "without structure. TAR: 1 - FNMR. Difference: TAR less the recogniser's own at no higher "
+        "an FMR, with McNemar's p for comparisons that share subjects. AF: one codeword digest "
+        "(tolerance 0); AF+I: tolerance, by digests of its subsets; C: centring of several faces."
     )
     columns = ["setting", "tolerance", "bits", "digests", "TAR", "FMR", "difference", "p"]
     rows = [
         [
-            f"{_paper(row)} {row.setting}",
+            *of,
+            f"{_paper(row, case.case)} {row.setting}",
             str(row.params.tolerance),
             f"{row.params.bits:.1f}",
             f"{row.params.digest_count:,}",
@@ -139,31 +192,73 @@ def _protected(found: Results) -> Sheet:
             _difference(row.against),
             "< 0.0001" if row.against.p < 1e-4 else f"{row.against.p:.4f}",
         ]
-        for row in found.protected
+        for of, case in _named(found)
+        for row in case.protected
     ]
-    return Sheet("Protected templates", note, columns, rows)
+    return Sheet("Protected templates", note, [*_heading(found), *columns], rows)
 
 
-def _paper(row: ProtectedRow) -> str:
-    return "AF+I" if row.params.tolerance else "AF"
+def _paper(row: ProtectedRow, case: Case) -> str:
+    return "AF" + ("+C" if case.centring else "") + ("+I" if row.params.tolerance else "")
+
+
+def _folded(found: Results) -> Sheet:
+    fta, fte = found.failures.fta, found.failures.fte
+    note = (
+        f"With FTA {fta:.4g} and FTE {fte:.4g}: FAR = FMR (1 - FTA), FRR = FTA + FNMR (1 - FTA), "
+        "GFAR = FAR (1 - FTE), GFRR = FTE + FRR (1 - FTE). Unsupported rates are bounds (<)."
+    )
+    rows = []
+    for of, case in _named(found):
+        for row in case.protected:
+            fmr = row.fmr.value if row.fmr.supported else row.fmr.bound
+            fnmr = row.fnmr.value if row.fnmr.supported else row.fnmr.bound
+            signs = ["" if one.supported else "< " for one in (row.fmr, row.fnmr)]
+            values = [far(fmr, fta), gfar(fmr, fta, fte), frr(fnmr, fta), gfrr(fnmr, fta, fte)]
+            texts = [f"{signs[at // 2]}{value:.3g}" for at, value in enumerate(values)]
+            rows.append([*of, row.setting, str(row.params.tolerance), *texts])
+    columns = [*_heading(found), "setting", "tolerance", "FAR", "GFAR", "FRR", "GFRR"]
+    return Sheet("Failures folded in", note, columns, rows)
 
 
 def _groups(found: Results) -> Sheet:
     note = "Both faces of an impostor comparison belong to the group. Cosine: at an FMR of 1e-4."
-    columns = ["label", "group", "subjects", "what", "FMR", "FNMR"]
+    columns = [*_heading(found), "label", "group", "subjects", "what", "FMR", "FNMR"]
     rows = [
-        [g.label, g.group, f"{g.subjects:,}", g.what, rate_text(g.fmr), rate_text(g.fnmr)]
-        for g in found.groups
+        [*of, g.label, g.group, f"{g.subjects:,}", g.what, rate_text(g.fmr), rate_text(g.fnmr)]
+        for of, case in _named(found)
+        for g in case.groups
     ]
     return Sheet("Demographic groups", note, columns, rows)
 
 
-def _cost(found: Results) -> Sheet:
+def _cost(spent: Spent) -> Sheet:
+    first = spent.costs[0]
+    note = (
+        "A row: its helper and digests; identifiers take some hundred bytes more. Times: one core "
+        f"of the machine that wrote this report, p50 and p99 of {first.protect.rounds} rounds or "
+        "fewer, at the largest tolerance; smaller ones take no longer."
+    )
+    if spent.images_per_second:
+        note += f" The table's newest enrolment took {spent.images_per_second:,.1f} inputs/s."
     rows = [
-        [row.setting, str(row.params.tolerance), f"{row.row_bytes:,}"] for row in found.protected
+        [
+            cost.setting,
+            str(cost.params.tolerance),
+            f"{cost.row_bytes:,}",
+            f"{cost.protect.p50:.2f} / {cost.protect.p99:.2f}",
+            f"{cost.verify.p50:.2f} / {cost.verify.p99:.2f}",
+            f"{cost.protect.per_second:,.0f}",
+            f"{cost.core_hours_a_million:.2f}",
+            f"{cost.gib_a_million:,.1f}",
+        ]
+        for cost in spent.costs
     ]
-    note = "A helper and its digests; identifiers take some hundred bytes more."
-    return Sheet("Cost of a row", note, ["setting", "tolerance", "bytes a row"], rows)
+    columns = [
+        "setting", "tolerance", "bytes a row", "protect ms", "verify ms", "rows/s a core",
+        "core hours a million", "GiB a million",
+    ]  # fmt: skip
+    return Sheet("Cost", note, columns, rows)
 
 
 def rate_text(rate: Rate) -> str:
@@ -186,106 +281,3 @@ def _difference(found: Difference) -> str:
     # The difference of false rejects, seen from the accepts.
     low, high = -found.interval.high, -found.interval.low
     return f"{-found.value:+.4f} ({low:+.4f} to {high:+.4f})"
-
-
-def tables(found: Results) -> dict[str, pa.Table]:
-    """The numbers of the report for machines, by name of a Parquet file."""
-    cosine = [
-        {
-            "target_fmr": row.target,
-            "threshold": row.point.threshold,
-            **_plain("fmr", row.fmr),
-            **_plain("fnmr", row.fnmr),
-        }
-        for row in found.cosine
-    ]
-    protected = [
-        {
-            "alpha": row.params.alpha,
-            "tolerance": row.params.tolerance,
-            "encoding": row.encoding,
-            "bits": row.params.bits,
-            "digests": row.params.digest_count,
-            "row_bytes": row.row_bytes,
-            **_plain("fmr", row.fmr),
-            **_plain("fnmr", row.fnmr),
-            "cosine_threshold": row.same.threshold,
-            "cosine_fnmr": row.same.fnmr,
-            "difference": row.against.value,
-            "difference_low": row.against.interval.low,
-            "difference_high": row.against.interval.high,
-            "p": row.against.p,
-        }
-        for row in found.protected
-    ]
-    groups = [
-        {
-            "label": g.label, "group": g.group, "what": g.what, "subjects": g.subjects,
-            **_plain("fmr", g.fmr), **_plain("fnmr", g.fnmr),
-        }
-        for g in found.groups
-    ]  # fmt: skip
-    scores = found.scores
-    some = (scores.genuine > 0) | (scores.impostor > 0)
-    made = {
-        "recogniser": pa.Table.from_pylist(cosine),
-        "protected": pa.Table.from_pylist(protected),
-        "scores": pa.table(
-            {
-                "cosine": scores.thresholds[some],
-                "genuine": scores.genuine[some],
-                "impostor": scores.impostor[some],
-            }
-        ),
-        "agreement": pa.Table.from_pylist(
-            [
-                {"setting": name, "places": place, "genuine": g, "impostor_sample": i}
-                for name, sides in found.agreements.items()
-                for place, (g, i) in enumerate(zip(*sides, strict=True))
-            ]
-        ),
-    }
-    timeless = METRICS.remove(METRICS.get_field_index("at"))
-    made["metrics"] = pa.Table.from_pylist(list(_long(found)), timeless)
-    return made | ({"groups": pa.Table.from_pylist(groups)} if groups else {})
-
-
-def _long(found: Results) -> Iterator[dict[str, Any]]:
-    """Every rate as a row of a table's `metrics`, but for its time."""
-    rates = [(f"cosine FMR {row.target:g}", "FNMR", row.fnmr) for row in found.cosine]
-    rates += [(f"cosine FMR {row.target:g}", "FMR", row.fmr) for row in found.cosine if row.fmr]
-    for row in found.protected:
-        label = f"{row.setting} tolerance {row.params.tolerance}"
-        rates += [(label, "FNMR", row.fnmr), (label, "FMR", row.fmr)]
-    for group in found.groups:
-        label = f"{group.label} {group.group}, {group.what}"
-        rates += [(label, "FNMR", group.fnmr), (label, "FMR", group.fmr)]
-    # The same evaluation gives the same file, so neither its place nor its time are in it.
-    run_id = sha256(found.evaluation.seed.encode()).hexdigest()[:12]
-    for label, name, rate in rates:
-        yield {
-            "run_id": run_id,
-            "name": name,
-            "label": label,
-            "value": rate.value,
-            "numerator": rate.errors,
-            "denominator": rate.trials,
-            "low": rate.interval.low,
-            "high": rate.interval.high,
-        }
-
-
-def _plain(name: str, rate: Rate | None) -> dict[str, Any]:
-    """A rate's columns; empty ones where there is none."""
-    values = {
-        "": rate and rate.value,
-        "_errors": rate and rate.errors,
-        "_trials": rate and rate.trials,
-        "_low": rate and rate.interval.low,
-        "_high": rate and rate.interval.high,
-        "_bootstrap_low": rate and rate.bootstrap.low,
-        "_bootstrap_high": rate and rate.bootstrap.high,
-        "_bound": rate and rate.bound,
-        "_supported": rate and rate.supported,
-    }
-    return {name + suffix: value for suffix, value in values.items()}

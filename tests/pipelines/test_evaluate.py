@@ -17,9 +17,9 @@ from infra.settings import StorageSettings
 from infra.storage import FsspecStore
 from ironmask import Params, candidates, codeword
 from pipelines import evaluate
-from pipelines.evaluation import blocks, job
-from pipelines.evaluation.results import Results
-from pipelines.report import page
+from pipelines.evaluation import blocks, cost, job
+from pipelines.evaluation.results import CaseResults, Results
+from pipelines.report import page, sheets
 
 SUBJECTS, EACH, N = 30, 4, 64
 SEED = "5a" * 32
@@ -58,7 +58,13 @@ def run(source, out, **request) -> Results:
         return evaluate.run(prepared, executor, evaluate.quiet)
 
 
-def told(found: Results):
+def run_one(source, out, **request) -> CaseResults:
+    """An evaluation of one kind of templates."""
+    (case,) = run(source, out, **request).cases
+    return case
+
+
+def told(found: CaseResults):
     return [
         (row.setting, row.params.tolerance, row.fmr.errors, row.fmr.trials, row.fnmr.errors)
         for row in found.protected
@@ -66,7 +72,7 @@ def told(found: Results):
 
 
 def test_all_pairs_once(source, tmp_path):
-    found = run(source, tmp_path / "out")
+    found = run_one(source, tmp_path / "out")
     assert (found.genuine, found.impostor) == (GENUINE, ONCE - GENUINE)
     table = pq.read_table(source)
     vectors = np.array(table["embedding"].to_pylist(), dtype=np.float64)
@@ -84,7 +90,7 @@ def test_all_pairs_once(source, tmp_path):
 
 def test_protected_rates_are_those_of_codewords(source, tmp_path):
     """At these widths impostors are accepted in plenty, as often as uniform codewords would be."""
-    found = run(source, tmp_path / "out", alphas=(4,), tolerance=1)
+    found = run_one(source, tmp_path / "out", alphas=(4,), tolerance=1)
     plain = next(row for row in found.protected if row.params.tolerance == 1)
     rng = np.random.default_rng(0)
     params = Params(N, 4, 1)
@@ -109,7 +115,7 @@ def test_planted_errors_come_back(tmp_path, rng):
     names, images, vectors = people(rng, noise=0.3)
     vectors[EACH] = vectors[0]
     vectors[2 * EACH] = rng.standard_normal(N)
-    found = run(
+    found = run_one(
         stored(tmp_path / "p.parquet", names, images, vectors),
         tmp_path / "out",
         alphas=(12,),
@@ -126,7 +132,8 @@ def test_planted_errors_come_back(tmp_path, rng):
         exclude=str(_list(tmp_path, "p001_0001 # twice", "p002_0001")),
     )
     assert clean.excluded == 2
-    assert (clean.protected[0].fmr.errors, clean.protected[0].fnmr.errors) == (0, 0)
+    row = clean.cases[0].protected[0]
+    assert (row.fmr.errors, row.fnmr.errors) == (0, 0)
 
 
 def _list(folder: Path, *lines: str) -> Path:
@@ -136,20 +143,68 @@ def _list(folder: Path, *lines: str) -> Path:
 
 
 def test_first_images_make_one_template(source, tmp_path):
-    single = run(source, tmp_path / "one", protocol="first:1")
-    several = run(source, tmp_path / "three", protocol="first:3")
+    single = run_one(source, tmp_path / "one", protocols=("first:1",))
+    several = run_one(source, tmp_path / "three", protocols=("first:3",))
     assert (single.templates, several.templates) == (SUBJECTS, SUBJECTS)
     assert (single.genuine, several.genuine) == (SUBJECTS * 3, SUBJECTS)
     assert several.impostor == SUBJECTS * (SUBJECTS - 1)
     rates = [[row.fnmr.value for row in found.protected] for found in (single, several)]
     assert np.mean(rates[1]) < np.mean(rates[0])
-    regression = run(source, tmp_path / "reg", protocol="first:3", centring="regression")
-    assert told(regression) != told(several)
+
+
+def test_one_pass_over_numbers_of_faces_and_centrings(source, tmp_path):
+    """The same probes for each number of faces; one face has nothing to centre."""
+    found = run(
+        source, tmp_path / "out", protocols=("first:1-3",), centrings=("mean", "regression")
+    )
+    names = [case.case.name for case in found.cases]
+    assert names == [
+        "first:1/3", "first:2/3, mean", "first:2/3, regression", "first:3/3, mean",
+        "first:3/3, regression",
+    ]  # fmt: skip
+    assert {(case.templates, case.genuine) for case in found.cases} == {(SUBJECTS, SUBJECTS)}
+    alone = run_one(source, tmp_path / "alone", protocols=("first:3",))
+    assert [r.fnmr.errors for r in found.cases[3].cosine] == [r.fnmr.errors for r in alone.cosine]
+    told_of = [told(case) for case in found.cases]
+    assert told_of[3] != told_of[4]
+    assert found.cases[3].protected[0].fnmr.errors < found.cases[0].protected[0].fnmr.errors
+    page.write(found, cost.measure(found.evaluation, None, "here"), FsspecStore())
+    rows = duckdb.sql(f"SELECT protocol, centring FROM '{tmp_path}/out/protected.parquet'")
+    assert set(rows.fetchall()) == {
+        ("first:1/3", None), ("first:2/3", "mean"), ("first:2/3", "regression"),
+        ("first:3/3", "mean"), ("first:3/3", "regression"),
+    }  # fmt: skip
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "TAR by templates" in text
+    assert "AF+C+I" in text
+
+
+def test_failures_are_counted_by_reason_and_folded_in(tmp_path, rng):
+    """Four of 120 faces were not acquired, three of them all of one person."""
+    names, images, vectors = people(rng, each=3, subjects=40)
+    kept = [None if row in (0, 1, 2, 5) else v for row, v in enumerate(vectors.astype(np.float32))]
+    reasons = ["no_face" if row < 5 else None for row in range(len(kept))]
+    columns = {"subject_id": names, "image": images, "reason": reasons, "embedding": kept}
+    path = tmp_path / "failed.parquet"
+    pq.write_table(pa.table(columns), path)
+    found = run(path, tmp_path / "out")
+    failed = found.failures
+    assert failed.reasons == {"no_face": 3, "no_embedding": 1}
+    assert (failed.fta, failed.fte) == (4 / 120, 1 / 40)
+    sheet = next(
+        sheet
+        for sheet in sheets.sheets(found, cost.measure(found.evaluation, None, "here"))
+        if sheet.title == "Failures folded in"
+    )
+    for cells, row in zip(sheet.rows, found.cases[0].protected, strict=True):
+        expected = failed.fta + row.fnmr.value * (1 - failed.fta)
+        if row.fnmr.supported:
+            assert float(cells[sheet.columns.index("FRR")]) == pytest.approx(expected, rel=0.01)
 
 
 def test_any_order_of_blocks_and_any_interruption_give_the_same(source, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "_BLOCK", 16)
-    whole = run(source, tmp_path / "whole")
+    whole = run_one(source, tmp_path / "whole")
     request = evaluate.Request(
         str(source), str(tmp_path / "cut"), alphas=(6, 8), tolerance=2, executor="local", seed=SEED
     )
@@ -159,15 +214,15 @@ def test_any_order_of_blocks_and_any_interruption_give_the_same(source, tmp_path
     # A kill between the two files of a block leaves the first.
     lost = next((tmp_path / "cut" / "blocks").glob("000003.counts.parquet"))
     lost.unlink()
-    assert blocks.done(prepared.evaluation, prepared.store) == {0, 5}
-    resumed = run(source, tmp_path / "cut")
+    assert blocks.done(prepared.evaluation, prepared.sources.store) == {0, 5}
+    resumed = run_one(source, tmp_path / "cut")
     assert told(resumed) == told(whole)
     assert [str(r) for r in resumed.cosine] == [str(r) for r in whole.cosine]
     assert [str(r) for r in resumed.protected] == [str(r) for r in whole.protected]
 
 
 def test_another_seed_draws_other_codewords(source, tmp_path):
-    one, other = run(source, tmp_path / "a"), run(source, tmp_path / "b", seed="01" * 32)
+    one, other = run_one(source, tmp_path / "a"), run_one(source, tmp_path / "b", seed="01" * 32)
     assert [r.fnmr.errors for r in one.cosine] == [r.fnmr.errors for r in other.cosine]
     assert told(one) != told(other)
 
@@ -186,7 +241,7 @@ def test_a_list_of_pairs(source, tmp_path):
         ("p002", 2, "p003", 4),
         ("p999", 1, 2),
     ]
-    found = run(source, tmp_path / "out", protocol=str(pairs_file(tmp_path, lines)))
+    found = run_one(source, tmp_path / "out", protocols=(str(pairs_file(tmp_path, lines)),))
     assert (found.genuine, found.impostor) == (2, 2)
 
 
@@ -212,10 +267,10 @@ def test_a_file_of_roles_is_what_first_images_are(source, tmp_path):
         for n in range(30)
         for i in (1, 2, 3, 4)
     ]
-    found = run(source, tmp_path / "out", protocol=str(roles_file(tmp_path, faces)))
-    assert told(found) == told(run(source, tmp_path / "first", protocol="first:3"))
+    found = run_one(source, tmp_path / "out", protocols=(str(roles_file(tmp_path, faces)),))
+    assert told(found) == told(run_one(source, tmp_path / "first", protocols=("first:3",)))
     two = ["p000_0001,enrol,a", "p000_0002,enrol,b", "p000_0003,probe,", "p001_0001,probe,"]
-    found = run(source, tmp_path / "two", protocol=str(roles_file(tmp_path, two)))
+    found = run_one(source, tmp_path / "two", protocols=(str(roles_file(tmp_path, two)),))
     assert (found.templates, found.genuine, found.impostor) == (2, 2, 2)
 
 
@@ -261,6 +316,8 @@ def test_what_is_no_evaluation_is_refused(source, tmp_path, rng):
         ((twice,), 1, "twice"),
         ((source, "--exclude", _list(tmp_path, "nobody")), 1, "'nobody'"),
         ((source, "--protocol", "first:9"), 1, "no subject has 9 faces"),
+        ((source, "--protocol", "first:3/2"), 2, "probes as well"),
+        ((source, "--protocol", "first:3-2"), 2, "spans nothing"),
         ((source, "--protocol", "some"), 2, "unknown protocol"),
         ((source, "--alpha", 0), 2, "alpha is 0"),
         ((source, "--encoding", "int2"), 2, "unknown encoding"),
@@ -278,7 +335,7 @@ def test_what_is_no_evaluation_is_refused(source, tmp_path, rng):
 
 
 def test_another_evaluation_in_the_same_place_is_refused(source, tmp_path):
-    run(source, tmp_path / "out")
+    run_one(source, tmp_path / "out")
     answer = ironmask("evaluate", source, tmp_path / "out", "--executor", "local", "--alpha", 10)
     assert answer.code == 1
     assert "alphas, tolerance differ" in answer.errors[0]
@@ -288,7 +345,8 @@ def test_bad_embeddings_are_left_out_and_counted(tmp_path, rng):
     names, images, vectors = people(rng)
     vectors[3], vectors[7] = np.nan, 0
     found = run(stored(tmp_path / "bad.parquet", names, images, vectors), tmp_path / "out")
-    assert (found.unusable, found.faces) == (2, SUBJECTS * EACH - 2)
+    assert found.failures.reasons == {"not_finite": 1, "zero_norm": 1}
+    assert found.faces == SUBJECTS * EACH - 2
 
 
 def test_absent_and_shorter_embeddings_are_left_out_and_counted(tmp_path, rng):
@@ -298,14 +356,15 @@ def test_absent_and_shorter_embeddings_are_left_out_and_counted(tmp_path, rng):
     path = tmp_path / "short.parquet"
     pq.write_table(pa.table({"subject_id": names, "image": images, "embedding": kept}), path)
     found = run(path, tmp_path / "out")
-    assert (found.unusable, found.faces) == (2, SUBJECTS * EACH - 2)
+    assert found.failures.reasons == {"no_embedding": 1, "wrong_width": 1}
+    assert found.faces == SUBJECTS * EACH - 2
 
 
 def test_groups_are_compared_among_themselves(tmp_path, rng):
     names, images, vectors = people(rng)
     group = ["even" if int(name[1:]) % 2 == 0 else "odd" for name in names]
     path = stored(tmp_path / "g.parquet", names, images, vectors, sex=group)
-    found = run(path, tmp_path / "out", groups=("sex",))
+    found = run_one(path, tmp_path / "out", groups=("sex",))
     cosine = {row.group: row for row in found.groups if row.what == "cosine"}
     half = SUBJECTS // 2
     for row in cosine.values():
@@ -320,7 +379,7 @@ def test_the_report_asks_for_nothing_and_escapes_names(tmp_path, rng):
     folder.mkdir()
     out = tmp_path / "out"
     found = run(stored(folder / "p.parquet", names, images, vectors), out)
-    written = page.write(found, FsspecStore())
+    written = page.write(found, cost.measure(found.evaluation, None, "here"), FsspecStore())
     text = (out / "report.html").read_text()
     assert "a&lt;b&gt;&amp;c" in text
     assert "<b>" not in text
@@ -332,7 +391,9 @@ def test_the_report_asks_for_nothing_and_escapes_names(tmp_path, rng):
         rows = duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall()[0][0]
         assert rows > 0
     rows = duckdb.sql(f"SELECT alpha, tolerance, fmr_errors FROM '{out}/protected.parquet'")
-    expected = [(r.params.alpha, r.params.tolerance, r.fmr.errors) for r in found.protected]
+    expected = [
+        (r.params.alpha, r.params.tolerance, r.fmr.errors) for r in found.cases[0].protected
+    ]
     assert rows.fetchall() == expected
 
 
@@ -352,7 +413,7 @@ def test_the_command_line_prints_tables_and_json(source, tmp_path):
 
 def test_nothing_secret_is_kept(source, tmp_path):
     """Only numbers of faces, cosines and agreements, and the seed of codewords that are gone."""
-    run(source, tmp_path / "out")
+    run_one(source, tmp_path / "out")
     names = {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert names == {".json", ".parquet"}
     columns = set(pq.read_table(tmp_path / "out/blocks/000000.matches.parquet").column_names)
@@ -370,7 +431,8 @@ def test_from_a_bucket_into_a_bucket(source, bucket, s3, tmp_path, monkeypatch):
     exclude = f"{bucket}/exclude.txt"
     store.write(exclude, b"p003_0002\n")
     remote = run(f"{bucket}/faces.parquet", f"{bucket}/out", exclude=exclude)
-    here = run(source, tmp_path / "out", exclude=str(_list(tmp_path, "p003_0002")))
-    assert told(remote) == told(here)
-    assert f"{bucket}/out/report.html" in page.write(remote, store)
+    here = run_one(source, tmp_path / "out", exclude=str(_list(tmp_path, "p003_0002")))
+    assert told(remote.cases[0]) == told(here)
+    spent = cost.measure(remote.evaluation, None, "here")
+    assert f"{bucket}/out/report.html" in page.write(remote, spent, store)
     assert b"<svg" in store.read(f"{bucket}/out/report.html")

@@ -1,0 +1,175 @@
+"""What a user asks of an evaluation, and the evaluation that this describes."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from infra import models
+from infra.settings import Settings, StorageSettings
+from infra.storage import normalise
+from ironmask.centring import Centring
+from ironmask.errors import ModelNotFoundError, ParameterError, SourceError
+from ironmask.helper import DEFAULT_ENCODING, encoding
+from ironmask.params import Params
+from pipelines import start, wiring
+from pipelines.evaluation import faces, job
+from pipelines.evaluation.issued import Shape, newest, refuse_other_keys
+from pipelines.evaluation.job import Evaluation
+from pipelines.evaluation.protocol import ALL, TABLE, is_listed, spread
+from pipelines.job import DECLARED
+from pipelines.ports import Store
+
+
+@dataclass(frozen=True)
+class Request:
+    """An evaluation as a user asks for it.
+
+    table: address of a table whose newest templates are compared, as they are; its own settings
+    then stand for protocols, alphas, tolerance, encodings and centrings. keys: its keyset file.
+    model: what made the embeddings: a pack, or a name. exclude: a file with a name a line. seed:
+    hex.
+    """
+
+    source: str
+    out: str
+    table: str | None = None
+    keys: str | None = None
+    model: str | None = None
+    protocols: tuple[str, ...] = (ALL,)
+    alphas: tuple[int, ...] = (12, 16, 20)
+    tolerance: int = 4
+    encodings: tuple[str, ...] = (DEFAULT_ENCODING,)
+    centrings: tuple[str, ...] = (Centring.MEAN.value,)
+    exclude: str | None = None
+    groups: tuple[str, ...] = ()
+    seed: str | None = None
+    executor: str = "ray"
+    workers: int | None = None
+    ray_address: str | None = None
+
+
+# What a table settles, as it is when nothing is asked for.
+_OWN: Final[dict[str, Any]] = {
+    name: Request.__dataclass_fields__[name].default
+    for name in ("model", "protocols", "alphas", "tolerance", "encodings", "centrings")
+}
+
+
+def shape_of(request: Request, settings: Settings, storage: StorageSettings) -> Shape:
+    """The templates of the table that was asked for, once its keys are at hand.
+
+    Raises `WrongKeyError` where these are other ones, `ParameterError` where more was asked for.
+    """
+    if replace(request, **_OWN) != request:
+        raise ParameterError(
+            "--table compares the templates that are there: leave out --protocol, --alpha, "
+            "--tolerance, --encoding, --centring and --model"
+        )
+    tables = start.existing(str(request.table), storage)
+    path = start.keys_path(request.keys, settings, tables)
+    shape = newest(tables, str(path))
+    refuse_other_keys(shape, wiring.keys(path, tables.table_id, shape.issued.generation))
+    return shape
+
+
+def asked(
+    request: Request,
+    source: str,
+    out: str,
+    store: Store,
+    settings: Settings,
+    shape: Shape | None,
+) -> Evaluation:
+    """The evaluation that a request describes. source, out: normalised.
+
+    Raises `ParameterError`, `SourceError` and `ProtocolError` for what cannot be evaluated.
+    """
+    excluded = _lines(request.exclude, store)
+    loaded = faces.load(source, store, excluded, request.groups)
+    n, seed = loaded.vectors.shape[1], _seed(request.seed)
+    common = {
+        "source": source, "version": store.version(source), "out": out,
+        "excluded": tuple(excluded), "groups": request.groups, "seed": seed, "n": n,
+        "floor": job.floor(loaded, seed), "block": job.block_size(len(loaded.vectors)),
+    }  # fmt: skip
+    if shape:
+        params = shape.issued.params
+        if params.n != n:
+            raise SourceError(f"{source} holds embeddings of width {n}, the table's are {params.n}")
+        return Evaluation(
+            protocols=(TABLE,), listed=None, issued=shape.issued, alphas=(params.alpha,),
+            tolerance=params.tolerance, encodings=(shape.encoding,), centrings=(shape.centring,),
+            model=shape.model, **common,
+        )  # fmt: skip
+    for name in request.encodings:
+        encoding(name)
+    for alpha in request.alphas:
+        Params(n, alpha, 0)
+    protocols, listed = _protocols(request.protocols, store)
+    return Evaluation(
+        protocols=protocols,
+        listed=listed,
+        issued=None,
+        alphas=tuple(sorted(set(request.alphas))),
+        tolerance=request.tolerance,
+        encodings=tuple(dict.fromkeys(request.encodings)),
+        centrings=tuple(dict.fromkeys(map(Centring.named, request.centrings))),
+        model=_model(request.model or settings.model),
+        **common,
+    )
+
+
+def _model(name: str | None) -> str:
+    """The digest of a pack that is at hand, else what is said."""
+    if name is None:
+        return "not told"
+    try:
+        pack = models.find_pack(name)
+    except ModelNotFoundError:
+        return DECLARED + name
+    return f"{pack.name}, {pack.fingerprint}"
+
+
+def _seed(given: str | None) -> str:
+    seed = given or secrets.token_hex(32)
+    try:
+        usable = len(bytes.fromhex(seed)) == 32
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ParameterError("a seed has 64 hexadecimal digits")
+    return seed
+
+
+def _protocols(names: tuple[str, ...], store: Store) -> tuple[tuple[str, ...], str | None]:
+    """The protocols by name, and the text of the one that is a file."""
+    every = spread(names)
+    files = [name for name in every if is_listed(name)]
+    if not files:
+        return every, None
+    if len(files) > 1:
+        raise ParameterError("two protocols are files: evaluate them one after the other")
+    address = normalise(files[0])
+    if not store.exists(address):
+        raise ParameterError(
+            f"unknown protocol {files[0]!r}: it is `all`, `first:K`, or a file of pairs or roles, "
+            "and there is no such file"
+        )
+    return tuple(address if name in files else name for name in every), _text(address, store)
+
+
+def _lines(address: str | None, store: Store) -> list[str]:
+    """Names in a file, a line each, less comments."""
+    if address is None:
+        return []
+    lines = _text(normalise(address), store).splitlines()
+    return sorted({text for line in lines if (text := line.partition("#")[0].strip())})
+
+
+def _text(address: str, store: Store) -> str:
+    try:
+        return store.read(address).decode()
+    except UnicodeDecodeError:
+        raise SourceError(f"{address} is no UTF-8 text") from None

@@ -1,0 +1,184 @@
+"""The numbers of an evaluation's report, as machines read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import pyarrow as pa
+
+from ironmask.metrics import Rate
+from pipelines.evaluation.cost import Spent
+from pipelines.evaluation.job import Case
+from pipelines.evaluation.results import CaseResults, Results
+from pipelines.records import METRICS
+
+
+def tables(found: Results) -> dict[str, pa.Table]:
+    """By name of a Parquet file; the same evaluation gives the same bytes."""
+    timeless = METRICS.remove(METRICS.get_field_index("at"))
+    rows = {
+        "recogniser": _recogniser,
+        "protected": _protected,
+        "scores": _scores,
+        "agreement": _agreement,
+        "groups": _groups,
+    }
+    made = {
+        name: pa.Table.from_pylist(
+            [{**_case(case.case), **row} for case in found.cases for row in of(case)]
+        )
+        for name, of in rows.items()
+        if name != "groups" or any(case.groups for case in found.cases)
+    }
+    return {
+        **made,
+        "failures": pa.Table.from_pylist(list(_failures(found))),
+        "metrics": pa.Table.from_pylist(list(metrics(found)), timeless),
+    }
+
+
+def cost_table(spent: Spent) -> pa.Table:
+    """What was measured, which no two evaluations have alike."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "setting": cost.setting,
+                "tolerance": cost.params.tolerance,
+                "row_bytes": cost.row_bytes,
+                "protect_ms_p50": cost.protect.p50,
+                "protect_ms_p99": cost.protect.p99,
+                "verify_ms_p50": cost.verify.p50,
+                "verify_ms_p99": cost.verify.p99,
+                "rounds": cost.protect.rounds,
+                "core_hours_a_million": cost.core_hours_a_million,
+                "gib_a_million": cost.gib_a_million,
+                "images_per_second": spent.images_per_second,
+            }
+            for cost in spent.costs
+        ]
+    )
+
+
+def run_id(found: Results) -> str:
+    """Of the evaluation: neither its place nor its time is in it."""
+    return sha256(found.evaluation.seed.encode()).hexdigest()[:12]
+
+
+def metrics(found: Results) -> Iterator[dict[str, Any]]:
+    """Every rate as a row of a table's `metrics`, but for its time."""
+    for label, name, rate in _rates(found):
+        yield {
+            "run_id": run_id(found),
+            "name": name,
+            "label": label,
+            "value": rate.value,
+            "numerator": rate.errors,
+            "denominator": rate.trials,
+            "low": rate.interval.low,
+            "high": rate.interval.high,
+        }
+
+
+def _rates(found: Results) -> Iterator[tuple[str, str, Rate]]:
+    for case in found.cases:
+        rates = [(f"cosine FMR {row.target:g}", "FNMR", row.fnmr) for row in case.cosine]
+        rates += [(f"cosine FMR {row.target:g}", "FMR", row.fmr) for row in case.cosine if row.fmr]
+        for row in case.protected:
+            label = f"{row.setting} tolerance {row.params.tolerance}"
+            rates += [(label, "FNMR", row.fnmr), (label, "FMR", row.fmr)]
+        for group in case.groups:
+            label = f"{group.label} {group.group}, {group.what}"
+            rates += [(label, "FNMR", group.fnmr), (label, "FMR", group.fmr)]
+        yield from ((f"{case.case.name}: {label}", name, rate) for label, name, rate in rates)
+
+
+def _case(case: Case) -> dict[str, Any]:
+    return {"protocol": case.protocol, "centring": case.centring and str(case.centring)}
+
+
+def _recogniser(case: CaseResults) -> Iterator[dict[str, Any]]:
+    for row in case.cosine:
+        yield {
+            "target_fmr": row.target,
+            "threshold": row.point.threshold,
+            **_plain("fmr", row.fmr),
+            **_plain("fnmr", row.fnmr),
+        }
+
+
+def _protected(case: CaseResults) -> Iterator[dict[str, Any]]:
+    for row in case.protected:
+        yield {
+            "alpha": row.params.alpha,
+            "tolerance": row.params.tolerance,
+            "encoding": row.encoding,
+            "bits": row.params.bits,
+            "digests": row.params.digest_count,
+            "row_bytes": row.row_bytes,
+            **_plain("fmr", row.fmr),
+            **_plain("fnmr", row.fnmr),
+            "cosine_threshold": row.same.threshold,
+            "cosine_fnmr": row.same.fnmr,
+            "difference": row.against.value,
+            "difference_low": row.against.interval.low,
+            "difference_high": row.against.interval.high,
+            "p": row.against.p,
+        }
+
+
+def _scores(case: CaseResults) -> Iterator[dict[str, Any]]:
+    scores = case.scores
+    for cosine, genuine, impostor in zip(
+        scores.thresholds.tolist(), scores.genuine.tolist(), scores.impostor.tolist(), strict=True
+    ):
+        if genuine or impostor:
+            yield {"cosine": cosine, "genuine": genuine, "impostor": impostor}
+
+
+def _agreement(case: CaseResults) -> Iterator[dict[str, Any]]:
+    for name, sides in case.agreements.items():
+        for place, (genuine, impostor) in enumerate(zip(*sides, strict=True)):
+            yield {
+                "setting": name, "places": place, "genuine": genuine, "impostor_sample": impostor
+            }  # fmt: skip
+
+
+def _groups(case: CaseResults) -> Iterator[dict[str, Any]]:
+    for group in case.groups:
+        yield {
+            "label": group.label, "group": group.group, "what": group.what,
+            "subjects": group.subjects, **_plain("fmr", group.fmr), **_plain("fnmr", group.fnmr),
+        }  # fmt: skip
+
+
+def _failures(found: Results) -> Iterator[dict[str, Any]]:
+    failed = found.failures
+    counts = {f"failed: {reason}": count for reason, count in failed.reasons.items()}
+    counts |= {
+        "faces to acquire": failed.attempts,
+        "not acquired": failed.not_acquired,
+        "subjects to enrol": failed.subjects,
+        "not enrolled": failed.without,
+        "excluded": found.excluded,
+        "templates without their faces": found.missing,
+    }
+    counts |= {f"templates left out: {case.case.name}": case.lost for case in found.cases}
+    yield from ({"what": what, "count": count} for what, count in counts.items())
+
+
+def _plain(name: str, rate: Rate | None) -> dict[str, Any]:
+    """A rate's columns; empty ones where there is none."""
+    values = {
+        "": rate and rate.value,
+        "_errors": rate and rate.errors,
+        "_trials": rate and rate.trials,
+        "_low": rate and rate.interval.low,
+        "_high": rate and rate.interval.high,
+        "_bootstrap_low": rate and rate.bootstrap.low,
+        "_bootstrap_high": rate and rate.bootstrap.high,
+        "_bound": rate and rate.bound,
+        "_supported": rate and rate.supported,
+    }
+    return {name + suffix: value for suffix, value in values.items()}

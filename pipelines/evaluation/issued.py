@@ -10,6 +10,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,34 +54,30 @@ def newest(tables: Tables, keys: str) -> Shape:
 
     Raises `TableError` where there is none, or where they differ in what must be the same.
     """
-    table = tables.table("templates")
-    counts: Counter[int] = Counter()
-    for batch in table.batches(["generation"]):
-        counts.update(batch["generation"].to_pylist())
+    counts: Counter[tuple[Any, ...]] = Counter()
+    columns = ["generation", *_SHAPE]
+    for batch in tables.table("templates").batches(columns):
+        found = pa.Table.from_batches([batch]).group_by(columns).aggregate([([], "count_all")])
+        for row in found.to_pylist():
+            counts[tuple(row[name] for name in columns)] += row["count_all"]
     if not counts:
         raise TableError(f"{tables.dest} holds no template: enrol into it first")
-    generation = max(counts)
-    shapes = {
-        tuple(row.values())
-        for row in table.rows(_SHAPE, _of(generation))
-        .group_by(list(_SHAPE))
-        .aggregate([])
-        .to_pylist()
-    }
-    if len(shapes) > 1:
+    generation = max(generation for generation, *_ in counts)
+    live = {shape: count for shape, count in counts.items() if shape[0] == generation}
+    if len(live) > 1:
         raise TableError(
             f"{tables.dest}: generation {generation} holds templates of several settings"
         )
-    shape = dict(zip(_SHAPE, shapes.pop(), strict=True))
-    rows = _made_from(tables, generation)
+    ((values, count),) = live.items()
+    shape = dict(zip(columns, values, strict=True))
     issued = Issued(
         dest=tables.dest,
         table_id=tables.table_id,
         generation=generation,
         keys=keys,
         params=Params(shape["n"], shape["alpha"], shape["tolerance"]),
-        templates=counts[generation],
-        digest=digest(rows),
+        templates=count,
+        digest=digest(_made_from(tables, generation)),
     )
     name, centring = encoding(shape["encoding"]).name, Centring(shape["centring"])
     return Shape(issued, name, centring, shape["model"], shape["key_id"])
@@ -173,6 +170,8 @@ def opened(
     stored = {row["template_id"]: row for row in found}
     opened = {}
     for place, template_id in enumerate(rows.ids[number] for number in numbers):
+        if template_id not in stored:
+            raise TableError(f"template {template_id} is gone since this evaluation began")
         protected = open_row(table_id, stored[template_id], keys)
         code = reopen(protected, templates[place], keys.row_key(template_id))
         if code is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import sha256
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from ironmask.metrics import Rate
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.job import Case
 from pipelines.evaluation.results import CaseResults, Results
+from pipelines.job import digest
 from pipelines.records import METRICS
 
 
@@ -62,8 +63,8 @@ def cost_table(spent: Spent) -> pa.Table:
 
 
 def run_id(found: Results) -> str:
-    """Of the evaluation: neither its place nor its time is in it."""
-    return sha256(found.evaluation.seed.encode()).hexdigest()[:12]
+    """Of the evaluation, wherever its results go."""
+    return digest({**asdict(found.evaluation), "out": ""})[:12]
 
 
 def metrics(found: Results) -> Iterator[dict[str, Any]]:

@@ -67,11 +67,16 @@ def test_every_target_of_the_readme_exists(name: str) -> None:
     assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_the_library_example_runs() -> None:
-    (example,) = blocks("python")
+def test_the_library_examples_run() -> None:
+    example, attack = blocks("python")
     names: dict[str, object] = {}
     exec(example, names)  # noqa: S102
     assert type(names["row"]).__name__ == "ProtectedTemplate"
+    names = {}
+    exec(attack, names)  # noqa: S102
+    found: Any = names["found"]
+    embeddings: Any = names["embeddings"]
+    assert found.cosine(embeddings[0]) > 0.999
 
 
 def test_presets_have_the_bits_that_the_readme_says() -> None:

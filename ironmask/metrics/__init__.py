@@ -1,10 +1,12 @@
 """Rates of a biometric evaluation with their intervals: ISO/IEC 19795-1's terms throughout.
 
 `counts` and `trials` hold errors and comparisons by subject, `intervals` and `rates` what they say
-of the population, `paired` the difference of two recognisers, `scores` the rates over thresholds.
+of the population, `paired` the difference of two recognisers, `scores` the rates over thresholds,
+`linkability` what scores of pairs of issues give away.
 """
 
 from ironmask.metrics.counts import Counts, PairCounts, SubjectCounts
+from ironmask.metrics.linkability import Linkability, linkability
 from ironmask.metrics.paired import Difference, mcnemar
 from ironmask.metrics.rates import Rate, far, frr, gfar, gfrr, rate
 from ironmask.metrics.scores import OperatingPoint, ScoreCounts
@@ -14,6 +16,7 @@ __all__ = [
     "Counts",
     "Crossed",
     "Difference",
+    "Linkability",
     "Listed",
     "OperatingPoint",
     "PairCounts",
@@ -25,6 +28,7 @@ __all__ = [
     "frr",
     "gfar",
     "gfrr",
+    "linkability",
     "mcnemar",
     "rate",
 ]

@@ -83,7 +83,10 @@ class Driver:
 
     def _next_log(self) -> Path:
         self.runs += 1
-        return self.folder / f"run-{self.runs:04d}.log"
+        log = self.folder / f"run-{self.runs:04d}.log"
+        # A run that is killed at once has said nothing.
+        log.touch()
+        return log
 
     def _pipes(self) -> tuple[IO[str], IO[str]]:
         assert self.server.stdin

@@ -1,0 +1,51 @@
+"""What an attack that looks for a template returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ironmask import codeword
+from ironmask.arrays import F32, F64, I32
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The end of an attack. templates: one unit vector, (n,) float64, for each issue that was
+    attacked; none where it gave up. trials: starts, of which each is one guess. score: what the
+    attack itself judged by, without knowing a template.
+    """
+
+    templates: tuple[F64, ...] = field(repr=False)
+    trials: int
+    seconds: float
+    score: float
+
+    @property
+    def success(self) -> bool:
+        """Whether the attack itself believes to be right."""
+        return bool(self.templates)
+
+    @property
+    def bits(self) -> float:
+        """log2 of the guesses that were made."""
+        return float(np.log2(max(self.trials, 1)))
+
+    def cosine(self, *truth: ArrayLike) -> float:
+        """The least cosine between what was recovered and the true templates, 0 without success.
+
+        A template and its negative are one: an issue of one is an issue of the other.
+        """
+        if not self.templates:
+            return 0.0
+        pairs = zip(self.templates, map(np.asarray, truth), strict=True)
+        return float(min(abs(t @ true) / np.linalg.norm(true) for t, true in pairs))
+
+
+def template_of(helper: F32, code: I32) -> F64:
+    """What a helper, (n, n), carries to a codeword, (alpha,) int32: P' c at unit length."""
+    vector = codeword.dense(code[None], len(helper))[0] @ helper.astype(np.float64)
+    unit: F64 = vector / np.linalg.norm(vector)
+    return unit

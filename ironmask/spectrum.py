@@ -1,0 +1,105 @@
+"""How much of the space a model's embeddings fill: what is left of the promised bits.
+
+A codeword's bits count guesses for a template that may lie anywhere on the sphere. Embeddings of
+real models keep out of some directions, which anyone who has the model can measure, and a wrong
+codeword of a stolen row points there by chance alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ironmask.arrays import F64, unit_rows
+from ironmask.errors import ParameterError
+from ironmask.params import Params
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Second moments of unit embeddings, which add up over parts of a set.
+
+    count: embeddings. moments: (n, n) float64, the sum of t t'. Their mean is not taken off: a
+    stolen row hides t itself.
+    """
+
+    count: int
+    moments: F64 = field(repr=False)
+
+    @classmethod
+    def of(cls, embeddings: ArrayLike, n: int) -> Self:
+        """Of some embeddings, (k, n) of any scale. Raises `TemplateError` for what is none."""
+        rows = unit_rows(embeddings, n)
+        return cls(len(rows), rows.T @ rows)
+
+    def __add__(self, other: Spectrum) -> Spectrum:
+        if self.moments.shape != other.moments.shape:
+            raise ParameterError("spectra of embeddings of different widths do not add up")
+        return Spectrum(self.count + other.count, self.moments + other.moments)
+
+    @property
+    def n(self) -> int:
+        """Width of the embeddings."""
+        return len(self.moments)
+
+    @cached_property
+    def _decomposed(self) -> tuple[F64, F64]:
+        if self.count < 1:
+            raise ParameterError("a spectrum of no embeddings")
+        values, vectors = np.linalg.eigh(self.moments / self.count)
+        return np.maximum(values[::-1], 0), vectors[:, ::-1]
+
+    @property
+    def eigenvalues(self) -> F64:
+        """(n,), from the largest; they sum to 1, the energy of a unit embedding."""
+        return self._decomposed[0]
+
+    @property
+    def directions(self) -> F64:
+        """(n, n), the eigenvectors as columns, in the order of the eigenvalues."""
+        return self._decomposed[1]
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the eigenvalues' entropy (Roy and Vetterli, European Signal Processing Conference,
+        2007): n where every direction is used alike.
+        """
+        some = self.eigenvalues[self.eigenvalues > 0]
+        return float(np.exp(-(some * np.log(some)).sum()))
+
+    @property
+    def beyond(self) -> F64:
+        """(n + 1,): the share of the energy outside the first 0, 1, ..., n directions."""
+        tail: F64 = np.append(np.cumsum(self.eigenvalues[::-1])[::-1], 0.0)
+        return tail
+
+    def known_bits(self) -> tuple[float, int]:
+        """Bits by which the weakest directions tell a wrong codeword from the right one, and how
+        many of these directions tell most.
+
+        In the d weakest directions an embedding has the share e of its energy, a wrong codeword's
+        vector d / n, scattered like chi-square of d degrees of freedom. It lies as low with the
+        probability 2^-b at most, b = (d / 2) (x - 1 - ln x) / ln 2, x = e / (d / n) (Chernoff's
+        bound). Without energy there b has no bound but precision's.
+        """
+        d = np.arange(1, self.n)
+        x = self.beyond[self.n - d] / (d / self.n)
+        x = np.clip(x, np.finfo(np.float32).eps, 1.0)
+        bits = d / 2 * (x - 1 - np.log(x)) / np.log(2)
+        best = int(bits.argmax())
+        return float(bits[best]), int(d[best])
+
+    def bits_left(self, params: Params) -> float:
+        """log2 of the guesses that nothing but the embeddings' subspace rules out, 0 at least.
+
+        What a row withholds from a thief who knows the model and has no limit of computing: with 0,
+        the template is determined by the helper, and only the search stands in the way. It says
+        nothing of how long that takes. Raises `ParameterError` for another width.
+        """
+        if params.n != self.n:
+            raise ParameterError(f"params are of width {params.n}, the spectrum of {self.n}")
+        return max(0.0, params.bits - self.known_bits()[0])

@@ -1,0 +1,109 @@
+"""Two issues of one person give both templates; issues of two people give nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ironmask import Params, codeword, helper
+from ironmask.attacks import largest_entry, nearest_codewords, recover_from_issues
+from ironmask.errors import ParameterError
+from ironmask.metrics import linkability
+from ironmask.rotation import Sampler
+
+N, ALPHA = 128, 8
+PARAMS = Params(N, ALPHA, 0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def unit(rng, n=N):
+    vector = rng.standard_normal(n)
+    return vector / np.linalg.norm(vector)
+
+
+def capture(template, degrees, rng):
+    """A vector at this angle to a template."""
+    other = rng.standard_normal(len(template))
+    other -= (other @ template) * template
+    other /= np.linalg.norm(other)
+    return np.cos(np.radians(degrees)) * template + np.sin(np.radians(degrees)) * other
+
+
+def issued(templates, rng, alpha=ALPHA, encoding="float32"):
+    """Helpers of fresh issues, as a thief decodes them: (b, n, n)."""
+    n = len(templates[0])
+    sampler = Sampler(n)
+    helpers = []
+    for template in templates:
+        target = codeword.dense(codeword.sample(rng, n, alpha), n)[0]
+        helpers += helper.encode(sampler.carrying(rng, template, target)[None], encoding)
+    return helper.decode(helpers, encoding, n)
+
+
+@pytest.mark.parametrize("encoding", ["float32", "int8"])
+def test_two_issues_of_one_template(encoding, rng):
+    for _ in range(3):
+        template = unit(rng)
+        found = recover_from_issues(issued([template] * 2, rng, encoding=encoding), ALPHA, rng)
+        assert found.success
+        assert found.cosine(template, template) > 0.999
+        assert found.bits < 16
+
+
+def test_issues_of_different_captures(rng):
+    """Each template is that of its own issue, not something between them."""
+    template = unit(rng)
+    captures = [template, capture(template, 27, rng)]
+    found = recover_from_issues(issued(captures, rng), ALPHA, rng)
+    assert found.cosine(*captures) > 0.999
+    more = [capture(template, 25, rng) for _ in range(4)]
+    assert recover_from_issues(issued(more, rng), ALPHA, rng).cosine(*more) > 0.999
+
+
+def test_different_people_give_nothing(rng):
+    found = recover_from_issues(issued([unit(rng), unit(rng)], rng), ALPHA, rng, limit=8192)
+    assert (found.success, found.templates, found.trials) == (False, (), 8192)
+    assert found.cosine(unit(rng), unit(rng)) == 0
+
+
+def pairs(count, rng):
+    """Helpers of mated and of non-mated pairs of issues."""
+    mated = [issued([template] * 2, rng) for template in (unit(rng) for _ in range(count))]
+    return mated, [issued([unit(rng), unit(rng)], rng) for _ in range(count)]
+
+
+def test_the_attack_links_what_an_obvious_function_does_not(rng):
+    """That one would certify an unlinkability that does not exist."""
+    scores = [[largest_entry(p) for p in side] for side in pairs(400, rng)]
+    assert linkability(*scores, rng, bins=6).d_sys < 0.05
+    scores = [[nearest_codewords(p, ALPHA, rng, 8192) for p in side] for side in pairs(4, rng)]
+    assert linkability(*scores, rng).d_sys > 0.99
+
+
+def test_a_digest_confirms(rng):
+    """Where codewords can be checked, nothing else is believed, and not before."""
+    template = unit(rng)
+    helpers = issued([template] * 2, rng)
+    known = codeword.decode((helpers[0] @ template)[None].astype(np.float32), ALPHA)[0]
+
+    def is_right(codes):
+        return np.array_equal(np.abs(codes[0]), np.abs(known))
+
+    found = recover_from_issues(helpers, ALPHA, rng, confirm=is_right)
+    assert found.cosine(template, template) > 0.999
+    never = recover_from_issues(helpers, ALPHA, rng, confirm=lambda _: False, limit=4096)
+    assert (never.success, never.trials, never.score > 0.999) == (False, 4096, True)
+
+
+def test_one_issue_is_refused(rng):
+    with pytest.raises(ParameterError, match="two issues"):
+        recover_from_issues(issued([unit(rng)], rng), ALPHA, rng)
+
+
+def test_nothing_is_shown(rng):
+    found = recover_from_issues(issued([unit(rng)] * 2, rng), ALPHA, rng)
+    assert "array" not in repr(found)

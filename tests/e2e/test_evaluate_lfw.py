@@ -67,6 +67,8 @@ def test_the_templates_of_a_table(people, tmp_path):
     """Three photos of each person in a table, made by Ray; all others against its rows."""
     rows = pq.read_table(people).sort_by([("subject_id", "ascending"), ("image", "ascending")])
     subjects = np.array(rows["subject_id"].to_pylist())
+    rows = rows.filter(pa.array(np.isin(subjects, np.unique(subjects)[::3])))
+    subjects = np.array(rows["subject_id"].to_pylist())
     place = np.arange(len(subjects)) - np.searchsorted(subjects, subjects)
     kept = np.isin(subjects, subjects[place >= 3]) & (place < 3)
     kept &= ~np.isin(rows["image"].to_pylist(), WRONG)
@@ -74,7 +76,7 @@ def test_the_templates_of_a_table(people, tmp_path):
     images = np.array(rows["image"].to_pylist(), dtype=object)
     images[kept] = [f"gallery.parquet#row={row}" for row in range(kept.sum())]
     pq.write_table(rows.set_column(1, "image", pa.array(images)), tmp_path / "all.parquet")
-    (tmp_path / "wrong.txt").write_text("\n".join(WRONG))
+    (tmp_path / "wrong.txt").write_text("\n".join(image for image in images if image in WRONG))
     answer = command(tmp_path, "enroll", "gallery.parquet", "table", "--keys", "keys.json")
     assert answer.code == 0, answer.err
     told = evaluated(
@@ -82,7 +84,9 @@ def test_the_templates_of_a_table(people, tmp_path):
     )
     (row,) = told["protected"]
     people_there = len(set(subjects[kept]))
-    assert row["fmr_trials"] + row["fnmr_trials"] == people_there * (len(rows) - kept.sum() - 2)
+    left_out = sum(image in WRONG for image in images)
+    probes = len(rows) - kept.sum() - left_out
+    assert row["fmr_trials"] + row["fnmr_trials"] == people_there * probes
     assert (row["alpha"], row["tolerance"]) == (16, 4)
     # Two brothers are among these people: one's photos may pass as the other.
     assert row["fmr_errors"] < 2e-5 * row["fmr_trials"]

@@ -64,7 +64,7 @@ def test_all_of_them_against_one_another(people, tmp_path):
 
 
 def test_the_templates_of_a_table(people, tmp_path):
-    """Three photos of each person in a table, made by Ray; all others against its rows."""
+    """Three photos of each person in a table; all others against its rows, on Ray."""
     rows = pq.read_table(people).sort_by([("subject_id", "ascending"), ("image", "ascending")])
     subjects = np.array(rows["subject_id"].to_pylist())
     rows = rows.filter(pa.array(np.isin(subjects, np.unique(subjects)[::3])))
@@ -77,7 +77,8 @@ def test_the_templates_of_a_table(people, tmp_path):
     images[kept] = [f"gallery.parquet#row={row}" for row in range(kept.sum())]
     pq.write_table(rows.set_column(1, "image", pa.array(images)), tmp_path / "all.parquet")
     (tmp_path / "wrong.txt").write_text("\n".join(image for image in images if image in WRONG))
-    answer = command(tmp_path, "enroll", "gallery.parquet", "table", "--keys", "keys.json")
+    here = ("--executor", "local", "--keys", "keys.json")
+    answer = command(tmp_path, "enroll", "gallery.parquet", "table", *here)
     assert answer.code == 0, answer.err
     told = evaluated(
         tmp_path, tmp_path / "all.parquet", "out", "--table", "table", "--keys", "keys.json"

@@ -156,11 +156,15 @@ class Protector:
 
 
 def _reopened(encoded: bytes, template: F64, params: Params, encoding: str) -> I32 | None:
-    """The codeword that an encoded helper gives for its own template; None where it is damaged."""
+    """What an encoded helper gives for its own template, (1, alpha); None where it is damaged."""
     try:
-        u = helper.project(encoded, encoding, template.astype(np.float32)[None])
+        return _decoded(encoded, template, params, encoding)
     except EncodingError:
         return None
+
+
+def _decoded(encoded: bytes, template: F64, params: Params, encoding: str) -> I32:
+    u = helper.project(encoded, encoding, template.astype(np.float32)[None])
     return codeword.decode(u, params.alpha)
 
 
@@ -171,9 +175,8 @@ def reopen(protected: ProtectedTemplate, template: ArrayLike, row_key: bytes) ->
     of what it gives. Raises `EncodingError` for a damaged row.
     """
     params = protected.params
-    unit = unit_rows(_single(template), params.n).astype(np.float32)
-    u = helper.project(protected.helper, protected.encoding, unit)
-    (code,) = codeword.decode(u, params.alpha)
+    (unit,) = unit_rows(_single(template), params.n)
+    (code,) = _decoded(protected.helper, unit, params, protected.encoding)
     own = digest.digests(code, params, row_key)
     return code if hmac.compare_digest(own, protected.digests) else None
 

@@ -162,26 +162,32 @@ _SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model"
 
 
 def _generations(tables: Tables) -> list[Generation]:
+    return [_generation(row, count) for row, count in templates_by(tables, _SHAPE)]
+
+
+def templates_by(tables: Tables, columns: list[str]) -> list[tuple[dict[str, Any], int]]:
+    """How many templates share the values of some columns, in the order of the first of them."""
     # Sums over batches: the rows of a large table do not fit in memory, and helpers stay unread.
     counts = [
-        batch.group_by(_SHAPE).aggregate([([], "count_all")])
-        for batch in map(_table, tables.table("templates").batches(_SHAPE))
+        batch.group_by(columns).aggregate([([], "count_all")])
+        for batch in map(_table, tables.table("templates").batches(columns))
     ]
     if not counts:
         return []
-    grouped = pa.concat_tables(counts).group_by(_SHAPE).aggregate([("count_all", "sum")])
-    return [_generation(row) for row in grouped.sort_by("generation").to_pylist()]
+    grouped = pa.concat_tables(counts).group_by(columns).aggregate([("count_all", "sum")])
+    rows = grouped.sort_by(columns[0]).to_pylist()
+    return [(row, row.pop("count_all_sum")) for row in rows]
 
 
 def _table(batch: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([batch])
 
 
-def _generation(row: dict[str, Any]) -> Generation:
+def _generation(row: dict[str, Any], templates: int) -> Generation:
     params = Params(n=row["n"], alpha=row["alpha"], tolerance=row["tolerance"])
     return Generation(
         generation=row["generation"],
-        templates=row["count_all_sum"],
+        templates=templates,
         settings=f"{params.describe()}, {encoding(row['encoding']).name}",
         bits=params.bits,
         sealed=row["sealed"],

@@ -13,14 +13,14 @@ iteration; many go through as one matrix product.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
 from ironmask import codeword
 from ironmask.arrays import F32, I32
-from ironmask.attacks.result import Recovered, template_of
+from ironmask.attacks.result import Confirm, Recovered, believed, template_of
 from ironmask.errors import ParameterError
 
 _STARTS: Final = 1024
@@ -33,8 +33,6 @@ _KEPT: Final = 8
 _DEVIATIONS: Final = 8.0
 _SURE: Final = 0.985
 _LEAST_NORM: Final = np.float32(1e-12)
-Confirm = Callable[[Sequence[I32]], bool]
-"""Tells whether codewords, one of each issue, (alpha,) int32, are right: by a digest, say."""
 
 
 def recover_from_issues(
@@ -63,9 +61,9 @@ def recover_from_issues(
         scores, codes = _tried(helpers, some, alpha)
         first = int(scores.argmax())
         best = max(best, float(scores[first]))
-        own = [code[first] for code in codes]
-        if confirm(own) if confirm else _stands_out(scores):
-            found = tuple(template_of(p, code) for p, code in zip(helpers, own, strict=True))
+        right = believed([code[first] for code in codes], _stands_out(scores), confirm)
+        if right is not None:
+            found = tuple(template_of(p, code) for p, code in zip(helpers, right, strict=True))
             return Recovered(found, trials, time.perf_counter() - began, best)
         if trials >= limit:
             break

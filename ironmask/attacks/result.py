@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,12 @@ from numpy.typing import ArrayLike
 
 from ironmask import codeword
 from ironmask.arrays import F32, F64, I32
+
+Codes = list[I32]
+"""Codewords, one of each issue that is attacked, (alpha,) int32 each."""
+
+Confirm = Callable[[Codes], bool]
+"""Tells whether codewords are right, signs included: by their digests, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,16 @@ class Recovered:
             return 0.0
         pairs = zip(self.templates, map(np.asarray, truth), strict=True)
         return float(min(abs(t @ true) / np.linalg.norm(true) for t, true in pairs))
+
+
+def believed(codes: Codes, seem_right: bool, confirm: Confirm | None) -> Codes | None:
+    """Codewords, with the sign that a digest confirms where one can be asked; None for wrong ones.
+
+    From helpers alone a template and its negative cannot be told apart.
+    """
+    if confirm is None:
+        return codes if seem_right else None
+    return next(filter(confirm, (codes, [-code for code in codes])), None)
 
 
 def template_of(helper: F32, code: I32) -> F64:

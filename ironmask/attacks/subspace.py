@@ -11,14 +11,14 @@ matrix product: 2 n^2 operations for each guess and step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
 from ironmask import codeword
 from ironmask.arrays import F32, F64, I32
-from ironmask.attacks.result import Recovered, template_of
+from ironmask.attacks.result import Confirm, Recovered, believed, template_of
 from ironmask.errors import ParameterError
 
 _GUESSES: Final = 512
@@ -41,15 +41,15 @@ def recover_from_subspace(
     guessed: int = 2,
     steps: int = _STEPS,
     limit: int = 1 << 20,
-    confirm: Callable[[I32], bool] | None = None,
+    confirm: Confirm | None = None,
 ) -> Recovered:
     """Look for what one issue was made from.
 
     helper: (n, n) float32, decoded. directions: (n, k), orthonormal columns, those that embeddings
     use. guessed: entries of the codeword that every trial guesses; each more costs a factor of
     about 2 n / alpha. limit: trials after which it gives up. confirm: where the digest of a
-    codeword, (alpha,) int32, can be computed; otherwise one is believed that leaves much less
-    energy outside the span than the median one. The score is the best one's energy inside it.
+    codeword can be computed; otherwise one is believed that leaves much less energy outside the
+    span than the median one. The score is the best one's energy inside it.
 
     Directions in which a template has little energy are better left out: the fewer there are, the
     more is known of a codeword, until what is left out of it drowns the rest. The sign stays open
@@ -76,10 +76,10 @@ def recover_from_subspace(
         for first in np.argsort(-inside)[:_POLISHED]:
             code, score = _polished(projector, found[first])
             best = max(best, score)
-            right = _believed(code, 1 - score <= _OUTSIDE * usual, confirm)
+            right = believed([code], 1 - score <= _OUTSIDE * usual, confirm)
             if right is not None:
                 seconds = time.perf_counter() - began
-                return Recovered((template_of(helper, right),), trials, seconds, best)
+                return Recovered((template_of(helper, right[0]),), trials, seconds, best)
         if trials >= limit:
             break
     return Recovered((), trials, time.perf_counter() - began, best)
@@ -149,10 +149,3 @@ def _polished(projector: F32, code: I32) -> tuple[I32, float]:
         energy = float(gain[out, into])
         s[support[out]] = 0
         s[into] = 1 if others[out, into] >= 0 else -1
-
-
-def _believed(code: I32, is_near: bool, confirm: Callable[[I32], bool] | None) -> I32 | None:
-    """A codeword, with its sign where a digest knows that; None where it proves nothing."""
-    if confirm is not None:
-        return next((signed for signed in (code, -code) if confirm(signed)), None)
-    return code if is_near else None

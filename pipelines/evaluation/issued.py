@@ -10,7 +10,6 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +23,7 @@ from ironmask.errors import MismatchError, ProtocolError, TableError, WrongKeyEr
 from ironmask.helper import encoding
 from ironmask.params import Params
 from ironmask.template import reopen
-from pipelines import ledger
+from pipelines import ledger, lookup
 from pipelines.evaluation.faces import Labels
 from pipelines.evaluation.job import Issued
 from pipelines.evaluation.protocol import Comparisons, refuse_one_class
@@ -34,7 +33,7 @@ from pipelines.records import Outcome
 from pipelines.sealing import open_row
 
 Index = NDArray[np.intp]
-_SHAPE = ("n", "alpha", "tolerance", "encoding", "centring", "model", "key_id")
+_SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "centring", "model", "key_id"]
 _MADE_FROM = ("template_id", "subject_id", "source_uris")
 
 
@@ -54,22 +53,15 @@ def newest(tables: Tables, keys: str) -> Shape:
 
     Raises `TableError` where there is none, or where they differ in what must be the same.
     """
-    counts: Counter[tuple[Any, ...]] = Counter()
-    columns = ["generation", *_SHAPE]
-    for batch in tables.table("templates").batches(columns):
-        found = pa.Table.from_batches([batch]).group_by(columns).aggregate([([], "count_all")])
-        for row in found.to_pylist():
-            counts[tuple(row[name] for name in columns)] += row["count_all"]
-    if not counts:
+    counted = lookup.templates_by(tables, _SHAPE)
+    if not counted:
         raise TableError(f"{tables.dest} holds no template: enrol into it first")
-    generation = max(generation for generation, *_ in counts)
-    live = {shape: count for shape, count in counts.items() if shape[0] == generation}
-    if len(live) > 1:
+    shape, count = counted[-1]
+    generation = shape["generation"]
+    if any(other["generation"] == generation for other, _ in counted[:-1]):
         raise TableError(
             f"{tables.dest}: generation {generation} holds templates of several settings"
         )
-    ((values, count),) = live.items()
-    shape = dict(zip(columns, values, strict=True))
     issued = Issued(
         dest=tables.dest,
         table_id=tables.table_id,

@@ -53,7 +53,7 @@ def side(table: pa.Table, genuine: bool) -> dict[str, NDArray[Any]]:
     return {name: some[name].to_numpy() for name in some.column_names}
 
 
-def accepts(side: dict[str, NDArray[Any]], number: int, tolerance: int) -> NDArray[np.bool_]:
+def accepts(kept: dict[str, NDArray[Any]], number: int, tolerance: int) -> NDArray[np.bool_]:
     """Comparisons that a setting accepts at a tolerance."""
-    bits: NDArray[np.bool_] = (side[f"tolerances_{number}"] >> tolerance) & 1 == 1
+    bits: NDArray[np.bool_] = (kept[f"tolerances_{number}"] >> tolerance) & 1 == 1
     return bits

@@ -69,9 +69,10 @@ def run_id(found: Results) -> str:
 
 def metrics(found: Results) -> Iterator[dict[str, Any]]:
     """Every rate as a row of a table's `metrics`, but for its time."""
+    evaluation = run_id(found)
     for label, name, rate in _rates(found):
         yield {
-            "run_id": run_id(found),
+            "run_id": evaluation,
             "name": name,
             "label": label,
             "value": rate.value,

@@ -104,6 +104,27 @@ def test_one_issue_is_refused(rng):
         recover_from_issues(issued([unit(rng)], rng), ALPHA, rng)
 
 
+def test_a_digest_decides_the_sign(rng):
+    """Half of the estimates end at the negative: a digest turns these around."""
+    turned = 0
+    for _ in range(8):
+        template = unit(rng)
+        helpers = issued([template] * 2, rng)
+        u = [(p @ template).astype(np.float32) for p in helpers]
+        known = [codeword.decode(one[None], ALPHA)[0].tolist() for one in u]
+        asked = []
+
+        def is_right(codes, known=known, asked=asked):
+            asked.append([code.tolist() for code in codes])
+            return asked[-1] == known
+
+        found = recover_from_issues(helpers, ALPHA, rng, confirm=is_right)
+        assert found.templates[0] @ template > 0.999
+        # Each estimate is asked about as it is, and then with its sign turned.
+        turned += len(asked) % 2 == 0
+    assert turned
+
+
 def test_nothing_is_shown(rng):
     found = recover_from_issues(issued([unit(rng)] * 2, rng), ALPHA, rng)
     assert "array" not in repr(found)

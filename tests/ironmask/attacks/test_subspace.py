@@ -62,7 +62,8 @@ def test_a_digest_decides_the_sign(directions, rng):
     (helper,) = issued([template], rng, ALPHA)
     seen = []
 
-    def is_right(code):
+    def is_right(codes):
+        (code,) = codes
         seen.append(code)
         u = helper @ template
         return bool((np.sign(code) == np.sign(u[np.abs(code) - 1])).all())

@@ -139,7 +139,11 @@ def _evaluate(folder: Path, photos: dict[str, list[Path]], pack: models.ModelPac
     try:
         pq.write_table(pa.table(columns), source)
         request = evaluate.Request(
-            str(source), str(out), protocols=(f"first:{_ENROLLED_EACH}",), executor="local"
+            str(source),
+            str(out),
+            model=str(pack.folder),
+            protocols=(f"first:{_ENROLLED_EACH}",),
+            executor="local",
         )
         prepared = evaluate.prepare(request)
         with evaluate.opened(request, prepared) as executor:

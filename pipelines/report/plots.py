@@ -45,8 +45,7 @@ def plots(found: Results) -> list[tuple[str, str, str]]:
             (
                 f"Detection error trade-off{of}",
                 "The line is the recogniser without protection, the points are protected settings; "
-                "a setting that accepted no impostor stands at the 95 % bound of its rate. Both "
-                "axes are normal deviates.",
+                "a rate without an error stands at its 95 % bound. Both axes are normal deviates.",
                 _svg(_det, first),
             ),
             (
@@ -142,7 +141,7 @@ def _det(axes: Axes, found: CaseResults) -> None:
     )  # fmt: skip
     for place, (name, rows) in enumerate(_series(found).items()):
         fmr = [row.fmr.value if row.fmr.errors else row.fmr.bound for row in rows]
-        fnmr = [min(max(row.fnmr.value, 1e-7), 0.9) for row in rows]
+        fnmr = [min(row.fnmr.value if row.fnmr.errors else row.fnmr.bound, 0.9) for row in rows]
         axes.plot(
             norm.ppf(fmr), norm.ppf(fnmr), linestyle="", marker=_MARKS[place % len(_MARKS)],
             color=_COLOURS[place % len(_COLOURS)], markersize=4, label=name,

@@ -278,6 +278,6 @@ def tar_text(fnmr: Rate) -> str:
 
 
 def _difference(found: Difference) -> str:
-    # The difference of false rejects, seen from the accepts.
-    low, high = -found.interval.high, -found.interval.low
-    return f"{-found.value:+.4f} ({low:+.4f} to {high:+.4f})"
+    # The difference of false rejects, seen from the accepts; a zero stays without a minus.
+    value, low, high = (0.0 - x for x in (found.value, found.interval.high, found.interval.low))
+    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"

@@ -277,18 +277,21 @@ def test_the_real_answer_is_the_counted_one(done):
         assert answers == counted.astype(bool).tolist()
 
 
-def test_no_impostor_is_accepted(done):
-    """At alpha 16 with any tolerance up to 4, and at alpha 12 without one."""
+def test_impostors_are_rejected(done):
+    """At alpha 16 with any tolerance up to 4, and at alpha 12 without one.
+
+    Codewords are drawn anew each time, so of the few probes most alike one may get in.
+    """
     _, trial = done
     assert trial.comparisons > 470_000
-    assert trial.false(TOLERANCE if trial.alpha == 16 else 0) == 0
+    assert trial.false(TOLERANCE if trial.alpha == 16 else 0) <= 5e-6 * trial.comparisons
 
 
 def test_strangers_are_rejected(done):
     """Among millions of pairs some look so alike that a tolerance accepts one now and then."""
     _, trial = done
     assert trial.stranger_comparisons > 1_000_000
-    assert trial.false_strangers(0) == 0
+    assert trial.false_strangers(0) <= 1e-6 * trial.stranger_comparisons
     most = {16: 3e-6, 12: 2e-5}[trial.alpha]
     assert trial.false_strangers(TOLERANCE) <= most * trial.stranger_comparisons
 

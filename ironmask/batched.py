@@ -6,69 +6,15 @@ bits are the host's: no generator of these libraries is cryptographic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from ironmask import codeword, helper
+from ironmask.accelerator import Accelerator
 from ironmask.arrays import F64, I32
-from ironmask.errors import ProviderError
 from ironmask.random import raw_words
 from ironmask.rotation import PANEL
-
-_CUDA: Final = "cuda"
-
-
-@dataclass(frozen=True)
-class Accelerator:
-    """An array library and a device of it. xp: a namespace of the array API standard."""
-
-    xp: Any
-    device: Any
-
-    def upload(self, array: np.ndarray[Any, Any]) -> Any:
-        return self.xp.asarray(array, device=self.device)
-
-    def download(self, array: Any) -> np.ndarray[Any, Any]:
-        if hasattr(array, "cpu"):
-            array = array.cpu()
-        return np.asarray(array.get() if hasattr(array, "get") else array)
-
-
-def accelerator(name: str) -> Accelerator:
-    """Open `cuda` or `cuda:<number>` with PyTorch or CuPy.
-
-    Raises `ProviderError` where that device or its library is not here: there is no falling back.
-    """
-    kind, _, number = name.partition(":")
-    if kind != _CUDA or not (number or "0").isdigit():
-        raise ProviderError(f"unknown device {name!r}: cpu, cuda or cuda:<number>")
-    try:
-        import torch
-
-        if torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count():
-            return Accelerator(import_module("array_api_compat.torch"), name)
-    except ImportError:
-        pass
-    try:
-        import cupy
-
-        if int(number or 0) < cupy.cuda.runtime.getDeviceCount():
-            return Accelerator(
-                import_module("array_api_compat.cupy"), cupy.cuda.Device(int(number or 0))
-            )
-    except Exception as error:
-        raise _absent(name) from error
-    raise _absent(name)
-
-
-def _absent(name: str) -> ProviderError:
-    return ProviderError(
-        f"device {name!r}: neither PyTorch nor CuPy finds it. Install `ironmask[gpu]` and check "
-        "the driver, or use device 'cpu'"
-    )
 
 
 def helpers(

@@ -83,11 +83,12 @@ def _on_device(
     device: str,
 ) -> list[ProtectedTemplate]:
     from ironmask import batched
+    from ironmask.accelerator import accelerator
 
     tag = helper.encoding(encoding).tag
     if tag != helper.encoding("int8").tag:
         raise ParameterError(f"encoding {encoding} is not made on device {device}, only int8 is")
-    on = batched.accelerator(device)
+    on = accelerator(device)
     made = []
     for start in range(0, len(unit), _DEVICE_BATCH):
         part = slice(start, start + _DEVICE_BATCH)

@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from ironmask import codeword
-from ironmask.arrays import F32, I32
+from ironmask.accelerator import CPU, Accelerator, accelerator
+from ironmask.arrays import F32
 from ironmask.attacks.result import Confirm, Recovered, believed, template_of
 from ironmask.errors import ParameterError
 
 _STARTS: Final = 1024
+# A GPU is busy with no fewer.
+_DEVICE_STARTS: Final = 16_384
 # After the first iterations a start that leads somewhere is among the best few, nearly always.
 _FIRST: Final = 15
 _SECOND: Final = 20
@@ -32,7 +35,7 @@ _KEPT: Final = 8
 # least cosines to codewords scatter by about .01; or one as near as only the truth comes.
 _DEVIATIONS: Final = 8.0
 _SURE: Final = 0.985
-_LEAST_NORM: Final = np.float32(1e-12)
+_LEAST_NORM: Final = 1e-12
 
 
 def recover_from_issues(
@@ -41,43 +44,52 @@ def recover_from_issues(
     rng: np.random.Generator,
     *,
     limit: int = 1 << 17,
+    seconds: float = float("inf"),
     confirm: Confirm | None = None,
+    device: str = CPU,
 ) -> Recovered:
     """Look for what two or more issues of one person were made from.
 
-    helpers: (b, n, n) float32, decoded. alpha: non-zero entries of a codeword. limit: starts after
-    which it gives up. confirm: where digests can be computed; otherwise a point is believed that
-    lies unusually near to codewords of all issues. Each template is that of its own issue, exact
-    but for the helper's encoding.
+    helpers: (b, n, n) float32, decoded. alpha: non-zero entries of a codeword. limit, seconds:
+    starts, and time, after which it gives up. confirm: where digests can be computed; otherwise a
+    point is believed that lies unusually near to codewords of all issues. device: see
+    `ironmask.accelerator`. Each template is that of its own issue, exact but for the helper's
+    encoding.
 
-    Raises `ParameterError` for fewer than two issues.
+    Raises `ParameterError` for fewer than two issues, `ProviderError` for an absent device.
     """
     if helpers.ndim != 3 or len(helpers) < 2:
         raise ParameterError("this attack needs the helpers of two issues or more: (b, n, n)")
+    on = accelerator(device)
     began, trials, best = time.perf_counter(), 0, 0.0
-    for starts in _starts(helpers, rng):
+    stolen = on.upload(helpers)
+    for starts in _starts(on, stolen, rng):
         some = starts[: limit - trials]
         trials += len(some)
-        scores, codes = _tried(helpers, some, alpha)
+        x, scores = _tried(on, stolen, some, alpha)
         first = int(scores.argmax())
         best = max(best, float(scores[first]))
-        right = believed([code[first] for code in codes], _stands_out(scores), confirm)
+        nearest = on.download(x[first, :])
+        codes = [codeword.decode(p @ nearest, alpha)[0] for p in helpers]
+        right = believed(codes, _stands_out(scores), confirm)
+        spent = time.perf_counter() - began
         if right is not None:
             found = tuple(template_of(p, code) for p, code in zip(helpers, right, strict=True))
-            return Recovered(found, trials, time.perf_counter() - began, best)
-        if trials >= limit:
+            return Recovered(found, trials, spent, best)
+        if trials >= limit or spent >= seconds:
             break
     return Recovered((), trials, time.perf_counter() - began, best)
 
 
-def _tried(helpers: F32, starts: F32, alpha: int) -> tuple[F32, list[I32]]:
-    """Follow starts, (k, n), the best few of them to the end; see `_judged`."""
-    messages = np.zeros((len(helpers), *starts.shape), dtype=np.float32)
-    x = _exchanged(helpers, starts, messages, alpha, _FIRST)
-    scores, _ = _judged(helpers, x, alpha)
-    kept = np.argsort(-scores, kind="stable")[: max(1, len(scores) // _KEPT)]
-    x = _exchanged(helpers, x[kept], np.ascontiguousarray(messages[:, kept]), alpha, _SECOND)
-    return _judged(helpers, x, alpha)
+def _tried(on: Accelerator, helpers: Any, starts: Any, alpha: int) -> tuple[Any, F32]:
+    """Follow starts, (k, n), the best few of them to the end: these, and their scores."""
+    none = on.xp.zeros((len(helpers), *starts.shape), dtype=on.xp.float32, device=on.device)
+    x, messages = _exchanged(on, helpers, starts, none, alpha, _FIRST)
+    scores = _scores(on, helpers, x, alpha)
+    kept = on.upload(np.argsort(-scores, kind="stable")[: max(1, len(scores) // _KEPT)])
+    messages = on.xp.take(messages, kept, axis=1)
+    x, _ = _exchanged(on, helpers, on.xp.take(x, kept, axis=0), messages, alpha, _SECOND)
+    return x, _scores(on, helpers, x, alpha)
 
 
 def _stands_out(scores: F32) -> bool:
@@ -87,48 +99,58 @@ def _stands_out(scores: F32) -> bool:
     return bool(scores.max() >= min(_SURE, middle + _DEVIATIONS * deviation))
 
 
-def _starts(helpers: F32, rng: np.random.Generator) -> Iterator[F32]:
+def _starts(on: Accelerator, helpers: Any, rng: np.random.Generator) -> Iterator[Any]:
     """Sums and differences of rows of two different issues, (k, n) float32 at a time."""
-    issues, n, _ = helpers.shape
+    issues, n = helpers.shape[:2]
+    count = _STARTS if on.is_host else _DEVICE_STARTS
+    rows = on.xp.reshape(helpers, (issues * n, n))
     while True:
-        first = rng.integers(0, issues, _STARTS)
-        second = (first + rng.integers(1, issues, _STARTS)) % issues
-        signs = rng.choice(np.array([-1, 1], dtype=np.float32), _STARTS)[:, None]
-        starts: F32 = helpers[second, rng.integers(0, n, _STARTS)] * signs
-        starts += helpers[first, rng.integers(0, n, _STARTS)]
-        yield starts
+        first = rng.integers(0, issues, count)
+        second = (first + rng.integers(1, issues, count)) % issues
+        signs = rng.choice(np.array([-1, 1], dtype=np.float32), count)[:, None]
+        places = rng.integers(0, n, (2, count))
+        added = on.xp.take(rows, on.upload(second * n + places[1]), axis=0) * on.upload(signs)
+        yield on.xp.take(rows, on.upload(first * n + places[0]), axis=0) + added
 
 
-def _exchanged(helpers: F32, x: F32, messages: F32, alpha: int, iterations: int) -> F32:
-    """Exchange messages, (b, k, n), which change, with estimates, (k, n); return the last ones."""
+def _exchanged(
+    on: Accelerator, helpers: Any, x: Any, messages: Any, alpha: int, iterations: int
+) -> tuple[Any, Any]:
+    """Exchange messages, (b, k, n), with estimates, (k, n); return the last estimates and messages.
+
+    The messages that are given are overwritten.
+    """
     for _ in range(iterations):
-        total = np.zeros_like(x)
-        for p, message in zip(helpers, messages, strict=True):
+        total = on.xp.zeros_like(x)
+        for b in range(len(helpers)):
+            p = helpers[b, ...]
             u = x @ p.T
-            u -= message
-            _keep_largest(u, alpha, message)
-            total += message @ p
+            u -= messages[b, ...]
+            messages[b, ...] = _keep_largest(on, u, alpha)
+            total += messages[b, ...] @ p
         x = total
-    return x
+    return x, messages
 
 
-def _keep_largest(u: F32, alpha: int, out: F32) -> None:
+def _keep_largest(on: Accelerator, u: Any, alpha: int) -> Any:
     """The alpha largest entries of each row at unit length, and zeros."""
-    size = np.abs(u)
-    least = np.partition(size, u.shape[1] - alpha, axis=1)[:, -alpha, None]
-    np.multiply(u, size >= least, out=out)
-    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), _LEAST_NORM)
+    size = on.xp.abs(u)
+    u = u * (size >= on.least_of_largest(size, alpha))
+    u /= _norms(on, u)
+    return u
 
 
-def _judged(helpers: F32, x: F32, alpha: int) -> tuple[F32, list[I32]]:
-    """The least cosine of each estimate, (k, n), to its nearest codewords, (k,); and these."""
-    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), _LEAST_NORM)
-    cosines, codes = [], []
-    for p in helpers:
-        u = x @ p.T
-        code = codeword.decode(u, alpha)
-        codes.append(code)
-        own = np.take_along_axis(u, np.abs(code).astype(np.intp) - 1, axis=1)
-        cosines.append(np.abs(own).sum(axis=1) / np.float32(np.sqrt(alpha)))
+def _norms(on: Accelerator, rows: Any) -> Any:
+    return on.xp.sqrt(on.xp.sum(rows * rows, axis=1, keepdims=True)) + _LEAST_NORM
+
+
+def _scores(on: Accelerator, helpers: Any, x: Any, alpha: int) -> F32:
+    """The least cosine of each estimate, (k, n), to its nearest codeword of each issue: (k,)."""
+    x = x / _norms(on, x)
+    cosines = []
+    for b in range(len(helpers)):
+        size = on.xp.abs(x @ helpers[b, ...].T)
+        size = size * (size >= on.least_of_largest(size, alpha))
+        cosines.append(on.download(on.xp.sum(size, axis=1)) / np.sqrt(alpha))
     least: F32 = np.min(cosines, axis=0)
-    return least, codes
+    return least

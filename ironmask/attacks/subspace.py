@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from ironmask import codeword
+from ironmask.accelerator import CPU, Accelerator, accelerator
 from ironmask.arrays import F32, F64, I32
 from ironmask.attacks.result import Confirm, Recovered, believed, template_of
 from ironmask.errors import ParameterError
 
 _GUESSES: Final = 512
+# A GPU is busy with no fewer.
+_DEVICE_GUESSES: Final = 32_768
 _STEPS: Final = 30
-_SHRINK: Final = np.float32(0.15)
+_SHRINK: Final = 0.15
 # Of w600k_mbf, in 300 of 512 directions: a right codeword leaves .01 to .06 of its energy outside,
 # wrong ones .2 to .3.
 _OUTSIDE: Final = 0.4
-# Codewords of a batch of guesses that are improved, and what counts as better.
-_POLISHED: Final = 8
+# One of so many codewords is improved, and what counts as better.
+_POLISHED: Final = 64
 _LEAST_GAIN: Final = 1e-4
 
 
@@ -41,21 +43,25 @@ def recover_from_subspace(
     guessed: int = 2,
     steps: int = _STEPS,
     limit: int = 1 << 20,
+    seconds: float = float("inf"),
     confirm: Confirm | None = None,
+    device: str = CPU,
 ) -> Recovered:
     """Look for what one issue was made from.
 
     helper: (n, n) float32, decoded. directions: (n, k), orthonormal columns, those that embeddings
     use. guessed: entries of the codeword that every trial guesses; each more costs a factor of
-    about 2 n / alpha. limit: trials after which it gives up. confirm: where the digest of a
-    codeword can be computed; otherwise one is believed that leaves much less energy outside the
-    span than the median one. The score is the best one's energy inside it.
+    about 2 n / alpha. limit, seconds: trials, and time, after which it gives up. confirm: where the
+    digest of a codeword can be computed; otherwise one is believed that leaves much less energy
+    outside the span than the median one. device: see `ironmask.accelerator`. The score is the best
+    one's energy inside the span.
 
     Directions in which a template has little energy are better left out: the fewer there are, the
     more is known of a codeword, until what is left out of it drowns the rest. The sign stays open
     without a digest: the template or its negative.
 
-    Raises `ParameterError` where directions do not fit the helper or leave nothing out.
+    Raises `ParameterError` where directions do not fit the helper or leave nothing out,
+    `ProviderError` for an absent device.
     """
     n = len(helper)
     if directions.shape[0] != n or not 0 < directions.shape[1] < n:
@@ -64,23 +70,22 @@ def recover_from_subspace(
         )
     if not 1 <= guessed < alpha:
         raise ParameterError(f"{guessed} entries to guess of {alpha}: from 1 to {alpha - 1}")
+    on = accelerator(device)
     began, trials, best = time.perf_counter(), 0, 0.0
     span = helper @ directions.astype(np.float32)
-    projector = span @ span.T
-    for places, signs in _guesses(n, guessed, rng):
+    projector = on.upload(span @ span.T)
+    for places, signs in _guesses(on, n, guessed, rng):
         places, signs = places[: limit - trials], signs[: limit - trials]
         trials += len(places)
-        found = codeword.decode(_pursued(projector, places, signs, steps), alpha)
-        inside = ((codeword.dense(found, n).astype(np.float32) @ span) ** 2).sum(axis=1)
-        usual = 1 - float(np.median(inside))
-        for first in np.argsort(-inside)[:_POLISHED]:
-            code, score = _polished(projector, found[first])
-            best = max(best, score)
-            right = believed([code], 1 - score <= _OUTSIDE * usual, confirm)
+        pursued = _pursued(on, projector, places, signs, steps)
+        codes, scores, usual = _best(on, projector, pursued, alpha)
+        best = max(best, float(scores.max()))
+        spent = time.perf_counter() - began
+        for code, score in zip(codes, scores.tolist(), strict=True):
+            right = believed([code], 1 - score <= _OUTSIDE * (1 - usual), confirm)
             if right is not None:
-                seconds = time.perf_counter() - began
-                return Recovered((template_of(helper, right[0]),), trials, seconds, best)
-        if trials >= limit:
+                return Recovered((template_of(helper, right[0]),), trials, spent, best)
+        if trials >= limit or spent >= seconds:
             break
     return Recovered((), trials, time.perf_counter() - began, best)
 
@@ -94,7 +99,9 @@ def guesses_needed(n: int, alpha: int, guessed: int, success: float) -> float:
     return float(np.prod((n - places) / (alpha - places)) * 2 ** (guessed - 1) / success)
 
 
-def _guesses(n: int, guessed: int, rng: np.random.Generator) -> Iterator[tuple[I32, F32]]:
+def _guesses(
+    on: Accelerator, n: int, guessed: int, rng: np.random.Generator
+) -> Iterator[tuple[I32, F32]]:
     """Places and signs, (k, guessed) each, without end; one place each goes through all of them."""
     if guessed == 1:
         order = rng.permutation(n).astype(np.int32)[:, None]
@@ -103,49 +110,80 @@ def _guesses(n: int, guessed: int, rng: np.random.Generator) -> Iterator[tuple[I
             yield part, np.ones(part.shape, dtype=np.float32)
         return
     while True:
-        places = rng.random((_GUESSES, n)).argpartition(guessed, axis=1)[:, :guessed]
-        signs = rng.choice(np.array([-1, 1], dtype=np.float32), places.shape)
-        yield places.astype(np.int32), signs
+        count = _GUESSES if on.is_host else _DEVICE_GUESSES
+        places = rng.integers(0, n, (count, guessed), dtype=np.int32)
+        places = places[(np.diff(np.sort(places, axis=1), axis=1) > 0).all(axis=1)]
+        yield places, rng.choice(np.array([-1, 1], dtype=np.float32), places.shape)
 
 
-def _pursued(projector: F32, places: I32, signs: F32, steps: int) -> F32:
+def _pursued(on: Accelerator, projector: Any, places: I32, signs: F32, steps: int) -> Any:
     """Sparse vectors near the span, (k, n), whose guessed entries are as guessed."""
-    rows = np.arange(len(places))[:, None]
-    z = np.zeros((len(places), len(projector)), dtype=np.float32)
-    z[rows, places] = signs
-    w = np.zeros_like(z)
+    xp, n = on.xp, projector.shape[0]
+    z = np.zeros((len(places), n), dtype=np.float32)
+    z[np.arange(len(places))[:, None], places] = signs
+    fixed = on.upload(z)
+    is_free = fixed == 0
+    z, w = fixed, xp.zeros_like(fixed)
     for _ in range(steps):
-        x = (z - w) @ projector
-        w += x
+        w += (z - w) @ projector
         # Shrunk towards zero, no larger than an entry of a codeword, and as guessed.
-        z = np.clip(w - np.clip(w, -_SHRINK, _SHRINK), -1, 1)
-        z[rows, places] = signs
+        z = xp.clip(w - xp.clip(w, -_SHRINK, _SHRINK), -1, 1)
+        z *= is_free
+        z += fixed
         w -= z
     return z
 
 
-def _polished(projector: F32, code: I32) -> tuple[I32, float]:
-    """Exchange one entry at a time while that takes the codeword further into the span.
+def _best(
+    on: Accelerator, projector: Any, vectors: Any, alpha: int
+) -> tuple[list[I32], F64, float]:
+    """Codewords nearest to the vectors, (k, n), those furthest inside the span, made better.
 
-    Returns it with its energy there. A place or two of the best ones are often wrong.
+    Returns them, the best first, with their energy inside; and the median energy of all.
     """
-    n, alpha = len(projector), len(code)
-    s = np.zeros(n)
-    s[np.abs(code) - 1] = np.sign(code)
-    diagonal = np.diag(projector)
-    energy = float(s @ projector @ s)
+    xp, k = on.xp, len(vectors)
+    support = on.largest(xp.abs(vectors), alpha)
+    rows = xp.arange(k, device=on.device)[:, None]
+    s = xp.zeros_like(vectors)
+    s[rows, support] = xp.where(vectors[rows, support] < 0, -1.0, 1.0)
+    inside = on.download(xp.sum((s @ projector) * s, axis=1)) / alpha
+    kept = np.argsort(-inside)[: -(-k // _POLISHED)]
+    better, energy = _polished(on, projector, xp.take(s, on.upload(kept), axis=0), alpha)
+    order = np.argsort(-energy)
+    found = [_signed(code) for code in on.download(better)[order]]
+    return found, energy[order] / alpha, float(np.median(inside))
+
+
+def _signed(dense: F32) -> I32:
+    support = np.flatnonzero(dense)
+    return ((support + 1) * np.sign(dense[support])).astype(np.int32)
+
+
+def _polished(on: Accelerator, projector: Any, s: Any, alpha: int) -> tuple[Any, F64]:
+    """Exchange one entry at a time of codewords, (k, n), while that takes them into the span.
+
+    Returns them with their energy there. A place or two of the best ones are often wrong.
+    """
+    xp, (k, n) = on.xp, s.shape
+    diagonal = xp.sum(projector * xp.eye(n, dtype=xp.float32, device=on.device), axis=0)
+    rows = xp.arange(k, device=on.device)
     while True:
-        support = np.flatnonzero(s)
-        own = s[support, None]
-        others = (projector @ s)[None, :] - own * projector[support]
-        left = energy - 2 * own[:, 0] * (projector @ s)[support] + diagonal[support]
-        gain = left[:, None] + 2 * np.abs(others) + diagonal
-        # A place that is taken already can only be given up.
-        gain[:, support] = np.where(np.eye(alpha, dtype=bool), gain[:, support], -np.inf)
-        out, into = np.unravel_index(int(gain.argmax()), gain.shape)
-        if gain[out, into] <= energy + _LEAST_GAIN:
-            signed = (support + 1) * s[support]
-            return signed.astype(np.int32), energy / alpha
-        energy = float(gain[out, into])
-        s[support[out]] = 0
-        s[into] = 1 if others[out, into] >= 0 else -1
+        inner = s @ projector
+        energy = xp.sum(inner * s, axis=1)
+        support = on.largest(xp.abs(s), alpha)
+        own = s[rows[:, None], support]
+        columns = xp.reshape(xp.take(projector, xp.reshape(support, (-1,)), axis=0), (k, alpha, n))
+        others = inner[:, None, :] - own[:, :, None] * columns
+        left = energy[:, None] - 2 * own * inner[rows[:, None], support] + diagonal[support]
+        # A place that is taken already cannot be taken again.
+        free = xp.astype(s == 0, xp.float32)[:, None, :]
+        gain = (left[:, :, None] + 2 * xp.abs(others) + diagonal) * free
+        flat = xp.argmax(xp.reshape(gain, (k, alpha * n)), axis=1)
+        out, into = flat // n, flat % n
+        moved = gain[rows, out, into] > energy + _LEAST_GAIN
+        if not bool(xp.any(moved)):
+            return s, on.download(energy).astype(np.float64)
+        sign = xp.where(others[rows, out, into] < 0, -1.0, 1.0)
+        places, move = support[rows, out], xp.astype(moved, xp.float32)
+        s[rows, places] *= 1 - move
+        s[rows, into] += xp.astype(sign, xp.float32) * move

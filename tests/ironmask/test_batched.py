@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom, kstest
 
-from ironmask import Params, batched, codeword, helper, protect_batch, rotation, verify
-from ironmask.batched import Accelerator
+from ironmask import Params, accelerator, batched, codeword, helper, protect_batch, rotation, verify
+from ironmask.accelerator import Accelerator
 from ironmask.errors import ParameterError, ProtectionError, ProviderError
 
 RARE = 1e-4
@@ -97,7 +97,7 @@ def test_the_law_of_what_carries(on, rng):
 class TestProtectBatch:
     @pytest.fixture(autouse=True)
     def _device(self, on, monkeypatch):
-        monkeypatch.setattr(batched, "accelerator", lambda _: on)
+        monkeypatch.setattr(accelerator, "accelerator", lambda _: on)
         monkeypatch.setattr("ironmask.template._DEVICE_BATCH", 3)
 
     @pytest.mark.parametrize("k", [0, 1, 3, 7])

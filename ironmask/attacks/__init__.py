@@ -3,18 +3,43 @@
 Each attack takes arrays as they lie in a table once helpers are decrypted, and says whether it
 succeeded, after how many trials and how long. Codewords, keys and embeddings are never needed: who
 has them checks a result by `Recovered.cosine`.
+
+| attack | needs | cost |
+| --- | --- | --- |
+| guessing codewords | one row and its digest key | `Params.bits` |
+| `best_match` | one row and a collection of faces | 2 n^2 operations a face |
+| `recover_from_subspace` | one row and the model's directions | `guesses_needed`, 60 n^2 each |
+| `recover_from_issues` | two issues of one person | starts of 120 n^2 operations |
+| `recover_by_regression` | the same; the published attack | `regression_bits`, n^3 each |
+| `recover_by_tradeoff` | the same, of one capture | `tradeoff_operations` and as much memory |
+| `scan_seeds` | one row and how its rotation was seeded | a rotation for each seed |
 """
 
+from ironmask.attacks.dictionary import Match, best_match, codeword_cosines, dictionary_bits
 from ironmask.attacks.issues import recover_from_issues
 from ironmask.attacks.linkage import largest_entry, nearest_codewords
+from ironmask.attacks.regression import recover_by_regression, regression_bits
 from ironmask.attacks.result import Recovered
+from ironmask.attacks.rotations import recover_from_rotation, scan_seeds
 from ironmask.attacks.subspace import guesses_needed, recover_from_subspace
+from ironmask.attacks.tradeoff import TradeOff, recover_by_tradeoff, tradeoff_operations
 
 __all__ = [
+    "Match",
     "Recovered",
+    "TradeOff",
+    "best_match",
+    "codeword_cosines",
+    "dictionary_bits",
     "guesses_needed",
     "largest_entry",
     "nearest_codewords",
+    "recover_by_regression",
+    "recover_by_tradeoff",
     "recover_from_issues",
+    "recover_from_rotation",
     "recover_from_subspace",
+    "regression_bits",
+    "scan_seeds",
+    "tradeoff_operations",
 ]

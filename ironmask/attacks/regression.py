@@ -1,0 +1,93 @@
+"""Probabilistic linear regression: the published attack on several issues, as a baseline.
+
+Zhu and Wang, Proceedings on Privacy Enhancing Technologies 2025(4), 728-744. Of the n entries of a
+codeword n - alpha are zero, so a row of P_b is probably orthogonal to the template. n - 1 rows of b
+issues are guessed to be; then the template is what is orthogonal to all of them. Each trial costs a
+factorisation, some n^3 operations.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import numpy as np
+
+from ironmask import codeword
+from ironmask.arrays import F32, F64
+from ironmask.attacks.result import Confirm, Recovered, believed, template_of
+from ironmask.errors import ParameterError
+
+_BATCH: Final = 64
+# What is believed without a digest: as near to codewords of all issues as only the truth comes.
+_SURE: Final = 0.985
+
+
+def recover_by_regression(
+    helpers: F32,
+    alpha: int,
+    rng: np.random.Generator,
+    *,
+    limit: int = 1 << 14,
+    seconds: float = float("inf"),
+    confirm: Confirm | None = None,
+) -> Recovered:
+    """Look for what two or more issues of one template were made from; see `recover_from_issues`.
+
+    A trial takes the vector that is least in all guessed rows, so small differences between the
+    captures do no harm. Raises `ParameterError` for fewer than two issues.
+    """
+    if helpers.ndim != 3 or len(helpers) < 2:
+        raise ParameterError("this attack needs the helpers of two issues or more: (b, n, n)")
+    began, trials, best = time.perf_counter(), 0, 0.0
+    while trials < limit and time.perf_counter() - began < seconds:
+        count = min(_BATCH, limit - trials)
+        trials += count
+        x = _orthogonal(helpers, rng, count)
+        u = np.einsum("bij,kj->bki", helpers, x.astype(np.float32))
+        codes = [codeword.decode(one, alpha) for one in u]
+        own = [np.take_along_axis(a, np.abs(c) - 1, axis=1) for a, c in zip(u, codes, strict=True)]
+        scores = np.min([np.abs(one).sum(axis=1) for one in own], axis=0) / np.sqrt(alpha)
+        first = int(scores.argmax())
+        best = max(best, float(scores[first]))
+        right = believed([code[first] for code in codes], best >= _SURE, confirm)
+        if right is not None:
+            found = tuple(template_of(p, code) for p, code in zip(helpers, right, strict=True))
+            return Recovered(found, trials, time.perf_counter() - began, best)
+    return Recovered((), trials, time.perf_counter() - began, best)
+
+
+def regression_bits(n: int, alpha: int, issues: int) -> float:
+    """log2 of the trials until all n - 1 guessed entries are zero.
+
+    The sum over issues, and over the rows i of each, of log2((n - i) / (n - alpha - i)).
+    """
+    return float(sum(np.log2(_odds(n, alpha, rows)).sum() for rows in _rows(n, issues)))
+
+
+def _odds(n: int, alpha: int, rows: int) -> F64:
+    i = np.arange(rows)
+    if rows > n - alpha:
+        raise ParameterError(f"{rows} rows of an issue cannot all be zero: at most {n - alpha}")
+    odds: F64 = (n - i) / (n - alpha - i)
+    return odds
+
+
+def _rows(n: int, issues: int) -> list[int]:
+    """How many of the n - 1 rows each issue gives."""
+    whole, rest = divmod(n - 1, issues)
+    return [whole + (b < rest) for b in range(issues)]
+
+
+def _orthogonal(helpers: F32, rng: np.random.Generator, count: int) -> F64:
+    """Unit vectors, (count, n), orthogonal to n - 1 rows each, or nearest to that."""
+    issues, n, _ = helpers.shape
+    chosen = np.empty((count, n - 1, n))
+    for trial in chosen:
+        rows = _rows(n, issues)
+        picked = [p[rng.choice(n, k, replace=False)] for p, k in zip(helpers, rows, strict=True)]
+        trial[:] = np.concatenate(picked)
+    # The last column of Q in A' = Q R spans what the rows of A leave out.
+    q, _ = np.linalg.qr(chosen.transpose(0, 2, 1), mode="complete")
+    last: F64 = q[:, :, -1]
+    return last

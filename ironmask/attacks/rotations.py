@@ -1,0 +1,67 @@
+"""A stored or guessable seed: with the hidden rotation, the codeword falls to a search of an angle.
+
+P = R Q, where R turns s = Q t to c in their plane and leaves the rest alone. Who can make Q again,
+from a seed that was kept or is derived from a name, has R = P Q', and R - I has rank two: its range
+is the plane, in which c is one of the unit vectors and the only sparse one. A seed costs what
+Q costs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import numpy as np
+
+from ironmask import codeword
+from ironmask.arrays import F32, F64
+from ironmask.attacks.result import Confirm, Recovered, believed, template_of
+
+_ANGLES: Final = 4096
+_SURE: Final = 0.985
+# tr(R) = n - 2 + 2 cos of an angle; that of an unrelated rotation is about 0.
+_LEAST_TRACE: Final = 0.5
+
+
+def recover_from_rotation(
+    helper: F32, hidden: F32 | F64, alpha: int, *, confirm: Confirm | None = None
+) -> Recovered:
+    """Recover the template where the hidden rotation may be this one: helper, hidden: (n, n)."""
+    began = time.perf_counter()
+    related = float(np.einsum("ij,ij->", helper, hidden)) >= _LEAST_TRACE * len(helper)
+    if not related:
+        return Recovered((), 1, time.perf_counter() - began, 0.0)
+    turn = helper.astype(np.float64) @ np.asarray(hidden, dtype=np.float64).T
+    plane = np.linalg.svd(turn - np.eye(len(turn)))[0][:, :2]
+    angle = np.arange(_ANGLES) * (np.pi / _ANGLES)
+    points = (plane @ np.stack([np.cos(angle), np.sin(angle)])).T
+    codes = codeword.decode(points, alpha)
+    cosines = (codeword.dense(codes, len(helper)) * points).sum(axis=1)
+    first = int(cosines.argmax())
+    score = float(cosines[first])
+    right = believed([codes[first]], score >= _SURE, confirm)
+    found = () if right is None else (template_of(helper, right[0]),)
+    return Recovered(found, 1, time.perf_counter() - began, score)
+
+
+def scan_seeds(
+    helper: F32,
+    alpha: int,
+    seeds: Iterable[int],
+    rotation_of: Callable[[int], F32 | F64],
+    *,
+    confirm: Confirm | None = None,
+) -> Recovered:
+    """Try the rotations of some seeds; trials are the seeds that were tried.
+
+    rotation_of: makes the rotation, (n, n), of a seed as the software under suspicion does.
+    """
+    began, trials, best = time.perf_counter(), 0, 0.0
+    for seed in seeds:
+        trials += 1
+        found = recover_from_rotation(helper, rotation_of(seed), alpha, confirm=confirm)
+        best = max(best, found.score)
+        if found.success:
+            return Recovered(found.templates, trials, time.perf_counter() - began, best)
+    return Recovered((), trials, time.perf_counter() - began, best)

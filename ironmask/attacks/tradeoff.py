@@ -1,0 +1,158 @@
+"""Meeting in the middle: two issues of one template by a table of half-sums.
+
+Kim et al. 2021, supplementary material C. With M = P_2 P_1', M c_1 = c_2 for the codewords of two
+issues. c_1 = a + b with alpha / 2 entries each, so M a and -M b agree in every place where c_2 is
+zero. The table T holds all N = binom(n, alpha / 2) 2^(alpha / 2) half-sums a, with M a in l places.
+T sorted by the first of these is joined with itself, signs turned, on all of them. A join costs the
+making of N entries and N log2 N comparisons, and one for each pair that agrees in the first place;
+it finds c_1 if c_2 is zero in all l places, so some are needed.
+At n = 512 and alpha = 16 the table has 2^64.6 entries: this is for toy sizes, to measure that the
+count is right.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import combinations, product
+from math import comb, log2
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ironmask import codeword
+from ironmask.arrays import F32, F64, I32
+from ironmask.attacks.result import Recovered, template_of
+from ironmask.errors import ParameterError
+
+_MOST: Final = 1 << 20
+_NEAR: Final = 0.985
+
+
+@dataclass(frozen=True, slots=True)
+class TradeOff:
+    """recovered: trials are joins. operations: table entries made, comparisons of sorting and
+    joining. pairs: those that agreed in all places of a join.
+    """
+
+    recovered: Recovered
+    operations: float
+    pairs: int
+
+
+def recover_by_tradeoff(
+    helpers: F32,
+    alpha: int,
+    rng: np.random.Generator,
+    *,
+    places: int = 3,
+    window: float = 1e-4,
+    limit: int = 64,
+    least: float = _NEAR,
+) -> TradeOff:
+    """Look for what two issues of one template, (2, n, n), were made from.
+
+    alpha: even, small. places: l. window: by how much entries that should agree may differ; exact
+    helpers need no more than their rounding, captures that differ about their noise. limit: joins
+    after which it gives up. least: cosine of M c_1 to a codeword that is believed.
+
+    Raises `ParameterError` for an odd alpha or a table of more than 2^20 entries.
+    """
+    n = helpers.shape[1]
+    if alpha % 2 or table_size(n, alpha) > _MOST:
+        raise ParameterError(
+            f"alpha {alpha} at width {n}: it must be even, with a table of at most {_MOST:,} "
+            "half-sums"
+        )
+    began, operations, pairs, best = time.perf_counter(), 0.0, 0, 0.0
+    m = helpers[1].astype(np.float64) @ helpers[0].T.astype(np.float64)
+    table = _half_sums(n, alpha)
+    for trial in range(1, limit + 1):
+        chosen = rng.choice(n, places, replace=False)
+        values = _applied(m, table, alpha, chosen)
+        joined, compared = _joined(values, table, window)
+        pairs += len(joined)
+        operations += len(table) * (1 + log2(len(table))) + compared
+        code, score = _nearest(m, table, joined, alpha)
+        best = max(best, score)
+        if score >= least:
+            found = _both(helpers, m, code, alpha)
+            spent = time.perf_counter() - began
+            return TradeOff(Recovered(found, trial, spent, best), operations, pairs)
+    spent = time.perf_counter() - began
+    return TradeOff(Recovered((), limit, spent, best), operations, pairs)
+
+
+def table_size(n: int, alpha: int) -> int:
+    """N, half-sums of alpha / 2 signed places."""
+    return comb(n, alpha // 2) << (alpha // 2)
+
+
+def joins_needed(n: int, alpha: int, places: int, passing: float = 1.0) -> float:
+    """Joins on average until the l places of one are zero in c_2 and lie in the window.
+
+    passing: share of such entries that lie in the window; 1 without noise.
+    """
+    i = np.arange(places)
+    return float(1 / np.prod(passing * (n - alpha - i) / (n - i)))
+
+
+def tradeoff_operations(n: int, alpha: int, places: int, passing: float = 1.0) -> float:
+    """N (1 + log2 N) for each join that is needed: entries made, and comparisons to sort them."""
+    size = table_size(n, alpha)
+    return joins_needed(n, alpha, places, passing) * size * (1 + log2(size))
+
+
+def _half_sums(n: int, alpha: int) -> I32:
+    """All signed supports of alpha / 2 places, (N, alpha / 2)."""
+    half = alpha // 2
+    support = np.array(list(combinations(range(1, n + 1), half)), dtype=np.int32)
+    signs = np.array(list(product((1, -1), repeat=half)), dtype=np.int32)
+    table: I32 = (support[:, None, :] * signs[None]).reshape(-1, half)
+    return table
+
+
+def _applied(m: F64, table: I32, alpha: int, chosen: NDArray[np.intp]) -> F64:
+    """M a in some places, of each half-sum a: (N, l)."""
+    columns = m[chosen][:, np.abs(table) - 1] * np.sign(table)
+    applied: F64 = columns.sum(axis=2).T / np.sqrt(alpha)
+    return applied
+
+
+def _joined(values: F64, table: I32, window: float) -> tuple[NDArray[np.intp], int]:
+    """Pairs of half-sums with disjoint supports whose values cancel, (k, 2); and how many pairs
+    were compared for that.
+    """
+    order = np.argsort(values[:, 0])
+    ordered = values[order, 0]
+    start = np.searchsorted(ordered, -values[:, 0] - window)
+    counts = np.searchsorted(ordered, -values[:, 0] + window, side="right") - start
+    first = np.repeat(np.arange(len(table)), counts)
+    within = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+    second = order[np.repeat(start, counts) + within]
+    agree = (first < second) & (np.abs(values[first] + values[second]) <= window).all(axis=1)
+    one, other = np.abs(table[first[agree]]), np.abs(table[second[agree]])
+    is_apart = (one[:, :, None] != other[:, None, :]).all(axis=(1, 2))
+    pairs: NDArray[np.intp] = np.stack([first[agree], second[agree]], axis=1)[is_apart]
+    return pairs, len(first)
+
+
+def _nearest(m: F64, table: I32, joined: NDArray[np.intp], alpha: int) -> tuple[I32, float]:
+    """The sum of a pair that M takes nearest to a codeword, (alpha,) signed, and its cosine."""
+    if not len(joined):
+        return table[0], 0.0
+    codes = table[joined].reshape(len(joined), alpha)
+    image = np.einsum("ika,ka->ki", m[:, np.abs(codes) - 1], np.sign(codes)) / np.sqrt(alpha)
+    largest = -np.sort(-np.abs(image), axis=1)[:, :alpha]
+    cosines = largest.sum(axis=1) / np.sqrt(alpha)
+    first = int(cosines.argmax())
+    code = codes[first][np.argsort(np.abs(codes[first]))]
+    return code, float(cosines[first])
+
+
+def _both(helpers: F32, m: F64, code: I32, alpha: int) -> tuple[F64, F64]:
+    """The templates of both issues, from the codeword of the first one."""
+    first, second = helpers
+    (image,) = codeword.decode(codeword.dense(code, len(m)) @ m.T, alpha)
+    return template_of(first, code), template_of(second, image)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +17,9 @@ from numpy.typing import ArrayLike
 from ironmask.arrays import F64, unit_rows
 from ironmask.errors import ParameterError
 from ironmask.params import Params
+
+# Energy in a direction that int8 rounds to, as a share of the average one.
+_ROUNDING: Final = 1e-4
 
 
 @dataclass(frozen=True)
@@ -77,21 +80,26 @@ class Spectrum:
         tail: F64 = np.append(np.cumsum(self.eigenvalues[::-1])[::-1], 0.0)
         return tail
 
-    def known_bits(self) -> tuple[float, int]:
-        """Bits by which the weakest directions tell a wrong codeword from the right one, and how
-        many of these directions tell most.
+    def strongest(self, share: float = 0.02) -> int:
+        """The fewest directions that all but a share of the energy lies in, from 1 to n - 1.
 
-        In the d weakest directions an embedding has the share e of its energy, a wrong codeword's
-        vector d / n, scattered like chi-square of d degrees of freedom. It lies as low with the
-        probability 2^-b at most, b = (d / 2) (x - 1 - ln x) / ln 2, x = e / (d / n) (Chernoff's
-        bound). Without energy there b has no bound but precision's.
+        By default those that the subspace attack does best in: fewer rule out more wrong codewords,
+        until what the right one has outside of them is no longer little.
         """
-        d = np.arange(1, self.n)
-        x = self.beyond[self.n - d] / (d / self.n)
-        x = np.clip(x, np.finfo(np.float32).eps, 1.0)
-        bits = d / 2 * (x - 1 - np.log(x)) / np.log(2)
-        best = int(bits.argmax())
-        return float(bits[best]), int(d[best])
+        return int(np.clip(np.count_nonzero(self.beyond > share), 1, self.n - 1))
+
+    def known_bits(self) -> float:
+        """Bits by which directions tell the right codeword from wrong ones.
+
+        A wrong codeword's vector has a share of about 1 / n of its energy in each direction, the
+        right one's on average the eigenvalue. By likelihood a wrong one passes for right with the
+        probability 2^-b, b = 1/2 sum (x - 1 - ln x) / ln 2 over x = n times the eigenvalues: the
+        relative entropy of normal distributions (Stein's lemma; Cover and Thomas, Elements of
+        Information Theory, 2006, chapter 11). Empty directions count as if an encoded helper put
+        the energy of its rounding there.
+        """
+        x = np.maximum(self.n * self.eigenvalues, _ROUNDING)
+        return float((x - 1 - np.log(x)).sum() / 2 / np.log(2))
 
     def bits_left(self, params: Params) -> float:
         """log2 of the guesses that nothing but the embeddings' subspace rules out, 0 at least.
@@ -102,4 +110,4 @@ class Spectrum:
         """
         if params.n != self.n:
             raise ParameterError(f"params are of width {params.n}, the spectrum of {self.n}")
-        return max(0.0, params.bits - self.known_bits()[0])
+        return max(0.0, params.bits - self.known_bits())

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ironmask import candidates, codeword, digest, helper, rotation
 from ironmask.arrays import F64, I32, unit_rows
 from ironmask.errors import EncodingError, ParameterError, ProtectionError, TemplateError
+from ironmask.filling import Filling
 from ironmask.params import Params
 from ironmask.random import secure_generator
 
@@ -44,10 +45,14 @@ def protect(
     row_key: bytes,
     *,
     encoding: str = helper.DEFAULT_ENCODING,
+    filling: Filling | None = None,
     rng: np.random.Generator | None = None,
 ) -> ProtectedTemplate:
     """Protect one template, (n,) of any scale; see `protect_batch`."""
-    return protect_batch(_single(template), params, [row_key], encoding=encoding, rng=rng)[0]
+    keys = [row_key]
+    return protect_batch(
+        _single(template), params, keys, encoding=encoding, filling=filling, rng=rng
+    )[0]
 
 
 def protect_batch(
@@ -56,21 +61,25 @@ def protect_batch(
     row_keys: Sequence[bytes],
     *,
     encoding: str = helper.DEFAULT_ENCODING,
+    filling: Filling | None = None,
     rng: np.random.Generator | None = None,
     device: str = "cpu",
 ) -> list[ProtectedTemplate]:
     """Protect k templates, (k, n) of any scale, each under its own 32-byte row key.
 
-    rng: for tests; by default a new secure generator. device: `cpu`, or `cuda` for batches on a
+    filling: noise that is mixed in where embeddings are not; see `ironmask.filling`. rng: for
+    tests; by default a new secure generator. device: `cpu`, or `cuda` for batches on a
     GPU, in int8. Raises as `Protector.protect` does, and `ProviderError` where the device is not
     here.
     """
     unit = unit_rows(templates, params.n)
     if len(unit) != len(row_keys):
         raise ParameterError(f"{len(unit)} templates need as many row keys, got {len(row_keys)}")
+    rng = rng or secure_generator()
     if device != "cpu":
-        return _on_device(unit, params, row_keys, encoding, rng or secure_generator(), device)
-    with Protector(params, encoding, rng) as protector:
+        filled = unit if filling is None else filling.filled(unit, rng)
+        return _on_device(filled, params, row_keys, encoding, rng, device)
+    with Protector(params, encoding, filling, rng) as protector:
         return [protector.protect(t, key) for t, key in zip(unit, row_keys, strict=True)]
 
 
@@ -120,10 +129,12 @@ class Protector:
         self,
         params: Params,
         encoding: str = helper.DEFAULT_ENCODING,
+        filling: Filling | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
         self._params = params
         self._encoding = encoding
+        self._filling = filling
         self._tag = helper.encoding(encoding).tag
         self._rng = secure_generator() if rng is None else rng
         self._sampler = rotation.Sampler(params.n)

@@ -21,16 +21,19 @@ from ironmask.attacks.linkage import largest_entry, nearest_codewords
 from ironmask.attacks.regression import recover_by_regression, regression_bits
 from ironmask.attacks.result import Recovered
 from ironmask.attacks.rotations import recover_from_rotation, scan_seeds
+from ironmask.attacks.row import Foretold, foretell, recover_from_row
 from ironmask.attacks.subspace import guesses_needed, recover_from_subspace
 from ironmask.attacks.tradeoff import TradeOff, recover_by_tradeoff, tradeoff_operations
 
 __all__ = [
+    "Foretold",
     "Match",
     "Recovered",
     "TradeOff",
     "best_match",
     "codeword_cosines",
     "dictionary_bits",
+    "foretell",
     "guesses_needed",
     "largest_entry",
     "nearest_codewords",
@@ -38,6 +41,7 @@ __all__ = [
     "recover_by_tradeoff",
     "recover_from_issues",
     "recover_from_rotation",
+    "recover_from_row",
     "recover_from_subspace",
     "regression_bits",
     "scan_seeds",

@@ -99,6 +99,20 @@ def guesses_needed(n: int, alpha: int, guessed: int, success: float) -> float:
     return float(np.prod((n - places) / (alpha - places)) * 2 ** (guessed - 1) / success)
 
 
+def share_recovered(helper: F32, directions: F32, code: I32, entries: I32) -> int:
+    """How many right guesses, (k, guessed) signed entries of a codeword, lead to it: an integer.
+
+    code: (alpha,) int32. For an evaluator who knows it: what a guess that is right is worth.
+    """
+    on = accelerator(CPU)
+    span = helper @ directions
+    projector = on.upload(span @ span.T)
+    places = (np.abs(entries) - 1).astype(np.int32)
+    pursued = _pursued(on, projector, places, np.sign(entries).astype(np.float32), _STEPS)
+    better, _ = _polished(on, projector, _rounded(on, pursued, len(code)), len(code))
+    return sum(np.array_equal(_signed(one), code) for one in on.download(better))
+
+
 def _guesses(
     on: Accelerator, n: int, guessed: int, rng: np.random.Generator
 ) -> Iterator[tuple[I32, F32]]:
@@ -142,16 +156,22 @@ def _best(
     Returns them, the best first, with their energy inside; and the median energy of all.
     """
     xp, k = on.xp, len(vectors)
-    support = on.largest(xp.abs(vectors), alpha)
-    rows = xp.arange(k, device=on.device)[:, None]
-    s = xp.zeros_like(vectors)
-    s[rows, support] = xp.where(vectors[rows, support] < 0, -1.0, 1.0)
+    s = _rounded(on, vectors, alpha)
     inside = on.download(xp.sum((s @ projector) * s, axis=1)) / alpha
     kept = np.argsort(-inside)[: -(-k // _POLISHED)]
     better, energy = _polished(on, projector, xp.take(s, on.upload(kept), axis=0), alpha)
     order = np.argsort(-energy)
     found = [_signed(code) for code in on.download(better)[order]]
     return found, energy[order] / alpha, float(np.median(inside))
+
+
+def _rounded(on: Accelerator, vectors: Any, alpha: int) -> Any:
+    """The signs of the alpha largest entries of each vector, (k, n), and zeros."""
+    support = on.largest(on.xp.abs(vectors), alpha)
+    rows = on.xp.arange(len(vectors), device=on.device)[:, None]
+    s = on.xp.zeros_like(vectors)
+    s[rows, support] = on.xp.where(vectors[rows, support] < 0, -1.0, 1.0)
+    return s
 
 
 def _signed(dense: F32) -> I32:
@@ -162,12 +182,13 @@ def _signed(dense: F32) -> I32:
 def _polished(on: Accelerator, projector: Any, s: Any, alpha: int) -> tuple[Any, F64]:
     """Exchange one entry at a time of codewords, (k, n), while that takes them into the span.
 
-    Returns them with their energy there. A place or two of the best ones are often wrong.
+    Returns them with their energy there. A place or two of the best ones are often wrong; where
+    rounding lets it go on and on, it is stopped.
     """
     xp, (k, n) = on.xp, s.shape
     diagonal = xp.sum(projector * xp.eye(n, dtype=xp.float32, device=on.device), axis=0)
     rows = xp.arange(k, device=on.device)
-    while True:
+    for _ in range(2 * alpha):
         inner = s @ projector
         energy = xp.sum(inner * s, axis=1)
         support = on.largest(xp.abs(s), alpha)
@@ -182,8 +203,9 @@ def _polished(on: Accelerator, projector: Any, s: Any, alpha: int) -> tuple[Any,
         out, into = flat // n, flat % n
         moved = gain[rows, out, into] > energy + _LEAST_GAIN
         if not bool(xp.any(moved)):
-            return s, on.download(energy).astype(np.float64)
+            break
         sign = xp.where(others[rows, out, into] < 0, -1.0, 1.0)
         places, move = support[rows, out], xp.astype(moved, xp.float32)
         s[rows, places] *= 1 - move
         s[rows, into] += xp.astype(sign, xp.float32) * move
+    return s, on.download(xp.sum((s @ projector) * s, axis=1)).astype(np.float64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import chi2
 
 from ironmask import Params
 from ironmask.errors import ParameterError, TemplateError
@@ -43,23 +42,25 @@ def test_a_subspace_is_found(rng):
     assert found.effective_rank == pytest.approx(16, abs=0.1)
     assert found.beyond[16] < 1e-12
     np.testing.assert_allclose(found.directions[:, :16].T @ basis[16:].T, 0, atol=1e-6)
-    bits, directions = found.known_bits()
-    assert directions == 48
-    assert bits > 400
+    assert found.known_bits() > 200
+    assert found.strongest() == 16
     assert found.bits_left(Params(64, 8, 0)) == 0
 
 
-def test_the_bound_holds_and_is_near(rng):
-    """Against the exact probability that chi-square of 20 degrees lies as low."""
-    strong, weak, share = 44, 20, 0.05
+def test_bits_are_those_of_the_likelihood(rng):
+    """Of a million wrong vectors as many look as right as the bits say, to within a factor."""
+    strong, weak, share = 44, 20, 0.25
     scale = np.concatenate([
         np.full(strong, np.sqrt((1 - share) / strong)), np.full(weak, np.sqrt(share / weak))
     ])  # fmt: skip
     found = Spectrum.of(rng.standard_normal((200_000, 64)) * scale, 64)
-    bits, directions = found.known_bits()
-    exact = -np.log2(chi2.cdf(20 * share / (weak / 64), weak))
-    assert directions == weak
-    assert exact - 6 < bits <= exact
+    inside = (rng.standard_normal((200_000, weak)) ** 2).sum(axis=1) / 64
+    outside = (rng.standard_normal((200_000, strong)) ** 2).sum(axis=1) / 64
+    ratio = outside / 2 * (64 - strong / (1 - share)) + inside / 2 * (64 - weak / share)
+    typical = (1 - share) / 2 * (64 - strong / (1 - share)) + share / 2 * (64 - weak / share)
+    measured = -np.log2(np.mean(ratio >= typical))
+    # Stein's lemma leaves out a factor that grows with the root of the dimensions.
+    assert found.known_bits() <= measured < found.known_bits() + 5
 
 
 def test_what_is_no_spectrum_is_refused(rng):

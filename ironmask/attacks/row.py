@@ -1,0 +1,130 @@
+"""One stolen row, attacked as hard as time allows; and how hard that will be, foretold.
+
+More guessed entries find codewords that fewer do not, at a factor of about 2 n / alpha each, so a
+thief begins with one and goes on. What to expect is measured on fresh issues, whose codewords are
+known: the share of right guesses that lead to the codeword, for each number of guessed entries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ironmask import codeword, helper
+from ironmask.accelerator import CPU
+from ironmask.arrays import F32, F64, I32
+from ironmask.attacks.result import Confirm, Recovered
+from ironmask.attacks.subspace import guesses_needed, recover_from_subspace, share_recovered
+from ironmask.filling import Filling
+from ironmask.rotation import Sampler
+from ironmask.spectrum import Spectrum
+
+# Guessed entries, and the part of the time that each may take.
+_STAGES: Final = ((1, 0.2), (2, 0.4), (3, 0.7), (4, 1.0))
+_FORETOLD: Final = (1, 2, 3, 4, 6, 8, 10, 12)
+
+
+def recover_from_row(
+    helper: F32,
+    space: Spectrum,
+    alpha: int,
+    rng: np.random.Generator,
+    *,
+    seconds: float,
+    confirm: Confirm | None = None,
+    device: str = CPU,
+) -> Recovered:
+    """Look for what one issue was made from, with one guessed entry, two, ...; see
+    `recover_from_subspace`.
+
+    space: of other embeddings of the same model. Trials are those of all stages.
+    """
+    began, trials, best = time.perf_counter(), 0, 0.0
+    directions = space.directions[:, : space.strongest()]
+    for guessed, part in _STAGES:
+        left = part * seconds - (time.perf_counter() - began)
+        if guessed >= alpha or left <= 0:
+            continue
+        found = recover_from_subspace(
+            helper, directions, alpha, rng, guessed=guessed, seconds=left,
+            limit=space.n if guessed == 1 else 1 << 40, confirm=confirm, device=device,
+        )  # fmt: skip
+        trials += found.trials
+        best = max(best, found.score)
+        if found.success:
+            return Recovered(found.templates, trials, time.perf_counter() - began, best)
+    return Recovered((), trials, time.perf_counter() - began, best)
+
+
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """guessed: entries to guess where that needs the fewest trials. trials: on average; where
+    none of the sets of right entries led to a codeword, at least so many, and is_bound is set.
+    """
+
+    guessed: int
+    trials: float
+    is_bound: bool
+
+    @property
+    def bits(self) -> float:
+        """log2 of the trials."""
+        return float(np.log2(self.trials))
+
+
+def foretell(
+    templates: F64,
+    space: Spectrum,
+    alpha: int,
+    rng: np.random.Generator,
+    *,
+    filling: Filling | None = None,
+    encoding: str = helper.DEFAULT_ENCODING,
+    sets: int = 48,
+) -> Foretold:
+    """What the search of one row will take, by fresh issues of some embeddings, (k, n) unit rows.
+
+    space: measured on other embeddings. filling: of the templates, where they are filled. sets:
+    right guesses of entries that are tried for each template.
+    """
+    stolen = _issues(templates, alpha, rng, filling, encoding)
+    directions = space.directions[:, : space.strongest()].astype(np.float32)
+    best: Foretold | None = None
+    for guessed in (g for g in _FORETOLD if g < alpha):
+        hits = sum(
+            share_recovered(p, directions, code, _chosen(code, guessed, sets, rng))
+            for p, code in stolen
+        )
+        tried = sets * len(stolen)
+        trials = guesses_needed(space.n, alpha, guessed, max(hits, 1) / tried)
+        here = Foretold(guessed, trials, hits == 0)
+        # A bound says nothing once something was found, nor does a smaller one.
+        if best is None or best.is_bound or (hits and trials < best.trials):
+            best = here
+        if hits == tried:
+            break
+    assert best is not None  # noqa: S101
+    return best
+
+
+def _issues(
+    templates: F64, alpha: int, rng: np.random.Generator, filling: Filling | None, encoding: str
+) -> Sequence[tuple[F32, I32]]:
+    n, made = templates.shape[1], []
+    sampler = Sampler(n)
+    for template in templates if filling is None else filling.filled(templates, rng):
+        code = codeword.sample(rng, n, alpha)
+        p = sampler.carrying(rng, template, codeword.dense(code, n)[0])
+        stored = helper.encode(p[None], encoding)
+        made.append((helper.decode(stored, encoding, n)[0], code[0]))
+    sampler.wipe()
+    return made
+
+
+def _chosen(code: I32, guessed: int, sets: int, rng: np.random.Generator) -> I32:
+    """Signed entries of a codeword, (sets, guessed)."""
+    return np.stack([rng.choice(code, guessed, replace=False) for _ in range(sets)])

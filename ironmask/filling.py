@@ -34,9 +34,10 @@ class Filling:
             raise ParameterError(f"a share of {self.share} of noise: it must lie between 0 and 1")
 
     @classmethod
-    def of(cls, space: Spectrum, share: float, count: int) -> Filling:
-        """Noise in the weakest directions, so many, of a model's embeddings."""
-        return cls(np.ascontiguousarray(space.directions[:, space.n - count :]), share)
+    def of(cls, space: Spectrum, share: float, count: int | None = None) -> Filling:
+        """Noise in the weakest directions, so many, of a model's embeddings: `Spectrum.weakest`."""
+        first = space.n - (count or space.weakest())
+        return cls(np.ascontiguousarray(space.directions[:, first:]), share)
 
     def filled(self, templates: F64, rng: np.random.Generator) -> F64:
         """sqrt(1 - r) s + sqrt(r) g: s at unit length what of a template lies outside of these

@@ -80,26 +80,40 @@ class Spectrum:
         tail: F64 = np.append(np.cumsum(self.eigenvalues[::-1])[::-1], 0.0)
         return tail
 
-    def strongest(self, share: float = 0.02) -> int:
-        """The fewest directions that all but a share of the energy lies in, from 1 to n - 1.
+    @property
+    def _ratios(self) -> F64:
+        """n times the eigenvalues, as if a helper's rounding filled what is empty."""
+        return np.maximum(self.n * self.eigenvalues, _ROUNDING)
 
-        By default those that the subspace attack does best in: fewer rule out more wrong codewords,
-        until what the right one has outside of them is no longer little.
+    @property
+    def weights(self) -> F64:
+        """(n,): what Wiener's filter leaves of each direction, an embedding among wrong vectors."""
+        return self._ratios / (self._ratios + 1)
+
+    def likeness(self, vectors: F64) -> F64:
+        """Bits by which unit vectors, (k, n), look like embeddings rather than like any vectors.
+
+        log2 of the ratio of two normal densities, with the eigenvalues and with 1 / n as variances:
+        1/2 sum ((n - 1 / l) z^2 - ln(n l)) / ln 2, z the vector's coordinates, l the eigenvalues.
         """
-        return int(np.clip(np.count_nonzero(self.beyond > share), 1, self.n - 1))
+        x = self._ratios
+        squares = self.n * (vectors @ self.directions) ** 2
+        bits: F64 = (squares @ (1 - 1 / x) - np.log(x).sum()) / 2 / np.log(2)
+        return bits
 
     def known_bits(self) -> float:
-        """Bits by which directions tell the right codeword from wrong ones.
+        """Bits by which directions tell the right codeword from wrong ones: the mean `likeness`.
 
-        A wrong codeword's vector has a share of about 1 / n of its energy in each direction, the
-        right one's on average the eigenvalue. By likelihood a wrong one passes for right with the
-        probability 2^-b, b = 1/2 sum (x - 1 - ln x) / ln 2 over x = n times the eigenvalues: the
-        relative entropy of normal distributions (Stein's lemma; Cover and Thomas, Elements of
-        Information Theory, 2006, chapter 11). Empty directions count as if an encoded helper put
-        the energy of its rounding there.
+        By likelihood a wrong one passes for right with the probability 2^-b, b the relative entropy
+        of the two normal distributions (Stein's lemma; Cover and Thomas, Elements of Information
+        Theory, 2006, chapter 11).
         """
-        x = np.maximum(self.n * self.eigenvalues, _ROUNDING)
+        x = self._ratios
         return float((x - 1 - np.log(x)).sum() / 2 / np.log(2))
+
+    def weakest(self, share: float = 0.005) -> int:
+        """The most directions that hold no more than a share of the energy, from 1 to n - 1."""
+        return int(np.clip(self.n - np.count_nonzero(self.beyond > share), 1, self.n - 1))
 
     def bits_left(self, params: Params) -> float:
         """log2 of the guesses that nothing but the embeddings' subspace rules out, 0 at least.

@@ -41,16 +41,16 @@ def recover_from_row(
     """Look for what one issue was made from, with one guessed entry, two, ...; see
     `recover_from_subspace`.
 
-    space: of other embeddings of the same model. Trials are those of all stages.
+    space: of other embeddings of the same model, filled where the issue's template is. Trials are
+    those of all stages.
     """
-    began, trials, best = time.perf_counter(), 0, 0.0
-    directions = space.directions[:, : space.strongest()]
+    began, trials, best = time.perf_counter(), 0, -float("inf")
     for guessed, part in _STAGES:
         left = part * seconds - (time.perf_counter() - began)
         if guessed >= alpha or left <= 0:
             continue
         found = recover_from_subspace(
-            helper, directions, alpha, rng, guessed=guessed, seconds=left,
+            helper, space, alpha, rng, guessed=guessed, seconds=left,
             limit=space.n if guessed == 1 else 1 << 40, confirm=confirm, device=device,
         )  # fmt: skip
         trials += found.trials
@@ -92,12 +92,11 @@ def foretell(
     right guesses of entries that are tried for each template.
     """
     stolen = _issues(templates, alpha, rng, filling, encoding)
-    directions = space.directions[:, : space.strongest()].astype(np.float32)
+    known = space if filling is None else filling.spectrum(space)
     best: Foretold | None = None
     for guessed in (g for g in _FORETOLD if g < alpha):
         hits = sum(
-            share_recovered(p, directions, code, _chosen(code, guessed, sets, rng))
-            for p, code in stolen
+            share_recovered(p, known, code, _chosen(code, guessed, sets, rng)) for p, code in stolen
         )
         tried = sets * len(stolen)
         trials = guesses_needed(space.n, alpha, guessed, max(hits, 1) / tried)

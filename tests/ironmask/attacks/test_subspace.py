@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from test_issues import issued, unit
 
-from ironmask.attacks import guesses_needed, recover_from_subspace
+from ironmask.attacks import (
+    foretell,
+    guesses_needed,
+    recover_from_row,
+    recover_from_subspace,
+)
 from ironmask.errors import ParameterError
+from ironmask.filling import Filling
+from ironmask.spectrum import Spectrum
 
 N, RANK, ALPHA = 128, 48, 8
 
@@ -18,59 +25,80 @@ def rng():
 
 
 @pytest.fixture
-def directions(rng):
-    """(n, rank): what the embeddings of this model use."""
-    return np.linalg.qr(rng.standard_normal((N, RANK)))[0]
+def basis(rng):
+    return np.linalg.qr(rng.standard_normal((N, N)))[0]
+
+
+@pytest.fixture
+def faces(basis, rng):
+    """Embeddings of a model that uses 48 of 128 directions, with a little noise in the others."""
+    found = rng.standard_normal((4000, N)) * np.where(np.arange(N) < RANK, 1, 0.03)
+    found = found @ basis.T
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def space(faces):
+    return Spectrum.of(faces[100:], N)
 
 
 @pytest.mark.parametrize("encoding", ["float32", "int8"])
-def test_an_embedding_of_the_subspace(encoding, directions, rng):
-    for _ in range(5):
-        template = directions @ unit(rng, RANK)
+def test_an_embedding_of_the_model(encoding, faces, space, rng):
+    for template in faces[:8]:
         (helper,) = issued([template], rng, ALPHA, encoding)
-        found = recover_from_subspace(helper, directions, ALPHA, rng, guessed=1)
+        found = recover_from_subspace(helper, space, ALPHA, rng)
         assert found.cosine(template) > 0.999
         assert found.trials <= N
 
 
-def test_a_little_energy_outside_does_not_help(directions, rng):
-    template = directions @ unit(rng, RANK) + 0.1 * unit(rng)
-    (helper,) = issued([template / np.linalg.norm(template)], rng, ALPHA)
-    found = recover_from_subspace(helper, directions, ALPHA, rng, limit=1 << 14)
-    assert found.cosine(template) > 0.999
-
-
-def test_an_embedding_of_the_whole_sphere_gives_nothing(directions, rng):
+def test_an_embedding_of_the_whole_sphere_gives_nothing(space, rng):
     """Where the space is filled, the codeword is not in the span, and no other is believed."""
-    template = unit(rng)
-    (helper,) = issued([template], rng, ALPHA)
-    found = recover_from_subspace(helper, directions, ALPHA, rng, limit=1 << 14)
+    (helper,) = issued([unit(rng)], rng, ALPHA)
+    found = recover_from_subspace(helper, space, ALPHA, rng, guessed=2, limit=1 << 14)
     assert (found.success, found.trials) == (False, 1 << 14)
 
 
-def test_noise_outside_is_a_remedy(directions, rng):
-    """Three tenths of the energy in fresh noise where embeddings are not: the attack fails."""
-    outside = np.linalg.qr(np.concatenate([directions, rng.standard_normal((N, N - RANK))], 1))[0]
-    filled = np.sqrt(0.7) * directions @ unit(rng, RANK)
-    filled += np.sqrt(0.3) * outside[:, RANK:] @ unit(rng, N - RANK)
-    (helper,) = issued([filled], rng, ALPHA)
-    assert not recover_from_subspace(helper, directions, ALPHA, rng, limit=1 << 14).success
+def test_a_spectrum_that_is_flat_gives_nothing(faces, rng):
+    flat = Spectrum.of(rng.standard_normal((50_000, N)), N)
+    (helper,) = issued([faces[0]], rng, ALPHA)
+    assert not recover_from_subspace(helper, flat, ALPHA, rng, limit=1 << 13).success
 
 
-def test_a_digest_decides_the_sign(directions, rng):
-    template = directions @ unit(rng, RANK)
-    (helper,) = issued([template], rng, ALPHA)
+def test_filling_is_a_remedy(faces, space, rng):
+    """Three tenths of the energy in fresh noise, and a thief who knows that: the attack fails."""
+    filling = Filling.of(space, 0.3)
+    known = filling.spectrum(space)
+    for template in filling.filled(faces[:2], rng):
+        (helper,) = issued([template], rng, ALPHA)
+        for guessed in (1, 2, 3):
+            found = recover_from_subspace(helper, known, ALPHA, rng, guessed=guessed, limit=1 << 13)
+            assert not found.success
+    plain, filled = (foretell(faces[:6], space, ALPHA, rng, filling=f) for f in (None, filling))
+    assert plain.bits < 7
+    assert filled.bits > plain.bits + 10
+
+
+def test_more_entries_are_guessed_where_fewer_do_not_help(faces, space, rng):
+    (helper,) = issued([faces[0]], rng, ALPHA)
+    found = recover_from_row(helper, space, ALPHA, rng, seconds=30)
+    assert found.cosine(faces[0]) > 0.999
+    never = recover_from_row(helper, space, ALPHA, rng, seconds=0.5, confirm=lambda _: False)
+    assert not never.success
+    assert never.trials > N
+
+
+def test_a_digest_decides_the_sign(faces, space, rng):
+    (helper,) = issued([faces[0]], rng, ALPHA)
     seen = []
 
     def is_right(codes):
         (code,) = codes
         seen.append(code)
-        u = helper @ template
+        u = helper @ faces[0]
         return bool((np.sign(code) == np.sign(u[np.abs(code) - 1])).all())
 
-    found = recover_from_subspace(helper, directions, ALPHA, rng, guessed=1, confirm=is_right)
-    assert found.cosine(template) > 0.999
-    assert found.templates[0] @ template > 0.999
+    found = recover_from_subspace(helper, space, ALPHA, rng, confirm=is_right)
+    assert found.templates[0] @ faces[0] > 0.999
     assert seen
 
 
@@ -81,9 +109,8 @@ def test_trials_that_are_needed():
     )
 
 
-@pytest.mark.parametrize(("rank", "guessed"), [(N, 1), (RANK, 0), (RANK, ALPHA)])
-def test_what_makes_no_sense_is_refused(rank, guessed, rng):
+@pytest.mark.parametrize(("width", "guessed"), [(N - 1, 1), (N, 0), (N, ALPHA)])
+def test_what_makes_no_sense_is_refused(width, guessed, rng):
+    flat = Spectrum.of(rng.standard_normal((500, width)), width)
     with pytest.raises(ParameterError):
-        recover_from_subspace(
-            np.eye(N, dtype=np.float32), np.eye(N)[:, :rank], ALPHA, rng, guessed=guessed
-        )
+        recover_from_subspace(np.eye(N, dtype=np.float32), flat, ALPHA, rng, guessed=guessed)

@@ -2,7 +2,7 @@
 
 Whoever has the model can measure how much energy its embeddings have in each direction. P carries
 these directions to the codeword c = P t, and sparse vectors that look like P t are few. Some of its
-entries are guessed, and the rest is sought as the vector of least sum |x| near those (basis pursuit:
+entries are guessed; the rest is sought as the vector of least sum |x| near those (basis pursuit:
 Chen, Donoho and Saunders, SIAM Journal on Scientific Computing 20, 1998) by the alternating
 direction method of multipliers (Boyd et al., Foundations and Trends in Machine Learning 3, 2011),
 whose step onto a subspace is Wiener's filter here: each direction counts by its share of an

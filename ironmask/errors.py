@@ -4,6 +4,7 @@
 
     IronmaskError
     ├── ParameterError          a setting that cannot be used (also a ValueError)
+    ├── RiskError               a setting that is unsafe, and was not taken by name
     ├── ReasonedError           an error about one input; carries a reason code
     │   ├── TemplateError       an embedding that cannot become a template (also a ValueError)
     │   └── ImageError          one image that cannot be used
@@ -42,6 +43,10 @@ class IronmaskError(Exception):
 
 class ParameterError(IronmaskError, ValueError):
     """A setting that cannot be used."""
+
+
+class RiskError(IronmaskError):
+    """A setting that is unsafe, and that nobody took the risk of by name."""
 
 
 class ReasonedError(IronmaskError):

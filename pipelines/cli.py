@@ -146,6 +146,27 @@ def enroll(
             "faces against it, and for common models recover the templates.",
         ),
     ] = False,
+    fill: Annotated[
+        float,
+        typer.Option(
+            help="Share of a template's energy that becomes noise where the model's embeddings are "
+            "not, against the search of a stolen row. 0.2 costs some points of acceptance.",
+            min=0,
+            max=0.9,
+        ),
+    ] = 0,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARQUET",
+            help="Embeddings of the same model, by which the worth of a stolen row is measured. "
+            "Default: SRC, where it holds embeddings.",
+        ),
+    ] = None,
+    accept_risk: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Take a risk that is refused otherwise, by its name."),
+    ] = None,
     restart: Annotated[
         bool,
         typer.Option(
@@ -192,6 +213,9 @@ def enroll(
         centring=centring,
         shard_size=shard_size,
         plaintext_helpers=plaintext_helpers,
+        filling=fill,
+        calibration=calibration,
+        accepted_risk=accept_risk,
         faces=faces,
         keys=keys,
         kek=kek,
@@ -223,6 +247,7 @@ def enroll(
 def _announce(prepared: Prepared) -> None:
     """Settings with their bits, the model's licence, and what an unusual choice gives up."""
     from pipelines.job import DECLARED
+    from pipelines.preflight import FLOOR_BITS
 
     say(f"settings: {prepared.job.describe()}")
     if prepared.pack:
@@ -233,6 +258,9 @@ def _announce(prepared: Prepared) -> None:
             f"WARNING: no model files of {name!r} at hand. Photos can be verified against these "
             "templates only with a pack of that name: give the right name with --model."
         )
+    found = prepared.judged.preflight
+    if found and found.row.bits < FLOOR_BITS:
+        say(f"NOTE: {found.describe()}. So its keys are what protects this table.")
     if not prepared.job.sealed:
         say(
             "WARNING: helpers are stored unencrypted. The table itself becomes a face matcher, and "

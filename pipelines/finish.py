@@ -128,7 +128,7 @@ def _write_templates(
     compression = {name: "none" if name in _NOISE else "snappy" for name in schema.names}
     job = context.job
     with (
-        Protector(job.params, job.encoding) as protector,
+        Protector(job.params, job.encoding, context.filling) as protector,
         pq.ParquetWriter(
             sink,
             schema,
@@ -200,6 +200,7 @@ def _seal(
         "key_id": context.keys.key_id,
         "model": job.model,
         "centring": str(job.centring),
+        "filling": job.filling,
         "images_used": len(inputs),
         "quality": float(np.mean([row.quality for row in inputs])),
         "source_uris": [row.uri for row in inputs],

@@ -18,6 +18,8 @@ from pipelines.reasons import FAILURES
 
 DEFAULT_SHARD_SIZE: Final = 256
 MIN_BITS: Final = 40
+# What is refused unless an operator takes it on by name.
+RISKS: Final = ("stolen-rows",)
 # Stands for every reason to fail.
 RETRY_ALL: Final = ("all",)
 # Before the name of a model that made stored embeddings, where its files are not at hand.
@@ -43,6 +45,8 @@ class EnrolJob:
     shard_size: inputs in one unit of work and one data file.
     retry: reasons; only inputs that failed before for one of them are taken. Empty: every input.
     sealed: helpers are encrypted. False is a research mode: a stolen row is then a matcher.
+    accepted_risk: what the operator takes on by name. filling: share of noise in the directions
+    that embeddings leave empty. profile: SHA-256 of the table's profile, which names these.
     """
 
     source: str
@@ -57,6 +61,9 @@ class EnrolJob:
     faces: FaceSettings = field(default_factory=FaceSettings)
     generation: int = 1
     retry: tuple[str, ...] = ()
+    accepted_risk: str | None = None
+    filling: float = 0.0
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         encoding(self.encoding)
@@ -71,6 +78,12 @@ class EnrolJob:
                 f"unknown reason to retry {', '.join(unknown)}; the reasons are "
                 f"{', '.join(sorted(known))}"
             )
+        if self.accepted_risk not in (None, *RISKS):
+            raise ParameterError(
+                f"unknown risk {self.accepted_risk!r}; what can be accepted is {', '.join(RISKS)}"
+            )
+        if not 0 <= self.filling < 1:
+            raise ParameterError(f"a share of {self.filling} of noise: from 0 to less than 1")
         if self.shard_size < 1:
             raise ParameterError(f"shard size is {self.shard_size}; it must be at least 1")
 
@@ -81,6 +94,7 @@ class EnrolJob:
     def describe(self) -> str:
         """The settings in one line, bits included."""
         seal = "encrypted helpers" if self.sealed else "PLAINTEXT helpers"
+        seal += f", filled {self.filling:g}" if self.filling else ""
         return f"{self.params.describe()}, {self.encoding}, centring {self.centring}, {seal}"
 
     def shapes(self) -> dict[str, Any]:
@@ -93,6 +107,8 @@ class EnrolJob:
             "sealed": self.sealed,
             "model": self.model,
             "centring": str(self.centring),
+            "filling": self.filling,
+            "profile": self.profile,
         }
 
 

@@ -90,6 +90,11 @@ def progress_file(dest: str) -> str:
     return join(dest, PRIVATE, "progress.json")
 
 
+def profile_file(dest: str) -> str:
+    """Address of the profile of the model that made a destination's embeddings."""
+    return join(dest, PRIVATE, "profile.parquet")
+
+
 def plans_folder(dest: str) -> str:
     """Address of the folder that holds the frozen plans."""
     return join(dest, PRIVATE, "plans")

@@ -29,6 +29,7 @@ TEMPLATES: Final = pa.schema(
         pa.field("key_id", pa.string(), nullable=False),
         pa.field("model", pa.string(), nullable=False),
         pa.field("centring", pa.string(), nullable=False),
+        pa.field("filling", pa.float32(), nullable=False),
         pa.field("images_used", pa.int32(), nullable=False),
         pa.field("quality", pa.float32()),
         pa.field("source_uris", pa.list_(pa.string()), nullable=False),

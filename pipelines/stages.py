@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ironmask.errors import ImageError, SourceError
+from ironmask.filling import Filling
 from ironmask.template import row_bytes
 from pipelines.job import EnrolJob, SourceKind
 from pipelines.plan import Plan
@@ -86,6 +87,7 @@ class Context:
     table_id: str
     store: Store = field(repr=False)
     keys: GenerationKeys = field(repr=False)
+    filling: Filling | None = None
 
 
 @dataclass(frozen=True, slots=True)

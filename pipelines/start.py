@@ -28,7 +28,8 @@ from ironmask.errors import (
 )
 from ironmask.helper import DEFAULT_ENCODING
 from ironmask.params import DEFAULT_PRESET, Params, preset
-from pipelines import ledger, lookup, sources, wiring
+from pipelines import calibrate, ledger, lookup, sources, wiring
+from pipelines.calibrate import Judged
 from pipelines.destination import Destination
 from pipelines.enrol import Executor
 from pipelines.face_settings import FaceSettings
@@ -57,6 +58,9 @@ class Request:
     centring: str = Centring.MEAN.value
     shard_size: int = DEFAULT_SHARD_SIZE
     plaintext_helpers: bool = False
+    filling: float = 0.0
+    calibration: str | None = None
+    accepted_risk: str | None = None
     faces: FaceSettings = field(default_factory=FaceSettings)
     keys: str | None = None
     kek: str | None = None
@@ -70,13 +74,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job whose source, model and parameters have been checked; nothing is written yet."""
+    """A job whose source, model and parameters have been checked; nothing is written yet.
+
+    judged: what one stolen row would be worth, where that is known.
+    """
 
     job: EnrolJob
     pack: models.ModelPack | None
     settings: Settings
     storage: StorageSettings
     store: Store
+    judged: Judged
 
 
 @dataclass(frozen=True)
@@ -112,8 +120,11 @@ def prepare(request: Request) -> Prepared:
         sealed=not request.plaintext_helpers,
         faces=request.faces,
         retry=tuple(sorted(set(request.retry))),
+        accepted_risk=request.accepted_risk,
+        filling=request.filling,
     )
-    return Prepared(job, pack, settings, storage, store)
+    job, judged = calibrate.judge(job, request.calibration, pack, store)
+    return Prepared(job, pack, settings, storage, store, judged)
 
 
 def _check_places(source: str, dest: str, request: Request, settings: Settings) -> None:
@@ -250,6 +261,7 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
         ledger.admit(known, job, restart=request.restart)
     with lease(job.dest, store) as check:
         tables.create()
+        calibrate.keep(prepared.judged, job, store)
         path = keys_path(request.keys, prepared.settings, tables)
         keys = _ensure_keys(path, tables, job, request.kek)
         prepared.storage.export()
@@ -257,7 +269,9 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
         with _executor(request, prepared.settings, spec, job) as executor:
             seal = Seal(tables, store, keys)
             seal.begin()
-            yield Opened(job, Destination(tables, store, keys, check, seal), executor)
+            dest = Destination(tables, store, keys, check, seal)
+            calibrate.record(prepared.judged, dest)
+            yield Opened(job, dest, executor)
 
 
 def settled_job(prepared: Prepared, tables: Tables | None) -> EnrolJob:

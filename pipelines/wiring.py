@@ -17,6 +17,7 @@ from infra.keys import KeyFile
 from infra.models import ModelPack
 from infra.settings import StorageSettings
 from infra.storage import FsspecStore
+from pipelines import layout, profile
 from pipelines.evaluation.blocks import Sources
 from pipelines.evaluation.issued import Access
 from pipelines.evaluation.job import Issued
@@ -59,12 +60,18 @@ def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
     The keys are opened anew each time, so that destroyed or revoked ones stop a run within one
     shard.
     """
+    store = shared_store(spec.storage)
+    filling = None
+    if job.profile:
+        address = layout.profile_file(job.dest)
+        filling = profile.filling(address, job.profile, job.filling, store)
     return Context(
         job=job,
         plan=plan,
         table_id=spec.table_id,
-        store=shared_store(spec.storage),
+        store=store,
         keys=keys(spec.keys, spec.table_id, job.generation),
+        filling=filling,
     )
 
 

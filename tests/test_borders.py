@@ -27,7 +27,7 @@ WORLD = {
 }  # fmt: skip
 # Where ports meet what provides them; everything else in pipelines sees ports only.
 COMPOSITION = {
-    "wiring", "start", "operate", "evaluate", "evaluate_request", "cli", "cli_operate",
+    "wiring", "start", "calibrate", "operate", "evaluate", "evaluate_request", "cli", "cli_operate",
     "cli_evaluate", "demo", "flows.enrol", "flows.evaluate",
 }  # fmt: skip
 PORTS = {"ports", "layout", "records", "reasons", "face_settings"}

@@ -139,7 +139,7 @@ class TestEnroll:
 
     def test_plaintext_helpers_warn_and_are_marked(self, tmp_path):
         source, dest = several(tmp_path / "e.parquet", 2), tmp_path / "d"
-        answer = enroll(source, dest, "--plaintext-helpers")
+        answer = enroll(source, dest, "--plaintext-helpers", "--accept-risk=stolen-rows")
         assert answer.code == 0
         assert "WARNING: helpers are stored unencrypted" in answer.err
         assert "PLAINTEXT helpers" in words(answer.out)

@@ -232,6 +232,9 @@ class TestSettings:
         refused(enroll(source, tmp_path / "new"), USAGE, "log_level")
 
 
+PLAINTEXT = ["--plaintext-helpers", "--accept-risk=stolen-rows"]
+
+
 class TestDestination:
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -241,7 +244,7 @@ class TestDestination:
             (["--encoding=float16"], ["encoding is int8", "float16"]),
             (["--centring=regression"], ["centring is mean there and regression here"]),
             (["--model=another"], ["model is declared:unknown there and declared:another here"]),
-            (["--plaintext-helpers"], ["sealed is True there and False here"]),
+            (PLAINTEXT, ["sealed is True there and False here"]),
             (["--alpha=14", "--tolerance=2"], ["alpha is 12", "tolerance is 1"]),
         ],
     )

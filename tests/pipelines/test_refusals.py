@@ -104,7 +104,9 @@ class TestKeys:
         assert (answer.code, "leave --kek out" in answer.errors[0]) == (2, True)
 
     def test_plaintext_rows_never_join_sealed_ones(self, tmp_path, dest):
-        answer = enroll(tmp_path / "e.parquet", dest, "--plaintext-helpers")
+        answer = enroll(
+            tmp_path / "e.parquet", dest, "--plaintext-helpers", "--accept-risk=stolen-rows"
+        )
         assert answer.code == 1
         assert "sealed is True there and False here" in answer.errors[0]
 

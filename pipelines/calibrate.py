@@ -1,0 +1,129 @@
+"""An enrolment is judged before it begins: by which embeddings, and where that is kept."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import chain, islice
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from infra.faces import FaceAligner, FaceRecogniser
+from infra.models import ModelPack
+from infra.storage import normalise
+from ironmask.arrays import F32, U8
+from ironmask.errors import ImageError, ParameterError
+from pipelines import layout, sources
+from pipelines.destination import Destination
+from pipelines.job import EnrolJob, digest
+from pipelines.ports import Store
+from pipelines.preflight import Preflight, assess, check
+from pipelines.profile import LEAST_A_DIRECTION, Calibration, calibrated, sample
+from pipelines.records import METRICS
+from pipelines.stages import is_stored
+
+_KEY: Final = bytes(32)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """preflight: what one stolen row would be worth, where embeddings are at hand to tell. profile:
+    what the model's embeddings look like, as it is stored where templates are filled.
+    """
+
+    preflight: Preflight | None = None
+    profile: bytes | None = field(default=None, repr=False)
+
+
+def judge(
+    job: EnrolJob, given: str | None, pack: ModelPack | None, store: Store
+) -> tuple[EnrolJob, Judged]:
+    """The job with the profile that it fills by, and what a stolen row of it would be worth.
+
+    Raises `RiskError` where that is too little, `ParameterError` for a filling without embeddings
+    that tell where to.
+    """
+    address = layout.profile_file(job.dest)
+    if job.filling and store.exists(address):
+        # Decided when the table began.
+        check(job, None)
+        return _filled(job, Judged(profile=store.read(address)))
+    found = calibrated_by(job, given, pack, store)
+    judged = assess(job, found) if found else None
+    check(job, judged)
+    if not job.filling:
+        return job, Judged(judged)
+    if found is None or not found.profile.is_enough:
+        raise ParameterError(
+            "filling needs to know which directions the model leaves empty: name a Parquet of "
+            f"{LEAST_A_DIRECTION * job.params.n:,} embeddings or more with --calibration"
+        )
+    return _filled(job, Judged(judged, found.profile.to_bytes()))
+
+
+def _filled(job: EnrolJob, judged: Judged) -> tuple[EnrolJob, Judged]:
+    assert judged.profile is not None  # noqa: S101
+    return replace(job, profile=sha256(judged.profile).hexdigest()), judged
+
+
+def keep(judged: Judged, job: EnrolJob, store: Store) -> None:
+    """Store the profile with the table, unless it has one."""
+    address = layout.profile_file(job.dest)
+    if judged.profile and not store.exists(address):
+        store.write(address, judged.profile)
+
+
+def record(judged: Judged, dest: Destination) -> None:
+    """Write what was foretold into `metrics`, once a model."""
+    found = judged.preflight
+    if found:
+        once = f"preflight-{digest(found.model)[:12]}"
+        rows = [{**row, "at": datetime.now(UTC)} for row in found.metrics(once)]
+        dest.append("metrics", pa.Table.from_pylist(rows, METRICS), once)
+
+
+def calibrated_by(
+    job: EnrolJob, given: str | None, pack: ModelPack | None, store: Store
+) -> Calibration | None:
+    """Embeddings of the job's model: of a file that is given, of the source itself, or of some of
+    its photos where it matters. None where there are none, or too few to say anything.
+
+    Raises `SourceError` for a file that holds none, `ParameterError` for one of another width.
+    """
+    address = normalise(given) if given else job.source if is_stored(job) else None
+    if address:
+        vectors = sample(address, store)
+    elif pack and (job.filling or not job.sealed):
+        address, vectors = job.source, _embedded(job, pack, store)
+    else:
+        return None
+    if vectors.shape[1] != job.params.n:
+        raise ParameterError(
+            f"{address} holds embeddings of width {vectors.shape[1]}, the model's are "
+            f"{job.params.n}: calibrate with embeddings of the same model"
+        )
+    if not given and len(vectors) < job.params.n:
+        return None
+    return calibrated(job.model, address, vectors)
+
+
+def _embedded(job: EnrolJob, pack: ModelPack, store: Store) -> F32:
+    """Embeddings of the source's first photos, as many as a profile needs, in this process."""
+    aligner, recogniser = FaceAligner(pack, job.faces), FaceRecogniser(pack, job.faces)
+    batches = sources.read(job.source, job.kind, store, _KEY, job.faces.max_bytes)
+    rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+    wanted = (row["uri"] for row in rows if not row["outcome"])
+    needed = (LEAST_A_DIRECTION + 1) * job.params.n
+    crops: list[U8] = []
+    for content in store.read_many(list(islice(wanted, 2 * needed)), job.faces.max_bytes):
+        if not isinstance(content, OSError):
+            with suppress(ImageError):
+                crops.append(aligner.align(content).crop)
+        if len(crops) == needed:
+            break
+    parts = [recogniser.embed(np.stack(crops[i : i + 32])) for i in range(0, len(crops), 32)]
+    return np.concatenate(parts) if parts else np.empty((0, job.params.n), dtype=np.float32)

@@ -1,0 +1,103 @@
+"""Before an enrolment: what one stolen row would be worth, with this model and these settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ironmask.attacks import Foretold, foretell
+from ironmask.errors import RiskError
+from ironmask.filling import Filling
+from ironmask.random import secure_generator
+from pipelines.job import RISKS, EnrolJob
+from pipelines.profile import LEAST_A_DIRECTION, Calibration
+
+FLOOR_BITS: Final = 64.0
+"""The least that one row whose helper is in the clear must take to be searched, in bits."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """rank: effective dimensions of n. row: what the search of one row takes. left: bits that
+    nothing but the subspace rules out. count: embeddings that were measured, of source.
+    """
+
+    model: str
+    source: str
+    count: int
+    n: int
+    rank: float
+    left: float
+    row: Foretold
+    is_enough: bool
+
+    def describe(self) -> str:
+        """What was measured, for people."""
+        least = "at least " if self.row.is_bound else "about "
+        return (
+            f"embeddings of {_short(self.model)} use about {self.rank:.0f} of {self.n} directions "
+            f"(measured on {self.count:,}); with its helper in the clear, one row gives its "
+            f"template after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
+        )
+
+    def metrics(self, run_id: str) -> Iterator[dict[str, Any]]:
+        """As rows of `metrics`, but for their time."""
+        found = {"row_bits": self.row.bits, "bits_left": self.left, "effective_rank": self.rank}
+        for name, value in found.items():
+            yield {
+                "run_id": run_id, "name": f"preflight_{name}", "label": self.model, "value": value,
+                "denominator": self.count,
+            }  # fmt: skip
+
+
+def assess(job: EnrolJob, calibration: Calibration) -> Preflight:
+    """Foretell the search of one row of a job's."""
+    profile, params = calibration.profile, job.params
+    filling = Filling.of(profile.space, job.filling) if job.filling else None
+    space = filling.spectrum(profile.space) if filling else profile.space
+    row = foretell(
+        calibration.others, profile.space, params.alpha, secure_generator(), filling=filling,
+        encoding=job.encoding,
+    )  # fmt: skip
+    return Preflight(
+        model=job.model,
+        source=profile.source,
+        count=profile.space.count,
+        n=params.n,
+        rank=profile.space.effective_rank,
+        left=space.bits_left(params),
+        row=row,
+        is_enough=profile.is_enough,
+    )
+
+
+def check(job: EnrolJob, found: Preflight | None) -> None:
+    """Refuse helpers in the clear that do not hide what they were made from.
+
+    Raises `RiskError` unless the job names the risk.
+    """
+    if job.sealed or job.accepted_risk == RISKS[0]:
+        return
+    way_out = (
+        "Leave --plaintext-helpers out, and helpers are encrypted; or take the risk by name: "
+        f"--accept-risk {RISKS[0]}"
+    )
+    if found is None or not found.is_enough:
+        seen = f"only {found.count:,}" if found else "none"
+        needed = LEAST_A_DIRECTION * job.params.n
+        raise RiskError(
+            "refused: with --plaintext-helpers a stolen row may give its template away; to tell, "
+            f"{needed:,} embeddings of {_short(job.model)} are needed, and {seen} are at hand. "
+            f"Name a Parquet of them with --calibration. {way_out}"
+        )
+    if found.row.bits < FLOOR_BITS:
+        raise RiskError(
+            f"refused: {found.describe()}, and {FLOOR_BITS:.0f} bits are the least. {way_out}"
+        )
+
+
+def _short(model: str) -> str:
+    """A model's name, or the beginning of its digest."""
+    name = model.rpartition(":")[2]
+    return f"model {name[:12]}" if len(name) == 64 else name

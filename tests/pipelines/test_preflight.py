@@ -1,0 +1,168 @@
+"""Before an enrolment: what a stolen row would be worth is measured, said, kept, and can refuse."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from commandline import ironmask
+from enrolling import WIDTH, enroll, keys_of, rows, unit_vectors, write_embeddings
+
+from infra.delta import DeltaTables
+from infra.keys import KeyFile
+from pipelines.lookup import find_row, verify_embeddings
+from pipelines.profile import Profile
+
+RANK = 24
+PLAINTEXT = "--plaintext-helpers"
+
+
+def of_rank(count, rank, seed):
+    """Embeddings of a model that uses so many of 64 directions."""
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((WIDTH, WIDTH)))[0]
+    vectors = np.random.default_rng(seed).standard_normal((count, rank)) @ basis[:rank]
+    return vectors + 0.01 * unit_vectors(count, seed)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Three people, one embedding each."""
+    return write_embeddings(tmp_path / "e.parquet", ["a", "b", "c"], of_rank(3, RANK, 1))
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    names = [f"x{i}" for i in range(400)]
+    return write_embeddings(tmp_path / "narrow.parquet", names, of_rank(400, RANK, 2))
+
+
+@pytest.fixture
+def full(tmp_path):
+    names = [f"x{i}" for i in range(6000)]
+    return write_embeddings(tmp_path / "full.parquet", names, unit_vectors(6000, 3))
+
+
+def test_a_model_that_fills_little_is_refused_in_the_clear(source, narrow, tmp_path):
+    answer = enroll(source, tmp_path / "d", PLAINTEXT, "--calibration", narrow, "--model=tiny")
+    (line,) = answer.errors
+    assert answer.code == 1
+    assert "refused: embeddings of tiny use about 2" in line
+    assert "of 64 directions (measured on 392)" in line
+    assert "guesses (" in line
+    assert "64 bits are the least" in line
+    assert "--accept-risk stolen-rows" in line
+    assert not (tmp_path / "d").exists()
+
+
+def test_where_nothing_is_known_it_is_refused_too(source, tmp_path):
+    answer = enroll(source, tmp_path / "d", PLAINTEXT)
+    assert answer.code == 1
+    assert "256 embeddings of unknown are needed, and none are at hand" in answer.errors[0]
+    assert "--calibration" in answer.errors[0]
+
+
+def test_the_risk_can_be_taken_by_name(source, narrow, tmp_path):
+    dest = tmp_path / "d"
+    some = (PLAINTEXT, "--calibration", narrow)
+    answer = enroll(source, dest, *some, "--accept-risk=stolen-rows")
+    assert answer.code == 0, answer.err
+    (run, *_) = rows(dest, "runs")
+    assert json.loads(run["config"])["job"]["accepted_risk"] == "stolen-rows"
+    wrong = enroll(source, tmp_path / "e", *some, "--accept-risk=yes")
+    assert (wrong.code, "what can be accepted is stolen-rows" in wrong.errors[0]) == (2, True)
+
+
+def test_with_encryption_it_is_said_and_kept(source, narrow, tmp_path):
+    dest = tmp_path / "d"
+    for _ in range(2):
+        answer = enroll(source, dest, "--calibration", narrow)
+        assert answer.code == 0, answer.err
+        assert "NOTE: embeddings of unknown use about 2" in answer.err
+        assert "its keys are what protects this table" in answer.err
+    kept = {row["name"]: row for row in rows(dest, "metrics") if "preflight" in row["name"]}
+    assert set(kept) == {
+        "preflight_row_bits", "preflight_bits_left", "preflight_effective_rank"
+    }  # fmt: skip
+    assert 20 < kept["preflight_effective_rank"]["value"] < 25
+    assert kept["preflight_row_bits"]["value"] < 20
+    assert kept["preflight_bits_left"]["value"] == 0
+    assert len([row for row in rows(dest, "metrics") if "preflight" in row["name"]]) == 3
+    assert ironmask("check", dest, "--keys", keys_of(dest), "--deep").code == 0
+
+
+def test_of_a_model_that_fills_its_space_only_a_bound_is_known(source, full, tmp_path):
+    settings = ("--alpha=20", "--tolerance=4", "--calibration", full)
+    answer = enroll(source, tmp_path / "d", *settings)
+    assert answer.code == 0, answer.err
+    assert "about 64 of 64 directions" in answer.err
+    assert "after at least" in answer.err
+
+
+def test_stored_embeddings_calibrate_themselves(narrow, tmp_path):
+    answer = enroll(narrow, tmp_path / "d", PLAINTEXT)
+    assert answer.code == 1
+    assert "of 64 directions (measured on 392)" in answer.errors[0]
+
+
+def test_embeddings_of_another_width_are_refused(source, tmp_path):
+    other = write_embeddings(tmp_path / "o.parquet", ["a"] * 40, unit_vectors(40, 5, 72))
+    answer = enroll(source, tmp_path / "d", "--calibration", other)
+    assert answer.code == 2
+    assert "width 72, the model's are 64" in answer.errors[0]
+    none = enroll(source, tmp_path / "d", "--calibration", source)
+    assert (none.code, "too few to calibrate by" in none.errors[0]) == (1, True)
+
+
+class TestFilling:
+    def fill(self, source, dest, narrow, *more):
+        return enroll(source, dest, "--fill=0.1", "--calibration", narrow, *more)
+
+    def test_rows_are_filled_and_still_verify(self, source, narrow, tmp_path):
+        dest = tmp_path / "d"
+        answer = self.fill(source, dest, narrow)
+        assert answer.code == 0, answer.err
+        assert "filled 0.1" in answer.err
+        found = rows(dest, "templates")
+        assert {round(row["filling"], 6) for row in found} == {0.1}
+        stored = (dest / "_ironmask" / "profile.parquet").read_bytes()
+        assert Profile.from_bytes(stored, "here").space.count == 392
+        tables = DeltaTables(str(dest), {})
+        keys = KeyFile.open(keys_of(dest), tables.table_id).generation(1)
+        vectors = of_rank(3, RANK, 1).astype(np.float32)
+        row = find_row(tables, "a")
+        answers = verify_embeddings(tables.table_id, row, vectors, keys)
+        assert answers == [True, False, False]
+        assert ironmask("check", dest, "--keys", keys_of(dest), "--deep").code == 0
+
+    def test_a_table_keeps_its_profile(self, source, narrow, full, tmp_path):
+        """More people later are filled alike, whatever else could be calibrated by."""
+        dest = tmp_path / "d"
+        assert self.fill(source, dest, narrow).code == 0
+        before = (dest / "_ironmask" / "profile.parquet").read_bytes()
+        more = write_embeddings(tmp_path / "m.parquet", ["d"], of_rank(1, RANK, 9))
+        answer = enroll(more, dest, "--fill=0.1", "--calibration", full)
+        assert answer.code == 0, answer.err
+        assert (dest / "_ironmask" / "profile.parquet").read_bytes() == before
+        assert len(rows(dest, "templates")) == 4
+        other = enroll(more, dest, "--fill=0.2")
+        assert (other.code, "filling is 0.1 there and 0.2 here" in other.errors[0]) == (1, True)
+        plain = enroll(more, dest)
+        assert (plain.code, "filling is 0.1 there and 0.0 here" in plain.errors[0]) == (1, True)
+
+    def test_another_profile_is_not_taken(self, source, narrow, tmp_path):
+        dest = tmp_path / "d"
+        assert self.fill(source, dest, narrow).code == 0
+        profile = dest / "_ironmask" / "profile.parquet"
+        found = Profile.from_bytes(profile.read_bytes(), "here")
+        profile.write_bytes(Profile("another", found.source, found.space).to_bytes())
+        more = write_embeddings(tmp_path / "m.parquet", ["d"], of_rank(1, RANK, 9))
+        answer = enroll(more, dest, "--fill=0.1")
+        assert answer.code == 1
+        assert "profile is" in answer.errors[0]
+
+    def test_it_needs_embeddings_to_know_where(self, source, tmp_path):
+        answer = enroll(source, tmp_path / "d", "--fill=0.1")
+        assert answer.code == 2
+        assert "--calibration" in answer.errors[0]
+        assert not (tmp_path / "d").exists()

@@ -80,6 +80,10 @@ class Spectrum:
         tail: F64 = np.append(np.cumsum(self.eigenvalues[::-1])[::-1], 0.0)
         return tail
 
+    def strongest(self, share: float) -> int:
+        """The fewest directions that all but a share of the energy lies in."""
+        return int(np.count_nonzero(self.beyond[:-1] > share))
+
     @property
     def _ratios(self) -> F64:
         """n times the eigenvalues, as if a helper's rounding filled what is empty."""
@@ -113,7 +117,7 @@ class Spectrum:
 
     def weakest(self, share: float = 0.005) -> int:
         """The most directions that hold no more than a share of the energy, from 1 to n - 1."""
-        return int(np.clip(self.n - np.count_nonzero(self.beyond > share), 1, self.n - 1))
+        return int(np.clip(self.n - self.strongest(share), 1, self.n - 1))
 
     def bits_left(self, params: Params) -> float:
         """log2 of the guesses that nothing but the embeddings' subspace rules out, 0 at least.

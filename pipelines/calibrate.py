@@ -19,7 +19,7 @@ from ironmask.arrays import F32, U8
 from ironmask.errors import ImageError, ParameterError
 from pipelines import layout, sources
 from pipelines.destination import Destination
-from pipelines.job import EnrolJob, digest
+from pipelines.job import DECLARED, EnrolJob, digest
 from pipelines.ports import Store
 from pipelines.preflight import Preflight, assess, check
 from pipelines.profile import LEAST_A_DIRECTION, Calibration, calibrated, sample
@@ -48,13 +48,14 @@ def judge(
     that tell where to.
     """
     address = layout.profile_file(job.dest)
+    name = pack.name if pack else job.model.removeprefix(DECLARED)
     if job.filling and store.exists(address):
         # Decided when the table began.
-        check(job, None)
+        check(job, None, name)
         return _filled(job, Judged(profile=store.read(address)))
     found = calibrated_by(job, given, pack, store)
-    judged = assess(job, found) if found else None
-    check(job, judged)
+    judged = assess(job, found, name) if found else None
+    check(job, judged, name)
     if not job.filling:
         return job, Judged(judged)
     if found is None or not found.profile.is_enough:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ironmask.errors import IronmaskError, NothingToDoError, ParameterError
-from pipelines import cli_evaluate, cli_operate
+from pipelines import cli_audit, cli_evaluate, cli_operate
 from pipelines.cli_common import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -341,6 +341,7 @@ def inspect(dest: Dest, as_json: Json = False) -> None:
 
 cli_operate.register(app)
 cli_evaluate.register(app)
+cli_audit.register(app)
 
 
 @app.command()

@@ -33,7 +33,7 @@ from pipelines.run_local import LocalBlocks
 from pipelines.seal import Seal
 
 Progress = Callable[[int, int], None]
-_FILE = "evaluation.json"
+FILE = "evaluation.json"
 # Drawn or measured when an evaluation begins; a resume takes what it finds.
 _SETTLED = ("seed", "floor", "block")
 
@@ -80,7 +80,7 @@ def prepare(request: Request) -> Prepared:
         )
     sources = wiring.sources(public, shape.issued if shape else None)
     wanted = asked(request, source, out, sources.store, settings, shape)
-    address = layout.join(out, _FILE)
+    address = layout.join(out, FILE)
     if sources.store.exists(address):
         found = Evaluation.from_json(sources.store.read(address))
         evaluation = _continued(wanted, found, request, out)

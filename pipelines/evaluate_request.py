@@ -70,7 +70,8 @@ def shape_of(request: Request, settings: Settings, storage: StorageSettings) -> 
     tables = start.existing(str(request.table), storage)
     path = start.keys_path(request.keys, settings, tables)
     shape = newest(tables, str(path))
-    refuse_other_keys(shape, wiring.keys(path, tables.table_id, shape.issued.generation))
+    keys = wiring.keys(path, tables.table_id, shape.issued.generation)
+    refuse_other_keys(tables.dest, shape.key_id, keys)
     return shape
 
 

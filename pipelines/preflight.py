@@ -36,7 +36,7 @@ class Preflight:
         """What was measured, for people."""
         least = "at least " if self.row.is_bound else "about "
         return (
-            f"embeddings of {_short(self.model)} use about {self.rank:.0f} of {self.n} directions "
+            f"embeddings of {self.model} use about {self.rank:.0f} of {self.n} directions "
             f"(measured on {self.count:,}); with its helper in the clear, one row gives its "
             f"template after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
         )
@@ -51,8 +51,8 @@ class Preflight:
             }  # fmt: skip
 
 
-def assess(job: EnrolJob, calibration: Calibration) -> Preflight:
-    """Foretell the search of one row of a job's."""
+def assess(job: EnrolJob, calibration: Calibration, name: str) -> Preflight:
+    """Foretell the search of one row of a job's. name: of the model, for people."""
     profile, params = calibration.profile, job.params
     filling = Filling.of(profile.space, job.filling) if job.filling else None
     space = filling.spectrum(profile.space) if filling else profile.space
@@ -61,7 +61,7 @@ def assess(job: EnrolJob, calibration: Calibration) -> Preflight:
         encoding=job.encoding,
     )  # fmt: skip
     return Preflight(
-        model=job.model,
+        model=name,
         source=profile.source,
         count=profile.space.count,
         n=params.n,
@@ -72,8 +72,8 @@ def assess(job: EnrolJob, calibration: Calibration) -> Preflight:
     )
 
 
-def check(job: EnrolJob, found: Preflight | None) -> None:
-    """Refuse helpers in the clear that do not hide what they were made from.
+def check(job: EnrolJob, found: Preflight | None, name: str) -> None:
+    """Refuse helpers in the clear that do not hide what they were made from. name: the model's.
 
     Raises `RiskError` unless the job names the risk.
     """
@@ -88,16 +88,10 @@ def check(job: EnrolJob, found: Preflight | None) -> None:
         needed = LEAST_A_DIRECTION * job.params.n
         raise RiskError(
             "refused: with --plaintext-helpers a stolen row may give its template away; to tell, "
-            f"{needed:,} embeddings of {_short(job.model)} are needed, and {seen} are at hand. "
+            f"{needed:,} embeddings of {name} are needed, and {seen} are at hand. "
             f"Name a Parquet of them with --calibration. {way_out}"
         )
     if found.row.bits < FLOOR_BITS:
         raise RiskError(
             f"refused: {found.describe()}, and {FLOOR_BITS:.0f} bits are the least. {way_out}"
         )
-
-
-def _short(model: str) -> str:
-    """A model's name, or the beginning of its digest."""
-    name = model.rpartition(":")[2]
-    return f"model {name[:12]}" if len(name) == 64 else name

@@ -9,6 +9,9 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from pipelines import stages, wiring
+from pipelines.auditing import units
+from pipelines.auditing.job import Audit, Finding
+from pipelines.auditing.surroundings import surroundings
 from pipelines.evaluation import blocks
 from pipelines.evaluation.job import Evaluation
 from pipelines.finish import finish
@@ -42,6 +45,24 @@ class LocalBlocks:
         """Yield the blocks as they are done."""
         for number in numbers:
             yield whole_block(self.storage, evaluation, number)
+
+
+@dataclass(frozen=True)
+class LocalUnits:
+    """Runs an audit's units here. storage: `StorageSettings.public()`."""
+
+    storage: tuple[tuple[str, Any], ...]
+
+    def run(self, audit: Audit, numbers: Iterable[int]) -> Iterator[Finding]:
+        """Yield the findings as they are made."""
+        for number in numbers:
+            yield whole_unit(self.storage, audit, number)
+
+
+def whole_unit(storage: tuple[tuple[str, Any], ...], audit: Audit, number: int) -> Finding:
+    """One unit of an audit: on one thread, so that times are those of one core."""
+    with threadpool_limits(1):
+        return units.run(surroundings(storage, audit), audit.units[number])
 
 
 def whole_block(storage: tuple[tuple[str, Any], ...], evaluation: Evaluation, number: int) -> int:

@@ -23,12 +23,13 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from ironmask.errors import IronmaskError, WorkerError
 from pipelines import stages, wiring
+from pipelines.auditing.job import Audit, Finding
 from pipelines.evaluation.job import Evaluation
 from pipelines.finish import finish
 from pipelines.job import EnrolJob
 from pipelines.plan import Plan
 from pipelines.ports import U8
-from pipelines.run_local import whole_block, whole_shard
+from pipelines.run_local import whole_block, whole_shard, whole_unit
 from pipelines.stages import Prepared, ShardResult
 from pipelines.wiring import Spec
 
@@ -69,8 +70,12 @@ class RayExecutor:
         return {"memory": min(stages.bytes_in_memory(job), self.memory)} if self.memory else {}
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
-        stage = _Whole if stages.is_stored(job) or not self.embedders else _Pool
-        yield from _fly(stage(self, job, plan), self, shards)
+        stage: _Stage
+        if stages.is_stored(job) or not self.embedders:
+            stage = _Alone(_whole.options(**self.needs(job)), (self.spec, job, plan))
+        else:
+            stage = _Pool(self, job, plan)
+        yield from _fly(stage, self, shards)
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,27 @@ class RayBlocks:
 
     def run(self, evaluation: Evaluation, blocks: Iterable[int]) -> Iterator[int]:
         """Yield the blocks as they are done."""
-        yield from _fly(_Blocks(self, evaluation), self, blocks)
+        yield from _fly(_Alone(_block, (self.storage, evaluation)), self, blocks)
 
 
-def _fly(stage: _Stage, limits: RayExecutor | RayBlocks, units: Iterable[int]) -> Iterator[Any]:
+@dataclass(frozen=True)
+class RayUnits:
+    """Runs an audit's units on the Ray cluster of this process; see `RayBlocks`."""
+
+    storage: tuple[tuple[str, Any], ...]
+    workers: int
+    deadline: float = _DEADLINE_S
+    check: Callable[[], None] = lambda: None
+
+    def run(self, audit: Audit, numbers: Iterable[int]) -> Iterator[Finding]:
+        """Yield the findings as they are made."""
+        yield from _fly(_Alone(_unit, (self.storage, audit)), self, numbers)
+
+
+_Limits = RayExecutor | RayBlocks | RayUnits
+
+
+def _fly(stage: _Stage, limits: _Limits, units: Iterable[int]) -> Iterator[Any]:
     """Results of units of work, so many at a time that workers never wait."""
     flight = _Flight(stage, limits)
     waiting = iter(units)
@@ -132,22 +154,11 @@ class _Stage(Protocol):
     def submit(self, shard: int) -> Submitted: ...
 
 
-class _Blocks:
-    """Blocks of an evaluation, a task each."""
+class _Alone:
+    """Units of work of one task each."""
 
-    def __init__(self, limits: RayBlocks, evaluation: Evaluation) -> None:
-        self._common = limits.storage, evaluation
-
-    def submit(self, shard: int) -> Submitted:
-        return [_block.remote(*self._common, shard)], lambda _: None
-
-
-class _Whole:
-    """Shards of which one task does all."""
-
-    def __init__(self, executor: RayExecutor, job: EnrolJob, plan: Plan) -> None:
-        self._common = executor.spec, job, plan
-        self._task = _whole.options(**executor.needs(job))
+    def __init__(self, task: Any, common: tuple[Any, ...]) -> None:
+        self._task, self._common = task, common
 
     def submit(self, shard: int) -> Submitted:
         return [self._task.remote(*self._common, shard)], lambda _: None
@@ -188,7 +199,7 @@ class _Pool:
 class _Flight:
     """Shards that are being worked on."""
 
-    def __init__(self, stage: _Stage, limits: RayExecutor | RayBlocks) -> None:
+    def __init__(self, stage: _Stage, limits: _Limits) -> None:
         self._stage = stage
         self._workers = limits.workers
         self._deadline = limits.deadline
@@ -309,6 +320,7 @@ def _finish(
 
 # Ray's type hints know neither several returns nor options of actors.
 _block: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(whole_block)
+_unit: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(whole_unit)
 _whole: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(whole_shard)
 _remote_prepare: Any = ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)(_prepare)
 _remote_finish: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_finish)

@@ -27,13 +27,14 @@ WORLD = {
 }  # fmt: skip
 # Where ports meet what provides them; everything else in pipelines sees ports only.
 COMPOSITION = {
-    "wiring", "start", "calibrate", "operate", "evaluate", "evaluate_request", "cli", "cli_operate",
-    "cli_evaluate", "demo", "flows.enrol", "flows.evaluate",
+    "wiring", "start", "calibrate", "operate", "evaluate", "evaluate_request", "audit",
+    "audit_request", "cli", "cli_operate",
+    "cli_evaluate", "cli_audit", "demo", "flows.enrol", "flows.evaluate", "flows.audit",
 }  # fmt: skip
 PORTS = {"ports", "layout", "records", "reasons", "face_settings"}
 # Only these may name the schedulers.
 RAY = {"pipelines.run_ray", "infra.ray_cluster"}
-PREFECT = {"pipelines.flows.enrol", "pipelines.flows.evaluate"}
+PREFECT = {"pipelines.flows.audit", "pipelines.flows.enrol", "pipelines.flows.evaluate"}
 
 
 def name_of(path: Path) -> str:

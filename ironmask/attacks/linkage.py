@@ -22,7 +22,7 @@ def largest_entry(helpers: F32) -> float:
 def nearest_codewords(helpers: F32, alpha: int, rng: np.random.Generator, starts: int) -> float:
     """How near the best of so many starts comes to a codeword of every issue: the least cosine.
 
-    What `recover_from_issues` judges by; 1 where both are of one template.
+    What `recover_from_issues` judges by, and stops where it believes; 1 where both are of one
+    template.
     """
-    found = recover_from_issues(helpers, alpha, rng, limit=starts, confirm=lambda _: False)
-    return found.score
+    return recover_from_issues(helpers, alpha, rng, limit=starts).score

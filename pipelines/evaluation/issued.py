@@ -84,12 +84,12 @@ class Access:
     keys: Callable[[], GenerationKeys] = field(compare=False, repr=False)
 
 
-def refuse_other_keys(shape: Shape, keys: GenerationKeys) -> None:
-    """Raise `WrongKeyError` where these are not the keys that the templates name."""
-    if keys.key_id != shape.key_id:
+def refuse_other_keys(dest: str, key_id: str, keys: GenerationKeys) -> None:
+    """Raise `WrongKeyError` where these are not the keys that a table's templates name."""
+    if keys.key_id != key_id:
         raise WrongKeyError(
-            f"the keys at hand are {keys.key_id}; the templates of {shape.issued.dest} were sealed "
-            f"under {shape.key_id}"
+            f"the keys at hand are {keys.key_id}; the templates of {dest} were sealed under "
+            f"{key_id}"
         )
 
 

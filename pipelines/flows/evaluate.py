@@ -26,13 +26,13 @@ def evaluate_flow(request: dict[str, Any]) -> list[str]:
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
     asked = evaluate.Request(**{**request, **lists})
     # Prefect walks through what is passed to a task; stores and results are no collections.
-    prepared = task(name="prepare", cache_policy=NO_CACHE)(lambda: _Held(evaluate.prepare(asked)))()
+    prepared = task(name="prepare", cache_policy=NO_CACHE)(lambda: Held(evaluate.prepare(asked)))()
     configure_logging(prepared.value.settings.log_level, prepared.value.settings.log_format)
 
     @task(name="compare", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
-    def compare() -> _Held[Results]:
+    def compare() -> Held[Results]:
         with evaluate.opened(asked, prepared.value) as executor:
-            return _Held(evaluate.run(prepared.value, executor, evaluate.quiet))
+            return Held(evaluate.run(prepared.value, executor, evaluate.quiet))
 
     found = compare()
 
@@ -49,7 +49,7 @@ def evaluate_flow(request: dict[str, Any]) -> list[str]:
     return report()
 
 
-class _Held(Generic[T]):
+class Held(Generic[T]):
     """A value that is handed on as it is."""
 
     def __init__(self, value: T) -> None:

@@ -1,44 +1,107 @@
-"""An evaluation's report: one HTML file that asks for nothing else, and files for machines."""
+"""A report: one HTML file that asks for nothing else, and files for machines.
+
+An evaluation and an audit that share a folder share the page: the last one to end writes both.
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from importlib.resources import files
+from typing import Any
 
+import pyarrow as pa
 from jinja2 import Environment, StrictUndefined
 
 from pipelines import layout
+from pipelines.auditing.results import AuditResults
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.results import Results
 from pipelines.ports import Store
 from pipelines.records import as_parquet
-from pipelines.report.plots import plots
-from pipelines.report.sheets import sheets
+from pipelines.report.audit_sheets import audit_sheets
+from pipelines.report.audit_tables import audit_tables
+from pipelines.report.plots import audit_plots, plots
+from pipelines.report.sheets import Sheet, sheets
 from pipelines.report.tables import cost_table, tables
 
+_AUDIT = "audit.json"
 
-def html(found: Results, spent: Spent) -> str:
+
+@dataclass(frozen=True)
+class AuditPart:
+    """What a page says of an audit."""
+
+    headline: str
+    of: str
+    sheets: list[Sheet]
+    plots: list[tuple[str, str, str]]
+
+
+def html(found: Results | None, spent: Spent | None, audit: AuditPart | None) -> str:
     """The page. Whatever comes from the source is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     template = files("pipelines.report").joinpath("page.html.jinja").read_text("utf-8")
-    first = found.cases[0]
-    best = [row for row in first.protected if not row.fmr.errors and row.params.bits >= 80]
+    parts = {} if found is None or spent is None else _evaluated(found, spent)
     return environment.from_string(template).render(
         found=found,
-        first=first,
-        genuine=sum(case.genuine for case in found.cases),
-        impostor=sum(case.impostor for case in found.cases),
-        sheets=sheets(found, spent),
-        plots=plots(found),
-        best=max(best, key=lambda row: -row.fnmr.value, default=None),
+        audit=audit,
+        sheets=[*parts.pop("sheets", []), *(audit.sheets if audit else [])],
+        plots=[*parts.pop("plots", []), *(audit.plots if audit else [])],
+        **parts,
     )
+
+
+def _evaluated(found: Results, spent: Spent) -> dict[str, Any]:
+    first = found.cases[0]
+    best = [row for row in first.protected if not row.fmr.errors and row.params.bits >= 80]
+    return {
+        "first": first,
+        "genuine": sum(case.genuine for case in found.cases),
+        "impostor": sum(case.impostor for case in found.cases),
+        "sheets": sheets(found, spent),
+        "plots": plots(found),
+        "best": max(best, key=lambda row: -row.fnmr.value, default=None),
+    }
 
 
 def write(found: Results, spent: Spent, store: Store) -> list[str]:
     """Write the page and the tables beside the blocks; return their addresses."""
     out = found.evaluation.out
-    made = [layout.join(out, "report.html")]
-    store.write(made[0], html(found, spent).encode())
-    for name, table in {**tables(found), "cost": cost_table(spent)}.items():
-        made.append(layout.join(out, f"{name}.parquet"))
-        store.write(made[-1], as_parquet(table))
-    return made
+    made = {**tables(found), "cost": cost_table(spent)}
+    return _written(out, html(found, spent, _audited(out, store)), made, store)
+
+
+def write_audit(
+    audit: AuditResults, out: str, evaluated: tuple[Results, Spent] | None, store: Store
+) -> list[str]:
+    """Write the page with an audit, and with the evaluation that is in the folder; see `write`."""
+    targets = audit.audit.targets
+    names = dict.fromkeys(f"{target.dest}, generation {target.generation}" for target in targets)
+    part = AuditPart(audit.headline, "; ".join(names), audit_sheets(audit), audit_plots(audit))
+    plain = asdict(part)
+    for sheet in plain["sheets"]:
+        sheet["strong"] = sorted(sheet["strong"])
+    store.write(layout.join(out, _AUDIT), json.dumps(plain).encode())
+    found, spent = evaluated or (None, None)
+    return _written(out, html(found, spent, part), audit_tables(audit), store)
+
+
+def _audited(out: str, store: Store) -> AuditPart | None:
+    """The audit that is in a folder."""
+    address = layout.join(out, _AUDIT)
+    if not store.exists(address):
+        return None
+    plain = json.loads(store.read(address))
+    made = [Sheet(**{**sheet, "strong": frozenset(sheet["strong"])}) for sheet in plain["sheets"]]
+    drawn = [(title, caption, svg) for title, caption, svg in plain["plots"]]
+    return AuditPart(plain["headline"], plain["of"], made, drawn)
+
+
+def _written(out: str, page: str, made: dict[str, pa.Table], store: Store) -> list[str]:
+    addresses = [layout.join(out, "report.html")]
+    store.write(addresses[0], page.encode())
+    for name, table in made.items():
+        addresses.append(layout.join(out, f"{name}.parquet"))
+        store.write(addresses[-1], as_parquet(table))
+    return addresses

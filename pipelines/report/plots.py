@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.stats import norm
 
+from pipelines.auditing.results import AuditResults
 from pipelines.evaluation.results import CaseResults, Results
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ _COLOURS: Final = ("#1b4f8f", "#c1432b", "#2f8f5b", "#8a5aa8", "#b08a1e", "#4444
 _MARKS: Final = "osD^vP"
 
 
-def plots(found: Results) -> list[tuple[str, str, str]]:
-    """Title, caption and SVG of each plot: of the first case, and one over all of them."""
+def _styled() -> Any:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -31,9 +31,14 @@ def plots(found: Results) -> list[tuple[str, str, str]]:
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
         "grid.alpha": 0.3, "legend.frameon": False,
     }  # fmt: skip
+    return mpl.rc_context(style)
+
+
+def plots(found: Results) -> list[tuple[str, str, str]]:
+    """Title, caption and SVG of each plot: of the first case, and one over all of them."""
     first = found.cases[0]
     of = f" (templates: {first.case.name})" if len(found.cases) > 1 else ""
-    with mpl.rc_context(style):
+    with _styled():
         made = [
             (
                 f"TAR against bits{of}",
@@ -69,7 +74,35 @@ def plots(found: Results) -> list[tuple[str, str, str]]:
         return made
 
 
-def _svg(draw: Any, found: CaseResults | list[CaseResults]) -> str:
+def audit_plots(found: AuditResults) -> list[tuple[str, str, str]]:
+    """Title, caption and SVG of the plots of an audit."""
+    with _styled():
+        return [
+            (
+                "Spectrum of the embeddings",
+                "Share of the energy outside of the strongest directions. Where it falls to "
+                "nothing the space is empty, and a stolen helper says which codewords point there.",
+                _svg(_beyond, found),
+            )
+        ]
+
+
+def _beyond(axes: Axes, found: AuditResults) -> None:
+    rest = np.maximum(found.space.beyond, 1e-6)
+    axes.plot(range(len(rest)), rest, color=_COLOURS[0], linewidth=1.4, label="embeddings")
+    even = 1 - np.arange(len(rest)) / (len(rest) - 1)
+    axes.plot(
+        range(len(rest)), np.maximum(even, 1e-6), ":", color=_COLOURS[1], linewidth=1.2,
+        label="vectors that fill the space",
+    )  # fmt: skip
+    axes.set(
+        xlabel="strongest directions", ylabel="energy outside of them", yscale="log",
+        ylim=(1e-6, 1.5), xlim=(0, len(rest) - 1),
+    )  # fmt: skip
+    axes.legend(loc="lower left")
+
+
+def _svg(draw: Any, found: Any) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE, layout="constrained")

@@ -15,12 +15,13 @@ from pipelines.evaluation.results import CaseResults, ProtectedRow, Results
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table. note: how to read it."""
+    """One table. note: how to read it. strong: rows that are set in bold, by place."""
 
     title: str
     note: str
     columns: list[str]
     rows: list[list[str]] = field(default_factory=list)
+    strong: frozenset[int] = frozenset()
 
 
 def sheets(found: Results, spent: Spent) -> list[Sheet]:

@@ -1,0 +1,180 @@
+"""What a user asks of an audit, and the audit that this describes: which rows, which attacks."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow.dataset as pads
+
+from infra.settings import Settings, StorageSettings
+from infra.settings import load as load_settings
+from infra.storage import is_inside, normalise
+from ironmask.errors import ParameterError, SourceError, TableError
+from ironmask.params import Params
+from ironmask.random import secure_generator
+from pipelines import ledger, lookup, start, wiring
+from pipelines.auditing.job import (
+    Audit,
+    Kind,
+    Target,
+    Unit,
+    linkage_units,
+    photo_units,
+    renewal_units,
+    row_units,
+)
+from pipelines.evaluation import faces
+from pipelines.evaluation.issued import refuse_other_keys
+from pipelines.ports import Tables
+
+_SHAPE: Final = [
+    "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id"
+]  # fmt: skip
+_LEAST_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """An audit as a user asks for it.
+
+    tables: addresses; of each every generation is audited. keys: keyset files, one a table, in
+    their order. source: Parquet of embeddings of the same model. seconds: in all, about. sample:
+    rows of each generation.
+    """
+
+    tables: tuple[str, ...]
+    source: str
+    out: str
+    keys: tuple[str, ...] = ()
+    sample: int = 8
+    pairs: int = 16
+    seconds: float = 600.0
+    executor: str = "ray"
+    workers: int | None = None
+    ray_address: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An audit whose tables, keys and source have been checked."""
+
+    audit: Audit
+    settings: Settings
+    storage: StorageSettings
+    out: str
+
+
+def prepare(request: Request) -> Prepared:
+    """Check the request, open every key once, and draw the sample.
+
+    Raises `ParameterError`, `SourceError`, `TableError` and `KeyStoreError` for what cannot be
+    audited.
+    """
+    settings, storage = load_settings()
+    storage.export()
+    if request.keys and len(request.keys) != len(request.tables):
+        raise ParameterError("name one keyset file with --keys for each table, or none")
+    store, source = wiring.shared_store(storage.public()), normalise(request.source)
+    out = normalise(request.out)
+    targets: list[Target] = []
+    ids: list[dict[str, str]] = []
+    for number, dest in enumerate(request.tables):
+        tables = start.existing(dest, storage)
+        if is_inside(out, tables.dest):
+            raise ParameterError(f"OUT {out} lies inside the table {tables.dest}: keep them apart")
+        given = request.keys[number] if request.keys else None
+        path = start.keys_path(given, settings, tables)
+        for target in _targets(tables, str(path)):
+            targets.append(target)
+            ids.append(_ids(tables, target.generation))
+    loaded = faces.load(source, store, (), ())
+    if any(target.params.n != loaded.vectors.shape[1] for target in targets):
+        raise SourceError(
+            f"{source} holds embeddings of width {loaded.vectors.shape[1]}, the tables' are "
+            f"{targets[0].params.n}: audit with embeddings of the model that enrolled"
+        )
+    rng = secure_generator()
+    chosen, sampled = _units(ids, request, loaded, rng)
+    audit = Audit(
+        targets=tuple(targets),
+        source=source,
+        version=store.version(source),
+        sampled=tuple(sorted(sampled)),
+        seconds=_each(request, chosen),
+        pairs=request.pairs,
+        units=tuple(chosen),
+    )
+    return Prepared(audit, settings, storage, out)
+
+
+def _targets(tables: Tables, keys: str) -> Iterator[Target]:
+    """The generations of a table."""
+    counted = lookup.templates_by(tables, _SHAPE)
+    if not counted:
+        raise TableError(f"{tables.dest} holds no template: enrol into it first")
+    known = {
+        record.config.get("generation"): record.config.get("shapes", {}).get("profile")
+        for record in ledger.runs(tables)
+        if record.kind == "enrol"
+    }
+    for shape, count in counted:
+        own = wiring.keys(Path(keys), tables.table_id, shape["generation"])
+        refuse_other_keys(tables.dest, shape["key_id"], own)
+        yield Target(
+            dest=tables.dest,
+            table_id=tables.table_id,
+            generation=shape["generation"],
+            keys=keys,
+            params=Params(shape["n"], shape["alpha"], shape["tolerance"]),
+            encoding=shape["encoding"],
+            sealed=shape["sealed"],
+            filling=round(float(shape["filling"]), 6),
+            profile=known.get(shape["generation"]),
+            templates=count,
+        )
+
+
+def _ids(tables: Tables, generation: int) -> dict[str, str]:
+    """Template ids by subject."""
+    where = pads.field("generation") == generation
+    rows = tables.table("templates").rows(["subject_id", "template_id"], where)
+    return dict(zip(rows["subject_id"].to_pylist(), rows["template_id"].to_pylist(), strict=True))
+
+
+def _units(
+    ids: list[dict[str, str]], request: Request, loaded: faces.Faces, rng: np.random.Generator
+) -> tuple[list[Unit], set[str]]:
+    """The units of an audit, and the subjects that they attack."""
+    chosen: list[Unit] = []
+    sampled: set[str] = set()
+    for target, known in enumerate(ids):
+        subjects = [str(s) for s in rng.permutation(sorted(known))[: request.sample]]
+        sampled.update(subjects)
+        chosen += row_units(target, [known[subject] for subject in subjects])
+    issues = defaultdict(list)
+    for target, known in enumerate(ids):
+        for subject, template_id in known.items():
+            issues[subject].append((target, template_id))
+    several = sorted(subject for subject, rows in issues.items() if len(rows) > 1)
+    for subject in map(str, rng.permutation(several)[: request.sample]):
+        sampled.add(subject)
+        chosen.append(Unit(Kind.ISSUES, rows=tuple(issues[subject])))
+    owners = loaded.labels.subject
+    chosen += linkage_units(owners, request.pairs, rng)
+    chosen += renewal_units(owners, rng)
+    chosen += photo_units(owners, loaded.vectors)
+    return chosen, sampled
+
+
+def _each(request: Request, chosen: Sequence[Unit]) -> float:
+    """Seconds for each search, so that all together take about what was asked for."""
+    counts = Counter(unit.kind for unit in chosen)
+    searches = sum(counts[kind] for kind in (Kind.ROW, Kind.ISSUES, Kind.RENEWAL, Kind.PHOTOS))
+    workers = request.workers or os.cpu_count() or 1
+    return max(_LEAST_S, request.seconds * workers / max(searches, 1))

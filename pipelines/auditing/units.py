@@ -1,0 +1,240 @@
+"""One unit of an audit: an attack on stored rows, or on issues that are made for a moment."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.dataset as pads
+from scipy.stats import ortho_group
+
+from ironmask import codeword, digest, helper
+from ironmask.arrays import F32, F64
+from ironmask.attacks import (
+    codeword_cosines,
+    largest_entry,
+    nearest_codewords,
+    recover_from_issues,
+    recover_from_row,
+    scan_seeds,
+)
+from ironmask.attacks.result import Codes, Recovered
+from ironmask.errors import TableError
+from ironmask.filling import Filling
+from ironmask.params import Params
+from ironmask.random import secure_generator
+from ironmask.rotation import Sampler
+from ironmask.spectrum import Spectrum
+from ironmask.template import ProtectedTemplate, verify_batch
+from pipelines.auditing.job import LINKED, Audit, Finding, Kind, Unit
+from pipelines.evaluation.faces import Faces
+from pipelines.ports import GenerationKeys, Store, Tables
+from pipelines.sealing import open_row
+
+_STRANGERS: Final = 500
+_SEEDS: Final = 50
+_LINK_STARTS: Final = 24_576
+# A helper that authenticates needs no long search to be told from noise.
+_LYING_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What units work on. tables, keys: of each target; keys are opened anew each time. space: of
+    faces whose people are not sampled; fillings: of each target.
+    """
+
+    audit: Audit
+    store: Store
+    faces: Faces
+    tables: Sequence[Tables]
+    keys: Callable[[int], GenerationKeys] = field(repr=False)
+    space: Spectrum
+    fillings: Sequence[Filling | None]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A stored row and what confirms codewords of it. lying: its helper's bytes as they lie."""
+
+    protected: ProtectedTemplate
+    key: bytes = field(repr=False)
+    lying: bytes = field(repr=False)
+
+    def confirms(self, codes: Codes) -> bool:
+        """Whether the row's digests are those of the first codeword."""
+        own = digest.digests(codes[0], self.protected.params, self.key)
+        return hmac.compare_digest(own, self.protected.digests)
+
+    def matrix(self) -> F32:
+        p: F32 = helper.decode([self.protected.helper], self.protected.encoding, self.n)[0]
+        return p
+
+    @property
+    def n(self) -> int:
+        return self.protected.params.n
+
+
+def run(around: Surroundings, unit: Unit) -> Finding:
+    """Do one unit. Raises `TableError` where a sampled row is gone."""
+    return _KINDS[unit.kind](around, unit)
+
+
+def _ended(unit: Unit, found: Recovered) -> Finding:
+    scores = (found.score,)
+    return Finding(unit.kind, unit.label, found.success, found.seconds, found.trials, scores)
+
+
+def _stored(around: Surroundings, target: int, template_id: str) -> _Row:
+    some = around.audit.targets[target]
+    where = (pads.field("generation") == some.generation) & (
+        pads.field("template_id") == template_id
+    )
+    rows = around.tables[target].table("templates").rows(where=where).to_pylist()
+    if not rows:
+        raise TableError(f"template {template_id} of {some.dest} is gone since the audit began")
+    keys = around.keys(target)
+    protected = open_row(some.table_id, rows[0], keys)
+    return _Row(protected, keys.row_key(template_id), rows[0]["helper"])
+
+
+def _space(around: Surroundings, target: int) -> Spectrum:
+    filling = around.fillings[target]
+    return filling.spectrum(around.space) if filling else around.space
+
+
+def _lying(around: Surroundings, unit: Unit) -> Finding:
+    """The search of a row, on the bytes that lie in the file, read as a helper."""
+    ((target, template_id),) = unit.rows
+    row = _stored(around, target, template_id)
+    seconds = around.audit.seconds
+    if around.audit.targets[target].sealed:
+        seconds = min(seconds, _LYING_S)
+        # Whatever they are, they give a matrix: its rows need no scale.
+        levels = np.resize(np.frombuffer(row.lying, np.int8), (row.n, row.n))
+        matrix = levels.astype(np.float32)
+        matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1)
+    else:
+        (matrix,) = helper.decode([row.lying], row.protected.encoding, row.n)
+    found = recover_from_row(
+        matrix, _space(around, target), row.protected.params.alpha, secure_generator(),
+        seconds=seconds, confirm=row.confirms,
+    )  # fmt: skip
+    return _ended(unit, found)
+
+
+def _row(around: Surroundings, unit: Unit) -> Finding:
+    ((target, template_id),) = unit.rows
+    row = _stored(around, target, template_id)
+    found = recover_from_row(
+        row.matrix(), _space(around, target), row.protected.params.alpha, secure_generator(),
+        seconds=around.audit.seconds, confirm=row.confirms,
+    )  # fmt: skip
+    return _ended(unit, found)
+
+
+def _seeds(around: Surroundings, unit: Unit) -> Finding:
+    """The seeds that careless software takes: 0, 1, 2, ... of NumPy's generator, by SciPy."""
+    ((target, template_id),) = unit.rows
+    row = _stored(around, target, template_id)
+
+    def rotation(seed: int) -> F64:
+        made: F64 = ortho_group.rvs(row.n, random_state=seed)
+        return made
+
+    alpha = row.protected.params.alpha
+    return _ended(
+        unit, scan_seeds(row.matrix(), alpha, range(_SEEDS), rotation, confirm=row.confirms)
+    )
+
+
+def _faces(around: Surroundings, unit: Unit) -> Finding:
+    """Strangers' faces against a row: how many it accepts; scores: their cosines to codewords."""
+    began = time.perf_counter()
+    ((target, template_id),) = unit.rows
+    row = _stored(around, target, template_id)
+    some = secure_generator().permutation(_unknown(around))[:_STRANGERS]
+    probes = around.faces.vectors[some]
+    accepted = int(verify_batch(row.protected, probes, row.key).sum())
+    cosines = codeword_cosines(row.matrix(), probes, row.protected.params.alpha)
+    spent = time.perf_counter() - began
+    scores = (float(cosines.max()),)
+    return Finding(unit.kind, unit.label, accepted > 0, spent, len(some), scores, accepted)
+
+
+def _unknown(around: Surroundings) -> Any:
+    labels = around.faces.labels
+    known = np.isin(labels.subjects, list(around.audit.sampled))
+    return np.flatnonzero(~known[labels.subject])
+
+
+def _issues(around: Surroundings, unit: Unit) -> Finding:
+    """All readable issues of one person."""
+    rows = [_stored(around, target, template_id) for target, template_id in unit.rows]
+    helpers = np.stack([row.matrix() for row in rows])
+
+    def confirm(codes: Codes) -> bool:
+        return all(row.confirms([code]) for row, code in zip(rows, codes, strict=True))
+
+    found = recover_from_issues(
+        helpers, rows[0].protected.params.alpha, secure_generator(),
+        seconds=around.audit.seconds, confirm=confirm, limit=1 << 40,
+    )  # fmt: skip
+    return _ended(unit, found)
+
+
+def issued(vectors: F64, params: Params, encoding: str, filling: Filling | None = None) -> F32:
+    """Helpers of fresh issues of templates, (b, n), as a thief decodes them: (b, n, n)."""
+    rng, sampler = secure_generator(), Sampler(params.n)
+    stored: list[bytes] = []
+    for template in vectors if filling is None else filling.filled(vectors, rng):
+        target = codeword.dense(codeword.sample(rng, params.n, params.alpha), params.n)[0]
+        stored += helper.encode(sampler.carrying(rng, template, target)[None], encoding)
+    sampler.wipe()
+    return helper.decode(stored, encoding, params.n)
+
+
+def _made(around: Surroundings, faces: Sequence[int]) -> F32:
+    """Fresh issues of faces with the settings of the first target."""
+    target = around.audit.targets[0]
+    vectors = around.faces.vectors[list(faces)].astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return issued(vectors, target.params, target.encoding, around.fillings[0])
+
+
+def _renewal(around: Surroundings, unit: Unit) -> Finding:
+    found = recover_from_issues(
+        _made(around, unit.faces), around.audit.params.alpha, secure_generator(),
+        seconds=around.audit.seconds, limit=1 << 40,
+    )  # fmt: skip
+    return _ended(unit, found)
+
+
+def _link(around: Surroundings, unit: Unit) -> Finding:
+    """Scores of pairs of issues: of one, or by the obvious function of many neighbours."""
+    began = time.perf_counter()
+    name, _, side = unit.label.partition("|")
+    if name == LINKED[0]:
+        others = unit.faces if side == "mated" else (*unit.faces[1:], unit.faces[0])
+        pairs = zip(unit.faces, others, strict=True)
+        scores = tuple(largest_entry(_made(around, pair)) for pair in pairs)
+    else:
+        alpha, rng = around.audit.params.alpha, secure_generator()
+        scores = (nearest_codewords(_made(around, unit.faces), alpha, rng, _LINK_STARTS),)
+    return Finding(unit.kind, unit.label, True, time.perf_counter() - began, scores=scores)
+
+
+_KINDS: Final = {
+    Kind.LYING: _lying,
+    Kind.ROW: _row,
+    Kind.SEEDS: _seeds,
+    Kind.FACES: _faces,
+    Kind.ISSUES: _issues,
+    Kind.LINK: _link,
+    Kind.RENEWAL: _renewal,
+    Kind.PHOTOS: _renewal,
+}

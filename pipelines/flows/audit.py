@@ -1,0 +1,60 @@
+"""An audit as a Prefect flow: prepare, attack, report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infra import orchestrator
+
+orchestrator.prepare_environment()
+
+from prefect import flow, task  # noqa: E402
+from prefect.artifacts import create_table_artifact  # noqa: E402
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+
+from infra.telemetry import configure_logging  # noqa: E402
+from pipelines import audit, wiring  # noqa: E402
+from pipelines.auditing.results import FILES, AuditResults  # noqa: E402
+from pipelines.flows.evaluate import Held  # noqa: E402
+from pipelines.report import audit_sheets, page  # noqa: E402
+
+
+class BelowFloorError(RuntimeError):
+    """The cheapest attack takes fewer bits than were asked for."""
+
+
+@flow(name="ironmask-audit", persist_result=False)
+def audit_flow(request: dict[str, Any], floor_bits: float | None = None) -> list[str]:
+    """Audit tables; the report's addresses. request: of `pipelines.audit.Request`.
+
+    Fails where the files alone can be attacked for fewer bits than the floor.
+    """
+    lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
+    asked = audit.Request(**{**request, **lists})
+    # Prefect walks through what is passed to a task; stores and results are no collections.
+    prepared = task(name="prepare", cache_policy=NO_CACHE)(lambda: Held(audit.prepare(asked)))()
+    configure_logging(prepared.value.settings.log_level, prepared.value.settings.log_format)
+
+    @task(name="attack", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
+    def attack() -> Held[AuditResults]:
+        with audit.opened(asked, prepared.value) as executor:
+            return Held(audit.run(prepared.value, executor, audit.quiet))
+
+    found = attack()
+
+    @task(name="report", cache_policy=NO_CACHE)
+    def report() -> list[str]:
+        for sheet in audit_sheets.audit_sheets(found.value):
+            rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
+            create_table_artifact(table=rows, description=f"{sheet.title}. {sheet.note}")
+        store = wiring.shared_store(prepared.value.storage.public())
+        evaluated = audit.evaluated(prepared.value)
+        written = page.write_audit(found.value, prepared.value.out, evaluated, store)
+        audit.record(prepared.value, found.value)
+        return written
+
+    written = report()
+    least = found.value.least(FILES)
+    if floor_bits is not None and least.bits < floor_bits:
+        raise BelowFloorError(f"{least.attack} takes {least.bits:.1f} bits of {floor_bits:g}")
+    return written

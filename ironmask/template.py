@@ -148,15 +148,18 @@ class Protector:
     def protect(self, template: ArrayLike, row_key: bytes) -> ProtectedTemplate:
         """Protect one template, (n,) of any scale, under its own 32-byte row key.
 
-        It gets a fresh codeword c and a fresh Haar rotation P among those that carry it to c. The
-        finished row is opened again, after encoding, and must give back c. Only the encoded P and
-        the digests leave.
+        Filled where the protector fills, it gets a fresh codeword c and a fresh Haar rotation P
+        among those that carry it to c. The finished row is opened again, after encoding, and must
+        give back c. Only the encoded P and the digests leave.
 
         Raises `TemplateError` for a vector that cannot be a template, `ProtectionError` where an
         encoded row does not give its codeword back.
         """
         params = self._params
-        (unit,) = unit_rows(_single(template), params.n)
+        batch = unit_rows(_single(template), params.n)
+        if self._filling is not None:
+            batch = self._filling.filled(batch, self._rng)
+        (unit,) = batch
         code = codeword.sample(self._rng, params.n, params.alpha)
         p = self._sampler.carrying(self._rng, unit, codeword.dense(code, params.n)[0])
         encoded = helper.encode(p[None], self._encoding, overwrite=True)[0]

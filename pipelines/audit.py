@@ -39,7 +39,7 @@ from pipelines.seal import Seal
 __all__ = ["Prepared", "Request", "evaluated", "opened", "prepare", "record", "run"]
 
 Progress = Callable[[int, int], None]
-_HELD_OUT: Final = 8
+_HELD_OUT: Final = 16
 
 
 def quiet(_done: int, _all: int) -> None:

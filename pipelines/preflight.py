@@ -35,10 +35,12 @@ class Preflight:
     def describe(self) -> str:
         """What was measured, for people."""
         least = "at least " if self.row.is_bound else "about "
+        share = self.row.share
+        rows = "one row gives" if share in (0, 1) else f"{share:.0%} of rows give each"
         return (
             f"embeddings of {self.model} use about {self.rank:.0f} of {self.n} directions "
-            f"(measured on {self.count:,}); with its helper in the clear, one row gives its "
-            f"template after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
+            f"(measured on {self.count:,}); with its helper in the clear, {rows} its template "
+            f"after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
         )
 
     def metrics(self, run_id: str) -> Iterator[dict[str, Any]]:

@@ -28,7 +28,7 @@ LEAST_A_DIRECTION: Final = 4
 """Embeddings for each direction: of fewer, a spectrum tells more of them than of the model."""
 
 _MOST: Final = 20_000
-_HELD_OUT: Final = 8
+_HELD_OUT: Final = 16
 _SCHEMA: Final = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),

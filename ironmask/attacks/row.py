@@ -62,12 +62,14 @@ def recover_from_row(
 
 @dataclass(frozen=True, slots=True)
 class Foretold:
-    """guessed: entries to guess where that needs the fewest trials. trials: on average; where
-    none of the sets of right entries led to a codeword, at least so many, and is_bound is set.
+    """guessed: entries to guess where that needs the fewest trials. trials: on average, for the
+    share of rows that fall at all; where none of the sets of right entries led to a codeword, at
+    least so many, and is_bound is set.
     """
 
     guessed: int
     trials: float
+    share: float
     is_bound: bool
 
     @property
@@ -84,7 +86,7 @@ def foretell(
     *,
     filling: Filling | None = None,
     encoding: str = helper.DEFAULT_ENCODING,
-    sets: int = 48,
+    sets: int = 24,
 ) -> Foretold:
     """What the search of one row will take, by fresh issues of some embeddings, (k, n) unit rows.
 
@@ -95,16 +97,17 @@ def foretell(
     known = space if filling is None else filling.spectrum(space)
     best: Foretold | None = None
     for guessed in (g for g in _FORETOLD if g < alpha):
-        hits = sum(
+        hits = [
             share_recovered(p, known, code, _chosen(code, guessed, sets, rng)) for p, code in stolen
-        )
-        tried = sets * len(stolen)
-        trials = guesses_needed(space.n, alpha, guessed, max(hits, 1) / tried)
-        here = Foretold(guessed, trials, hits == 0)
+        ]
+        fallen = sum(map(bool, hits))
+        success = max(sum(hits), 1) / (sets * (fallen or len(stolen)))
+        trials = guesses_needed(space.n, alpha, guessed, success)
+        here = Foretold(guessed, trials, fallen / len(stolen), not fallen)
         # A bound says nothing once something was found, nor does a smaller one.
-        if best is None or best.is_bound or (hits and trials < best.trials):
+        if best is None or best.is_bound or (fallen and trials < best.trials):
             best = here
-        if hits == tried:
+        if success == 1:
             break
     assert best is not None  # noqa: S101
     return best

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from ironmask import Params, protect, verify
+from ironmask.attacks import codeword_cosines
 from ironmask.errors import ParameterError, TemplateError
 from ironmask.filling import Filling
+from ironmask.helper import decode
 from ironmask.spectrum import Spectrum
 
 N, RANK, SHARE = 128, 80, 0.2
@@ -59,9 +61,12 @@ def test_its_spectrum_is_the_measured_one(embeddings, rng):
 def test_a_filled_row_verifies(embeddings, rng):
     space = Spectrum.of(embeddings, N)
     filling = Filling.of(space, SHARE, N - RANK)
-    row = protect(embeddings[0], Params(N, 8, 2), KEY, filling=filling)
-    assert verify(row, embeddings[0], KEY)
-    assert not verify(row, embeddings[1], KEY)
+    for fill, cosine in ((filling, np.sqrt(1 - SHARE)), (None, 1)):
+        row = protect(embeddings[0], Params(N, 8, 2), KEY, filling=fill)
+        assert verify(row, embeddings[0], KEY)
+        assert not verify(row, embeddings[1], KEY)
+        (p,) = decode([row.helper], row.encoding, N)
+        assert codeword_cosines(p, embeddings[:1], 8)[0] == pytest.approx(cosine, abs=0.01)
 
 
 def test_what_makes_no_sense_is_refused(basis):

@@ -11,8 +11,11 @@ from enrolling import WIDTH, enroll, keys_of, rows, unit_vectors, write_embeddin
 
 from infra.delta import DeltaTables
 from infra.keys import KeyFile
+from ironmask.attacks import codeword_cosines
+from ironmask.helper import decode
 from pipelines.lookup import find_row, verify_embeddings
 from pipelines.profile import Profile
+from pipelines.sealing import open_row
 
 RANK = 24
 PLAINTEXT = "--plaintext-helpers"
@@ -48,7 +51,7 @@ def test_a_model_that_fills_little_is_refused_in_the_clear(source, narrow, tmp_p
     (line,) = answer.errors
     assert answer.code == 1
     assert "refused: embeddings of tiny use about 2" in line
-    assert "of 64 directions (measured on 392)" in line
+    assert "of 64 directions (measured on 384)" in line
     assert "guesses (" in line
     assert "64 bits are the least" in line
     assert "--accept-risk stolen-rows" in line
@@ -102,7 +105,7 @@ def test_of_a_model_that_fills_its_space_only_a_bound_is_known(source, full, tmp
 def test_stored_embeddings_calibrate_themselves(narrow, tmp_path):
     answer = enroll(narrow, tmp_path / "d", PLAINTEXT)
     assert answer.code == 1
-    assert "of 64 directions (measured on 392)" in answer.errors[0]
+    assert "of 64 directions (measured on 384)" in answer.errors[0]
 
 
 def test_embeddings_of_another_width_are_refused(source, tmp_path):
@@ -126,13 +129,17 @@ class TestFilling:
         found = rows(dest, "templates")
         assert {round(row["filling"], 6) for row in found} == {0.1}
         stored = (dest / "_ironmask" / "profile.parquet").read_bytes()
-        assert Profile.from_bytes(stored, "here").space.count == 392
+        assert Profile.from_bytes(stored, "here").space.count == 384
         tables = DeltaTables(str(dest), {})
         keys = KeyFile.open(keys_of(dest), tables.table_id).generation(1)
         vectors = of_rank(3, RANK, 1).astype(np.float32)
         row = find_row(tables, "a")
         answers = verify_embeddings(tables.table_id, row, vectors, keys)
         assert answers == [True, False, False]
+        protected = open_row(tables.table_id, row, keys)
+        (p,) = decode([protected.helper], protected.encoding, WIDTH)
+        cosine = codeword_cosines(p, vectors[:1], 12)[0]
+        assert cosine == pytest.approx(np.sqrt(0.9), abs=0.02)
         assert ironmask("check", dest, "--keys", keys_of(dest), "--deep").code == 0
 
     def test_a_table_keeps_its_profile(self, source, narrow, full, tmp_path):

@@ -19,10 +19,16 @@ def largest_entry(helpers: F32) -> float:
     return float(np.abs(second @ first.T).max())
 
 
-def nearest_codewords(helpers: F32, alpha: int, rng: np.random.Generator, starts: int) -> float:
+def nearest_codewords(
+    helpers: F32,
+    alpha: int,
+    rng: np.random.Generator,
+    starts: int,
+    seconds: float = float("inf"),
+) -> float:
     """How near the best of so many starts comes to a codeword of every issue: the least cosine.
 
     What `recover_from_issues` judges by, and stops where it believes; 1 where both are of one
-    template.
+    template. seconds: after which no more are tried.
     """
-    return recover_from_issues(helpers, alpha, rng, limit=starts).score
+    return recover_from_issues(helpers, alpha, rng, limit=starts, seconds=seconds).score

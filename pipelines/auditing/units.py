@@ -35,7 +35,7 @@ from pipelines.evaluation.faces import Faces
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.sealing import open_row
 
-_STRANGERS: Final = 500
+_STRANGERS: Final = 200
 _SEEDS: Final = 50
 _LINK_STARTS: Final = 24_576
 # A helper that authenticates needs no long search to be told from noise.
@@ -224,7 +224,8 @@ def _link(around: Surroundings, unit: Unit) -> Finding:
         scores = tuple(largest_entry(_made(around, pair)) for pair in pairs)
     else:
         alpha, rng = around.audit.params.alpha, secure_generator()
-        scores = (nearest_codewords(_made(around, unit.faces), alpha, rng, _LINK_STARTS),)
+        helpers, seconds = _made(around, unit.faces), around.audit.seconds
+        scores = (nearest_codewords(helpers, alpha, rng, _LINK_STARTS, seconds),)
     return Finding(unit.kind, unit.label, True, time.perf_counter() - began, scores=scores)
 
 

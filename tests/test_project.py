@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from pipelines import cli, evaluate, start
+from pipelines import audit, cli, evaluate, start
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -117,7 +117,11 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
 
 def test_the_deployment_starts_the_flow_with_what_it_takes() -> None:
     found = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())
-    requests = {"enrol_flow": start.Request, "evaluate_flow": evaluate.Request}
+    requests = {
+        "enrol_flow": start.Request,
+        "evaluate_flow": evaluate.Request,
+        "audit_flow": audit.Request,
+    }
     for deployment in found["deployments"]:
         path, name = deployment["entrypoint"].split(":")
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))

@@ -169,6 +169,47 @@ def test_a_lost_worker_is_tried_again(server, enroll, tmp_path):
     assert done.stdout.split() == ["6", "2"]
 
 
+def flowing(server, folder, name, request, **more):
+    """Run a flow in a process of its own, and print the first address that it gives."""
+    program = f"import json, sys; from pipelines.flows.{name} import {name}_flow; "
+    program += f"print({name}_flow(json.loads(sys.argv[1]), **json.loads(sys.argv[2]))[0])"
+    surroundings = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(folder / "home")}
+    return subprocess.run(
+        [sys.executable, "-c", program, json.dumps(request), json.dumps(more)],
+        env=clean_environment(folder, **surroundings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_audit_as_a_flow(server, tmp_path):
+    """It fails below the floor, once the report is written."""
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((60, 12)) @ rng.standard_normal((12, 64))
+    vectors += 0.05 * rng.standard_normal(vectors.shape)
+    names = [f"p{place // 2}" for place in range(60)]
+    source, dest, out = tmp_path / "faces.parquet", tmp_path / "d", tmp_path / "out"
+    pq.write_table(pa.table({"subject_id": names, "embedding": list(vectors)}), source)
+    few = tmp_path / "few.parquet"
+    pq.write_table(pq.read_table(source).slice(0, 4), few)
+    keys = tmp_path / "k.json"
+    settings = ("--alpha=8", "--tolerance=0", "--executor=local", "--keys", keys)
+    assert command(tmp_path, "enroll", few, dest, *settings).code == 0
+    request = {
+        "tables": [str(dest)], "source": str(source), "out": str(out), "keys": [str(keys)],
+        "executor": "local", "seconds": 1, "sample": 1, "pairs": 10,
+    }  # fmt: skip
+    for floor, state in ((64, "COMPLETED"), (300, "FAILED")):
+        done = flowing(server, tmp_path, "audit", request, floor_bits=floor)
+        assert (done.returncode == 0) == (state == "COMPLETED"), done.stderr
+        newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
+        assert newest["state_type"] == state
+        assert (out / "report.html").exists()
+    mine = [a for a in server.ask("artifacts") if a["flow_run_id"] == newest["id"]]
+    assert any("Irreversibility" in artifact["description"] for artifact in mine)
+
+
 def test_an_evaluation_as_a_flow(server, tmp_path):
     """Its tables are artifacts of the run, and its report lies where it was asked for."""
     rng = np.random.default_rng(2)
@@ -177,16 +218,7 @@ def test_an_evaluation_as_a_flow(server, tmp_path):
     source, out = tmp_path / "faces.parquet", tmp_path / "out"
     pq.write_table(pa.table({"subject_id": names, "embedding": list(vectors)}), source)
     request = {"source": str(source), "out": str(out), "alphas": [8], "executor": "local"}
-    program = "import json, sys; from pipelines.flows.evaluate import evaluate_flow; "
-    program += "print(evaluate_flow(json.loads(sys.argv[1]))[0])"
-    more = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(request)],
-        env=clean_environment(tmp_path, **more),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = flowing(server, tmp_path, "evaluate", request)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.split()[-1]) == out / "report.html"
     newest = max(server.ask("flow_runs"), key=lambda run: run["created"])

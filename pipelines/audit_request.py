@@ -36,7 +36,7 @@ from pipelines.ports import Tables
 _SHAPE: Final = [
     "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id"
 ]  # fmt: skip
-_LEAST_S: Final = 1.0
+_LEAST_S: Final = 0.5
 
 
 @dataclass(frozen=True)

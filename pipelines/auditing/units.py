@@ -35,7 +35,7 @@ from pipelines.evaluation.faces import Faces
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.sealing import open_row
 
-_STRANGERS: Final = 200
+_STRANGERS: Final = 100
 _SEEDS: Final = 50
 _LINK_STARTS: Final = 24_576
 # A helper that authenticates needs no long search to be told from noise.

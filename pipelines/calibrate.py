@@ -32,7 +32,7 @@ _KEY: Final = bytes(32)
 @dataclass(frozen=True)
 class Judged:
     """preflight: what one stolen row would be worth, where embeddings are at hand to tell. profile:
-    what the model's embeddings look like, as it is stored where templates are filled.
+    what the model's embeddings look like, as it is stored, where enough of them are.
     """
 
     preflight: Preflight | None = None
@@ -56,14 +56,15 @@ def judge(
     found = calibrated_by(job, given, pack, store)
     judged = assess(job, found, name) if found else None
     check(job, judged, name)
+    whole = found.profile.to_bytes() if found and found.profile.is_enough else None
     if not job.filling:
-        return job, Judged(judged)
-    if found is None or not found.profile.is_enough:
+        return job, Judged(judged, whole)
+    if whole is None:
         raise ParameterError(
             "filling needs to know which directions the model leaves empty: name a Parquet of "
             f"{LEAST_A_DIRECTION * job.params.n:,} embeddings or more with --calibration"
         )
-    return _filled(job, Judged(judged, found.profile.to_bytes()))
+    return _filled(job, Judged(judged, whole))
 
 
 def _filled(job: EnrolJob, judged: Judged) -> tuple[EnrolJob, Judged]:

@@ -19,11 +19,12 @@ FLOOR_BITS: Final = 64.0
 
 @dataclass(frozen=True)
 class Preflight:
-    """rank: effective dimensions of n. row: what the search of one row takes. left: bits that
+    """model: its fingerprint, name: what people call it. rank: effective dimensions of n. row: what the search of one row takes. left: bits that
     nothing but the subspace rules out. count: embeddings that were measured, of source.
     """
 
     model: str
+    name: str
     source: str
     count: int
     n: int
@@ -38,7 +39,7 @@ class Preflight:
         share = self.row.share
         rows = "one row gives" if share in (0, 1) else f"{share:.0%} of rows give each"
         return (
-            f"embeddings of {self.model} use about {self.rank:.0f} of {self.n} directions "
+            f"embeddings of {self.name} use about {self.rank:.0f} of {self.n} directions "
             f"(measured on {self.count:,}); with its helper in the clear, {rows} its template "
             f"after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
         )
@@ -63,7 +64,8 @@ def assess(job: EnrolJob, calibration: Calibration, name: str) -> Preflight:
         encoding=job.encoding,
     )  # fmt: skip
     return Preflight(
-        model=name,
+        model=job.model,
+        name=name,
         source=profile.source,
         count=profile.space.count,
         n=params.n,

@@ -91,6 +91,8 @@ def test_with_encryption_it_is_said_and_kept(source, narrow, tmp_path):
     assert kept["preflight_row_bits"]["value"] < 20
     assert kept["preflight_bits_left"]["value"] == 0
     assert len([row for row in rows(dest, "metrics") if "preflight" in row["name"]]) == 3
+    stored = (dest / "_ironmask" / "profile.parquet").read_bytes()
+    assert Profile.from_bytes(stored, "here").model == "declared:unknown"
     assert ironmask("check", dest, "--keys", keys_of(dest), "--deep").code == 0
 
 

@@ -19,8 +19,9 @@ FLOOR_BITS: Final = 64.0
 
 @dataclass(frozen=True)
 class Preflight:
-    """model: its fingerprint, name: what people call it. rank: effective dimensions of n. row: what the search of one row takes. left: bits that
-    nothing but the subspace rules out. count: embeddings that were measured, of source.
+    """model: its fingerprint, name: what people call it. count: embeddings that were measured, of
+    source. rank: effective dimensions of n. left: bits that nothing but the subspace rules out.
+    row: what the search of one row takes.
     """
 
     model: str

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from infra.settings import Settings, StorageSettings
@@ -37,6 +39,8 @@ _SHAPE: Final = [
     "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id"
 ]  # fmt: skip
 _LEAST_S: Final = 0.5
+# Subjects of one table that are looked for in the others, for each that is wanted.
+_ASKED: Final = 50
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def prepare(request: Request) -> Prepared:
     store, source = wiring.shared_store(storage.public()), normalise(request.source)
     out = normalise(request.out)
     targets: list[Target] = []
-    ids: list[dict[str, str]] = []
+    opened: list[Tables] = []
     for number, dest in enumerate(request.tables):
         tables = start.existing(dest, storage)
         if is_inside(out, tables.dest):
@@ -92,7 +96,7 @@ def prepare(request: Request) -> Prepared:
         path = start.keys_path(given, settings, tables)
         for target in _targets(tables, str(path)):
             targets.append(target)
-            ids.append(_ids(tables, target.generation))
+            opened.append(tables)
     loaded = faces.load(source, store, (), ())
     if any(target.params.n != loaded.vectors.shape[1] for target in targets):
         raise SourceError(
@@ -100,7 +104,7 @@ def prepare(request: Request) -> Prepared:
             f"{targets[0].params.n}: audit with embeddings of the model that enrolled"
         )
     rng = secure_generator()
-    chosen, sampled = _units(ids, request, loaded, rng)
+    chosen, sampled = _units(targets, opened, request, loaded, rng)
     audit = Audit(
         targets=tuple(targets),
         source=source,
@@ -140,36 +144,60 @@ def _targets(tables: Tables, keys: str) -> Iterator[Target]:
         )
 
 
-def _ids(tables: Tables, generation: int) -> dict[str, str]:
-    """Template ids by subject."""
-    where = pads.field("generation") == generation
-    rows = tables.table("templates").rows(["subject_id", "template_id"], where)
-    return dict(zip(rows["subject_id"].to_pylist(), rows["template_id"].to_pylist(), strict=True))
-
-
 def _units(
-    ids: list[dict[str, str]], request: Request, loaded: faces.Faces, rng: np.random.Generator
+    targets: Sequence[Target],
+    tables: Sequence[Tables],
+    request: Request,
+    loaded: faces.Faces,
+    rng: np.random.Generator,
 ) -> tuple[list[Unit], set[str]]:
     """The units of an audit, and the subjects that they attack."""
     chosen: list[Unit] = []
     sampled: set[str] = set()
-    for target, known in enumerate(ids):
-        subjects = [str(s) for s in rng.permutation(sorted(known))[: request.sample]]
+    for place, (target, own) in enumerate(zip(targets, tables, strict=True)):
+        subjects = _drawn(own, target, request.sample, rng)
         sampled.update(subjects)
-        chosen += row_units(target, [known[subject] for subject in subjects])
-    issues = defaultdict(list)
-    for target, known in enumerate(ids):
-        for subject, template_id in known.items():
-            issues[subject].append((target, template_id))
-    several = sorted(subject for subject, rows in issues.items() if len(rows) > 1)
-    for subject in map(str, rng.permutation(several)[: request.sample]):
+        chosen += row_units(place, subjects)
+    for subject, places in _several(targets, tables, request.sample, rng):
         sampled.add(subject)
-        chosen.append(Unit(Kind.ISSUES, rows=tuple(issues[subject])))
+        chosen.append(Unit(Kind.ISSUES, rows=tuple((place, subject) for place in places)))
     owners = loaded.labels.subject
     chosen += linkage_units(owners, request.pairs, rng)
     chosen += renewal_units(owners, rng)
     chosen += photo_units(owners, loaded.vectors)
     return chosen, sampled
+
+
+def _drawn(tables: Tables, target: Target, count: int, rng: np.random.Generator) -> list[str]:
+    """Some subjects of a generation, whose rows are never all in memory."""
+    wanted = np.sort(rng.permutation(target.templates)[:count])
+    found: list[str] = []
+    start = 0
+    for batch in tables.table("templates").batches(["subject_id", "generation"]):
+        own = batch["subject_id"].filter(pc.equal(batch["generation"], target.generation))
+        here = wanted[(wanted >= start) & (wanted < start + len(own))] - start
+        found += own.take(pa.array(here)).to_pylist()
+        start += len(own)
+    return found
+
+
+def _several(
+    targets: Sequence[Target], tables: Sequence[Tables], count: int, rng: np.random.Generator
+) -> Iterator[tuple[str, list[int]]]:
+    """Some subjects with rows in several targets, and in which ones."""
+    if len(targets) < 2:
+        return
+    smallest = min(range(len(targets)), key=lambda place: targets[place].templates)
+    asked = _drawn(tables[smallest], targets[smallest], _ASKED * count, rng)
+    having: dict[str, list[int]] = {subject: [] for subject in asked}
+    for place, (target, own) in enumerate(zip(targets, tables, strict=True)):
+        mine = pads.field("subject_id").isin(asked)
+        where = (pads.field("generation") == target.generation) & mine
+        rows = own.table("templates").rows(["subject_id"], where)
+        for subject in rows["subject_id"].to_pylist():
+            having[subject].append(place)
+    shared = [(subject, places) for subject, places in having.items() if len(places) > 1]
+    yield from shared[:count]
 
 
 def _each(request: Request, chosen: Sequence[Unit]) -> float:

@@ -57,7 +57,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Unit:
-    """One attack. rows: (index of a target, template id). faces: indices. label: what it is counted
+    """One attack. rows: (index of a target, subject). faces: indices. label: what it is counted
     under.
     """
 
@@ -103,10 +103,10 @@ class Finding:
     accepted: int = 0
 
 
-def row_units(target: int, ids: list[str]) -> Iterator[Unit]:
-    """What is done to each sampled row of a target."""
-    for number, template_id in enumerate(ids):
-        row = ((target, template_id),)
+def row_units(target: int, subjects: list[str]) -> Iterator[Unit]:
+    """What is done to the rows of a target that are sampled, those of some subjects."""
+    for number, subject in enumerate(subjects):
+        row = ((target, subject),)
         yield Unit(Kind.LYING, rows=row)
         yield Unit(Kind.ROW, rows=row)
         yield Unit(Kind.FACES, rows=row)

@@ -89,17 +89,17 @@ def _ended(unit: Unit, found: Recovered) -> Finding:
     return Finding(unit.kind, unit.label, found.success, found.seconds, found.trials, scores)
 
 
-def _stored(around: Surroundings, target: int, template_id: str) -> _Row:
+def _stored(around: Surroundings, target: int, subject: str) -> _Row:
+    # By subject, whose range each file's statistics tell.
     some = around.audit.targets[target]
-    where = (pads.field("generation") == some.generation) & (
-        pads.field("template_id") == template_id
-    )
+    mine = pads.field("subject_id") == subject
+    where = (pads.field("generation") == some.generation) & mine
     rows = around.tables[target].table("templates").rows(where=where).to_pylist()
     if not rows:
-        raise TableError(f"template {template_id} of {some.dest} is gone since the audit began")
+        raise TableError(f"a sampled row of {some.dest} is gone since the audit began")
     keys = around.keys(target)
     protected = open_row(some.table_id, rows[0], keys)
-    return _Row(protected, keys.row_key(template_id), rows[0]["helper"])
+    return _Row(protected, keys.row_key(rows[0]["template_id"]), rows[0]["helper"])
 
 
 def _space(around: Surroundings, target: int) -> Spectrum:
@@ -109,8 +109,8 @@ def _space(around: Surroundings, target: int) -> Spectrum:
 
 def _lying(around: Surroundings, unit: Unit) -> Finding:
     """The search of a row, on the bytes that lie in the file, read as a helper."""
-    ((target, template_id),) = unit.rows
-    row = _stored(around, target, template_id)
+    ((target, subject),) = unit.rows
+    row = _stored(around, target, subject)
     seconds = around.audit.seconds
     if around.audit.targets[target].sealed:
         seconds = min(seconds, _LYING_S)
@@ -128,8 +128,8 @@ def _lying(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _row(around: Surroundings, unit: Unit) -> Finding:
-    ((target, template_id),) = unit.rows
-    row = _stored(around, target, template_id)
+    ((target, subject),) = unit.rows
+    row = _stored(around, target, subject)
     found = recover_from_row(
         row.matrix(), _space(around, target), row.protected.params.alpha, secure_generator(),
         seconds=around.audit.seconds, confirm=row.confirms,
@@ -139,8 +139,8 @@ def _row(around: Surroundings, unit: Unit) -> Finding:
 
 def _seeds(around: Surroundings, unit: Unit) -> Finding:
     """The seeds that careless software takes: 0, 1, 2, ... of NumPy's generator, by SciPy."""
-    ((target, template_id),) = unit.rows
-    row = _stored(around, target, template_id)
+    ((target, subject),) = unit.rows
+    row = _stored(around, target, subject)
 
     def rotation(seed: int) -> F64:
         made: F64 = ortho_group.rvs(row.n, random_state=seed)
@@ -155,8 +155,8 @@ def _seeds(around: Surroundings, unit: Unit) -> Finding:
 def _faces(around: Surroundings, unit: Unit) -> Finding:
     """Strangers' faces against a row: how many it accepts; scores: their cosines to codewords."""
     began = time.perf_counter()
-    ((target, template_id),) = unit.rows
-    row = _stored(around, target, template_id)
+    ((target, subject),) = unit.rows
+    row = _stored(around, target, subject)
     some = secure_generator().permutation(_unknown(around))[:_STRANGERS]
     probes = around.faces.vectors[some]
     accepted = int(verify_batch(row.protected, probes, row.key).sum())
@@ -174,7 +174,7 @@ def _unknown(around: Surroundings) -> Any:
 
 def _issues(around: Surroundings, unit: Unit) -> Finding:
     """All readable issues of one person."""
-    rows = [_stored(around, target, template_id) for target, template_id in unit.rows]
+    rows = [_stored(around, *row) for row in unit.rows]
     helpers = np.stack([row.matrix() for row in rows])
 
     def confirm(codes: Codes) -> bool:

@@ -63,6 +63,7 @@ def test_all_of_them_against_one_another(people, tmp_path):
     assert [row["fmr_errors"] for row in rows.values()] == [0] * 5
 
 
+@pytest.mark.slow
 def test_the_templates_of_a_table(people, tmp_path):
     """Three photos of each person in a table; all others against its rows, on Ray."""
     rows = pq.read_table(people).sort_by([("subject_id", "ascending"), ("image", "ascending")])

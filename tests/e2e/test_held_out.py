@@ -236,7 +236,10 @@ def stored_12(split, stored, strangers, tmp_path_factory) -> tuple[Answer, Trial
 
 @pytest.fixture(
     scope="module",
-    params=["stored_16", "stored_12", pytest.param("images_16", marks=pytest.mark.slow)],
+    params=[
+        "stored_16",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("stored_12", "images_16")),
+    ],
 )
 def done(request: pytest.FixtureRequest) -> tuple[Answer, Trial]:
     """One enrolment and its trial."""
@@ -296,6 +299,7 @@ def test_strangers_are_rejected(done):
     assert trial.false_strangers(TOLERANCE) <= most * trial.stranger_comparisons
 
 
+@pytest.mark.slow
 def test_what_a_tolerance_of_four_costs_at_alpha_twelve(stored_12):
     """56 bits against guessing are too few for look-alikes: a few of a million are accepted."""
     _, trial = stored_12

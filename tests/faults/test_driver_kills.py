@@ -57,6 +57,7 @@ def test_kills_at_steps(runs, tmp_path):
     assert seen.rework == SMALL_WAVE
 
 
+@pytest.mark.slow
 def test_kills_in_a_row(runs, tmp_path):
     work = job(tmp_path / "e.parquet", 112, tmp_path / "dest", shard_size=2)
     streak = in_a_row(runs, work, 3, random.Random(2))

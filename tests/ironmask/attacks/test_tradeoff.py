@@ -38,7 +38,7 @@ def test_noise_makes_more_joins_necessary_and_each_of_them_useless(n, rng):
     """In a window of one deviation .68 of the entries stay, and chance fills the joins."""
     degrees, joins, operations = 5, [], []
     window = np.sin(np.radians(degrees)) / np.sqrt(n)
-    for _ in range(25):
+    for _ in range(15):
         template = unit(rng, n)
         captures = [template, capture(template, degrees, rng)]
         found = recover_by_tradeoff(

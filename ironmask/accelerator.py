@@ -45,6 +45,10 @@ class Accelerator:
         split = values.shape[1] - k
         return self._plain("partition")(values, split, axis=1)[:, split : split + 1]
 
+    def sum_of_largest(self, values: Any, k: int) -> Any:
+        """The sum of the k largest values of each row, (m, n) of no negative ones: (m,)."""
+        return self.xp.sum(values * (values >= self.least_of_largest(values, k)), axis=1)
+
     def largest(self, values: Any, k: int) -> Any:
         """Places of the k largest values of each row, (m, n), in no order: (m, k).
 

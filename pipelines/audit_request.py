@@ -80,6 +80,7 @@ def prepare(request: Request) -> Prepared:
     Raises `ParameterError`, `SourceError`, `TableError` and `KeyStoreError` for what cannot be
     audited.
     """
+    start.check_executor(request.executor)
     settings, storage = load_settings()
     storage.export()
     if request.keys and len(request.keys) != len(request.tables):
@@ -111,7 +112,6 @@ def prepare(request: Request) -> Prepared:
         version=store.version(source),
         sampled=tuple(sorted(sampled)),
         seconds=_each(request, chosen),
-        pairs=request.pairs,
         units=tuple(chosen),
     )
     return Prepared(audit, settings, storage, out)

@@ -54,7 +54,7 @@ def judge(
         check(job, None, name)
         return _filled(job, Judged(profile=store.read(address)))
     found = calibrated_by(job, given, pack, store)
-    judged = assess(job, found, name) if found else None
+    judged = assess(found, job.params, job.encoding, job.filling, name) if found else None
     check(job, judged, name)
     whole = found.profile.to_bytes() if found and found.profile.is_enough else None
     if not job.filling:
@@ -83,7 +83,7 @@ def record(judged: Judged, dest: Destination) -> None:
     """Write what was foretold into `metrics`, once a model."""
     found = judged.preflight
     if found:
-        once = f"preflight-{digest(found.model)[:12]}"
+        once = f"preflight-{digest(found.profile.model)[:12]}"
         rows = [{**row, "at": datetime.now(UTC)} for row in found.metrics(once)]
         dest.append("metrics", pa.Table.from_pylist(rows, METRICS), once)
 

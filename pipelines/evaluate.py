@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -18,7 +18,7 @@ from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
 from infra.storage import is_inside, normalise
 from ironmask.errors import MismatchError, ParameterError
-from pipelines import layout, wiring
+from pipelines import layout, start, wiring
 from pipelines.destination import Destination
 from pipelines.evaluate_request import Request as Request
 from pipelines.evaluate_request import asked, shape_of
@@ -27,13 +27,14 @@ from pipelines.evaluation.blocks import Sources
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.job import Evaluation
 from pipelines.evaluation.results import Results, results
+from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.records import METRICS
 from pipelines.report.tables import metrics, run_id
 from pipelines.run_local import LocalBlocks
 from pipelines.seal import Seal
 
 Progress = Callable[[int, int], None]
-FILE = "evaluation.json"
+_FILE = "evaluation.json"
 # Drawn or measured when an evaluation begins; a resume takes what it finds.
 _SETTLED = ("seed", "floor", "block")
 
@@ -69,8 +70,7 @@ def prepare(request: Request) -> Prepared:
     source, out = normalise(request.source), normalise(request.out)
     if is_inside(source, out) or is_inside(out, source):
         raise ParameterError(f"SRC {source} and OUT {out} lie in one another: keep them apart")
-    if request.executor not in ("ray", "local"):
-        raise ParameterError(f"unknown executor {request.executor!r}; it is ray or local")
+    start.check_executor(request.executor)
     # The sources that blocks use here too, so that a plan is made once.
     public = storage.public()
     shape = shape_of(request, settings, storage) if request.table else None
@@ -80,7 +80,7 @@ def prepare(request: Request) -> Prepared:
         )
     sources = wiring.sources(public, shape.issued if shape else None)
     wanted = asked(request, source, out, sources.store, settings, shape)
-    address = layout.join(out, FILE)
+    address = layout.join(out, _FILE)
     if sources.store.exists(address):
         found = Evaluation.from_json(sources.store.read(address))
         evaluation = _continued(wanted, found, request, out)
@@ -100,22 +100,43 @@ def measure(prepared: Prepared) -> Spent:
 
 
 def record(prepared: Prepared, found: Results) -> None:
-    """Write the rates into the `metrics` of the table that was evaluated, if one was; once.
+    """Write the rates into the `metrics` of the table that was evaluated, if one was; once."""
+    access = prepared.sources.access
+    if access:
+        rows = list(metrics(found))
+        add_metrics(access.tables, prepared.sources.store, access.keys(), rows, run_id(found))
 
-    Raises `BusyError` while a run works on the table.
+
+def add_metrics(
+    tables: Tables, store: Store, keys: GenerationKeys, rows: list[dict[str, Any]], run: str
+) -> None:
+    """Add rows to the `metrics` of a table, those of one run once; they get their time here.
+
+    Raises `BusyError` while an enrolment works on the table.
     """
-    access, store = prepared.sources.access, prepared.sources.store
-    if access is None:
-        return
     now = datetime.now(UTC)
-    rows = [{**row, "at": now} for row in metrics(found)]
-    with lease(access.issued.dest, store) as check:
-        keys = access.keys()
-        seal = Seal(access.tables, store, keys)
+    content = pa.Table.from_pylist([{**row, "at": now} for row in rows], METRICS)
+    with lease(tables.dest, store) as check:
+        seal = Seal(tables, store, keys)
         seal.begin()
-        dest = Destination(access.tables, store, keys, check, seal)
-        dest.append("metrics", pa.Table.from_pylist(rows, METRICS), f"{run_id(found)}/metrics")
+        Destination(tables, store, keys, check, seal).append("metrics", content, f"{run}/metrics")
         seal.end()
+
+
+def finished(
+    out: str, settings: Settings, storage: StorageSettings
+) -> tuple[Results, Spent] | None:
+    """The evaluation that lies in a folder, where all of it is there, and its costs."""
+    public = storage.public()
+    store, address = wiring.shared_store(public), layout.join(out, _FILE)
+    if not store.exists(address):
+        return None
+    evaluation = Evaluation.from_json(store.read(address))
+    sources = wiring.sources(public, evaluation.issued)
+    if blocks.done(evaluation, store) != set(blocks.plan(evaluation, sources).blocks):
+        return None
+    spent = measure(Prepared(evaluation, settings, storage, sources))
+    return results(evaluation, sources), spent
 
 
 def run(prepared: Prepared, executor: Blocks, progress: Progress) -> Results:
@@ -137,12 +158,19 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Blocks]:
     if request.executor == "local":
         yield LocalBlocks(public)
         return
-    address = request.ray_address or prepared.settings.ray_address
-    with cluster(address, request.workers or os.cpu_count() or 1) as check:
+    with on_ray(request.workers, request.ray_address, prepared.settings) as limits:
         from pipelines.run_ray import RayBlocks
 
-        workers = request.workers or max(1, cluster_size().cpus)
-        yield RayBlocks(public, workers=workers, check=check)
+        yield RayBlocks(public, **limits)
+
+
+@contextmanager
+def on_ray(
+    workers: int | None, address: str | None, settings: Settings
+) -> Iterator[dict[str, Any]]:
+    """A cluster, and how many workers of it are used, with its check: as executors take them."""
+    with cluster(address or settings.ray_address, workers or os.cpu_count() or 1) as check:
+        yield {"workers": workers or max(1, cluster_size().cpus), "check": check}
 
 
 def _continued(asked: Evaluation, found: Evaluation, request: Request, out: str) -> Evaluation:

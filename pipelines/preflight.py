@@ -9,9 +9,10 @@ from typing import Any, Final
 from ironmask.attacks import Foretold, foretell
 from ironmask.errors import RiskError
 from ironmask.filling import Filling
+from ironmask.params import Params
 from ironmask.random import secure_generator
 from pipelines.job import RISKS, EnrolJob
-from pipelines.profile import LEAST_A_DIRECTION, Calibration
+from pipelines.profile import LEAST_A_DIRECTION, Calibration, Profile
 
 FLOOR_BITS: Final = 64.0
 """The least that one row whose helper is in the clear must take to be searched, in bits."""
@@ -19,62 +20,52 @@ FLOOR_BITS: Final = 64.0
 
 @dataclass(frozen=True)
 class Preflight:
-    """model: its fingerprint, name: what people call it. count: embeddings that were measured, of
-    source. rank: effective dimensions of n. left: bits that nothing but the subspace rules out.
-    row: what the search of one row takes.
+    """profile: what was measured of the model, name: what people call it. left: bits that nothing
+    but the subspace rules out. row: what the search of one row takes.
     """
 
-    model: str
+    profile: Profile
     name: str
-    source: str
-    count: int
-    n: int
-    rank: float
     left: float
     row: Foretold
-    is_enough: bool
 
     def describe(self) -> str:
         """What was measured, for people."""
         least = "at least " if self.row.is_bound else "about "
-        share = self.row.share
+        share, space = self.row.share, self.profile.space
         rows = "one row gives" if share in (0, 1) else f"{share:.0%} of rows give each"
         return (
-            f"embeddings of {self.name} use about {self.rank:.0f} of {self.n} directions "
-            f"(measured on {self.count:,}); with its helper in the clear, {rows} its template "
-            f"after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
+            f"embeddings of {self.name} use about {space.effective_rank:.0f} of {space.n} "
+            f"directions (measured on {space.count:,}); with its helper in the clear, {rows} its "
+            f"template after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
         )
 
     def metrics(self, run_id: str) -> Iterator[dict[str, Any]]:
         """As rows of `metrics`, but for their time."""
-        found = {"row_bits": self.row.bits, "bits_left": self.left, "effective_rank": self.rank}
+        space = self.profile.space
+        found = {
+            "row_bits": self.row.bits, "bits_left": self.left,
+            "effective_rank": space.effective_rank,
+        }  # fmt: skip
         for name, value in found.items():
             yield {
-                "run_id": run_id, "name": f"preflight_{name}", "label": self.model, "value": value,
-                "denominator": self.count,
+                "run_id": run_id, "name": f"preflight_{name}", "label": self.profile.model,
+                "value": value, "denominator": space.count,
             }  # fmt: skip
 
 
-def assess(job: EnrolJob, calibration: Calibration, name: str) -> Preflight:
-    """Foretell the search of one row of a job's. name: of the model, for people."""
-    profile, params = calibration.profile, job.params
-    filling = Filling.of(profile.space, job.filling) if job.filling else None
+def assess(
+    calibration: Calibration, params: Params, encoding: str, share: float, name: str
+) -> Preflight:
+    """Foretell the search of one row. share: of filling, 0 for none. name: the model's."""
+    profile = calibration.profile
+    filling = Filling.of(profile.space, share) if share else None
     space = filling.spectrum(profile.space) if filling else profile.space
     row = foretell(
         calibration.others, profile.space, params.alpha, secure_generator(), filling=filling,
-        encoding=job.encoding,
+        encoding=encoding,
     )  # fmt: skip
-    return Preflight(
-        model=job.model,
-        name=name,
-        source=profile.source,
-        count=profile.space.count,
-        n=params.n,
-        rank=profile.space.effective_rank,
-        left=space.bits_left(params),
-        row=row,
-        is_enough=profile.is_enough,
-    )
+    return Preflight(profile, name, space.bits_left(params), row)
 
 
 def check(job: EnrolJob, found: Preflight | None, name: str) -> None:
@@ -88,8 +79,8 @@ def check(job: EnrolJob, found: Preflight | None, name: str) -> None:
         "Leave --plaintext-helpers out, and helpers are encrypted; or take the risk by name: "
         f"--accept-risk {RISKS[0]}"
     )
-    if found is None or not found.is_enough:
-        seen = f"only {found.count:,}" if found else "none"
+    if found is None or not found.profile.is_enough:
+        seen = f"only {found.profile.space.count:,}" if found else "none"
         needed = LEAST_A_DIRECTION * job.params.n
         raise RiskError(
             "refused: with --plaintext-helpers a stolen row may give its template away; to tell, "

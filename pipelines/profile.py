@@ -14,15 +14,16 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from ironmask.arrays import F32, F64
+from ironmask.arrays import F32, F64, unit_rows
 from ironmask.errors import SourceError, TableError
 from ironmask.filling import Filling
 from ironmask.spectrum import Spectrum
 from pipelines.ports import Store
 from pipelines.records import as_parquet
+from pipelines.sources import embedding_column
 
 LEAST_A_DIRECTION: Final = 4
 """Embeddings for each direction: of fewer, a spectrum tells more of them than of the model."""
@@ -89,26 +90,28 @@ def calibrated(model: str, source: str, embeddings: F32) -> Calibration:
 
     Raises `SourceError` where hardly any is left.
     """
-    usable = np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)
-    rows: F64 = embeddings[usable].astype(np.float64)
-    if len(rows) < 2 * _HELD_OUT:
-        raise SourceError(f"{source} holds {len(rows)} embeddings: too few to calibrate by")
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    held = np.zeros(len(rows), dtype=bool)
-    held[np.linspace(0, len(rows) - 1, _HELD_OUT).astype(int)] = True
-    space = Spectrum.of(rows[~held], rows.shape[1])
+    usable = embeddings[np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)]
+    if len(usable) < 2 * _HELD_OUT:
+        raise SourceError(f"{source} holds {len(usable)} embeddings: too few to calibrate by")
+    rows = unit_rows(usable, usable.shape[1])
+    held = held_out(len(rows))
+    space = Spectrum.of(np.delete(rows, held, axis=0), rows.shape[1])
     return Calibration(Profile(model, source, space), rows[held])
 
 
+def held_out(count: int) -> NDArray[np.intp]:
+    """Which of so many embeddings are attacked: a few, from all over them."""
+    return np.linspace(0, count - 1, _HELD_OUT).astype(np.intp)
+
+
 def sample(source: str, store: Store) -> F32:
-    """Some thousands of a file's embeddings, from row groups all over it: (k, n) float32.
+    """Some thousands of a file's embeddings, of row groups anywhere in it: (k, n) float32.
 
     Raises `SourceError` where the file holds none.
     """
     with store.open(source) as handle:
         try:
-            file = pq.ParquetFile(handle)
-            parts = list(_parts(file))
+            parts = list(_parts(pq.ParquetFile(handle)))
         except (pa.ArrowException, KeyError):
             raise SourceError(
                 f"{source} is no Parquet file of embeddings: it needs a column `embedding`"
@@ -120,21 +123,17 @@ def sample(source: str, store: Store) -> F32:
 
 
 def _parts(file: pq.ParquetFile) -> Iterator[F32]:
-    taken, groups = 0, file.num_row_groups
-    for group in np.random.Generator(np.random.PCG64(0)).permutation(groups):
+    """Row groups until they hold enough; of a large one, rows from all over it."""
+    taken = 0
+    for group in np.random.Generator(np.random.PCG64(0)).permutation(file.num_row_groups):
         column = file.read_row_group(int(group), columns=["embedding"])["embedding"]
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-        if not lengths.any():
-            continue
-        n = int(np.bincount(lengths[lengths > 0]).argmax())
-        whole = column.filter(pa.array(lengths == n)).combine_chunks()
-        with np.errstate(over="ignore"):
-            flat = pc.list_flatten(whole).to_numpy(zero_copy_only=False).astype(np.float32)
-        rows = flat.reshape(-1, n)
-        yield rows[:: max(1, len(rows) * groups // _MOST)]
-        taken += len(rows)
-        if taken >= _MOST * max(1, len(rows) // _MOST) and taken >= _MOST:
-            break
+        _, rows = embedding_column(column.combine_chunks())
+        if len(rows):
+            some = rows[:: max(1, len(rows) // _MOST)]
+            yield some
+            taken += len(some)
+        if taken >= _MOST:
+            return
 
 
 @lru_cache(maxsize=4)

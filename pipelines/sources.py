@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ironmask.errors import SourceError
 from pipelines.job import SourceKind
-from pipelines.ports import Entry, Store
+from pipelines.ports import F32, Entry, Store
 from pipelines.records import Outcome, Reason
 from pipelines.subject_folders import subject_folders
 
@@ -280,6 +281,20 @@ def embedding_width(source: str, store: Store) -> int:
     if not len(widths):
         raise SourceError(f"{source} holds no embeddings")
     return int(pc.mode(widths)[0]["mode"].as_py())
+
+
+def embedding_column(column: pa.Array) -> tuple[NDArray[np.intp], F32]:
+    """How many values each row of a column of lists has, none for a null, (m,); and the rows of the
+    most frequent width, (k, n) float32.
+    """
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    if not lengths.any():
+        return lengths, np.empty((0, 0), dtype=np.float32)
+    n = int(np.bincount(lengths[lengths > 0]).argmax())
+    flat = pc.list_flatten(column.filter(pa.array(lengths == n))).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out
+        rows: F32 = flat.astype(np.float32).reshape(-1, n)
+    return lengths, rows
 
 
 def _embeddings(source: str, store: Store, key: bytes) -> Iterator[pa.Table]:

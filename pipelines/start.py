@@ -128,8 +128,7 @@ def prepare(request: Request) -> Prepared:
 
 
 def _check_places(source: str, dest: str, request: Request, settings: Settings) -> None:
-    if request.executor not in _EXECUTORS:
-        raise ParameterError(f"unknown executor {request.executor!r}; it is ray or local")
+    check_executor(request.executor)
     if is_inside(source, dest) or is_inside(dest, source):
         raise ParameterError(
             f"SRC {source} and DEST {dest} lie in one another: the table's own files would be "
@@ -138,6 +137,12 @@ def _check_places(source: str, dest: str, request: Request, settings: Settings) 
     given = request.keys or settings.keys
     if given:
         _check_keys_outside(_expanded(given), dest)
+
+
+def check_executor(name: str) -> None:
+    """Raise `ParameterError` for one that is not known."""
+    if name not in _EXECUTORS:
+        raise ParameterError(f"unknown executor {name!r}; it is ray or local")
 
 
 def _stored_width(source: str, store: Store, pack: models.ModelPack | None) -> int:

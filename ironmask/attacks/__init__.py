@@ -21,7 +21,7 @@ from ironmask.attacks.linkage import largest_entry, nearest_codewords
 from ironmask.attacks.regression import recover_by_regression, regression_bits
 from ironmask.attacks.result import Recovered
 from ironmask.attacks.rotations import recover_from_rotation, scan_seeds
-from ironmask.attacks.row import Foretold, foretell, recover_from_row
+from ironmask.attacks.row import Foretold, foretell, fresh_issues, recover_from_row
 from ironmask.attacks.subspace import guesses_needed, recover_from_subspace
 from ironmask.attacks.tradeoff import TradeOff, recover_by_tradeoff, tradeoff_operations
 
@@ -34,6 +34,7 @@ __all__ = [
     "codeword_cosines",
     "dictionary_bits",
     "foretell",
+    "fresh_issues",
     "guesses_needed",
     "largest_entry",
     "nearest_codewords",

@@ -44,8 +44,7 @@ def codeword_cosines(helper: F32, faces: ArrayLike, alpha: int, *, device: str =
     found = []
     for start in range(0, len(unit), _FACES):
         size = on.xp.abs(on.upload(unit[start : start + _FACES]) @ p)
-        size = size * (size >= on.least_of_largest(size, alpha))
-        found.append(on.download(on.xp.sum(size, axis=1)))
+        found.append(on.download(on.sum_of_largest(size, alpha)))
     cosines: F64 = np.concatenate(found).astype(np.float64) / np.sqrt(alpha)
     return cosines
 

@@ -21,8 +21,13 @@ import numpy as np
 from ironmask import codeword
 from ironmask.accelerator import CPU, Accelerator, accelerator
 from ironmask.arrays import F32
-from ironmask.attacks.result import Confirm, Recovered, believed, template_of
-from ironmask.errors import ParameterError
+from ironmask.attacks.result import (
+    Confirm,
+    Recovered,
+    believed,
+    require_issues,
+    template_of,
+)
 
 _STARTS: Final = 1024
 # A GPU is busy with no fewer.
@@ -58,8 +63,7 @@ def recover_from_issues(
 
     Raises `ParameterError` for fewer than two issues, `ProviderError` for an absent device.
     """
-    if helpers.ndim != 3 or len(helpers) < 2:
-        raise ParameterError("this attack needs the helpers of two issues or more: (b, n, n)")
+    require_issues(helpers)
     on = accelerator(device)
     began, trials, best = time.perf_counter(), 0, 0.0
     stolen = on.upload(helpers)
@@ -150,7 +154,6 @@ def _scores(on: Accelerator, helpers: Any, x: Any, alpha: int) -> F32:
     cosines = []
     for b in range(len(helpers)):
         size = on.xp.abs(x @ helpers[b, ...].T)
-        size = size * (size >= on.least_of_largest(size, alpha))
-        cosines.append(on.download(on.xp.sum(size, axis=1)) / np.sqrt(alpha))
+        cosines.append(on.download(on.sum_of_largest(size, alpha)) / np.sqrt(alpha))
     least: F32 = np.min(cosines, axis=0)
     return least

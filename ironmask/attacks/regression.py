@@ -14,8 +14,15 @@ from typing import Final
 import numpy as np
 
 from ironmask import codeword
+from ironmask.accelerator import CPU, accelerator
 from ironmask.arrays import F32, F64
-from ironmask.attacks.result import Confirm, Recovered, believed, template_of
+from ironmask.attacks.result import (
+    Confirm,
+    Recovered,
+    believed,
+    require_issues,
+    template_of,
+)
 from ironmask.errors import ParameterError
 
 _BATCH: Final = 64
@@ -37,20 +44,20 @@ def recover_by_regression(
     A trial takes the vector that is least in all guessed rows, so small differences between the
     captures do no harm. Raises `ParameterError` for fewer than two issues.
     """
-    if helpers.ndim != 3 or len(helpers) < 2:
-        raise ParameterError("this attack needs the helpers of two issues or more: (b, n, n)")
+    require_issues(helpers)
+    on = accelerator(CPU)
     began, trials, best = time.perf_counter(), 0, 0.0
     while trials < limit and time.perf_counter() - began < seconds:
         count = min(_BATCH, limit - trials)
         trials += count
         x = _orthogonal(helpers, rng, count)
         u = np.einsum("bij,kj->bki", helpers, x.astype(np.float32))
-        codes = [codeword.decode(one, alpha) for one in u]
-        own = [np.take_along_axis(a, np.abs(c) - 1, axis=1) for a, c in zip(u, codes, strict=True)]
-        scores = np.min([np.abs(one).sum(axis=1) for one in own], axis=0) / np.sqrt(alpha)
+        scores = np.min([on.sum_of_largest(np.abs(one), alpha) for one in u], axis=0)
+        scores /= np.sqrt(alpha)
         first = int(scores.argmax())
         best = max(best, float(scores[first]))
-        right = believed([code[first] for code in codes], best >= _SURE, confirm)
+        codes = list(codeword.decode(u[:, first], alpha))
+        right = believed(codes, best >= _SURE, confirm)
         if right is not None:
             found = tuple(template_of(p, code) for p, code in zip(helpers, right, strict=True))
             return Recovered(found, trials, time.perf_counter() - began, best)

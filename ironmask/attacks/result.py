@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ironmask import codeword
 from ironmask.arrays import F32, F64, I32
+from ironmask.errors import ParameterError
 
 Codes = list[I32]
 """Codewords, one of each issue that is attacked, (alpha,) int32 each."""
@@ -49,6 +50,12 @@ class Recovered:
             return 0.0
         pairs = zip(self.templates, map(np.asarray, truth), strict=True)
         return float(min(abs(t @ true) / np.linalg.norm(true) for t, true in pairs))
+
+
+def require_issues(helpers: F32) -> None:
+    """Raise `ParameterError` for fewer than two helpers: they are (b, n, n)."""
+    if helpers.ndim != 3 or len(helpers) < 2:
+        raise ParameterError("this attack needs the helpers of two issues or more: (b, n, n)")
 
 
 def believed(codes: Codes, seem_right: bool, confirm: Confirm | None) -> Codes | None:

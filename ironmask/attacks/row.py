@@ -8,7 +8,6 @@ known: the share of right guesses that lead to the codeword, for each number of 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,7 +92,7 @@ def foretell(
     space: measured on other embeddings. filling: of the templates, where they are filled. sets:
     right guesses of entries that are tried for each template.
     """
-    stolen = _issues(templates, alpha, rng, filling, encoding)
+    stolen = fresh_issues(templates, alpha, rng, filling=filling, encoding=encoding)
     known = space if filling is None else filling.spectrum(space)
     best: Foretold | None = None
     for guessed in (g for g in _FORETOLD if g < alpha):
@@ -113,9 +112,17 @@ def foretell(
     return best
 
 
-def _issues(
-    templates: F64, alpha: int, rng: np.random.Generator, filling: Filling | None, encoding: str
-) -> Sequence[tuple[F32, I32]]:
+def fresh_issues(
+    templates: F64,
+    alpha: int,
+    rng: np.random.Generator,
+    *,
+    filling: Filling | None = None,
+    encoding: str = helper.DEFAULT_ENCODING,
+) -> list[tuple[F32, I32]]:
+    """Issues of templates, (k, n) unit rows, to attack: of each the helper, (n, n), as a thief
+    decodes it, and the codeword, (alpha,).
+    """
     n, made = templates.shape[1], []
     sampler = Sampler(n)
     for template in templates if filling is None else filling.filled(templates, rng):

@@ -21,7 +21,7 @@ import numpy as np
 
 from ironmask import codeword
 from ironmask.accelerator import CPU, Accelerator, accelerator
-from ironmask.arrays import F32, F64, I32
+from ironmask.arrays import F32, I32
 from ironmask.attacks.result import Confirm, Recovered, believed, template_of
 from ironmask.errors import ParameterError
 from ironmask.spectrum import Spectrum
@@ -106,7 +106,7 @@ def share_recovered(helper: F32, space: Spectrum, code: I32, entries: I32) -> in
     likely = on.upload(_filter(helper, space))
     places = (np.abs(entries) - 1).astype(np.int32)
     pursued = _pursued(on, likely, places, np.sign(entries).astype(np.float32), _STEPS)
-    better, _ = _polished(on, likely, _rounded(on, pursued, len(code)), len(code))
+    better = _polished(on, likely, _rounded(on, pursued, len(code)), len(code))
     return sum(np.array_equal(_signed(one), code) for one in on.download(better))
 
 
@@ -157,7 +157,7 @@ def _best(on: Accelerator, likely: Any, vectors: Any, alpha: int) -> I32:
     s = _rounded(on, vectors, alpha)
     energy = on.download(on.xp.sum((s @ likely) * s, axis=1))
     kept = np.argsort(-energy)[: -(-len(energy) // _POLISHED)]
-    better, _ = _polished(on, likely, on.xp.take(s, on.upload(kept), axis=0), alpha)
+    better = _polished(on, likely, on.xp.take(s, on.upload(kept), axis=0), alpha)
     return np.stack([_signed(code) for code in on.download(better)])
 
 
@@ -175,11 +175,11 @@ def _signed(dense: F32) -> I32:
     return ((support + 1) * np.sign(dense[support])).astype(np.int32)
 
 
-def _polished(on: Accelerator, likely: Any, s: Any, alpha: int) -> tuple[Any, F64]:
+def _polished(on: Accelerator, likely: Any, s: Any, alpha: int) -> Any:
     """Exchange one entry at a time of codewords, (k, n), while more of them passes the filter.
 
-    Returns them with what passes. A place or two of the best ones are often wrong; where
-    rounding lets it go on and on, it is stopped.
+    A place or two of the best ones are often wrong; where rounding lets it go on and on, it is
+    stopped.
     """
     xp, (k, n) = on.xp, s.shape
     diagonal = xp.sum(likely * xp.eye(n, dtype=xp.float32, device=on.device), axis=0)
@@ -204,4 +204,4 @@ def _polished(on: Accelerator, likely: Any, s: Any, alpha: int) -> tuple[Any, F6
         places, move = support[rows, out], xp.astype(moved, xp.float32)
         s[rows, places] *= 1 - move
         s[rows, into] += xp.astype(sign, xp.float32) * move
-    return s, on.download(xp.sum((s @ likely) * s, axis=1)).astype(np.float64)
+    return s

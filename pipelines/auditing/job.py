@@ -71,7 +71,7 @@ class Unit:
 class Audit:
     """targets: what is audited. source: Parquet of embeddings of the same model, of version, that a
     thief would collect. sampled: subjects whose faces nothing is measured on. seconds: of each
-    search. pairs: mated ones, and as many non-mated ones, for linkage.
+    search.
     """
 
     targets: tuple[Target, ...]
@@ -79,7 +79,6 @@ class Audit:
     version: str
     sampled: tuple[str, ...]
     seconds: float
-    pairs: int
     units: tuple[Unit, ...]
 
     @property
@@ -90,8 +89,8 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How a unit ended. label: as of the unit. trials: of the attack. scores: what it, or a linkage
-    function, judged by. accepted: of the trials, where these are faces.
+    """How a unit ended. label: as of the unit. trials: of the attack. scores: of a linkage
+    function. accepted: of the trials, where these are faces.
     """
 
     kind: str

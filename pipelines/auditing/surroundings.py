@@ -26,8 +26,9 @@ def surroundings(storage: tuple[tuple[str, Any], ...], audit: Audit) -> Surround
     if store.version(audit.source) != audit.version:
         raise SourceError(f"{audit.source} was replaced since the audit began: begin again")
     labels = loaded.labels
-    unknown = ~np.isin(labels.subjects, list(audit.sampled))[labels.subject]
-    if not unknown.any():
+    known = np.isin(labels.subjects, list(audit.sampled))
+    unknown = np.flatnonzero(~known[labels.subject])
+    if not len(unknown):
         raise SourceError(f"{audit.source} holds faces of the sampled people only: add others")
 
     def keys(target: int) -> GenerationKeys:
@@ -36,8 +37,8 @@ def surroundings(storage: tuple[tuple[str, Any], ...], audit: Audit) -> Surround
 
     return Surroundings(
         audit=audit,
-        store=store,
         faces=loaded,
+        unknown=unknown,
         tables=[wiring.shared_tables(target.dest, storage) for target in audit.targets],
         keys=keys,
         space=Spectrum.of(loaded.vectors[unknown], loaded.vectors.shape[1]),

@@ -6,16 +6,16 @@ import hmac
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow.dataset as pads
 from scipy.stats import ortho_group
 
-from ironmask import codeword, digest, helper
-from ironmask.arrays import F32, F64
+from ironmask import digest, helper
+from ironmask.arrays import F32, F64, unit_rows
 from ironmask.attacks import (
-    codeword_cosines,
+    fresh_issues,
     largest_entry,
     nearest_codewords,
     recover_from_issues,
@@ -25,14 +25,12 @@ from ironmask.attacks import (
 from ironmask.attacks.result import Codes, Recovered
 from ironmask.errors import TableError
 from ironmask.filling import Filling
-from ironmask.params import Params
 from ironmask.random import secure_generator
-from ironmask.rotation import Sampler
 from ironmask.spectrum import Spectrum
 from ironmask.template import ProtectedTemplate, verify_batch
 from pipelines.auditing.job import LINKED, Audit, Finding, Kind, Unit
-from pipelines.evaluation.faces import Faces
-from pipelines.ports import GenerationKeys, Store, Tables
+from pipelines.evaluation.faces import Faces, Index
+from pipelines.ports import GenerationKeys, Tables
 from pipelines.sealing import open_row
 
 _STRANGERS: Final = 100
@@ -44,13 +42,13 @@ _LYING_S: Final = 5.0
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What units work on. tables, keys: of each target; keys are opened anew each time. space: of
-    faces whose people are not sampled; fillings: of each target.
+    """What units work on. tables, keys: of each target; keys are opened anew each time. unknown:
+    faces whose people are not sampled; space: theirs. fillings: of each target.
     """
 
     audit: Audit
-    store: Store
     faces: Faces
+    unknown: Index
     tables: Sequence[Tables]
     keys: Callable[[int], GenerationKeys] = field(repr=False)
     space: Spectrum
@@ -85,8 +83,7 @@ def run(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _ended(unit: Unit, found: Recovered) -> Finding:
-    scores = (found.score,)
-    return Finding(unit.kind, unit.label, found.success, found.seconds, found.trials, scores)
+    return Finding(unit.kind, unit.label, found.success, found.seconds, found.trials)
 
 
 def _stored(around: Surroundings, target: int, subject: str) -> _Row:
@@ -153,23 +150,15 @@ def _seeds(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _faces(around: Surroundings, unit: Unit) -> Finding:
-    """Strangers' faces against a row: how many it accepts; scores: their cosines to codewords."""
+    """Strangers' faces against a row: how many it accepts."""
     began = time.perf_counter()
     ((target, subject),) = unit.rows
     row = _stored(around, target, subject)
-    some = secure_generator().permutation(_unknown(around))[:_STRANGERS]
+    some = secure_generator().permutation(around.unknown)[:_STRANGERS]
     probes = around.faces.vectors[some]
     accepted = int(verify_batch(row.protected, probes, row.key).sum())
-    cosines = codeword_cosines(row.matrix(), probes, row.protected.params.alpha)
     spent = time.perf_counter() - began
-    scores = (float(cosines.max()),)
-    return Finding(unit.kind, unit.label, accepted > 0, spent, len(some), scores, accepted)
-
-
-def _unknown(around: Surroundings) -> Any:
-    labels = around.faces.labels
-    known = np.isin(labels.subjects, list(around.audit.sampled))
-    return np.flatnonzero(~known[labels.subject])
+    return Finding(unit.kind, unit.label, accepted > 0, spent, trials=len(some), accepted=accepted)
 
 
 def _issues(around: Surroundings, unit: Unit) -> Finding:
@@ -187,23 +176,14 @@ def _issues(around: Surroundings, unit: Unit) -> Finding:
     return _ended(unit, found)
 
 
-def issued(vectors: F64, params: Params, encoding: str, filling: Filling | None = None) -> F32:
-    """Helpers of fresh issues of templates, (b, n), as a thief decodes them: (b, n, n)."""
-    rng, sampler = secure_generator(), Sampler(params.n)
-    stored: list[bytes] = []
-    for template in vectors if filling is None else filling.filled(vectors, rng):
-        target = codeword.dense(codeword.sample(rng, params.n, params.alpha), params.n)[0]
-        stored += helper.encode(sampler.carrying(rng, template, target)[None], encoding)
-    sampler.wipe()
-    return helper.decode(stored, encoding, params.n)
-
-
 def _made(around: Surroundings, faces: Sequence[int]) -> F32:
-    """Fresh issues of faces with the settings of the first target."""
+    """Helpers of fresh issues of faces with the settings of the first target: (b, n, n)."""
     target = around.audit.targets[0]
-    vectors = around.faces.vectors[list(faces)].astype(np.float64)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return issued(vectors, target.params, target.encoding, around.fillings[0])
+    made = fresh_issues(
+        unit_rows(around.faces.vectors[list(faces)], target.params.n), target.params.alpha,
+        secure_generator(), filling=around.fillings[0], encoding=target.encoding,
+    )  # fmt: skip
+    return np.stack([p for p, _ in made])
 
 
 def _renewal(around: Surroundings, unit: Unit) -> Finding:

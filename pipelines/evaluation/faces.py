@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ironmask.errors import ProtocolError, SourceError
 from pipelines.ports import F32, Store
 from pipelines.records import Reason
+from pipelines.sources import embedding_column
 
 _LEAST_NORM: Final = 1e-12
 _NO_EMBEDDING: Final = "no_embedding"
@@ -116,15 +117,12 @@ def _images(table: pa.Table, subject: list[str]) -> list[str]:
 def _vectors(source: str, table: pa.Table) -> tuple[F32, NDArray[np.object_]]:
     """The embeddings, (k, n), and for each the reason why it cannot be compared, or nothing."""
     column = table["embedding"].combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    n = int(np.bincount(lengths[lengths > 0]).argmax()) if lengths.any() else 0
-    if not n:
+    lengths, rows = embedding_column(column)
+    if not len(rows):
         raise SourceError(f"{source} holds no embeddings")
-    whole = lengths == n
-    flat = pc.list_flatten(column.filter(pa.array(whole)))
-    vectors = np.full((len(table), n), np.nan, dtype=np.float32)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out
-        vectors[whole] = flat.to_numpy(zero_copy_only=False).reshape(-1, n)
+    whole = lengths == rows.shape[1]
+    vectors = np.full((len(table), rows.shape[1]), np.nan, dtype=np.float32)
+    vectors[whole] = rows
     reasons = np.full(len(table), "", dtype=object)
     # The last that applies stands.
     reasons[np.linalg.norm(vectors.astype(np.float64), axis=1) <= _LEAST_NORM] = (

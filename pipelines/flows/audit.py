@@ -9,13 +9,12 @@ from infra import orchestrator
 orchestrator.prepare_environment()
 
 from prefect import flow, task  # noqa: E402
-from prefect.artifacts import create_table_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from infra.telemetry import configure_logging  # noqa: E402
 from pipelines import audit, wiring  # noqa: E402
 from pipelines.auditing.results import FILES, AuditResults  # noqa: E402
-from pipelines.flows.evaluate import Held  # noqa: E402
+from pipelines.flows.evaluate import Held, publish  # noqa: E402
 from pipelines.report import audit_sheets, page  # noqa: E402
 
 
@@ -44,9 +43,7 @@ def audit_flow(request: dict[str, Any], floor_bits: float | None = None) -> list
 
     @task(name="report", cache_policy=NO_CACHE)
     def report() -> list[str]:
-        for sheet in audit_sheets.audit_sheets(found.value):
-            rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
-            create_table_artifact(table=rows, description=f"{sheet.title}. {sheet.note}")
+        publish(audit_sheets.audit_sheets(found.value))
         store = wiring.shared_store(prepared.value.storage.public())
         evaluated = audit.evaluated(prepared.value)
         written = page.write_audit(found.value, prepared.value.out, evaluated, store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 from infra import orchestrator
@@ -16,6 +17,7 @@ from infra.telemetry import configure_logging  # noqa: E402
 from pipelines import evaluate  # noqa: E402
 from pipelines.evaluation.results import Results  # noqa: E402
 from pipelines.report import page, sheets  # noqa: E402
+from pipelines.report.sheets import Sheet  # noqa: E402
 
 T = TypeVar("T")
 
@@ -39,14 +41,19 @@ def evaluate_flow(request: dict[str, Any]) -> list[str]:
     @task(name="report", cache_policy=NO_CACHE)
     def report() -> list[str]:
         spent = evaluate.measure(prepared.value)
-        for sheet in sheets.sheets(found.value, spent):
-            rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
-            create_table_artifact(table=rows, description=f"{sheet.title}. {sheet.note}")
+        publish(sheets.sheets(found.value, spent))
         written = page.write(found.value, spent, prepared.value.sources.store)
         evaluate.record(prepared.value, found.value)
         return written
 
     return report()
+
+
+def publish(made: Iterable[Sheet]) -> None:
+    """Show tables as artifacts of the run."""
+    for sheet in made:
+        rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
+        create_table_artifact(table=rows, description=f"{sheet.title}. {sheet.note}")
 
 
 class Held(Generic[T]):

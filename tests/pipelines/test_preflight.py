@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commandline import ironmask
 from enrolling import WIDTH, enroll, keys_of, rows, unit_vectors, write_embeddings
 
 from infra.delta import DeltaTables
 from infra.keys import KeyFile
+from infra.settings import StorageSettings
 from ironmask.attacks import codeword_cosines
 from ironmask.helper import decode
+from pipelines import wiring
 from pipelines.lookup import find_row, verify_embeddings
-from pipelines.profile import Profile
+from pipelines.profile import Profile, sample
 from pipelines.sealing import open_row
 
 RANK = 24
@@ -117,6 +121,16 @@ def test_embeddings_of_another_width_are_refused(source, tmp_path):
     assert "width 72, the model's are 64" in answer.errors[0]
     none = enroll(source, tmp_path / "d", "--calibration", source)
     assert (none.code, "too few to calibrate by" in none.errors[0]) == (1, True)
+
+
+def test_a_sample_is_as_large_as_can_be_however_a_file_is_cut(tmp_path):
+    """Of many small row groups, and of one that is larger than the sample."""
+    column = pa.array(list(np.ones((50_000, 8), dtype=np.float32)))
+    store = wiring.open_store(StorageSettings())
+    for group in (1_000, 50_000):
+        path = tmp_path / f"{group}.parquet"
+        pq.write_table(pa.table({"embedding": column}), path, row_group_size=group)
+        assert len(sample(str(path), store)) == 20_000
 
 
 class TestFilling:

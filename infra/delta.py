@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +14,8 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
-from deltalake.transaction import AddAction, RemoveAction
 
+from infra.delta_log import add_action, brief, is_torn, listing, may_pass, remove_actions
 from infra.storage import is_s3, join
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
@@ -29,14 +27,7 @@ _FORMAT: Final = pads.ParquetFileFormat()
 _PRUNED: Final = ("subject_id",)
 _ATTEMPTS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
-_ERROR_CHARS: Final = 300
-# What another attempt may change, as the library words it: conflicts, and a store in trouble.
-_MAY_PASS: Final = re.compile(
-    "conflict|concurrent|already exists|changed since last commit|HTTP error|connection"
-    "|timed? ?out|retr(y|ies)|SlowDown|InternalError|50[0-4]",
-    re.IGNORECASE,
-)
-# The seal is a chain over every entry of the log.
+# The seal is a chain over the entries of the log, which go only where it is told before.
 _PROPERTIES: Final = {"delta.enableExpiredLogCleanup": "false"}
 
 
@@ -62,27 +53,38 @@ class DeltaTableHandle:
     def _opened(self) -> DeltaTable:
         """What was read of the log is kept, and only what came since is asked for."""
         known, self._known = self._known, None
-        if known is None:
-            known = DeltaTable(self.uri, storage_options=self._options)
-        else:
-            known.update_incremental()
+        try:
+            if known is None:
+                known = self._afresh()
+            else:
+                known.update_incremental()
+        except DeltaError as error:
+            if known is None and not is_torn(error):
+                raise
+            # The entries that it went on from may be forgotten: a checkpoint holds what they said.
+            known = self._afresh()
         self._known = known
         return known
 
+    def _afresh(self, version: int | None = None) -> DeltaTable:
+        return DeltaTable(self.uri, version=version, storage_options=self._options)
+
     def files(self) -> dict[str, int]:
-        actions = self._open().get_add_actions(flatten=True)
-        paths, sizes = (actions[name].to_pylist() for name in ("path", "size_bytes"))
-        return dict(zip(paths, sizes, strict=True))
+        return _listed(self._open(), "size_bytes")
 
     def counts(self) -> dict[str, int]:
-        actions = self._open().get_add_actions(flatten=True)
-        paths, rows = (actions[name].to_pylist() for name in ("path", "num_records"))
-        return dict(zip(paths, rows, strict=True))
+        return _listed(self._open(), "num_records")
 
-    def commit(self, files: Sequence[DataFile], application: str, sequence: int) -> None:
-        if not files:
+    def commit(
+        self,
+        files: Sequence[DataFile],
+        application: str,
+        sequence: int,
+        removed: Sequence[str] = (),
+    ) -> None:
+        if not (files or removed):
             return
-        actions: list[AddAction | RemoveAction] = [_add_action(file) for file in files]
+        added = [add_action(file) for file in files]
         properties = CommitProperties(app_transactions=[Transaction(application, sequence)])
 
         def once() -> None:
@@ -90,7 +92,7 @@ class DeltaTableHandle:
             # A commit may report failure after it succeeded: the log decides, not the answer.
             if (table.transaction_version(application) or 0) < sequence:
                 table.create_write_transaction(
-                    actions,
+                    [*added, *remove_actions(table, removed, self.uri)],
                     "append",
                     self._schema,
                     self._partition_by,
@@ -98,6 +100,21 @@ class DeltaTableHandle:
                 )
 
         _patiently(once, f"{self.uri} refused {_ATTEMPTS} attempts to commit")
+
+    def checkpoint(self) -> int:
+        self._open()
+
+        def once() -> DeltaTable:
+            table = self._opened()
+            table.create_checkpoint()
+            return table
+
+        table = _patiently(once, f"{self.uri}: a checkpoint cannot be written")
+        version = int(table.version())
+        read = _patiently(lambda: self._afresh(version), f"{self.uri} cannot be read")
+        if _listed(read, "size_bytes") != _listed(table, "size_bytes"):
+            raise StorageError(f"{self.uri}: its checkpoint does not say what its log says")
+        return version
 
     def sequence(self, application: str) -> int:
         return int(self._open().transaction_version(application) or 0)
@@ -125,10 +142,10 @@ class DeltaTableHandle:
 
     def _dataset(self) -> pads.Dataset:
         # deltalake's own dataset prunes by columns without statistics, which loses their rows.
-        actions = self._open().get_add_actions(flatten=True)
+        actions = listing(self._open())
         names = [f"partition.{name}" for name in self._partition_by]
         names += [f"{end}.{name}" for name in _PRUNED for end in ("min", "max")]
-        names = [name for name in names if name in actions.schema.names]
+        names = [name for name in names if name in actions.column_names]
         facts = [actions[name].to_pylist() for name in names]
         rows = zip(actions["path"].to_pylist(), *facts, strict=True)
         filesystem = self._filesystem()
@@ -191,6 +208,12 @@ class DeltaTables:
         return self.table("templates").identity()
 
 
+def _listed(table: DeltaTable, column: str) -> dict[str, int]:
+    """One column of what a log says of its files, by path."""
+    files = listing(table).select(["path", column])
+    return dict(zip(*(files[name].to_pylist() for name in files.column_names), strict=True))
+
+
 def _patiently(once: Callable[[], T], failure: str) -> T:
     """Do a step of a log until it has been done, with growing pauses between two attempts.
 
@@ -203,17 +226,10 @@ def _patiently(once: Callable[[], T], failure: str) -> T:
         except TableNotFoundError:
             raise
         except (DeltaError, OSError) as error:
-            brief = _brief(error)
-            if attempt == _ATTEMPTS - 1 or not _MAY_PASS.search(brief):
-                raise StorageError(f"{failure}: {brief}") from None
+            if attempt == _ATTEMPTS - 1 or not may_pass(error):
+                raise StorageError(f"{failure}: {brief(error)}") from None
         time.sleep(_FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
     raise AssertionError
-
-
-def _brief(error: Exception) -> str:
-    """An error of the library in one line without colours; it prints a tree of causes."""
-    text = re.sub(r"\x1b\[[0-9;]*m|<\?xml.*", "", str(error), flags=re.DOTALL)
-    return " ".join(text.replace("↳", ": ").split())[:_ERROR_CHARS]
 
 
 def _covers(facts: dict[str, Any]) -> pads.Expression:
@@ -227,20 +243,3 @@ def _covers(facts: dict[str, Any]) -> pads.Expression:
         bound = {"partition": field == value, "min": field >= value, "max": field <= value}
         covered = covered & bound[kind]
     return covered
-
-
-def _add_action(file: DataFile) -> AddAction:
-    stats: dict[str, Any] = {
-        "numRecords": file.rows,
-        "minValues": dict(file.low),
-        "maxValues": dict(file.high),
-        "nullCount": dict.fromkeys(file.low, 0),
-    }
-    return AddAction(
-        path=file.path,
-        size=file.size,
-        partition_values=file.partition,
-        modification_time=int(time.time() * 1000),
-        data_change=True,
-        stats=json.dumps(stats),
-    )

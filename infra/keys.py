@@ -1,46 +1,22 @@
-"""Keys: Tink keysets for each generation, wrapped by a key-encryption key (KEK).
+"""Keys: for each generation of a table its own, in the table's keyset file (`infra.keyset_file`).
 
-A table's keyset file is JSON, readable by its owner alone::
-
-    {"format": "ironmask-keys/1", "table_id": ..., "kek": {"uri": ..., "keyset": ...},
-     "generations": {"1": {"key_id": ..., "state": "live", "helpers": "sealed", "data": ...,
-                           "prf": ...}}}
-
-`helpers` says whether the generation's helpers are sealed, so that no row can. `data` is an
-AES-256-GCM keyset that seals helpers, `prf` an HMAC-SHA-256 keyset that gives every row its digest
-key. Both are encrypted by the KEK and bound to table, generation, purpose and `helpers`. The
-embedded default keeps the KEK in the same file; with a KMS the file holds nothing secret.
+The embedded default keeps the key-encryption key (KEK) in the same file; with a key service the
+file holds nothing secret. Whoever has an older copy of the file can still open what it holds:
+destroying keys and changing the KEK reach this file only.
 """
 
 from __future__ import annotations
 
-import fcntl
-import glob
-import json
 import os
-import re
-import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
 
-from tink import KeysetHandle, TinkError, aead, new_keyset_handle, prf
-
+from infra import keyset_file
 from infra.kek import LOCAL, Kek, ProcessBound, local_keyset, resolve
-from ironmask.errors import KeyFileError, KeyNotFoundError, TamperedError, WrongKeyError
-
-aead.register()
-prf.register()
-
-_FORMAT: Final = "ironmask-keys/1"
-_LIVE: Final = "live"
-_SEALED, _PLAINTEXT = "sealed", "plaintext"
-_STATES: Final = (_LIVE, "destroyed")
-_ROW_KEY_BYTES: Final = 32
-_CHECK_BYTES: Final = 8
+from infra.keys_generation import Binding, Keysets, TinkGenerationKeys
+from infra.keyset_file import DESTROYED, LIVE, PLAINTEXT, SEALED, Content, Entry
+from ironmask.errors import KeyFileError, KeyNotFoundError, WrongKeyError
 
 
 def default_keys_path(table_id: str) -> Path:
@@ -52,84 +28,38 @@ def default_keys_path(table_id: str) -> Path:
     return Path(base) / "ironmask" / "keys" / f"{table_id}.json"
 
 
-class TinkGenerationKeys(ProcessBound):
-    """The keys of one generation; see `pipelines.ports.GenerationKeys`."""
-
-    __slots__ = ("__aead", "__prf", "generation", "key_id", "sealed", "table_id")
-
-    def __init__(
-        self,
-        table_id: str,
-        generation: int,
-        entry: dict[str, str],
-        data: aead.Aead,
-        rows: prf.PrfSet,
-    ) -> None:
-        self.table_id = table_id
-        self.generation = generation
-        self.key_id = entry["key_id"]
-        self.sealed = entry["helpers"] == _SEALED
-        self.__aead = data
-        self.__prf = rows.primary()
-
-    def __repr__(self) -> str:
-        return (
-            f"TinkGenerationKeys(table_id={self.table_id!r}, generation={self.generation}, "
-            f"key_id={self.key_id!r})"
-        )
-
-    def seal(self, plaintext: bytes, associated: bytes) -> bytes:
-        """AES-256-GCM with a random nonce, bound to the associated data."""
-        sealed: bytes = self.__aead.encrypt(plaintext, associated)
-        return sealed
-
-    def open(self, ciphertext: bytes, associated: bytes) -> bytes:
-        """Undo `seal`. Raises `TamperedError` where either part is not what was sealed."""
-        try:
-            plain: bytes = self.__aead.decrypt(ciphertext, associated)
-        except TinkError:
-            raise TamperedError(
-                f"a sealed value does not open with key {self.key_id}: the row was changed, the "
-                "value belongs to another row, or it was sealed under another key"
-            ) from None
-        return plain
-
-    def row_key(self, template_id: str) -> bytes:
-        """The 32-byte digest key of one row: HMAC-SHA-256 of its id, domain separated."""
-        key: bytes = self.__prf.compute(
-            b"ironmask row key\0" + template_id.encode(), _ROW_KEY_BYTES
-        )
-        return key
-
-    def content_key(self) -> bytes:
-        """The 32-byte key of the identities of embeddings: HMAC-SHA-256 at a point of its own."""
-        key: bytes = self.__prf.compute(b"ironmask content key\0", _ROW_KEY_BYTES)
-        return key
-
-    def seal_key(self) -> bytes:
-        """The 32-byte key of the seal over the logs: HMAC-SHA-256 at a point of its own."""
-        key: bytes = self.__prf.compute(b"ironmask seal key\0", _ROW_KEY_BYTES)
-        return key
-
-
 @dataclass(frozen=True, slots=True)
 class GenerationRecord:
-    """What may be said about a generation's keys; state: `live` or `destroyed`."""
+    """What may be said about a generation's keys.
+
+    state: `live` or `destroyed`. made_at, destroyed_at: UTC in ISO 8601; None while live.
+    """
 
     key_id: str
     state: str
+    made_at: str
+    destroyed_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KekRotation:
+    """A change of the KEK: the addresses before and after, and how many keysets it rewrapped."""
+
+    old_uri: str
+    new_uri: str
+    keysets: int
 
 
 class KeyFile(ProcessBound):
-    """The keyset file of one table."""
+    """The keyset file of one table. Every call sees it as it is then."""
 
     __slots__ = ("__content", "__kek", "path", "table_id")
 
-    def __init__(self, path: Path, content: dict[str, Any], kek: Kek) -> None:
+    def __init__(self, path: Path, content: Content, kek: Kek) -> None:
         self.path = path
-        self.table_id: str = content["table_id"]
+        self.table_id = content["table_id"]
         self.__content = content
-        self.__kek = kek
+        self.__kek = (content["kek"], kek)
 
     def __repr__(self) -> str:
         return f"KeyFile(path={str(self.path)!r}, table_id={self.table_id!r})"
@@ -142,19 +72,12 @@ class KeyFile(ProcessBound):
         KEK's service cannot be used.
         """
         path = Path(os.path.realpath(path))
-        keyset = local_keyset() if kek_uri == LOCAL else None
-        content = {
-            "format": _FORMAT,
-            "table_id": table_id,
-            "kek": {"uri": kek_uri, "keyset": keyset},
-            "generations": {},
-        }
         # A KEK that cannot be used must fail before a file exists.
-        kek = resolve(kek_uri, keyset)
-        with _writing(path):
+        content, kek = _with_new_kek(kek_uri, table_id, {})
+        with keyset_file.writing(path):
             if path.exists():
                 raise KeyFileError(f"{path} exists already: keys are never overwritten")
-            _write(path, content)
+            keyset_file.write(path, content)
         return cls(path, content, kek)
 
     @classmethod
@@ -166,7 +89,7 @@ class KeyFile(ProcessBound):
         service cannot be used.
         """
         path = Path(os.path.realpath(path))
-        content = _read(path)
+        content = keyset_file.read(path)
         if content["table_id"] != table_id:
             raise WrongKeyError(
                 f"{path} holds the keys of table {content['table_id']}, not of {table_id}: "
@@ -175,176 +98,180 @@ class KeyFile(ProcessBound):
         return cls(path, content, resolve(content["kek"]["uri"], content["kek"]["keyset"]))
 
     def generations(self) -> dict[int, GenerationRecord]:
-        """The generations in the file, without their keys."""
-        found: dict[str, dict[str, str]] = self.__content["generations"]
-        return {
-            int(number): GenerationRecord(entry["key_id"], entry["state"])
-            for number, entry in found.items()
-        }
+        """The generations in the file, without their keys. Raises as `generation` for the file."""
+        found = self.__now()["generations"]
+        return {int(number): _record(entry) for number, entry in found.items()}
 
     @property
     def kek_uri(self) -> str:
-        """Address of the key-encryption key."""
-        uri: str = self.__content["kek"]["uri"]
-        return uri
+        """Address of the key-encryption key, as of the last call."""
+        return self.__content["kek"]["uri"]
 
     def add_generation(self, generation: int, *, sealed: bool = True) -> None:
-        """Make the keys of a new generation. Raises `KeyFileError` where it has, or had, some."""
-        if generation < 1:
-            raise KeyFileError(f"generation {generation}: generations count from 1")
-        data = new_keyset_handle(aead.aead_key_templates.AES256_GCM)
-        rows = new_keyset_handle(prf.prf_key_templates.HMAC_SHA256)
-        helpers = _SEALED if sealed else _PLAINTEXT
-        entry = {
-            "key_id": _check_value(rows),
-            "state": _LIVE,
-            "helpers": helpers,
-            "data": self.__kek.wrap(data, self.__bound(generation, "data", helpers)),
-            "prf": self.__kek.wrap(rows, self.__bound(generation, "prf", helpers)),
-        }
-        with _writing(self.path):
-            content = self.__fresh()
-            if str(generation) in content["generations"]:
-                raise KeyFileError(
-                    f"{self.path} has keys of generation {generation} already: they are never "
-                    "replaced"
-                )
-            content["generations"][str(generation)] = entry
-            _write(self.path, content)
-        self.__content = content
+        """Make the keys of a new generation.
+
+        Raises `KeyFileError` where it has, or had, some, `KeyStoreError` where the KEK's service
+        does not serve.
+        """
+        binding = Binding(self.table_id, generation, SEALED if sealed else PLAINTEXT)
+        with keyset_file.writing(self.path):
+            content = self.__without(generation)
+            self.__add(content, Keysets.fresh(), binding)
+
+    def succeed(self, generation: int, of: int, *, rekey: bool, rotate_mac: bool) -> None:
+        """Make the keys of a generation from those of another one, which stays as it is.
+
+        The data keyset is new; the digest keys are carried over, with one more layer where
+        `rotate_mac`; the shuffle is new where `rekey`, else carried over, if any. Raises
+        `KeyFileError` where the generation has, or had, keys, and as `generation` for `of`.
+        """
+        with keyset_file.writing(self.path):
+            content = self.__without(generation)
+            entry = self.__live(content, of)
+            old = self.__unwrapped(content, of, entry)
+            binding = Binding(self.table_id, generation, entry["helpers"])
+            self.__add(content, old.succeed(rekey=rekey, rotate_mac=rotate_mac), binding)
 
     def generation(self, generation: int) -> TinkGenerationKeys:
         """Open the keys of one generation.
 
         Raises `KeyNotFoundError` where there are none or they were destroyed, `WrongKeyError` where
-        they were changed or wrapped by another KEK, `KeyStoreError` where the KEK's service does
-        not serve.
+        they were changed or wrapped by another KEK, or the file was replaced by another one,
+        `KeyStoreError` where the KEK's service does not serve.
         """
-        if str(generation) not in self.__content["generations"]:
-            self.__content = self.__fresh()
-        entry = self.__content["generations"].get(str(generation))
-        if entry is None or entry["state"] != _LIVE:
+        content = self.__now()
+        entry = self.__live(content, generation)
+        keysets = self.__unwrapped(content, generation, entry)
+        return TinkGenerationKeys(self.__binding(generation, entry), entry["key_id"], keysets)
+
+    def destroy_generation(self, generation: int, now: datetime | None = None) -> GenerationRecord:
+        """Remove the keys of a generation from the file for good; it needs no KEK.
+
+        One that was destroyed before stays as it is, with its first time. Raises `KeyNotFoundError`
+        where the generation never had keys, `KeyFileError` where the file cannot be written.
+        """
+        with keyset_file.writing(self.path):
+            content = self.__now()
+            entry = content["generations"].get(str(generation))
+            if entry is None:
+                raise KeyNotFoundError(f"{self.path} never had keys of generation {generation}")
+            if entry["state"] == DESTROYED:
+                keyset_file.settle(self.path)
+            else:
+                entry = _destroyed(entry, _text(now or datetime.now(UTC)))
+                self.__put(content, generation, entry)
+        return _record(entry)
+
+    def rotate_kek(self, new_uri: str | None = None) -> KekRotation:
+        """Wrap every live keyset by a new KEK, all or none; no key inside changes.
+
+        new_uri: `local:` for a fresh local KEK, or the address of a service's key, also the present
+        one, whose service then wraps with that key's newest version; None for the present address.
+        Raises `WrongKeyError` where a keyset does not open with the present KEK, `KeyStoreError`
+        where one of the services does not serve, `KeyFileError` where the file cannot be written.
+        """
+        with keyset_file.writing(self.path):
+            old = self.__now()
+            old_uri = old["kek"]["uri"]
+            # Destroyed generations stay as they are.
+            entries = dict(old["generations"])
+            new, kek = _with_new_kek(new_uri or old_uri, self.table_id, entries)
+            rewrapped = 0
+            for number, entry in old["generations"].items():
+                if entry["state"] != LIVE:
+                    continue
+                keysets = self.__unwrapped(old, int(number), entry)
+                binding = self.__binding(int(number), entry)
+                # Tink opens what it wrapped: a service that only encrypts for us is noticed here.
+                entries[number] = keysets.wrap(kek, binding, entry["made_at"])
+                rewrapped += len(keysets)
+            self.__write(new)
+        return KekRotation(old_uri, new["kek"]["uri"], rewrapped)
+
+    def __now(self) -> Content:
+        """The file as it is now. It must have gone on from what it was."""
+        # Other threads may set theirs in between.
+        content = keyset_file.read_again(self.path, self.__content)
+        self.__content = content
+        return content
+
+    def __without(self, generation: int) -> Content:
+        """The file as it is now, to add a generation that it must not know."""
+        if generation < 1:
+            raise KeyFileError(f"generation {generation}: generations count from 1")
+        content = self.__now()
+        if str(generation) in content["generations"]:
+            raise KeyFileError(
+                f"{self.path} has keys of generation {generation} already, or had: they are never "
+                "replaced"
+            )
+        return content
+
+    def __add(self, content: Content, keysets: Keysets, binding: Binding) -> None:
+        entry = keysets.wrap(self.__kek_of(content), binding, _text(datetime.now(UTC)))
+        self.__put(content, binding.generation, entry)
+
+    def __put(self, content: Content, generation: int, entry: Entry) -> None:
+        entries = content["generations"] | {str(generation): entry}
+        self.__write({**content, "generations": entries})
+
+    def __write(self, content: Content) -> None:
+        keyset_file.write(self.path, content)
+        self.__content = content
+
+    def __live(self, content: Content, generation: int) -> Entry:
+        entry = content["generations"].get(str(generation))
+        if entry is None or entry["state"] != LIVE:
             why = "it never had any, or is older than the table" if entry is None else "destroyed"
             raise KeyNotFoundError(
                 f"{self.path} holds no keys of generation {generation} ({why}): its templates "
                 "cannot be opened without them; name the right file with --keys or IRONMASK_KEYS"
             )
-        data, rows = (
-            self.__kek.unwrap(entry[purpose], self.__bound(generation, purpose, entry["helpers"]))
-            for purpose in ("data", "prf")
-        )
-        if _check_value(rows) != entry["key_id"]:
-            raise WrongKeyError(
-                f"{self.path}: the keys of generation {generation} are not those named "
-                f"{entry['key_id']}: restore the file from a backup"
-            )
-        return TinkGenerationKeys(
-            self.table_id,
-            generation,
-            entry,
-            data.primitive(aead.Aead),
-            rows.primitive(prf.PrfSet),
-        )
+        return entry
 
-    def __fresh(self) -> dict[str, Any]:
-        """The file as it is now; its identity must not have changed."""
-        content = _read(self.path)
-        same = ("table_id", "kek")
-        if any(content[name] != self.__content[name] for name in same):
-            raise WrongKeyError(f"{self.path} was replaced by another keyset file meanwhile")
-        return content
+    def __unwrapped(self, content: Content, generation: int, entry: Entry) -> Keysets:
+        kek = self.__kek_of(content)
+        return Keysets.unwrap(entry, kek, self.__binding(generation, entry))
 
-    def __bound(self, generation: int, purpose: str, helpers: str) -> bytes:
-        return "\0".join([_FORMAT, self.table_id, str(generation), purpose, helpers]).encode()
+    def __kek_of(self, content: Content) -> Kek:
+        """The file's KEK, resolved anew where another process changed it."""
+        known, kek = self.__kek
+        if content["kek"] != known:
+            kek = resolve(content["kek"]["uri"], content["kek"]["keyset"])
+            self.__kek = (content["kek"], kek)
+        return kek
+
+    def __binding(self, generation: int, entry: Entry) -> Binding:
+        return Binding(self.table_id, generation, entry["helpers"], entry["salt"])
 
 
-def _check_value(rows: KeysetHandle) -> str:
-    """A public name of a keyset: the first bytes of its function at a fixed point."""
-    value: bytes = rows.primitive(prf.PrfSet).primary().compute(b"ironmask key id\0", _CHECK_BYTES)
-    return value.hex()
+def _with_new_kek(uri: str, table_id: str, entries: dict[str, Entry]) -> tuple[Content, Kek]:
+    keyset = local_keyset() if uri == LOCAL else None
+    content: Content = {
+        "format": keyset_file.FORMAT,
+        "table_id": table_id,
+        "kek": {"uri": uri, "keyset": keyset},
+        "generations": entries,
+    }
+    return content, resolve(uri, keyset)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8") as handle:
-            mode = os.fstat(handle.fileno()).st_mode
-            # Before any of it is read.
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise KeyFileError(f"{path} is open to other users: run `chmod 600 {path}`")
-            return _parse(path, handle.read())
-    except FileNotFoundError:
-        raise KeyNotFoundError(
-            f"no keyset file at {path}: name it with --keys or IRONMASK_KEYS; templates cannot be "
-            "opened without it"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileError(f"{path} cannot be read: {type(error).__name__}") from None
+def _destroyed(entry: Entry, at: str) -> Entry:
+    return {
+        **entry,
+        "state": DESTROYED,
+        "data": None,
+        "prf": [],
+        "shuffle": None,
+        "destroyed_at": at,
+    }
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
-    damaged = KeyFileError(
-        f"{path} is not a keyset file of this software, or is damaged: restore it from a backup"
-    )
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        raise damaged from None
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise damaged
-    kek, generations = content.get("kek"), content.get("generations")
-    if not isinstance(content.get("table_id"), str) or not isinstance(generations, dict):
-        raise damaged
-    if not isinstance(kek, dict) or not isinstance(kek.get("uri"), str):
-        raise damaged
-    if not isinstance(kek.setdefault("keyset", None), str | None):
-        raise damaged
-    if not all(_is_entry(number, entry) for number, entry in generations.items()):
-        raise damaged
-    return content
-
-
-def _is_entry(number: str, entry: object) -> bool:
-    return (
-        re.fullmatch("[1-9][0-9]{0,8}", number) is not None
-        and isinstance(entry, dict)
-        and set(entry) == {"key_id", "state", "helpers", "data", "prf"}
-        and all(isinstance(value, str) for value in entry.values())
-        and entry["state"] in _STATES
-        and entry["helpers"] in (_SEALED, _PLAINTEXT)
+def _record(entry: Entry) -> GenerationRecord:
+    return GenerationRecord(
+        entry["key_id"], entry["state"], entry["made_at"], entry["destroyed_at"]
     )
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Replace the file whole: a kill leaves the old content or the new."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            json.dump(content, handle, indent=1)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Hold a lock against other writers of the same file; it ends with the process."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}"):
-                leftover.unlink()  # of a writing that was killed, and it may hold keys
-            yield
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise KeyFileError(f"{path} cannot be written: {error.strerror}") from None
+def _text(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds")

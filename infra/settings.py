@@ -111,7 +111,10 @@ class StorageSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """What an operator sets once instead of on every command line."""
+    """What an operator sets once instead of on every command line.
+
+    notify_url: webhook that gets a JSON message at the end of each flow run.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="IRONMASK_", env_ignore_empty=True, extra="ignore", frozen=True
@@ -122,6 +125,7 @@ class Settings(BaseSettings):
     ray_address: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     log_format: Literal["text", "json"] = "text"
+    notify_url: str | None = None
 
 
 T = TypeVar("T", bound=BaseSettings)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ironmask.centring import Centring, centre
     from ironmask.params import DEFAULT_PRESET, PRESETS, Params, preset
     from ironmask.random import secure_generator
+    from ironmask.renewal import verify_and_renew
     from ironmask.template import (
         ProtectedTemplate,
         Protector,
@@ -35,6 +36,7 @@ __all__ = [
     "protect_batch",
     "secure_generator",
     "verify",
+    "verify_and_renew",
     "verify_batch",
 ]
 
@@ -50,6 +52,7 @@ _HOMES = {
         "verify_batch",
     ),
     "random": ("secure_generator",),
+    "renewal": ("verify_and_renew",),
 }
 
 

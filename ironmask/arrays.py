@@ -29,6 +29,17 @@ def as_batch(vectors: ArrayLike, n: int) -> F64:
     return batch
 
 
+def single(vector: ArrayLike) -> NDArray[np.generic]:
+    """Return one vector, (n,), as a batch of one, (1, n).
+
+    Raises `TemplateError` with reason `wrong_width` for any other number of dimensions.
+    """
+    array = np.asarray(vector)
+    if array.ndim != 1:
+        raise TemplateError("wrong_width", f"expected one vector, got an array of {array.shape}")
+    return array[None]
+
+
 def unit_rows(vectors: ArrayLike, n: int) -> F64:
     """Return `as_batch(vectors, n)` with every row scaled to length one.
 

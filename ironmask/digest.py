@@ -5,14 +5,20 @@ codeword, with the key before the subset in one block: BLAKE2's own key block wo
 one, and since every key has one length and BLAKE2 admits no extension it would add nothing. A probe
 matches when one of the subsets that it is tried as has a stored tag (Kim et al. 2021, supplement
 D.1; `ironmask.candidates`).
+
+A row key is one 32-byte key or several end to end, its layers. The first keys the subsets; each
+further one replaces every tag by the keyed BLAKE2b of that tag. So a row comes under a new key
+(`relayered`) though nobody knows its codeword, and whoever lacks one of the layers can test no
+guess on the tags as they are then. Copies of earlier tags stay under the keys that they had.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import combinations, pairwise
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +32,7 @@ ROW_KEY_BYTES = 32
 _FULL_TAG = 32
 _SUBSET_TAG = 16
 _PERSON = b"ironmask digest\0"
+_LAYER_PERSON = b"ironmask layer\0\0"
 
 
 def tag_bytes(params: Params) -> int:
@@ -38,20 +45,39 @@ def digest_bytes(params: Params) -> int:
     return params.digest_count * tag_bytes(params)
 
 
+def layers(row_key: bytes) -> list[bytes]:
+    """The 32-byte keys that a row key consists of, that of the subsets first.
+
+    Raises `ParameterError` where its length is not that of one or more of them.
+    """
+    if not row_key or len(row_key) % ROW_KEY_BYTES:
+        raise ParameterError(
+            f"a row key has {ROW_KEY_BYTES} bytes, or as many for each layer, not {len(row_key)}"
+        )
+    return [row_key[at : at + ROW_KEY_BYTES] for at in range(0, len(row_key), ROW_KEY_BYTES)]
+
+
 def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
     """Return the tags of a codeword, (alpha,) int32, sorted.
 
     Sorting pseudo-random tags hides which subset gave which tag. row_key: 32 secret bytes that
-    belong to this row alone.
+    belong to this row alone, or as many for each of several layers.
     """
     subsets = codeword[_subset_index(params.alpha, params.match_size)]
-    joined = b"".join(_tags(subsets, params, row_key))
-    tags = np.frombuffer(joined, ">u8").reshape(-1, tag_bytes(params) // 8)
-    first = tags[:, 0].astype(np.uint64)
-    order = np.argsort(first)
-    if (np.diff(first[order]) == 0).any():
-        order = np.lexsort(tags.T[::-1])
-    return tags[order].tobytes()
+    return _sorted(_tags(subsets, params, row_key), params)
+
+
+def relayered(stored: bytes, params: Params, layer_key: bytes) -> bytes:
+    """Return the tags of a row under one layer more: those of its row key + layer_key, sorted.
+
+    It takes neither the codeword nor the row key. layer_key: 32 secret bytes that belong to this
+    row alone. Raises `EncodingError` where the stored tags are damaged, as `matches` does, and
+    `ParameterError` for a layer key of another length.
+    """
+    if len(layer_key) != ROW_KEY_BYTES:
+        raise ParameterError(f"a layer key has {ROW_KEY_BYTES} bytes, not {len(layer_key)}")
+    tags = _checked(stored, params)
+    return _sorted(_keyed(tags, params, layer_key, _LAYER_PERSON), params)
 
 
 def matches(stored: bytes, tried: I32, params: Params, row_key: bytes) -> bool:
@@ -60,7 +86,15 @@ def matches(stored: bytes, tried: I32, params: Params, row_key: bytes) -> bool:
     Every tag is computed and compared whatever the outcome. Raises `EncodingError` where the
     stored tags are not as many as params ask for, all different and sorted.
     """
-    _check(stored, params)
+    return bool(hits(stored, tried, params, row_key).any())
+
+
+def hits(stored: bytes, tried: I32, params: Params, row_key: bytes) -> NDArray[np.bool_]:
+    """Tell which signed subsets, all different, have a tag among the stored ones: (k,) bool.
+
+    A hit is a part of the codeword, so it stays inside; `matches` is what a verification asks.
+    """
+    _checked(stored, params)
     tags = _tags(tried, params, row_key)
     words = tag_bytes(params) // 8
     known = np.frombuffer(stored, dtype="<u8").reshape(-1, words)
@@ -72,10 +106,15 @@ def matches(stored: bytes, tried: I32, params: Params, row_key: bytes) -> bool:
     both, side = both[order], side[order]
     same = (both[1:] == both[:-1]).all(axis=1)
     # A tag stored twice must never count as a match.
-    return bool(np.any(same & (side[1:] != side[:-1])))
+    same &= side[1:] != side[:-1]
+    found = np.zeros(len(probe), dtype=np.bool_)
+    # The sort is stable: of two equal tags the stored one comes first.
+    found[order[1:][same] - len(known)] = True
+    return found
 
 
-def _check(stored: bytes, params: Params) -> None:
+def _checked(stored: bytes, params: Params) -> list[bytes]:
+    """The stored tags, where they are as many as params ask for, all different and sorted."""
     if len(stored) != digest_bytes(params):
         raise EncodingError(
             f"{params.describe()} needs {digest_bytes(params):,} digest bytes, "
@@ -85,18 +124,35 @@ def _check(stored: bytes, params: Params) -> None:
     tags = [stored[start : start + size] for start in range(0, len(stored), size)]
     if any(first >= second for first, second in pairwise(tags)):
         raise EncodingError("a row's digests are damaged: they are not sorted, or repeat")
+    return tags
+
+
+def _sorted(tags: list[bytes], params: Params) -> bytes:
+    array = np.frombuffer(b"".join(tags), ">u8").reshape(-1, tag_bytes(params) // 8)
+    first = array[:, 0].astype(np.uint64)
+    order = np.argsort(first)
+    if (np.diff(first[order]) == 0).any():
+        order = np.lexsort(array.T[::-1])
+    return array[order].tobytes()
 
 
 def _tags(subsets: I32, params: Params, row_key: bytes) -> list[bytes]:
-    if len(row_key) != ROW_KEY_BYTES:
-        raise ParameterError(f"a row key has {ROW_KEY_BYTES} bytes, not {len(row_key)}")
+    first, *further = layers(row_key)
     data = canonical_bytes(subsets, params.n)
     width = len(data) // len(subsets)
-    keyed = blake2b(row_key, digest_size=tag_bytes(params), salt=_domain(params), person=_PERSON)
+    parts = chain.from_iterable(struct.iter_unpack(f"{width}s", data))
+    tags = _keyed(parts, params, first, _PERSON)
+    for layer_key in further:
+        tags = _keyed(tags, params, layer_key, _LAYER_PERSON)
+    return tags
+
+
+def _keyed(parts: Iterable[bytes], params: Params, key: bytes, person: bytes) -> list[bytes]:
+    keyed = blake2b(key, digest_size=tag_bytes(params), salt=_domain(params), person=person)
     tags = []
-    for (subset,) in struct.iter_unpack(f"{width}s", data):
+    for part in parts:
         one = keyed.copy()
-        one.update(subset)
+        one.update(part)
         tags.append(one.digest())
     return tags
 

@@ -25,13 +25,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ironmask.arrays import F32, U8
+from ironmask.arrays import F32, U8, Floats
 from ironmask.errors import EncodingError, ParameterError
 
 _STEPS: Final = MappingProxyType({4: 0.3352, 5: 0.1881, 6: 0.1041})
 _MAX_LEVEL: Final = 127
 # Rows of P that stay in the cache.
 _BLOCK: Final = 64
+
+Order = NDArray[np.intp]
+Signs = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Encoding:
 
     to_bytes: (k, n, n) float32, which it may overwrite, to (k, nbytes(n)) uint8.
     from_bytes: (k, nbytes(n)) uint8 and n to (k, n, n) float32, `EncodingError` where not finite.
+    moved: (nbytes(n),) uint8 and n with an order and signs, as `moved` below takes them, to
+        (nbytes(n),) uint8, `EncodingError` where the helper is not one that to_bytes writes.
     blockwise: (nbytes(n),) uint8 and (n, m) float32 to their product P x, (n, m) float32, where
         that needs not all of P at once.
     """
@@ -49,6 +54,7 @@ class Encoding:
     nbytes: Callable[[int], int]
     to_bytes: Callable[[F32], U8]
     from_bytes: Callable[[U8, int], F32]
+    moved: Callable[[U8, int, Order, Signs], U8]
     blockwise: Callable[[U8, F32], F32] | None = None
 
     @property
@@ -61,8 +67,9 @@ def _as_rows(array: NDArray[np.generic]) -> U8:
     return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
 
 
-def _not_finite(name: str) -> EncodingError:
-    return EncodingError(f"a helper in encoding {name} holds values that are not finite")
+def _check_finite(values: Floats, name: str) -> None:
+    if not np.isfinite(values).all():
+        raise EncodingError(f"a helper in encoding {name} holds values that are not finite")
 
 
 def _float_encoding(name: str, dtype: str) -> Encoding:
@@ -70,9 +77,15 @@ def _float_encoding(name: str, dtype: str) -> Encoding:
 
     def from_bytes(data: U8, n: int) -> F32:
         p = data.view(dtype).reshape(-1, n, n).astype(np.float32)
-        if not np.isfinite(p).all():
-            raise _not_finite(name)
+        _check_finite(p, name)
         return p
+
+    def moved(data: U8, n: int, order: Order, negative: Signs) -> U8:
+        _check_finite(data.view(dtype), name)
+        rows = data.view(f"<u{width}").reshape(n, n)[order]
+        # The sign bit alone, so that zeros keep theirs.
+        rows[negative] ^= rows.dtype.type(1 << (8 * width - 1))
+        return _as_rows(rows).ravel()
 
     return Encoding(
         name=name,
@@ -80,6 +93,7 @@ def _float_encoding(name: str, dtype: str) -> Encoding:
         nbytes=lambda n: n * n * width,
         to_bytes=lambda p: _as_rows(p.astype(dtype)),
         from_bytes=from_bytes,
+        moved=moved,
     )
 
 
@@ -116,8 +130,7 @@ def _int8_to_bytes(p: F32) -> U8:
 def _int8_scale(data: U8, n: int) -> F32:
     """Scales of the rows, (k, n), of encoded helpers (k, nbytes)."""
     scale = np.ascontiguousarray(data[:, : 2 * n]).view("<f2").astype(np.float32)
-    if not np.isfinite(scale).all():
-        raise _not_finite("int8")
+    _check_finite(scale, "int8")
     return scale
 
 
@@ -138,6 +151,18 @@ def _int8_blockwise(data: U8, x: F32) -> F32:
     return out
 
 
+def _int8_moved(data: U8, n: int, order: Order, negative: Signs) -> U8:
+    _int8_scale(data[None], n)
+    levels = data[2 * n :].view(np.int8).reshape(n, n)[order]
+    if levels.min() < -_MAX_LEVEL:
+        raise EncodingError(f"a helper in encoding int8 is damaged: a level below -{_MAX_LEVEL}")
+    levels[negative] *= -1
+    out = np.empty_like(data)
+    out[: 2 * n] = _as_rows(data[: 2 * n].view("<u2")[order]).ravel()
+    out[2 * n :] = _as_rows(levels).ravel()
+    return out
+
+
 def _packed_encoding(bits: int) -> Encoding:
     half = 1 << (bits - 1)
 
@@ -155,11 +180,27 @@ def _packed_encoding(bits: int) -> Encoding:
         middles: F32 = (levels.astype(np.float32) - np.float32(half - 0.5)) * step(n)
         return middles
 
-    return Encoding(f"bits{bits}", 1, lambda n: -(-n * n * bits // 8), to_bytes, from_bytes)
+    def moved(data: U8, n: int, order: Order, negative: Signs) -> U8:
+        spread = np.unpackbits(data)
+        levels, padding = np.split(spread, [n * n * bits])
+        if padding.any():
+            raise EncodingError(f"a helper in encoding bits{bits} is damaged: bits after its end")
+        rows = levels.reshape(n, n * bits)[order]
+        # Levels lie at both sides of zero alike: the opposite one differs in every bit.
+        rows[negative] ^= 1
+        return np.packbits(rows)
+
+    return Encoding(f"bits{bits}", 1, lambda n: -(-n * n * bits // 8), to_bytes, from_bytes, moved)
 
 
 _INT8 = Encoding(
-    "int8", 1, lambda n: n * n + 2 * n, _int8_to_bytes, _int8_from_bytes, _int8_blockwise
+    "int8",
+    1,
+    lambda n: n * n + 2 * n,
+    _int8_to_bytes,
+    _int8_from_bytes,
+    _int8_moved,
+    _int8_blockwise,
 )
 ENCODINGS: Final = MappingProxyType(
     {
@@ -218,6 +259,16 @@ def project(helper: bytes, name: str, vectors: F32) -> F32:
         return found.blockwise(data, np.ascontiguousarray(vectors.T)).T
     projected: F32 = vectors @ found.from_bytes(data[None], n)[0].T
     return projected
+
+
+def moved(helper: bytes, name: str, n: int, order: Order, negative: Signs) -> bytes:
+    """The helper whose row i is row order[i] of an encoded one, negated where negative[i].
+
+    Exact in every encoding: nothing is decoded, and moving the rows back gives the same bytes.
+    order: (n,), each row once. negative: (n,). Raises `EncodingError` where the helper is damaged.
+    """
+    found = encoding(name)
+    return found.moved(_data(helper, found, n), n, order, negative).tobytes()
 
 
 def _data(helper: bytes, found: Encoding, n: int) -> U8:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ironmask import candidates, codeword, digest, helper, rotation
-from ironmask.arrays import F64, I32, unit_rows
-from ironmask.errors import EncodingError, ParameterError, ProtectionError, TemplateError
+from ironmask.arrays import F64, I32, single, unit_rows
+from ironmask.errors import EncodingError, ParameterError, ProtectionError
 from ironmask.filling import Filling
 from ironmask.params import Params
 from ironmask.random import secure_generator
@@ -51,7 +51,7 @@ def protect(
     """Protect one template, (n,) of any scale; see `protect_batch`."""
     keys = [row_key]
     return protect_batch(
-        _single(template), params, keys, encoding=encoding, filling=filling, rng=rng
+        single(template), params, keys, encoding=encoding, filling=filling, rng=rng
     )[0]
 
 
@@ -65,7 +65,7 @@ def protect_batch(
     rng: np.random.Generator | None = None,
     device: str = "cpu",
 ) -> list[ProtectedTemplate]:
-    """Protect k templates, (k, n) of any scale, each under its own 32-byte row key.
+    """Protect k templates, (k, n) of any scale, each under its own row key (`digest.digests`).
 
     filling: noise that is mixed in where embeddings are not; see `ironmask.filling`. rng: for
     tests; by default a new secure generator. device: `cpu`, or `cuda` for batches on a
@@ -146,7 +146,7 @@ class Protector:
         self._sampler.wipe()
 
     def protect(self, template: ArrayLike, row_key: bytes) -> ProtectedTemplate:
-        """Protect one template, (n,) of any scale, under its own 32-byte row key.
+        """Protect one template, (n,) of any scale, under its own row key (`digest.digests`).
 
         Filled where the protector fills, it gets a fresh codeword c and a fresh Haar rotation P
         among those that carry it to c. The finished row is opened again, after encoding, and must
@@ -156,7 +156,7 @@ class Protector:
         encoded row does not give its codeword back.
         """
         params = self._params
-        batch = unit_rows(_single(template), params.n)
+        batch = unit_rows(single(template), params.n)
         if self._filling is not None:
             batch = self._filling.filled(batch, self._rng)
         (unit,) = batch
@@ -190,7 +190,7 @@ def reopen(protected: ProtectedTemplate, template: ArrayLike, row_key: bytes) ->
     of what it gives. Raises `EncodingError` for a damaged row.
     """
     params = protected.params
-    (unit,) = unit_rows(_single(template), params.n)
+    (unit,) = unit_rows(single(template), params.n)
     (code,) = _decoded(protected.helper, unit, params, protected.encoding)
     own = digest.digests(code, params, row_key)
     return code if hmac.compare_digest(own, protected.digests) else None
@@ -198,14 +198,7 @@ def reopen(protected: ProtectedTemplate, template: ArrayLike, row_key: bytes) ->
 
 def verify(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> bool:
     """Tell whether a probe, (n,) of any scale, matches; see `verify_batch`."""
-    return bool(verify_batch(protected, _single(probe), row_key)[0])
-
-
-def _single(vector: ArrayLike) -> NDArray[np.generic]:
-    array = np.asarray(vector)
-    if array.ndim != 1:
-        raise TemplateError("wrong_width", f"expected one vector, got an array of {array.shape}")
-    return array[None]
+    return bool(verify_batch(protected, single(probe), row_key)[0])
 
 
 def verify_batch(
@@ -218,8 +211,16 @@ def verify_batch(
 
     Raises `TemplateError` for vectors that cannot be probes, `EncodingError` for a damaged row.
     """
+    params, stored = protected.params, protected.digests
+    return np.array([digest.matches(stored, t, params, row_key) for t in tried(protected, probes)])
+
+
+def tried(protected: ProtectedTemplate, probes: ArrayLike) -> Iterator[I32]:
+    """What each of k probes, (k, n) of any scale, is tried as: (count, m) int32 signed subsets.
+
+    As secret as the codeword, where a probe matches. Raises as `verify_batch` does.
+    """
     params = protected.params
     unit = unit_rows(probes, params.n).astype(np.float32)
     projected = helper.project(protected.helper, protected.encoding, unit)
-    tried = (candidates.subsets(u, params) for u in projected)
-    return np.array([digest.matches(protected.digests, t, params, row_key) for t in tried])
+    return (candidates.subsets(u, params) for u in projected)

@@ -125,7 +125,7 @@ def _targets(tables: Tables, keys: str) -> Iterator[Target]:
     known = {
         record.config.get("generation"): record.config.get("shapes", {}).get("profile")
         for record in ledger.runs(tables)
-        if record.kind == "enrol"
+        if "shapes" in record.config
     }
     for shape, count in counted:
         own = wiring.keys(Path(keys), tables.table_id, shape["generation"])

@@ -16,15 +16,14 @@ from infra.faces import FaceAligner, FaceRecogniser
 from infra.models import ModelPack
 from infra.storage import normalise
 from ironmask.arrays import F32, U8
-from ironmask.errors import ImageError, ParameterError
+from ironmask.errors import ImageError, ParameterError, TableError
 from pipelines import layout, sources
 from pipelines.destination import Destination
-from pipelines.job import DECLARED, EnrolJob, digest
+from pipelines.job import DECLARED, EnrolJob, SourceKind, digest
 from pipelines.ports import Store
 from pipelines.preflight import Preflight, assess, check
-from pipelines.profile import LEAST_A_DIRECTION, Calibration, calibrated, sample
+from pipelines.profile import LEAST_A_DIRECTION, Calibration, Profile, calibrated, sample
 from pipelines.records import METRICS
-from pipelines.stages import is_stored
 
 _KEY: Final = bytes(32)
 
@@ -47,12 +46,12 @@ def judge(
     Raises `RiskError` where that is too little, `ParameterError` for a filling without embeddings
     that tell where to.
     """
-    address = layout.profile_file(job.dest)
     name = pack.name if pack else job.model.removeprefix(DECLARED)
-    if job.filling and store.exists(address):
-        # Decided when the table began.
+    known = _kept(job, name, store) if job.filling else None
+    if known:
+        # Decided when the model's first template was made.
         check(job, None, name)
-        return _filled(job, Judged(profile=store.read(address)))
+        return _filled(job, Judged(profile=known))
     found = calibrated_by(job, given, pack, store)
     judged = assess(found, job.params, job.encoding, job.filling, name) if found else None
     check(job, judged, name)
@@ -67,16 +66,31 @@ def judge(
     return _filled(job, Judged(judged, whole))
 
 
+def _kept(job: EnrolJob, name: str, store: Store) -> bytes | None:
+    """The profile that a table has of a model. Raises `TableError` for one that was changed."""
+    for entry in store.entries(layout.join(job.dest, layout.PRIVATE), recursive=False):
+        digest = layout.profile_digest(entry.uri)
+        if digest is None:
+            continue
+        content = store.read(entry.uri)
+        if sha256(content).hexdigest() != digest:
+            raise TableError(f"{entry.uri} is not the profile that it was: restore it")
+        if Profile.from_bytes(content, entry.uri).model in (job.model, DECLARED + name):
+            return content
+    return None
+
+
 def _filled(job: EnrolJob, judged: Judged) -> tuple[EnrolJob, Judged]:
     assert judged.profile is not None  # noqa: S101
     return replace(job, profile=sha256(judged.profile).hexdigest()), judged
 
 
 def keep(judged: Judged, job: EnrolJob, store: Store) -> None:
-    """Store the profile with the table, unless it has one."""
-    address = layout.profile_file(job.dest)
-    if judged.profile and not store.exists(address):
-        store.write(address, judged.profile)
+    """Store the profile of the model with the table, unless it has one of it."""
+    name = job.model.removeprefix(DECLARED)
+    if judged.profile and not _kept(job, name, store):
+        digest = sha256(judged.profile).hexdigest()
+        store.write(layout.profile_file(job.dest, digest), judged.profile)
 
 
 def record(judged: Judged, dest: Destination) -> None:
@@ -96,7 +110,8 @@ def calibrated_by(
 
     Raises `SourceError` for a file that holds none, `ParameterError` for one of another width.
     """
-    address = normalise(given) if given else job.source if is_stored(job) else None
+    stored = job.source if job.kind is SourceKind.EMBEDDINGS else None
+    address = normalise(given) if given else stored
     if address:
         vectors = sample(address, store)
     elif pack and (job.filling or not job.sealed):

@@ -7,16 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
 import numpy as np
 
 from ironmask.errors import IronmaskError, TableError
-from pipelines import layout, ledger, plan, seal
+from pipelines import generations, layout, ledger, plan, seal
 from pipelines.check_shard import Scope, Seen, check_file, check_shard
 from pipelines.commit import orphans
+from pipelines.generations import Generation, State
 from pipelines.layout import ShardFile
 from pipelines.ledger import RunRecord, RunState
 from pipelines.plan import Plan
@@ -49,18 +50,20 @@ class Report:
         return not self.findings
 
 
-def check(scope: Scope, seal_key: bytes, workers: int | None = None) -> Report:
+def check(scope: Scope, seal_key_of: Callable[[str], bytes], workers: int | None = None) -> Report:
     """Check a destination; with `scope.deep`, open every helper as well.
 
-    Reads every file that the logs list, `workers` at a time (default: one a core).
+    seal_key_of: finds the key of a seal by the id of the keys that it names. Reads every file that
+    the logs list, `workers` at a time (default: one a core).
     """
     start = time.monotonic()
     notes: list[str] = []
     seen = Seen()
-    is_open = _check_seal(scope, seal_key, seen.findings, notes)
+    is_open = _check_seal(scope, seal_key_of, seen.findings, notes)
     try:
         # In this order a run that works meanwhile can only be ahead of what is known of it.
         records = _records(scope)
+        known = generations.read(scope.tables)
         listed = {name: scope.tables.table(name).files() for name in reversed(TABLES)}
     except IronmaskError as error:
         seen.findings.append(str(error))
@@ -72,7 +75,16 @@ def check(scope: Scope, seal_key: bytes, workers: int | None = None) -> Report:
             f"{uri} is listed by no log: the next run, or a vacuum, destroys it"
             for uri in orphans(scope.tables, scope.store)
         )
+        halfway = not resting or any(
+            one.state in (State.PREPARING, State.RETIRED) for one in known.values()
+        )
+        seen.findings += _wrong_keys(scope, known)
+        scope = replace(scope, without=_without_templates(records, known))
         _check_contents(scope, listed, records, seen, workers, notes)
+        listed_in = {layout.generation_of(path) for path in listed["templates"]} - {None}
+        seen.findings += _wrong_generations(listed_in, known)
+        if halfway and len(listed_in) > 1:
+            notes.append("a re-protection has not ended: `ironmask reprotect` finishes it")
     return Report(
         dest=scope.tables.dest,
         table_id=scope.table_id,
@@ -96,10 +108,37 @@ def _records(scope: Scope) -> list[RunRecord]:
     return ledger.runs(scope.tables)
 
 
-def _check_seal(scope: Scope, key: bytes, findings: list[str], notes: list[str]) -> bool:
+def _wrong_keys(scope: Scope, known: dict[int, Generation]) -> Iterator[str]:
+    """The live generation has its keys, and a destroyed one none."""
+    for one in known.values():
+        key_id, has_keys = scope.key_states.get(one.number, ("", False))
+        if one.state is State.DESTROYED and has_keys:
+            yield f"generation {one.number} is destroyed, and the keyset file holds its keys"
+        if one.state in (State.LIVE, State.PREPARING) and not (has_keys and key_id == one.key_id):
+            yield f"generation {one.number} is {one.state}, and its keys {one.key_id} are not there"
+
+
+def _wrong_generations(listed: set[int | None], known: dict[int, Generation]) -> Iterator[str]:
+    """What the log lists of generations that are gone or were never begun."""
+    for number in sorted(number for number in listed if number is not None):
+        if number not in known:
+            yield f"templates of generation {number} are listed, and it was never begun"
+        elif known[number].state is State.DESTROYED:
+            yield f"templates of generation {number} are listed, and it was destroyed"
+
+
+def _without_templates(records: list[RunRecord], known: dict[int, Generation]) -> frozenset[str]:
+    """Runs whose templates are gone, or on their way."""
+    ended = {n for n, one in known.items() if one.state in (State.RETIRED, State.DESTROYED)}
+    return frozenset(r.run_id for r in records if r.config.get("generation") in ended)
+
+
+def _check_seal(
+    scope: Scope, key_of: Callable[[str], bytes], findings: list[str], notes: list[str]
+) -> bool:
     """Note what the seal finds; tell whether it is open."""
     try:
-        state = seal.read(scope.tables.dest, scope.store, key)
+        state = seal.read(scope.tables.dest, scope.store, key_of)
         if state is None and not seal.has_commits(scope.tables):
             notes.append(f"{scope.tables.dest} was made, and no run has begun in it yet")
             return True
@@ -136,7 +175,7 @@ def _check_contents(
     workers: int | None,
     notes: list[str],
 ) -> None:
-    plans = {record.run_id: _plan(scope, record, seen.findings) for record in records}
+    plans = {r.run_id: _plan(scope, r, seen.findings, notes) for r in records}
     pairs = _pairs(listed, seen.findings)
     seen.findings += _wrong_pairs(pairs, records, notes)
     jobs: list[Callable[[], Seen]] = [
@@ -149,12 +188,16 @@ def _check_contents(
         for part in pool.map(lambda job: job(), jobs):
             seen.add(part)
     for record in records:
-        seen.findings += _wrong_run(record, plans[record.run_id], pairs, seen, notes)
+        gone = record.run_id in scope.without
+        seen.findings += _wrong_run(record, plans[record.run_id], pairs, seen, notes, gone)
     seen.findings += _second_issues(seen)
 
 
-def _plan(scope: Scope, record: RunRecord, findings: list[str]) -> Plan | None:
-    """A run's plan; None where it is not the one that was frozen, which is noted."""
+def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]) -> Plan | None:
+    """A run's plan; None where it is gone, or not the one that was frozen, which is noted."""
+    if not record.fingerprint.get("plan"):
+        notes.append(f"the plan of run {record.run_id} went with a person who was erased")
+        return None
     try:
         frozen, _ = plan.load(layout.plan_folder(scope.tables.dest, record.run_id), scope.store)
         wrong = plan.verify(frozen, scope.store)
@@ -208,26 +251,29 @@ def _wrong_run(
     pairs: dict[_Shard, dict[str, str]],
     seen: Seen,
     notes: list[str],
+    gone: bool,
 ) -> Iterator[str]:
-    """A run against its plan and against what it said of itself."""
-    if frozen is None:
-        return
+    """A run against its plan and against what it said of itself; its templates may be gone."""
     shards = {shard for run_id, shard, _ in pairs if run_id == record.run_id}
-    if strange := shards - set(range(frozen.shards)):
+    if frozen and (strange := shards - set(range(frozen.shards))):
         yield f"run {record.run_id} lists {len(strange)} shards that its plan does not have"
+    if frozen is None and record.fingerprint.get("plan"):
+        return
     if record.state != RunState.COMPLETE:
-        if record.state == RunState.RUNNING:
+        if frozen and record.state == RunState.RUNNING:
             text = f"run {record.run_id} is unfinished: {len(shards):,} of {frozen.shards:,} shards"
             notes.append(f"{text} are committed")
         return
     found = {o.value: seen.outcomes[record.run_id, o.value] for o in Outcome}
-    if sum(found.values()) != frozen.inputs:
+    if frozen and sum(found.values()) != frozen.inputs:
         yield (
             f"run {record.run_id} planned {frozen.inputs:,} inputs and has outcomes for "
             f"{sum(found.values()):,}"
         )
     said = {name: record.counts.get(name) for name in (*found, "subjects_enrolled")}
-    found["subjects_enrolled"] = seen.templates[record.run_id]
+    if not gone:
+        issued = seen.templates[record.run_id] + seen.erased[record.run_id]
+        found["subjects_enrolled"] = issued
     for name, count in found.items():
         if said[name] != count:
             yield f"run {record.run_id} counted {said[name]} {name}, the tables hold {count:,}"
@@ -239,5 +285,3 @@ def _second_issues(seen: Seen) -> Iterator[str]:
         repeated = len(pairs) - len(np.unique(pairs))
         if repeated:
             yield f"generation {generation}: {repeated:,} templates are second issues of a person"
-    if len(seen.subjects) > 1:
-        yield f"templates of {len(seen.subjects)} generations are listed: one may be live"

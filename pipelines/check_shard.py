@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import Any, Final
@@ -18,7 +18,7 @@ from pipelines import layout
 from pipelines.layout import ShardFile
 from pipelines.plan import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
-from pipelines.records import INPUTS, TEMPLATES, Outcome
+from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason
 from pipelines.sealing import open_row
 
 Keys = Callable[[int], GenerationKeys]
@@ -29,26 +29,34 @@ _PARTITION: Final = "generation"
 
 @dataclass(frozen=True)
 class Scope:
-    """What every check of one destination shares. keys: those of a generation, by number."""
+    """What every check of one destination shares.
+
+    keys: those of a generation, by number. key_states: key id of each generation in the keyset
+    file, and whether it holds its keys. without: runs whose templates were destroyed since.
+    """
 
     tables: Tables
     table_id: str
     store: Store
     keys: Keys = field(repr=False)
     deep: bool
+    key_states: Mapping[int, tuple[str, bool]] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
 
 
 @dataclass
 class Seen:
     """What was found in a part of a destination.
 
-    subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation.
+    subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation. erased:
+    templates of each run whose people were erased since.
     """
 
     findings: list[str] = field(default_factory=list)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     subjects: dict[int, bytearray] = field(default_factory=dict)
     templates: Counter[str] = field(default_factory=Counter)
+    erased: Counter[str] = field(default_factory=Counter)
     opened: int = 0
     files: int = 0
     size: int = 0
@@ -59,6 +67,7 @@ class Seen:
         for generation, hashes in other.subjects.items():
             self.subjects.setdefault(generation, bytearray()).extend(hashes)
         self.templates += other.templates
+        self.erased += other.erased
         self.opened += other.opened
         self.files += other.files
         self.size += other.size
@@ -73,6 +82,7 @@ def check_shard(
     issued = _read(scope, seen, "templates", templates) if templates else None
     if rows is not None and inputs:
         seen.findings += _wrong_inputs(scope, frozen, inputs, rows)
+        _note_erased(seen, rows)
         counted = rows.group_by(["run_id", "outcome"]).aggregate([([], "count_all")])
         for row in counted.to_pylist():
             seen.outcomes[row["run_id"], row["outcome"]] += row["count_all"]
@@ -81,7 +91,8 @@ def check_shard(
         _note_subjects(seen, issued, _generation(templates))
         if scope.deep:
             _open_all(scope, seen, templates, issued)
-    if inputs and rows is not None and (issued is not None or not templates):
+    gone = inputs and _named(inputs).run_id in scope.without
+    if inputs and rows is not None and not gone and (issued is not None or not templates):
         seen.findings += _wrong_owners(inputs, rows, issued)
     return seen
 
@@ -179,9 +190,17 @@ def _note_subjects(seen: Seen, rows: pa.Table, generation: int) -> None:
     seen.templates.update(rows["run_id"].to_pylist())
 
 
+def _note_erased(seen: Seen, rows: pa.Table) -> None:
+    gone = rows.filter(pc.equal(rows["reason"], Reason.ERASED.value))
+    used = gone.filter(pc.equal(gone["outcome"], Outcome.USED.value))
+    people = used.group_by(["run_id", "subject_id"]).aggregate([])
+    seen.erased.update(people["run_id"].to_pylist())
+
+
 def _wrong_owners(path: str, rows: pa.Table, issued: pa.Table | None) -> Iterator[str]:
     """A subject with a used input has a template that counts it, and no other has one."""
     used = rows.filter(pc.equal(rows["outcome"], Outcome.USED.value))
+    used = used.filter(pc.not_equal(used["reason"], Reason.ERASED.value))
     wanted = Counter(used["subject_id"].to_pylist())
     counts = [] if issued is None else issued.select(["subject_id", "images_used"]).to_pylist()
     found = Counter({row["subject_id"]: row["images_used"] for row in counts})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ironmask.errors import IronmaskError, NothingToDoError, ParameterError
-from pipelines import cli_audit, cli_evaluate, cli_operate
+from pipelines import cli_audit, cli_evaluate, cli_operate, cli_reprotect
 from pipelines.cli_common import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -138,6 +138,18 @@ def enroll(
     max_failures: Annotated[
         int, typer.Option(help="Failed inputs above which the exit code is 3.", min=0)
     ] = 0,
+    vault: Annotated[
+        bool,
+        typer.Option(
+            "--vault",
+            help="Keep the embeddings as well, encrypted, so that templates can be made anew "
+            "without the photos. Whoever gets them and their keys has everybody for good.",
+        ),
+    ] = False,
+    vault_keys: Annotated[
+        str | None,
+        typer.Option(help="Keyset file of the vault. Default: beside that of the templates."),
+    ] = None,
     plaintext_helpers: Annotated[
         bool,
         typer.Option(
@@ -214,6 +226,8 @@ def enroll(
         shard_size=shard_size,
         plaintext_helpers=plaintext_helpers,
         filling=fill,
+        vault=vault,
+        vault_keys=vault_keys,
         calibration=calibration,
         accepted_risk=accept_risk,
         faces=faces,
@@ -261,6 +275,11 @@ def _announce(prepared: Prepared) -> None:
     found = prepared.judged.preflight
     if found and found.row.bits < FLOOR_BITS:
         say(f"NOTE: {found.describe()}. So its keys are what protects this table.")
+    if prepared.job.vault:
+        say(
+            "WARNING: the vault keeps everybody's embedding. Whoever gets it and its keys has them "
+            "for good, whatever is re-protected later: keep its keys apart."
+        )
     if not prepared.job.sealed:
         say(
             "WARNING: helpers are stored unencrypted. The table itself becomes a face matcher, and "
@@ -340,6 +359,7 @@ def inspect(dest: Dest, as_json: Json = False) -> None:
 
 
 cli_operate.register(app)
+cli_reprotect.register(app)
 cli_evaluate.register(app)
 cli_audit.register(app)
 

@@ -22,7 +22,9 @@ from pipelines.ports import DataFile, Store, Tables
 from pipelines.records import TABLES
 from pipelines.stages import ShardResult
 
-_DATA_TABLES: Final = ("templates", "inputs")
+# In the order of their commits: what comes after templates is of the same attempt.
+_DATA_TABLES: Final = ("templates", "vault", "inputs")
+_FOLLOWING: Final = _DATA_TABLES[1:]
 
 
 @dataclass
@@ -65,21 +67,27 @@ class Committer:
         wanted = {half for half in halves(self.dest.tables) if half[0] == self.run_id}
         if not wanted:
             return
-        base = self.dest.tables.table("inputs").uri
-        found = {
+        self._sequence += 1
+        for name in _FOLLOWING:
+            found = self._waiting(name, wanted)
+            if name == "inputs" and (missing := wanted - found.keys()):
+                raise TableError(
+                    f"{self.dest.tables.table(name).uri}: the inputs of {len(missing)} committed "
+                    f"shards of run {self.run_id} are missing: restore their files from a backup"
+                )
+            listed = set(self.dest.tables.table(name).files())
+            files = [self._file(uri) for uri in found.values()]
+            self._commit(name, [file for file in files if file.path not in listed])
+
+    def _waiting(self, name: str, wanted: set[_Attempt]) -> dict[_Attempt, str]:
+        """Addresses of the files of some attempts."""
+        return {
             _attempt(file): entry.uri
-            for entry in self.dest.store.entries(base)
+            for entry in self.dest.store.entries(self.dest.tables.table(name).uri)
             if (file := layout.parse_shard_file(entry.uri)) and _attempt(file) in wanted
         }
-        if missing := wanted - found.keys():
-            raise TableError(
-                f"{base}: the inputs of {len(missing)} committed shards of run {self.run_id} are "
-                "missing: restore their files from a backup"
-            )
-        self._sequence += 1
-        self._commit("inputs", [self._inputs_file(uri) for uri in found.values()])
 
-    def _inputs_file(self, uri: str) -> DataFile:
+    def _file(self, uri: str) -> DataFile:
         name = uri.rpartition("/")[2]
         with self.dest.store.open(uri) as handle:
             ids = pq.read_table(handle, columns=["subject_id", "uri"])
@@ -115,7 +123,7 @@ def halves(tables: Tables) -> set[_Attempt]:
             for file in map(layout.parse_shard_file, tables.table(name).files())
             if file
         }
-        for name in _DATA_TABLES
+        for name in ("templates", "inputs")
     }
     return listed["templates"] - listed["inputs"]
 
@@ -124,8 +132,8 @@ def orphans(tables: Tables, store: Store) -> Iterator[str]:
     """Addresses of data files that no commit lists, those that survive as older versions too.
 
     Two issues of one person that survive anywhere can be broken together, so what a retried or
-    killed task left behind must not stay. The inputs of an interrupted wave are none: they wait
-    for their commit.
+    killed task left behind must not stay. What follows the templates of an interrupted wave is
+    none: it waits for its commit.
     """
     waiting = halves(tables)
     for name in TABLES:
@@ -136,7 +144,7 @@ def orphans(tables: Tables, store: Store) -> Iterator[str]:
             if not layout.is_ours(uri) or uri.removeprefix(base) in listed:
                 continue
             file = layout.parse_shard_file(uri)
-            if not (name == "inputs" and file and _attempt(file) in waiting):
+            if not (name in _FOLLOWING and file and _attempt(file) in waiting):
                 yield uri
     private = store.remains(layout.join(tables.dest, layout.PRIVATE))
     yield from (uri for uri in private if layout.is_partial(uri))

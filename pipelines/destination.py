@@ -19,7 +19,8 @@ from pipelines.seal import Seal
 class Destination:
     """Its tables, where they lie, its keys, the hold on it, and the seal over its logs.
 
-    check: raises `BusyError` once another run has taken over; asked before each commit and before
+    old_keys: of the generation whose templates are made anew, while they are. check: raises
+    `BusyError` once another run has taken over; asked before each commit and before
     anything is destroyed.
     """
 
@@ -28,6 +29,7 @@ class Destination:
     keys: GenerationKeys = field(repr=False)
     check: Callable[[], None] = field(repr=False)
     seal: Seal = field(repr=False)
+    old_keys: GenerationKeys | None = field(default=None, repr=False)
 
     def append(self, name: str, rows: pa.Table, once: str = "") -> None:
         """Add a few rows to a table as one commit; under a name, only the first time."""

@@ -15,7 +15,7 @@ from ironmask.helper import DEFAULT_ENCODING, encoding
 from ironmask.params import Params
 from pipelines import start, wiring
 from pipelines.evaluation import faces, job
-from pipelines.evaluation.issued import Shape, newest, refuse_other_keys
+from pipelines.evaluation.issued import Shape, live, refuse_other_keys
 from pipelines.evaluation.job import Evaluation
 from pipelines.evaluation.protocol import ALL, TABLE, is_listed, spread
 from pipelines.job import DECLARED
@@ -26,7 +26,7 @@ from pipelines.ports import Store
 class Request:
     """An evaluation as a user asks for it.
 
-    table: address of a table whose newest templates are compared, as they are; its own settings
+    table: address of a table whose live templates are compared, as they are; its own settings
     then stand for protocols, alphas, tolerance, encodings and centrings. keys: its keyset file.
     model: what made the embeddings: a pack, or a name. exclude: a file with a name a line. seed:
     hex.
@@ -69,7 +69,7 @@ def shape_of(request: Request, settings: Settings, storage: StorageSettings) -> 
         )
     tables = start.existing(str(request.table), storage)
     path = start.keys_path(request.keys, settings, tables)
-    shape = newest(tables, str(path))
+    shape = live(tables, str(path))
     keys = wiring.keys(path, tables.table_id, shape.issued.generation)
     refuse_other_keys(tables.dest, shape.key_id, keys)
     return shape

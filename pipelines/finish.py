@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -23,10 +23,10 @@ from ironmask.centring import centre
 from ironmask.errors import ProtectionError, TemplateError
 from ironmask.params import SCHEME_VERSION
 from ironmask.template import Protector, row_bytes
-from pipelines import layout
+from pipelines import layout, vault
 from pipelines.ports import F32, DataFile
 from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason, as_parquet
-from pipelines.sealing import associated_data
+from pipelines.sealing import sealed_helper
 from pipelines.stages import Context, InputRow, Prepared, ShardResult, clock
 
 # Small row groups make a look-up cheap: it reads one group's helpers, not the file's.
@@ -62,11 +62,15 @@ def finish(context: Context, shard: int, prepared: Prepared, embeddings: F32) ->
         with clock(timings, "write"):
             if enrolled:
                 content = memory[: sink.tell()]
-                found = _publish(context, "templates", shard, attempt, content, enrolled)
+                found = publish(context, "templates", shard, attempt, content, enrolled)
                 files["templates"] = found
+    kept = _kept(context, subjects)
     with clock(timings, "write"):
+        if kept:
+            content, ids = as_parquet(vault.rows(context, kept)), _ids([row for row, _ in kept])
+            files["vault"] = publish(context, "vault", shard, attempt, content, ids)
         content = as_parquet(pa.Table.from_pylist([asdict(row) for row in rows], INPUTS))
-        files["inputs"] = _publish(context, "inputs", shard, attempt, content, _ids(rows))
+        files["inputs"] = publish(context, "inputs", shard, attempt, content, _ids(rows))
     return ShardResult(
         shard=shard,
         files=files,
@@ -97,6 +101,14 @@ def _by_subject(context: Context, prepared: Prepared, embeddings: F32) -> list[_
     return [(name, rows, np.stack(found)) for name, (rows, found) in sorted(groups.items())]
 
 
+def _kept(context: Context, subjects: list[_Subject]) -> list[tuple[InputRow, F32]]:
+    """The inputs that go to the vault, if there is one: those of templates."""
+    if context.vault_keys is None or not context.job.vault:
+        return []
+    pairs = (zip(rows, vectors, strict=True) for _, rows, vectors in subjects)
+    return [pair for some in pairs for pair in some if pair[0].outcome == Outcome.USED.value]
+
+
 @contextmanager
 def _memory(context: Context, subjects: list[_Subject]) -> Iterator[memoryview]:
     """Memory for the file of these subjects' templates, which begins at a page.
@@ -123,23 +135,28 @@ def _write_templates(
     subjects: list[_Subject],
 ) -> list[dict[str, str]]:
     """Protect subjects a row group at a time into a Parquet file; return the ids in it."""
+    job = context.job
+    with Protector(job.params, job.encoding, context.filling) as protector:
+        groups = (
+            _protect(context, shard, subjects[start : start + ROW_GROUP], protector)
+            for start in range(0, len(subjects), ROW_GROUP)
+        )
+        return write_rows(sink, groups)
+
+
+def write_rows(sink: pa.NativeFile, groups: Iterable[list[dict[str, Any]]]) -> list[dict[str, str]]:
+    """Write rows of `templates`, a row group at a time, as a Parquet file; return their ids."""
     schema = TEMPLATES.remove(TEMPLATES.get_field_index("generation"))
     ids: list[dict[str, str]] = []
-    compression = {name: "none" if name in _NOISE else "snappy" for name in schema.names}
-    job = context.job
-    with (
-        Protector(job.params, job.encoding, context.filling) as protector,
-        pq.ParquetWriter(
-            sink,
-            schema,
-            compression=compression,
-            use_dictionary=False,
-            write_statistics=_IDS,
-            sorting_columns=[pq.SortingColumn(schema.get_field_index("subject_id"))],
-        ) as writer,
-    ):
-        for start in range(0, len(subjects), ROW_GROUP):
-            group = _protect(context, shard, subjects[start : start + ROW_GROUP], protector)
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression={name: "none" if name in _NOISE else "snappy" for name in schema.names},
+        use_dictionary=False,
+        write_statistics=_IDS,
+        sorting_columns=[pq.SortingColumn(schema.get_field_index("subject_id"))],
+    ) as writer:
+        for group in groups:
             if group:
                 writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=ROW_GROUP)
                 ids += [{name: row[name] for name in _IDS} for row in group]
@@ -208,8 +225,7 @@ def _seal(
         "run_id": context.plan.run_id,
         "enrolled_at": datetime.now(UTC),
     }
-    bound = associated_data(context.table_id, row)
-    row["helper"] = context.keys.seal(protected.helper, bound) if job.sealed else protected.helper
+    row["helper"] = sealed_helper(context.table_id, row, protected.helper, context.keys)
     return row
 
 
@@ -217,7 +233,7 @@ def _ids(rows: list[InputRow]) -> list[dict[str, str]]:
     return [{"subject_id": row.subject_id, "uri": row.uri} for row in rows]
 
 
-def _publish(
+def publish(
     context: Context,
     table: str,
     shard: int,
@@ -225,6 +241,7 @@ def _publish(
     content: memoryview,
     ids: Sequence[dict[str, str]],
 ) -> DataFile:
+    """Write a shard's data file, which waits for its commit. ids: those of its rows."""
     partition = {"generation": str(context.job.generation)} if table == "templates" else {}
     digest = sha256(content).hexdigest()
     name = layout.ShardFile(context.plan.run_id, shard, attempt, digest).name

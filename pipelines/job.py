@@ -27,12 +27,27 @@ DECLARED: Final = "declared:"
 _PACKAGES: Final = ("ironmask", "insightface", "numpy", "onnxruntime", "pillow", "scipy")
 
 
+class Purpose(StrEnum):
+    """What a run makes templates for: for people who have none, or anew for those who have one."""
+
+    ENROL = "enrol"
+    REPROTECT = "reprotect"
+    REKEY = "rekey"
+    ROTATE_MAC = "rotate-mac"
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether rows are made from rows, without any image or embedding."""
+        return self in (Purpose.REKEY, Purpose.ROTATE_MAC)
+
+
 class SourceKind(StrEnum):
     """Where the inputs are listed."""
 
     FOLDER = "folder"
     MANIFEST = "manifest"
     EMBEDDINGS = "embeddings"
+    VAULT = "vault"
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,8 @@ class EnrolJob:
     sealed: helpers are encrypted. False is a research mode: a stolen row is then a matcher.
     accepted_risk: what the operator takes on by name. filling: share of noise in the directions
     that embeddings leave empty. profile: SHA-256 of the table's profile, which names these.
+    renews: the generation whose templates are made anew. more_sources: read after the first one.
+    vault: embeddings are kept, encrypted.
     """
 
     source: str
@@ -64,6 +81,10 @@ class EnrolJob:
     accepted_risk: str | None = None
     filling: float = 0.0
     profile: str | None = None
+    purpose: Purpose = Purpose.ENROL
+    renews: int | None = None
+    more_sources: tuple[str, ...] = ()
+    vault: bool = False
 
     def __post_init__(self) -> None:
         encoding(self.encoding)
@@ -110,6 +131,23 @@ class EnrolJob:
             "filling": self.filling,
             "profile": self.profile,
         }
+
+
+def stored(fields: dict[str, Any]) -> EnrolJob:
+    """A job as the runs table keeps it; undoes `EnrolJob.as_dict`."""
+    faces = dict(fields["faces"])
+    return EnrolJob(
+        **{
+            **fields,
+            "kind": SourceKind(fields["kind"]),
+            "params": Params(**fields["params"]),
+            "centring": Centring(fields["centring"]),
+            "faces": FaceSettings(**{**faces, "det_sizes": tuple(faces["det_sizes"])}),
+            "retry": tuple(fields["retry"]),
+            "purpose": Purpose(fields["purpose"]),
+            "more_sources": tuple(fields["more_sources"]),
+        }
+    )
 
 
 def versions() -> dict[str, str]:

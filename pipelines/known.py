@@ -25,6 +25,12 @@ class Known:
     def __len__(self) -> int:
         return len(self._sorted)
 
+    def joined(self, other: Known) -> Known:
+        """The texts of both sets."""
+        both = Known()
+        both._sorted = np.union1d(self._sorted, other._sorted)
+        return both
+
     def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
         """Which of some texts are in the set, (k,) bool; a null is not."""
         if not len(self):

@@ -12,9 +12,12 @@ _SHARD_FILE: Final = re.compile(
     r"-(?P<sha256>[0-9a-f]{64})\.parquet"
 )
 _ROWS_FILE: Final = re.compile(r"rows-[0-9a-f]{16}-(?P<sha256>[0-9a-f]{64})\.parquet")
+_PROFILE: Final = re.compile(r"profile-(?P<sha256>[0-9a-f]{64})\.parquet")
+_GENERATION: Final = re.compile(r"generation=(?P<number>\d+)/")
 _PARTIAL: Final = re.compile(r"\.part-[0-9a-f]{16}")
 _PLAN_FILE: Final = re.compile(r"(?P<run>[0-9a-f]{12})/(?:plan\.json|part-\d{5,}\.parquet)")
 PRIVATE: Final = "_ironmask"
+PSEUDONYM: Final = "erased-"
 
 
 def join(base: str, *parts: str) -> str:
@@ -90,9 +93,36 @@ def progress_file(dest: str) -> str:
     return join(dest, PRIVATE, "progress.json")
 
 
-def profile_file(dest: str) -> str:
-    """Address of the profile of the model that made a destination's embeddings."""
-    return join(dest, PRIVATE, "profile.parquet")
+def profile_file(dest: str, digest: str) -> str:
+    """Address of the profile of a model that made embeddings of a destination."""
+    return join(dest, PRIVATE, f"profile-{digest}.parquet")
+
+
+def profile_digest(path: str) -> str | None:
+    """The SHA-256 that a profile's name says its content has; None for other files."""
+    found = _PROFILE.fullmatch(_name(path))
+    return found["sha256"] if found else None
+
+
+def generation_of(path: str) -> int | None:
+    """The generation of a data file's path, relative to its table; None for other files."""
+    found = _GENERATION.match(path)
+    return int(found["number"]) if found else None
+
+
+def erasure_file(dest: str) -> str:
+    """Address of the note that an erasure is under way."""
+    return join(dest, PRIVATE, "erasing.json")
+
+
+def destroyed_file(dest: str, generation: int) -> str:
+    """Address of the list of the files of a destroyed generation."""
+    return join(dest, PRIVATE, "destroyed", f"generation-{generation:06d}.txt")
+
+
+def generation_folder(templates: str, generation: int) -> str:
+    """Address of the folder of a generation's data files in the table of templates."""
+    return join(templates, f"generation={generation}")
 
 
 def plans_folder(dest: str) -> str:

@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from ironmask.errors import MismatchError, TableError
+from pipelines import generations
 from pipelines.destination import Destination
-from pipelines.job import DECLARED, EnrolJob
+from pipelines.job import DECLARED, EnrolJob, Purpose, stored
 from pipelines.known import Known
 from pipelines.layout import parse_shard_file
 from pipelines.ports import Tables
-from pipelines.records import RUNS, Outcome
+from pipelines.records import RUNS, Outcome, Reason
 
 
 class RunState(StrEnum):
@@ -48,7 +49,12 @@ _JSON = ("fingerprint", "config", "versions", "counts", "timings")
 
 
 def runs(tables: Tables) -> list[RunRecord]:
-    """Every run of a destination, oldest first, each as its newest row tells it.
+    """Every run of a destination that wrote templates, oldest first; see `records`."""
+    return [record for record in records(tables) if record.kind in set(Purpose)]
+
+
+def records(tables: Tables) -> list[RunRecord]:
+    """Everything that was done to a destination, oldest first, each as its newest row tells it.
 
     What is complete or closed stays so, whatever the clocks of two machines say.
     """
@@ -91,21 +97,30 @@ def close(dest: Destination, record: RunRecord) -> None:
 
 
 def live_subjects(tables: Tables, generation: int) -> Known:
-    """Subjects with a live template in a generation: at most one issue a person."""
+    """Subjects with a template in a generation: at most one issue a person."""
     wanted = tables.table("templates").batches(["subject_id", "generation"])
     return Known(
         batch["subject_id"].filter(pc.equal(batch["generation"], generation)) for batch in wanted
     )
 
 
-def used_contents(tables: Tables) -> Known:
-    """Identities of the contents that templates were made from."""
-    wanted = tables.table("inputs").batches(["identities", "outcome"])
-    used = Outcome.USED.value
-    return Known(
-        pc.list_flatten(batch["identities"].filter(pc.equal(batch["outcome"], used)))
-        for batch in wanted
+def used_contents(tables: Tables, generation: int) -> Known:
+    """Identities of the contents that a generation's templates were made from."""
+    own = pa.array(runs_of(tables, generation), pa.string())
+    wanted = tables.table("inputs").batches(["identities", "outcome", "run_id"])
+    return Known(_used(batch, own) for batch in wanted)
+
+
+def _used(batch: pa.RecordBatch, runs: pa.Array) -> pa.Array:
+    used = pc.equal(batch["outcome"], Outcome.USED.value)
+    return pc.list_flatten(
+        batch["identities"].filter(pc.and_(used, pc.is_in(batch["run_id"], runs)))
     )
+
+
+def runs_of(tables: Tables, generation: int) -> list[str]:
+    """The runs that wrote a generation."""
+    return [r.run_id for r in runs(tables) if r.config.get("generation") == generation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +158,7 @@ def _outcomes(tables: Tables, *, failed: bool) -> Iterator[pa.RecordBatch]:
     """Inputs that failed, or those that did not."""
     columns = ["uri", "subject_id", "run_id", "outcome", "reason"]
     for batch in tables.table("inputs").batches(columns):
+        batch = batch.filter(pc.not_equal(batch["reason"], Reason.ERASED.value))
         ended = pc.equal(batch["outcome"], Outcome.FAILED.value)
         yield batch.filter(ended if failed else pc.invert(ended))
 
@@ -153,8 +169,9 @@ def admit(tables: Tables, job: EnrolJob, *, restart: bool = False) -> RunRecord 
     restart: that run is about to be closed, so it binds only by what it committed. Raises
     `MismatchError` naming each difference where the job's rows would not fit those there.
     """
-    records = [record for record in runs(tables) if record.kind == "enrol"]
-    for record in records:
+    known = runs(tables)
+    _refuse_halves(tables, job, known)
+    for record in known:
         before = record.config.get("shapes", {})
         if record.config.get("generation") != job.generation:
             continue
@@ -167,11 +184,48 @@ def admit(tables: Tables, job: EnrolJob, *, restart: bool = False) -> RunRecord 
         if found and (goes_on or not _is_empty(tables, record)):
             raise MismatchError(
                 f"{tables.dest} was enrolled with other settings: {'; '.join(found)} (now "
-                f"{job.params.bits:.1f} bits). Use those of the table; to change them for good, "
-                "destroy the table and its keys first, since two templates of one person can be "
-                "broken together"
+                f"{job.params.bits:.1f} bits). Use those of the table; to change them for "
+                "everybody, run `ironmask reprotect` with the new ones"
             )
-    return next((record for record in records if record.state == RunState.RUNNING), None)
+    return next((record for record in known if record.state == RunState.RUNNING), None)
+
+
+def _refuse_halves(tables: Tables, job: EnrolJob, known: list[RunRecord]) -> None:
+    """Raise `MismatchError` where another kind of run has to be finished first."""
+    for record in known:
+        own = record.kind == job.purpose and record.config.get("generation") == job.generation
+        if record.state == RunState.RUNNING and not own:
+            raise MismatchError(
+                f"{tables.dest} holds an unfinished run of another kind, {record.run_id} "
+                f"({record.kind}): finish that first with the same command as then"
+            )
+    found = generations.read(tables)
+    halves = [
+        one
+        for state in (generations.State.PREPARING, generations.State.RETIRED)
+        for one in generations.in_state(found, state)
+    ]
+    if halves and job.renews is None:
+        one = halves[0]
+        raise MismatchError(
+            f"{tables.dest}: generation {one.number} is {one.state}, so a re-protection has not "
+            "ended: finish it with `ironmask reprotect`, or give it up with its --abandon"
+        )
+
+
+def jobs_of(tables: Tables, generation: int) -> list[EnrolJob]:
+    """The jobs that wrote a generation, oldest first, as if they wrote to where it lies now.
+
+    Raises `TableError` where there is none.
+    """
+    found = [
+        replace(stored(record.config["job"]), dest=tables.dest)
+        for record in runs(tables)
+        if record.config.get("generation") == generation
+    ]
+    if not found:
+        raise TableError(f"{tables.dest}: no run is left that wrote generation {generation}")
+    return found
 
 
 def declared_model(tables: Tables, name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from ironmask.errors import ImageError, MismatchError, TableError, TemplateError
+from ironmask.errors import (
+    ImageError,
+    KeyStoreError,
+    MismatchError,
+    TableError,
+    TemplateError,
+    WrongKeyError,
+)
 from ironmask.helper import encoding
 from ironmask.params import Params
 from ironmask.template import row_bytes, verify_batch
-from pipelines import ledger
+from pipelines import generations, ledger
 from pipelines.job import DECLARED
 from pipelines.ports import F32, Aligner, GenerationKeys, Recogniser, Tables
 from pipelines.sealing import open_row
@@ -31,21 +38,48 @@ class Verdict:
 
 
 def find_row(tables: Tables, subject: str) -> dict[str, Any]:
-    """Return a subject's row of the newest generation.
+    """Return a subject's row of the live generation.
 
     Raises `TableError` where there is none, or more than one.
     """
-    rows = tables.table("templates").rows(where=pads.field("subject_id") == subject).to_pylist()
-    if not rows:
+    own = pads.field("subject_id") == subject
+    where = own & (pads.field("generation") == generations.live(tables))
+    live: list[dict[str, Any]] = tables.table("templates").rows(where=where).to_pylist()
+    if not live:
         raise TableError(f"{tables.dest} holds no template of subject {subject!r}")
-    newest = max(row["generation"] for row in rows)
-    live: list[dict[str, Any]] = [row for row in rows if row["generation"] == newest]
     if len(live) > 1:
         raise TableError(
             f"{tables.dest} holds {len(live)} live templates of subject {subject!r}: two issues "
             "of one person can be broken together; remove one and re-protect the other"
         )
     return live[0]
+
+
+Row = tuple[dict[str, Any], GenerationKeys]
+
+
+def open_live(tables: Tables, subject: str, opener: Callable[[int], GenerationKeys]) -> Row:
+    """A subject's live row and the keys of its generation, also while another one takes its place.
+
+    opener: opens the keys of a generation. Raises `TableError` where there is no such row,
+    `KeyStoreError` where its keys are not at hand, or are not those that sealed it.
+    """
+    while True:
+        before = generations.live(tables)
+        try:
+            row = find_row(tables, subject)
+            keys = opener(row["generation"])
+        except (TableError, KeyStoreError):
+            # What was live when it was looked for may have been destroyed since.
+            if generations.live(tables) == before:
+                raise
+            continue
+        if keys.key_id != row["key_id"]:
+            raise WrongKeyError(
+                f"the keys at hand are {keys.key_id}; subject {subject!r} was sealed under "
+                f"{row['key_id']}"
+            )
+        return row, keys
 
 
 def verify_embeddings(
@@ -103,9 +137,10 @@ def _check_model(row: dict[str, Any], fingerprint: str, name: str) -> None:
 
 @dataclass(frozen=True)
 class Generation:
-    """What one generation of a table holds."""
+    """What one generation of a table holds. state: preparing, live, retired or destroyed."""
 
     generation: int
+    state: str
     templates: int
     settings: str
     bits: float
@@ -148,7 +183,7 @@ def inventory(tables: Tables) -> Inventory:
                 "counts": r.counts,
                 "seconds": r.timings.get("seconds"),
             }
-            for r in ledger.runs(tables)
+            for r in ledger.records(tables)
         ],
     )
 
@@ -162,7 +197,9 @@ _SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model"
 
 
 def _generations(tables: Tables) -> list[Generation]:
-    return [_generation(row, count) for row, count in templates_by(tables, _SHAPE)]
+    known = generations.read(tables)
+    found = templates_by(tables, _SHAPE)
+    return [_generation(row, count, str(known[row["generation"]].state)) for row, count in found]
 
 
 def templates_by(tables: Tables, columns: list[str]) -> list[tuple[dict[str, Any], int]]:
@@ -183,10 +220,11 @@ def _table(batch: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([batch])
 
 
-def _generation(row: dict[str, Any], templates: int) -> Generation:
+def _generation(row: dict[str, Any], templates: int, state: str) -> Generation:
     params = Params(n=row["n"], alpha=row["alpha"], tolerance=row["tolerance"])
     return Generation(
         generation=row["generation"],
+        state=state,
         templates=templates,
         settings=f"{params.describe()}, {encoding(row['encoding']).name}",
         bits=params.bits,

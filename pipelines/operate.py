@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from infra.keys import KeyFile
+from infra.keys import KekRotation, KeyFile
 from infra.lease import holder, lease
 from infra.settings import load as load_settings
-from ironmask.errors import KeyNotFoundError
 from pipelines import check as checking
+from pipelines import destruction, reprotect, seal, wiring
+from pipelines import erase as erasing
 from pipelines import status as stating
-from pipelines import wiring
 from pipelines.check import Report
 from pipelines.check_shard import Scope
 from pipelines.commit import destroy_orphans
-from pipelines.ports import GenerationKeys
+from pipelines.destruction import Evidence, Proof
+from pipelines.erase import Erased
 from pipelines.records import TABLES
-from pipelines.start import existing, keys_path
+from pipelines.reprotect_request import opened_live
+from pipelines.start import existing, keys_path, vault_keys_path
 from pipelines.status import Status
 
 
@@ -43,16 +45,61 @@ def check(dest: str, keys: str | None, *, deep: bool, workers: int | None = None
     settings, storage = load_settings()
     tables = existing(dest, storage)
     file = KeyFile.open(keys_path(keys, settings, tables), tables.table_id)
-    live = [number for number, record in file.generations().items() if record.state == "live"]
-    if not live:
-        raise KeyNotFoundError(
-            f"{file.path} holds no live keys, all were destroyed: name the right file with --keys"
-        )
     opened = lru_cache(maxsize=None)(file.generation)
-    newest: GenerationKeys = opened(max(live))
     store = wiring.open_store(storage)
-    scope = Scope(tables, tables.table_id, store, opened, deep)
-    return checking.check(scope, newest.seal_key(), workers)
+    scope = Scope(tables, tables.table_id, store, opened, deep, _key_states(file))
+    return checking.check(scope, wiring.seal_key_of(file), workers)
+
+
+def _key_states(file: KeyFile) -> dict[int, tuple[str, bool]]:
+    """Key id of each generation in a keyset file, and whether it holds its keys."""
+    return {
+        number: (record.key_id, record.state == "live")
+        for number, record in file.generations().items()
+    }
+
+
+def prove(dest: str, generation: int, keys: str | None) -> Evidence:
+    """Look for everything that a destroyed generation must not have left."""
+    settings, storage = load_settings()
+    tables = existing(dest, storage)
+    file = KeyFile.open(keys_path(keys, settings, tables), tables.table_id)
+    store = wiring.open_store(storage)
+    found = destruction.prove(tables, store, generation, _key_states(file))
+    state = seal.read(tables.dest, store, wiring.seal_key_of(file))
+    broken = [f"{tables.dest} has no seal"]
+    if state:
+        broken = list(seal.broken_logs(tables, store, state))
+    sealed = () if broken else ("the log that holds the proof is the one that was sealed",)
+    return replace(
+        found, statements=(*found.statements, *sealed), failures=(*found.failures, *broken)
+    )
+
+
+def abandon(dest: str, keys: str | None) -> Proof:
+    """Give up the generation that is being prepared."""
+    with opened_live(dest, keys) as (held, keyring):
+        return reprotect.abandon(held, keyring)
+
+
+def erase(dest: str, subject: str, keys: str | None) -> Erased:
+    """Destroy everything that a destination holds of a person, but for the outcomes."""
+    with opened_live(dest, keys) as (held, _):
+        return erasing.erase(held, subject)
+
+
+def rotate_kek(dest: str, kek: str | None, keys: str | None, *, vault: bool = False) -> KekRotation:
+    """Wrap a table's keysets with another key-encryption key; no data file is touched.
+
+    vault: those of its vault, in the file that `keys` names or beside the templates'.
+    """
+    settings, storage = load_settings()
+    tables = existing(dest, storage)
+    path, name = keys_path(None if vault else keys, settings, tables), tables.table_id
+    if vault:
+        path, name = vault_keys_path(keys, path), wiring.vault_id(name)
+    file = KeyFile.open(path, name)
+    return file.rotate_kek(kek)
 
 
 def vacuum(dest: str) -> Vacuumed:

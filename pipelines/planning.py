@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ironmask.errors import MismatchError, NothingToDoError, SourceError
 from ironmask.template import row_bytes
-from pipelines import layout, ledger, plan, sources
+from pipelines import layout, ledger, plan, renewal, rewrite, sources, vault
 from pipelines.commit import Committer, destroy_orphans
 from pipelines.destination import Destination
 from pipelines.job import RETRY_ALL, EnrolJob, SourceKind, digest, versions
@@ -58,7 +58,7 @@ def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> 
     _destroy_unfinished_plans(dest)
     version = _source_version(job, dest.store)
     try:
-        rows = draft(job, dest.tables, dest.store, dest.keys)
+        rows = draft(job, dest.tables, dest.store, dest.keys, dest.old_keys)
     except NothingToDoError:
         dest.seal.end()
         raise
@@ -80,21 +80,36 @@ def _destroy_unfinished_plans(dest: Destination) -> None:
 
 def _source_version(job: EnrolJob, store: Store) -> str:
     """What a file of embeddings must still be when its rows are read; photos have their own."""
+    if job.purpose.rewrites:
+        return ""
     return store.version(job.source) if job.kind is SourceKind.EMBEDDINGS else ""
 
 
 def draft(
-    job: EnrolJob, tables: Tables | None, store: Store, keys: GenerationKeys | None
+    job: EnrolJob,
+    tables: Tables | None,
+    store: Store,
+    keys: GenerationKeys | None,
+    old_keys: GenerationKeys | None = None,
 ) -> Iterator[pa.Table]:
     """Arrange the plan's rows without writing anything; no tables means an empty destination.
 
-    Raises `SourceError` where there is none, `NothingToDoError` where nothing is to be retried.
+    old_keys: of the generation that the job renews, if it renews one. Raises `SourceError` where
+    there is none, `NothingToDoError` where nothing is to be retried.
     """
+    if tables and job.purpose.rewrites:
+        return rewrite.planned(job, tables, store)
+    if tables and job.kind is SourceKind.VAULT:
+        return vault.planned(job, tables, store)
     live = ledger.live_subjects(tables, job.generation) if tables else Known()
-    used = ledger.used_contents(tables) if tables else Known()
+    used = ledger.used_contents(tables, job.generation) if tables else Known()
     # Without keys there is no template yet that an embedding could be in.
     key = keys.content_key() if keys else secrets.token_bytes(32)
-    batches = sources.read(job.source, job.kind, store, key, job.faces.max_bytes)
+    if tables and job.renews is not None:
+        old_key = old_keys.content_key() if old_keys else key
+        batches = renewal.batches(job, tables, store, key, old_key)
+    else:
+        batches = sources.read(job.source, job.kind, store, key, job.faces.max_bytes)
     if job.retry:
         batches = _again(batches, job, tables, live)
     rows = arrange(batches, live, used, job.shard_size)
@@ -228,7 +243,7 @@ def record(
 ) -> None:
     record = ledger.RunRecord(
         run_id=frozen.run_id,
-        kind="enrol",
+        kind=job.purpose.value,
         state=state,
         fingerprint=fingerprint(job, frozen.digest),
         config={

@@ -65,7 +65,11 @@ class GenerationKeys(Protocol):
         ...
 
     def row_key(self, template_id: str) -> bytes:
-        """32 bytes, one pseudo-random function call on the template id."""
+        """32 bytes for each layer of the digests, pseudo-random functions of the template id."""
+        ...
+
+    def shuffle_key(self, template_id: str) -> bytes | None:
+        """32 bytes that a row's helper is shuffled by; None where the generation does not."""
         ...
 
     def content_key(self) -> bytes:
@@ -75,6 +79,28 @@ class GenerationKeys(Protocol):
     def seal_key(self) -> bytes:
         """32 bytes that the seal over the tables' logs is keyed with."""
         ...
+
+
+class Keyring(Protocol):
+    """The keys of all generations of one table."""
+
+    def generation(self, generation: int) -> GenerationKeys:
+        """Raise `KeyNotFoundError` where it has none, or they were destroyed."""
+        ...
+
+    def destroy_generation(self, generation: int) -> GenerationRecord:
+        """Remove the keys of a generation for good; of a destroyed one nothing changes."""
+        ...
+
+
+class GenerationRecord(Protocol):
+    """What may be said about a generation's keys. destroyed_at: UTC, None while they are there."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    @property
+    def destroyed_at(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +201,26 @@ class Table(Protocol):
         """How many rows each of those files has, as the log says."""
         ...
 
-    def commit(self, files: Sequence[DataFile], application: str, sequence: int) -> None:
-        """Make files visible together, once: a repeated sequence number changes nothing."""
+    def commit(
+        self,
+        files: Sequence[DataFile],
+        application: str,
+        sequence: int,
+        removed: Sequence[str] = (),
+    ) -> None:
+        """Make files visible and take others out of sight, together and once.
+
+        A repeated sequence number changes nothing. removed: paths as `files` gives them; the files
+        themselves stay where they are. Raises `TableError` for one that is not listed.
+        """
+        ...
+
+    def checkpoint(self) -> int:
+        """Write what the log says at its present version into one file; return the version.
+
+        From then on readers need nothing of the log that is older. Raises `StorageError` where it
+        cannot be written, or does not say the same.
+        """
         ...
 
     def sequence(self, application: str) -> int:
@@ -198,7 +242,7 @@ class Table(Protocol):
 
 
 class Tables(Protocol):
-    """The four tables of one destination."""
+    """The tables of one destination."""
 
     dest: str
 
@@ -214,5 +258,5 @@ class Tables(Protocol):
         ...
 
     def table(self, name: str) -> Table:
-        """`templates`, `inputs`, `runs` or `metrics`."""
+        """`templates`, `inputs`, `runs`, `metrics` or `generations`."""
         ...

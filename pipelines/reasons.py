@@ -53,6 +53,7 @@ class Reason(StrEnum):
     DUPLICATE_CONTENT = "duplicate_content"
     DUPLICATE_OTHER_SUBJECT = "duplicate_other_subject"
     ALREADY_ENROLLED = "already_enrolled"
+    ERASED = "erased"
 
 
 FAILURES: Final = frozenset(Reason) - {
@@ -63,6 +64,7 @@ FAILURES: Final = frozenset(Reason) - {
     Reason.DUPLICATE_CONTENT,
     Reason.DUPLICATE_OTHER_SUBJECT,
     Reason.ALREADY_ENROLLED,
+    Reason.ERASED,
 }
 """Reasons of inputs that failed; the others are of inputs that were skipped or were duplicates."""
 

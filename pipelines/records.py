@@ -91,12 +91,42 @@ METRICS: Final = pa.schema(
     ]
 )
 
+# One row for each step of a generation's life; the furthest one counts. parent: the generation that
+# it replaces. proof: JSON, of a destroyed one only.
+GENERATIONS: Final = pa.schema(
+    [
+        pa.field("generation", pa.int32(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("purpose", pa.string(), nullable=False),
+        pa.field("parent", pa.int32()),
+        pa.field("key_id", pa.string(), nullable=False),
+        pa.field("at", _TIME, nullable=False),
+        pa.field("proof", pa.string(), nullable=False),
+    ]
+)
+
+# Empty unless people were enrolled with a vault.
+VAULT: Final = pa.schema(
+    [
+        pa.field("subject_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("identities", pa.list_(pa.string())),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("embedding", pa.binary(), nullable=False),
+        pa.field("key_id", pa.string(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ]
+)
+
 TABLES: Final = MappingProxyType(
     {
         "templates": (TEMPLATES, ["generation"]),
         "inputs": (INPUTS, []),
         "runs": (RUNS, []),
         "metrics": (METRICS, []),
+        "generations": (GENERATIONS, []),
+        "vault": (VAULT, []),
     }
 )
 """Schema and partition columns of each table of a destination."""

@@ -8,15 +8,16 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from pipelines import stages, wiring
+from pipelines import stages, vault, wiring
 from pipelines.auditing import units
 from pipelines.auditing.job import Audit, Finding
 from pipelines.auditing.surroundings import surroundings
 from pipelines.evaluation import blocks
 from pipelines.evaluation.job import Evaluation
 from pipelines.finish import finish
-from pipelines.job import EnrolJob
+from pipelines.job import EnrolJob, SourceKind
 from pipelines.plan import Plan
+from pipelines.rewrite import rewrite
 from pipelines.stages import ShardResult
 from pipelines.wiring import Spec
 
@@ -74,8 +75,11 @@ def whole_block(storage: tuple[tuple[str, Any], ...], evaluation: Evaluation, nu
 def whole_shard(spec: Spec, job: EnrolJob, plan: Plan, shard: int) -> ShardResult:
     """All stages of one shard."""
     context = wiring.context(spec, job, plan)
+    if job.purpose.rewrites:
+        return rewrite(context, shard)
     if stages.is_stored(job):
-        prepared, embeddings = stages.load_embeddings(context, shard)
+        load = vault.load if job.kind is SourceKind.VAULT else stages.load_embeddings
+        prepared, embeddings = load(context, shard)
         return finish(context, shard, prepared, embeddings)
     prepared = stages.prepare(context, shard, wiring.aligner(spec, job))
     recogniser = wiring.recogniser(spec, job)

@@ -71,7 +71,7 @@ class RayExecutor:
 
     def run(self, job: EnrolJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         stage: _Stage
-        if stages.is_stored(job) or not self.embedders:
+        if stages.is_stored(job) or job.purpose.rewrites or not self.embedders:
             stage = _Alone(_whole.options(**self.needs(job)), (self.spec, job, plan))
         else:
             stage = _Pool(self, job, plan)

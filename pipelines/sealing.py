@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from ironmask import shuffle
 from ironmask.errors import TamperedError
 from ironmask.params import Params
 from ironmask.template import ProtectedTemplate
@@ -18,20 +19,39 @@ _DOMAIN = "ironmask row v1"
 def associated_data(table_id: str, row: Mapping[str, Any]) -> bytes:
     """What a helper's ciphertext is bound to: identities, parameters and the row's digests.
 
-    Each field is preceded by its length, so that no two rows give the same bytes.
+    It is framed, so that no two rows give the same bytes.
     """
-    fields = [
-        _DOMAIN,
-        table_id,
-        row["template_id"],
-        row["subject_id"],
-        *(str(row[name]) for name in ("generation", "scheme_version", "n", "alpha", "tolerance")),
-        row["encoding"],
-        row["model"],
-        sha256(row["digests"]).hexdigest(),
-    ]
+    return framed(
+        [
+            _DOMAIN,
+            table_id,
+            row["template_id"],
+            row["subject_id"],
+            *(
+                str(row[name])
+                for name in ("generation", "scheme_version", "n", "alpha", "tolerance")
+            ),
+            row["encoding"],
+            row["model"],
+            sha256(row["digests"]).hexdigest(),
+        ]
+    )
+
+
+def framed(fields: Sequence[str]) -> bytes:
+    """Texts one after another, each preceded by its length."""
     encoded = [field.encode() for field in fields]
     return b"".join(struct.pack("<I", len(field)) + field for field in encoded)
+
+
+def sealed_helper(
+    table_id: str, row: Mapping[str, Any], plain: bytes, keys: GenerationKeys
+) -> bytes:
+    """What a row stores as its helper: shuffled where its generation shuffles, then sealed."""
+    secret = keys.shuffle_key(row["template_id"])
+    if secret is not None:
+        plain = shuffle.applied(plain, row["encoding"], row["n"], secret)
+    return keys.seal(plain, associated_data(table_id, row)) if keys.sealed else plain
 
 
 def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> ProtectedTemplate:
@@ -54,6 +74,9 @@ def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> Pro
                 "another row's data, or was sealed under another key; restore it from a backup or "
                 "enrol the subject again"
             ) from None
+    secret = keys.shuffle_key(row["template_id"])
+    if secret is not None:
+        helper = shuffle.undone(helper, row["encoding"], row["n"], secret)
     return ProtectedTemplate(
         params=Params(n=row["n"], alpha=row["alpha"], tolerance=row["tolerance"]),
         encoding=row["encoding"],

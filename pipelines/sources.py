@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ironmask.errors import SourceError
 from pipelines.job import SourceKind
@@ -334,18 +334,23 @@ def _embedding_rows(chunk: pa.RecordBatch, start: int, source: str, key: bytes) 
         if not subject:
             batch.add("", uri, row=row, outcome=Outcome.SKIPPED, reason=Reason.NO_SUBJECT)
             continue
-        batch.add(subject, uri, row=row, content=_vector_identity(chunk["embedding"][offset], key))
+        batch.add(subject, uri, row=row, content=_identity(chunk["embedding"][offset], key))
     return batch.table()
 
 
-def _vector_identity(value: pa.ListScalar, key: bytes) -> str | None:
-    vector = np.asarray(value.values, dtype=np.float64) if value.is_valid else np.empty(0)
+def vector_identity(values: ArrayLike, key: bytes) -> str | None:
+    """What an embedding, (n,) of any scale, is known by; None where it is none. key: 32 bytes."""
+    vector = np.asarray(values, dtype=np.float64)
     if not vector.size or not np.isfinite(vector).all() or not vector.any():
         return None
     # The direction alone counts, and not its last digits: exports differ in scale and type.
     unit = vector / np.abs(vector).max()
     steps = np.rint(unit / np.linalg.norm(unit) * _IDENTITY_STEPS).astype("<i4")
     return "vec:" + blake2b(steps.tobytes(), key=key, digest_size=16).hexdigest()
+
+
+def _identity(value: pa.ListScalar, key: bytes) -> str | None:
+    return vector_identity(value.values, key) if value.is_valid else None
 
 
 def _grouped(table: pa.Table) -> pa.Table:

@@ -88,6 +88,8 @@ class Context:
     store: Store = field(repr=False)
     keys: GenerationKeys = field(repr=False)
     filling: Filling | None = None
+    old_keys: GenerationKeys | None = field(default=None, repr=False)
+    vault_keys: GenerationKeys | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> Prepared:
     """Read, decode, detect and align the inputs of one shard."""
     timings: dict[str, float] = {}
     planned = context.plan.shard(shard, context.store)
-    rows = [_row(context, item) for item in planned]
+    rows = [input_row(context, item) for item in planned]
     todo = [place for place, row in enumerate(rows) if not row.outcome]
     limit = context.job.faces.max_bytes
     data = context.store.read_many([rows[place].uri for place in todo], limit)
@@ -129,11 +131,12 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> Prepared:
         if crop is not None:
             crops.append(crop)
             places.append(place)
-    stacked = np.stack(crops) if crops else np.empty((0, *_CROP), dtype=np.uint8)
+    stacked = np.stack(crops) if crops else no_crops()
     return Prepared(rows, places, stacked, timings)
 
 
-def _row(context: Context, item: dict[str, Any]) -> InputRow:
+def input_row(context: Context, item: dict[str, Any]) -> InputRow:
+    """A planned input's row; one that needs no work has its outcome."""
     row = InputRow(item["uri"], item["subject_id"], item["shard"], context.plan.run_id)
     if item["outcome"]:
         row.settle(Outcome(item["outcome"]), item["reason"], item["detail"])
@@ -164,6 +167,11 @@ def _align(
     return face.crop
 
 
+def no_crops() -> U8:
+    """The crops of inputs that are no images."""
+    return np.empty((0, *_CROP), dtype=np.uint8)
+
+
 def embed(prepared: Prepared, recogniser: Recogniser) -> F32:
     """Return the raw embeddings of a shard's crops, (k, n) float32."""
     if not len(prepared.crops):
@@ -175,7 +183,7 @@ def load_embeddings(context: Context, shard: int) -> tuple[Prepared, F32]:
     """Read one shard of stored embeddings: the rows, and the (k, n) float32 that can be used."""
     timings: dict[str, float] = {}
     planned = context.plan.shard(shard, context.store)
-    rows = [_row(context, item) for item in planned]
+    rows = [input_row(context, item) for item in planned]
     todo = [place for place, row in enumerate(rows) if not row.outcome]
     with clock(timings, "read"):
         found = _take(context, [planned[place]["row"] for place in todo])
@@ -196,7 +204,7 @@ def load_embeddings(context: Context, shard: int) -> tuple[Prepared, F32]:
         places.append(place)
         usable.append(vector)
     stacked = np.stack(usable) if usable else np.empty((0, n), dtype=np.float32)
-    return Prepared(rows, places, np.empty((0, *_CROP), dtype=np.uint8), timings), stacked
+    return Prepared(rows, places, no_crops(), timings), stacked
 
 
 def _take(context: Context, wanted: list[int]) -> list[tuple[str, F32 | None]]:
@@ -249,7 +257,7 @@ def _vector(value: pa.ListScalar) -> F32 | None:
 
 def is_stored(job: EnrolJob) -> bool:
     """Tell whether the source holds embeddings, so that no model is needed."""
-    return job.kind is SourceKind.EMBEDDINGS
+    return job.kind in (SourceKind.EMBEDDINGS, SourceKind.VAULT)
 
 
 def bytes_in_memory(job: EnrolJob) -> int:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from infra import models
 from infra.faces import FaceAligner, FaceRecogniser
@@ -20,6 +21,7 @@ from infra.settings import load as load_settings
 from infra.storage import is_inside, is_text, normalise, table_address
 from ironmask.centring import Centring
 from ironmask.errors import (
+    KeyNotFoundError,
     MismatchError,
     ModelNotFoundError,
     ParameterError,
@@ -28,7 +30,7 @@ from ironmask.errors import (
 )
 from ironmask.helper import DEFAULT_ENCODING
 from ironmask.params import DEFAULT_PRESET, Params, preset
-from pipelines import calibrate, ledger, lookup, sources, wiring
+from pipelines import calibrate, erase, generations, ledger, lookup, sources, wiring
 from pipelines.calibrate import Judged
 from pipelines.destination import Destination
 from pipelines.enrol import Executor
@@ -59,6 +61,8 @@ class Request:
     shard_size: int = DEFAULT_SHARD_SIZE
     plaintext_helpers: bool = False
     filling: float = 0.0
+    vault: bool = False
+    vault_keys: str | None = None
     calibration: str | None = None
     accepted_risk: str | None = None
     faces: FaceSettings = field(default_factory=FaceSettings)
@@ -122,6 +126,7 @@ def prepare(request: Request) -> Prepared:
         retry=tuple(sorted(set(request.retry))),
         accepted_risk=request.accepted_risk,
         filling=request.filling,
+        vault=request.vault,
     )
     job, judged = calibrate.judge(job, request.calibration, pack, store)
     return Prepared(job, pack, settings, storage, store, judged)
@@ -206,14 +211,9 @@ def verify(
     if not is_text(subject):
         raise ParameterError(f"{subject!r} is no subject's id: it is not UTF-8")
     tables = existing(dest, storage)
-    row = lookup.find_row(tables, subject)
     table_id = tables.table_id
-    opened_keys = wiring.keys(keys_path(keys, settings, tables), table_id, row["generation"])
-    if opened_keys.key_id != row["key_id"]:
-        raise WrongKeyError(
-            f"the keys at hand are {opened_keys.key_id}; subject {subject!r} was sealed under "
-            f"{row['key_id']}"
-        )
+    opener = partial(wiring.keys, keys_path(keys, settings, tables), table_id)
+    row, opened_keys = lookup.open_live(tables, subject, opener)
     name = model or settings.model
     if name is None:
         raise ParameterError("no model: name the one that enrolled with --model")
@@ -270,19 +270,25 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
         path = keys_path(request.keys, prepared.settings, tables)
         keys = _ensure_keys(path, tables, job, request.kek)
         prepared.storage.export()
-        spec = Spec(prepared.storage.public(), path, tables.table_id, prepared.pack)
-        with _executor(request, prepared.settings, spec, job) as executor:
+        kept = vault_keys(request.vault_keys, path, tables, request.kek) if job.vault else None
+        spec = Spec(prepared.storage.public(), path, tables.table_id, prepared.pack, kept)
+        with executor_of(request, prepared.settings, spec, job) as executor:
             seal = Seal(tables, store, keys)
             seal.begin()
             dest = Destination(tables, store, keys, check, seal)
+            erase.refuse_half(dest)
+            generations.begin(dest)
             calibrate.record(prepared.judged, dest)
             yield Opened(job, dest, executor)
 
 
 def settled_job(prepared: Prepared, tables: Tables | None) -> EnrolJob:
-    """The job with its model as the table knows it: perhaps by name only."""
+    """The job for the live generation, its model as the table knows it: perhaps by name only."""
     job, pack = prepared.job, prepared.pack
-    if tables is None or pack is None or job.kind is not SourceKind.EMBEDDINGS:
+    if tables is None:
+        return job
+    job = replace(job, generation=generations.live(tables))
+    if pack is None or job.kind is not SourceKind.EMBEDDINGS:
         return job
     return replace(job, model=ledger.declared_model(tables, pack.name) or job.model)
 
@@ -292,6 +298,32 @@ def keys_path(given: str | None, settings: Settings, tables: Tables) -> Path:
     path = _expanded(given or settings.keys or default_keys_path(tables.table_id))
     _check_keys_outside(path, tables.dest)
     return path
+
+
+def vault_keys(given: str | None, keys: Path, tables: Tables, kek: str | None = None) -> Path:
+    """Where the keys of a table's vault lie; they are made where there are none.
+
+    Raises `ParameterError` for a place inside the table, or for the file of the templates' keys.
+    """
+    path = vault_keys_path(given, keys)
+    _check_keys_outside(path, tables.dest)
+    if path == keys:
+        raise ParameterError(f"{path} holds the keys of the templates: keep the vault's apart")
+    if not path.exists() and tables.table("vault").files():
+        raise KeyNotFoundError(
+            f"no keyset file of the vault at {path}: name it with --vault-keys; without it nothing "
+            "in the vault can be opened"
+        )
+    name = wiring.vault_id(tables.table_id)
+    file = KeyFile.open(path, name) if path.exists() else KeyFile.create(path, name, kek or LOCAL)
+    if generations.FIRST not in file.generations():
+        file.add_generation(generations.FIRST)
+    return path
+
+
+def vault_keys_path(given: str | None, keys: Path) -> Path:
+    """Where the keys of a vault lie: beside those of the templates unless a place is named."""
+    return _expanded(given) if given else keys.with_name(f"{keys.stem}.vault.json")
 
 
 def _expanded(path: str | Path) -> Path:
@@ -307,11 +339,11 @@ def _check_keys_outside(path: Path, dest: str) -> None:
 
 
 def existing_keys(request: Request, prepared: Prepared, tables: Tables) -> GenerationKeys | None:
-    """The keys of a table that is there already; None where it has no run yet."""
+    """The live keys of a table that is there already; None where it has no run yet."""
     path = keys_path(request.keys, prepared.settings, tables)
     if not ledger.runs(tables):
         return None
-    return KeyFile.open(path, tables.table_id).generation(prepared.job.generation)
+    return wiring.keys(path, tables.table_id, generations.live(tables))
 
 
 def _ensure_keys(path: Path, tables: Tables, job: EnrolJob, kek: str | None) -> GenerationKeys:
@@ -339,10 +371,27 @@ def _ensure_keys(path: Path, tables: Tables, job: EnrolJob, kek: str | None) -> 
     return keys
 
 
+class Workplace(Protocol):
+    """Where a user wants the work done."""
+
+    @property
+    def executor(self) -> str: ...
+
+    @property
+    def workers(self) -> int | None: ...
+
+    @property
+    def embedders(self) -> int | None: ...
+
+    @property
+    def ray_address(self) -> str | None: ...
+
+
 @contextmanager
-def _executor(
-    request: Request, settings: Settings, spec: Spec, job: EnrolJob
+def executor_of(
+    request: Workplace, settings: Settings, spec: Spec, job: EnrolJob
 ) -> Iterator[Executor]:
+    """What runs a job's shards: this process, or a Ray cluster that is held meanwhile."""
     if request.executor == "local":
         yield LocalExecutor(spec)
         return

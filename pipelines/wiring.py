@@ -6,6 +6,7 @@ stores, keys and models.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from infra.keys import KeyFile
 from infra.models import ModelPack
 from infra.settings import StorageSettings
 from infra.storage import FsspecStore
-from pipelines import layout, profile
+from ironmask.errors import WrongKeyError
+from pipelines import generations, layout, profile
 from pipelines.evaluation.blocks import Sources
 from pipelines.evaluation.issued import Access
 from pipelines.evaluation.job import Issued
@@ -32,13 +34,19 @@ class Spec:
     """What a worker needs to build its surroundings; holds no secret itself.
 
     storage: `StorageSettings.public()`. keys: path of the keyset file, which every worker must be
-    able to read. pack: None where the source holds embeddings.
+    able to read. pack: None where the source holds embeddings. vault_keys: path of the vault's.
     """
 
     storage: tuple[tuple[str, Any], ...]
     keys: Path
     table_id: str
     pack: ModelPack | None = None
+    vault_keys: Path | None = None
+
+
+def vault_id(table_id: str) -> str:
+    """What the keys of a table's vault are bound to."""
+    return f"{table_id}/vault"
 
 
 def open_store(storage: StorageSettings) -> Store:
@@ -54,6 +62,21 @@ def keys(path: Path, table_id: str, generation: int) -> GenerationKeys:
     return KeyFile.open(path, table_id).generation(generation)
 
 
+def seal_key_of(file: KeyFile) -> Callable[[str], bytes]:
+    """Finds the key of a seal by the id of the generation's keys that it names."""
+
+    def find(key_id: str) -> bytes:
+        for number, record in file.generations().items():
+            if record.key_id == key_id:
+                return file.generation(number).seal_key()
+        raise WrongKeyError(
+            f"{file.path} holds no keys {key_id}, which the seal of its table names: name the "
+            "right file with --keys"
+        )
+
+    return find
+
+
 def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
     """Build what the stages of one shard share; secrets come from the process's environment.
 
@@ -63,8 +86,14 @@ def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
     store = shared_store(spec.storage)
     filling = None
     if job.profile:
-        address = layout.profile_file(job.dest)
+        address = layout.profile_file(job.dest, job.profile)
         filling = profile.filling(address, job.profile, job.filling, store)
+    old_keys = None
+    if job.purpose.rewrites and job.renews is not None:
+        old_keys = keys(spec.keys, spec.table_id, job.renews)
+    vault_keys = None
+    if spec.vault_keys:
+        vault_keys = keys(spec.vault_keys, vault_id(spec.table_id), generations.FIRST)
     return Context(
         job=job,
         plan=plan,
@@ -72,6 +101,8 @@ def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
         store=store,
         keys=keys(spec.keys, spec.table_id, job.generation),
         filling=filling,
+        old_keys=old_keys,
+        vault_keys=vault_keys,
     )
 
 

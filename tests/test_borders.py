@@ -28,13 +28,17 @@ WORLD = {
 # Where ports meet what provides them; everything else in pipelines sees ports only.
 COMPOSITION = {
     "wiring", "start", "calibrate", "operate", "evaluate", "evaluate_request", "audit",
-    "audit_request", "cli", "cli_operate",
+    "audit_request", "cli", "cli_operate", "reprotect_request", "cli_reprotect",
     "cli_evaluate", "cli_audit", "demo", "flows.enrol", "flows.evaluate", "flows.audit",
+    "flows.reprotect", "flows.notify",
 }  # fmt: skip
 PORTS = {"ports", "layout", "records", "reasons", "face_settings"}
 # Only these may name the schedulers.
 RAY = {"pipelines.run_ray", "infra.ray_cluster"}
-PREFECT = {"pipelines.flows.audit", "pipelines.flows.enrol", "pipelines.flows.evaluate"}
+PREFECT = {
+    "pipelines.flows.audit", "pipelines.flows.enrol", "pipelines.flows.evaluate",
+    "pipelines.flows.reprotect",
+}  # fmt: skip
 
 
 def name_of(path: Path) -> str:

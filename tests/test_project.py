@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from pipelines import audit, cli, evaluate, start
+from pipelines import audit, cli, evaluate, reprotect_request, start
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -121,6 +121,7 @@ def test_the_deployment_starts_the_flow_with_what_it_takes() -> None:
         "enrol_flow": start.Request,
         "evaluate_flow": evaluate.Request,
         "audit_flow": audit.Request,
+        "reprotect_flow": reprotect_request.Request,
     }
     for deployment in found["deployments"]:
         path, name = deployment["entrypoint"].split(":")

@@ -50,4 +50,5 @@ def _filling(target: Target, storage: tuple[tuple[str, Any], ...]) -> Filling | 
     if not target.profile:
         return None
     store = wiring.shared_store(storage)
-    return profile.filling(layout.profile_file(target.dest), target.profile, target.filling, store)
+    address = layout.profile_file(target.dest, target.profile)
+    return profile.filling(address, target.profile, target.filling, store)

@@ -23,7 +23,7 @@ from ironmask.errors import MismatchError, ProtocolError, TableError, WrongKeyEr
 from ironmask.helper import encoding
 from ironmask.params import Params
 from ironmask.template import reopen
-from pipelines import ledger, lookup
+from pipelines import generations, ledger, lookup
 from pipelines.evaluation.faces import Labels
 from pipelines.evaluation.job import Issued
 from pipelines.evaluation.protocol import Comparisons, refuse_one_class
@@ -48,17 +48,21 @@ class Shape:
     key_id: str
 
 
-def newest(tables: Tables, keys: str) -> Shape:
-    """The templates of a table's newest generation. keys: path of its keyset file.
+def live(tables: Tables, keys: str) -> Shape:
+    """The templates of a table's live generation. keys: path of its keyset file.
 
     Raises `TableError` where there is none, or where they differ in what must be the same.
     """
-    counted = lookup.templates_by(tables, _SHAPE)
+    generation = generations.live(tables)
+    counted = [
+        (shape, count)
+        for shape, count in lookup.templates_by(tables, _SHAPE)
+        if shape["generation"] == generation
+    ]
     if not counted:
         raise TableError(f"{tables.dest} holds no template: enrol into it first")
     shape, count = counted[-1]
-    generation = shape["generation"]
-    if any(other["generation"] == generation for other, _ in counted[:-1]):
+    if len(counted) > 1:
         raise TableError(
             f"{tables.dest}: generation {generation} holds templates of several settings"
         )
@@ -184,10 +188,12 @@ class Losses:
 
 
 def losses(tables: Tables, generation: int) -> Losses:
-    """Count what a table's runs used and what they could not."""
+    """Count what the runs of a table's generation used and what they could not."""
     used = 0
-    for batch in tables.table("inputs").batches(["outcome"]):
-        used += pc.sum(pc.equal(batch["outcome"], Outcome.USED.value)).as_py() or 0
+    own = pa.array(ledger.runs_of(tables, generation), pa.string())
+    for batch in tables.table("inputs").batches(["outcome", "run_id"]):
+        mine = batch.filter(pc.is_in(batch["run_id"], own))
+        used += pc.sum(pc.equal(mine["outcome"], Outcome.USED.value)).as_py() or 0
     failed = ledger.newest_failures(tables)
     enrolled = ledger.live_subjects(tables, generation)
     subjects = pa.array({failure.subject for failure in failed.values()}, pa.string())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -34,7 +36,7 @@ from pipelines.summary import Summary  # noqa: E402
 _log = logging.getLogger("ironmask.enrol")
 
 
-async def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
+async def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     """A store may recover and a worker may come back; a refusal stays one."""
     try:
         await state.result()
@@ -59,7 +61,7 @@ _run = task(
     cache_policy=NO_CACHE,
     retries=2,
     retry_delay_seconds=[5, 30],
-    retry_condition_fn=_worth_retrying,
+    retry_condition_fn=worth_retrying,
 )(enrol.run)
 _report = task(name="report", cache_policy=NO_CACHE)(enrol.report)
 
@@ -88,12 +90,22 @@ def run_as_flow(
     def enrol_here(source: str, dest: str, settings: str) -> Summary | NothingToDoError:  # noqa: ARG001
         return _enrol(request, prepared, progress)
 
+    job = prepared.job
+    with answered():
+        done = enrol_here(job.source, job.dest, job.describe())
+    if isinstance(done, NothingToDoError):
+        raise done
+    return done
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """A Prefect server that does not answer is a `WorkerError`."""
     # The command line says itself what went wrong, in one line; the server keeps the rest.
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).propagate = False
-    job = prepared.job
     try:
-        done = enrol_here(job.source, job.dest, job.describe())
+        yield
     except (RuntimeError, httpx.HTTPError) as error:
         if isinstance(error, httpx.HTTPError) or "API" in str(error):
             raise WorkerError(
@@ -101,9 +113,6 @@ def run_as_flow(
                 "PREFECT_API_URL, or add --no-prefect"
             ) from None
         raise
-    if isinstance(done, NothingToDoError):
-        raise done
-    return done
 
 
 def _enrol(

@@ -8,7 +8,9 @@ from typing import Final
 from rich.console import Console
 
 from pipelines.check import Report
+from pipelines.destruction import Evidence
 from pipelines.report.terminal import pairs, size
+from pipelines.reprotect import Renewed
 from pipelines.status import Status
 
 _SHOWN: Final = 50
@@ -38,6 +40,42 @@ def _end(found: Status) -> str:
         return "not known yet" if found.holder else "run the same command again to continue it"
     left = timedelta(seconds=round((found.ends_at - datetime.now(UTC)).total_seconds()))
     return f"in {max(left, timedelta())} at {found.per_second:,.1f} inputs/s"
+
+
+def print_renewed(done: Renewed, console: Console) -> None:
+    """Show what a re-protection did."""
+    summary, proof = done.summary, done.proof
+    rows = [
+        ("run", summary.run_id),
+        ("settings", summary.settings),
+        ("live now", f"generation {done.generation}, {summary.subjects_enrolled:,} templates"),
+        ("inputs", f"{summary.inputs:,}: {summary.used:,} used, {summary.failed:,} failed"),
+        *((f"  {reason}", f"{count:,}") for reason, count in summary.reasons.items()),
+        ("without template", f"{done.lost:,} people"),
+        (
+            "destroyed",
+            f"generation {proof.generation}: keys {proof.key_id}, {proof.files:,} files, "
+            f"{size(proof.bytes)}, in every version",
+        ),
+        ("time", f"{summary.seconds:,.1f} s"),
+        ("proof", f"ironmask prove {summary.dest} --generation {proof.generation}"),
+    ]
+    console.print(pairs(summary.dest, rows))
+
+
+def print_evidence(found: Evidence, console: Console) -> None:
+    """Show what speaks for and against a destruction."""
+    proof = found.proof
+    rows = []
+    if proof:
+        rows = [
+            ("keys", f"{proof.key_id}, destroyed {proof.keys_destroyed_at}"),
+            ("files", f"{proof.files:,}, {size(proof.bytes)}, gone {proof.files_destroyed_at}"),
+            ("their list", f"SHA-256 {proof.manifest}"),
+        ]
+    rows += [("holds", text) for text in found.statements]
+    rows += [("FAILS", text) for text in found.failures]
+    console.print(pairs(f"{found.dest}, generation {found.generation}", rows))
 
 
 def print_report(report: Report, console: Console) -> None:

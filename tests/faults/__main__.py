@@ -18,6 +18,7 @@ SUITES = (
     "corrupt",
     "faulty_store",
     "driver_kills",
+    "renewal_kills",
     "ray_kills",
     "several_nodes",
     "refusals",

@@ -25,7 +25,9 @@ from typing import Any, NoReturn
 import pipelines.enrol
 import pipelines.operate
 import pipelines.progress
+import pipelines.report.operations
 import pipelines.report.terminal
+import pipelines.reprotect_request
 import pipelines.start
 from infra.delta import DeltaTableHandle
 from infra.keys import KeyFile
@@ -114,6 +116,9 @@ def watch_steps(watch: Watch) -> None:
     watch.around(DeltaTableHandle, "create", _of_table("create table"))
     watch.around(DeltaTableHandle, "commit", _of_table("commit"))
     watch.around(KeyFile, "add_generation", lambda *_, **__: "add keys")
+    watch.around(KeyFile, "succeed", lambda *_, **__: "add keys")
+    watch.around(KeyFile, "destroy_generation", lambda *_, **__: "destroy keys")
+    watch.around(KeyFile, "rotate_kek", lambda *_, **__: "rotate KEK")
     watch.around(FsspecStore, "write", lambda _, uri, __: f"write {_what(uri)}")
     watch.around(LocalFiles, "delete", lambda _, uri: f"destroy {_what(uri)}")
     watch.around(os, "replace", lambda _, path: f"rename {_what(os.fspath(path))}")
@@ -121,9 +126,11 @@ def watch_steps(watch: Watch) -> None:
 
 
 def _of_table(verb: str) -> Name:
-    def name(table: DeltaTableHandle, files: Any = True, *_: Any, **__: Any) -> str | None:
+    def name(
+        table: DeltaTableHandle, files: Any = True, *_: Any, removed: Any = (), **__: Any
+    ) -> str | None:
         # A wave without templates commits none.
-        return f"{verb} {Path(table.uri).name}" if files else None
+        return f"{verb} {Path(table.uri).name}" if files or removed else None
 
     return name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import json
 import os
@@ -11,19 +10,16 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import cloudpickle
 import pytest
-import tink
 from hypothesis import given
 from hypothesis import strategies as st
-from tink import _kms_clients, aead
 
 from infra import kek
-from infra.keys import KeyFile, TinkGenerationKeys, default_keys_path
+from infra.keys import KeyFile, default_keys_path
+from infra.keys_generation import Keysets, TinkGenerationKeys
 from ironmask.errors import (
     KeyFileError,
     KeyNotFoundError,
@@ -104,10 +100,16 @@ class TestGenerationKeys:
 
 
 class TestNothingLeaks:
-    @pytest.fixture(params=["file", "generation", "kek"])
+    @pytest.fixture(params=["file", "generation", "keysets", "kek"])
     def secret(self, request: pytest.FixtureRequest, key_file: KeyFile) -> object:
         local = kek.resolve(kek.LOCAL, kek.local_keyset())
-        return {"file": key_file, "generation": key_file.generation(1), "kek": local}[request.param]
+        secrets = {
+            "file": key_file,
+            "generation": key_file.generation(1),
+            "keysets": Keysets.fresh(),
+            "kek": local,
+        }
+        return secrets[request.param]
 
     @pytest.mark.parametrize(
         "leak",
@@ -138,15 +140,15 @@ class TestNothingLeaks:
 
     def test_no_error_quotes_the_file(self, key_file: KeyFile, path: Path) -> None:
         content = json.loads(path.read_text())
-        secrets = [content["kek"]["keyset"], *content["generations"]["1"].values()]
-        key = json.loads(secrets[0])["key"][0]["keyData"]["value"]
-        content["generations"]["1"]["data"] = content["generations"]["1"]["prf"]
+        key = json.loads(content["kek"]["keyset"])["key"][0]["keyData"]["value"]
+        entry = content["generations"]["1"]
+        entry["data"] = wrapped = entry["prf"][0]
         path.write_text(json.dumps(content))
         with pytest.raises(WrongKeyError) as caught:
             KeyFile.open(path, TABLE).generation(1)
         assert caught.value.__cause__ is None
         assert key not in str(caught.value)
-        assert secrets[-1] not in str(caught.value)
+        assert wrapped not in str(caught.value)
 
 
 class TestFile:
@@ -194,24 +196,23 @@ class TestFile:
         key_file.add_generation(2)
         assert other.generation(2).key_id == key_file.generation(2).key_id
 
-    def test_absent_and_destroyed_generations(self, key_file: KeyFile, path: Path) -> None:
-        with pytest.raises(KeyNotFoundError, match="generation 2"):
-            key_file.generation(2)
-        content = json.loads(path.read_text())
-        content["generations"]["1"] |= {"state": "destroyed", "data": "", "prf": ""}
-        path.write_text(json.dumps(content))
-        opened = KeyFile.open(path, TABLE)
-        assert opened.generations()[1].state == "destroyed"
-        with pytest.raises(KeyNotFoundError, match="destroyed"):
-            opened.generation(1)
-        with pytest.raises(KeyFileError, match="already"):
-            opened.add_generation(1)
+    def test_generations_without_keys_are_refused(self, key_file: KeyFile) -> None:
+        for number in (2, 0, -1):
+            with pytest.raises(KeyNotFoundError, match=f"generation {number} "):
+                key_file.generation(number)
+        with pytest.raises(KeyFileError, match="count from 1"):
+            key_file.add_generation(0)
 
     def test_a_replaced_file_is_noticed(self, key_file: KeyFile, path: Path) -> None:
         path.unlink()
         KeyFile.create(path, TABLE)
         with pytest.raises(WrongKeyError, match="replaced"):
             key_file.add_generation(2)
+
+    def test_another_table_in_its_place_is_noticed(self, key_file: KeyFile, path: Path) -> None:
+        path.write_text(path.read_text().replace(TABLE, "other"))
+        with pytest.raises(WrongKeyError, match="replaced"):
+            key_file.generation(1)
 
     def test_a_link_is_followed_and_kept(self, key_file: KeyFile, path: Path) -> None:
         link = path.with_name("link.json")
@@ -263,11 +264,39 @@ DAMAGE = [
 ]
 
 
+ENTRIES = [
+    {"state": "destroyed"},
+    {"state": "retired"},
+    {"data": None},
+    {"prf": []},
+    {"prf": "x"},
+    {"prf": [None]},
+    {"shuffle": 3},
+    {"salt": ""},
+    {"key_id": "g" * 16},
+    {"helpers": "open"},
+    {"made_at": "yesterday"},
+    {"made_at": "2026-01-01T00:00:00"},
+    {"made_at": "2026-01-01T00:00:00+01:00"},
+    {"made_at": None},
+    {"destroyed_at": "2026-01-01T00:00:00+00:00"},
+    {"more": 1},
+]
+
+
 class TestDamage:
     @pytest.mark.parametrize("content", DAMAGE)
     def test_what_is_no_keyset_file(self, path: Path, key_file: KeyFile, content: bytes) -> None:
         path.write_bytes(content)
         with pytest.raises(KeyFileError, match=str(path)):
+            KeyFile.open(path, TABLE)
+
+    @pytest.mark.parametrize("change", ENTRIES)
+    def test_what_is_no_entry(self, path: Path, key_file: KeyFile, change: dict) -> None:
+        content = json.loads(path.read_text())
+        content["generations"]["1"] |= change
+        path.write_text(json.dumps(content))
+        with pytest.raises(KeyFileError, match="damaged"):
             KeyFile.open(path, TABLE)
 
     def test_every_bit_flip_is_refused_or_harmless(self, path: Path, key_file: KeyFile) -> None:
@@ -299,7 +328,7 @@ class TestDamage:
             with pytest.raises(KeyFileError):
                 KeyFile.open(path, TABLE)
 
-    @pytest.mark.parametrize("field", ["key_id", "helpers", "data", "prf"])
+    @pytest.mark.parametrize("field", ["key_id", "salt", "helpers", "data", "prf"])
     def test_parts_of_another_generation_are_refused(
         self, path: Path, key_file: KeyFile, field: str
     ) -> None:
@@ -359,189 +388,6 @@ def run_all(calls: list) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-class Remote(aead.Aead):
-    """A key service: a real AEAD that can be unreachable."""
-
-    def __init__(self) -> None:
-        handle = tink.new_keyset_handle(aead.aead_key_templates.AES256_GCM)
-        self.inner = handle.primitive(aead.Aead)
-        self.failure: Exception | None = None
-
-    def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        self._check()
-        return self.inner.encrypt(plaintext, associated_data)
-
-    def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
-        self._check()
-        return self.inner.decrypt(ciphertext, associated_data)
-
-    def _check(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-
-
-class Service(tink.KmsClient):
-    def __init__(self) -> None:
-        self.keys = {f"fake-kms://{name}": Remote() for name in "ab"}
-
-    def does_support(self, key_uri: str) -> bool:
-        return key_uri in self.keys
-
-    def get_aead(self, key_uri: str) -> aead.Aead:
-        return self.keys[key_uri]
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    made = Service()
-    tink.register_kms_client(made)
-    yield made
-    _kms_clients._kms_clients.remove(made)
-
-
-class Denied(Exception):  # noqa: N818
-    response = {"Error": {"Code": "AccessDeniedException"}}  # noqa: RUF012
-
-
-class TestKeyService:
-    def test_wraps_every_generation_and_keeps_no_secret_in_the_file(
-        self, service: Service, path: Path
-    ) -> None:
-        made = KeyFile.create(path, TABLE, "fake-kms://a")
-        made.add_generation(1)
-        sealed = made.generation(1).seal(b"helper", ASSOCIATED)
-        content = json.loads(path.read_text())
-        assert content["kek"] == {"uri": "fake-kms://a", "keyset": None}
-        again = KeyFile.open(path, TABLE)
-        assert again.generation(1).open(sealed, ASSOCIATED) == b"helper"
-
-    def test_another_key_of_the_service_is_refused(self, service: Service, path: Path) -> None:
-        KeyFile.create(path, TABLE, "fake-kms://a").add_generation(1)
-        path.write_text(path.read_text().replace("fake-kms://a", "fake-kms://b"))
-        with pytest.raises(WrongKeyError):
-            KeyFile.open(path, TABLE).generation(1)
-
-    def test_what_a_keyset_is_bound_to_holds_without_the_service(
-        self, service: Service, path: Path
-    ) -> None:
-        made = KeyFile.create(path, TABLE, "fake-kms://a")
-        made.add_generation(1)
-        made.add_generation(2)
-        content = json.loads(path.read_text())
-        content["generations"]["1"] = content["generations"]["2"]
-        path.write_text(json.dumps(content))
-        with pytest.raises(WrongKeyError):
-            KeyFile.open(path, TABLE).generation(1)
-
-    @pytest.mark.parametrize(
-        "failure",
-        [
-            ConnectionError("refused"),
-            TimeoutError(),
-            tink.TinkError(Denied("token=abc")),
-            RuntimeError("token=abc"),
-        ],
-    )
-    def test_an_unreachable_service_fails_closed(
-        self, service: Service, path: Path, failure: Exception
-    ) -> None:
-        made = KeyFile.create(path, TABLE, "fake-kms://a")
-        made.add_generation(1)
-        before = path.read_bytes()
-        service.keys["fake-kms://a"].failure = failure
-        for call in (lambda: made.generation(1), lambda: made.add_generation(2)):
-            with pytest.raises(KeyStoreError, match="fake-kms://a did not serve") as caught:
-                call()
-            assert not isinstance(caught.value, WrongKeyError)
-            assert "abc" not in str(caught.value)
-        assert path.read_bytes() == before
-
-    def test_unknown_services_leave_no_file(self, path: Path) -> None:
-        with pytest.raises(KeyStoreError, match=r"unknown.*local:, aws-kms://"):
-            KeyFile.create(path, TABLE, "other-kms://a")
-        assert not path.exists()
-
-    @pytest.mark.parametrize(
-        ("uri", "module", "extra"),
-        [
-            ("aws-kms://arn:aws:kms:eu-west-1:1:key/a", "boto3", "aws"),
-            ("gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k", "google.cloud", "gcp"),
-            ("hcvault://vault:8200/transit/keys/k", "hvac", "vault"),
-        ],
-    )
-    def test_a_missing_client_names_its_extra(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, module: str, extra: str
-    ) -> None:
-        name = {"aws": "awskms", "gcp": "gcpkms", "vault": "hcvault"}[extra]
-        monkeypatch.setitem(sys.modules, module, None)
-        monkeypatch.setitem(sys.modules, f"tink.integration.{name}", None)
-        with pytest.raises(KeyStoreError, match=rf"ironmask\[{extra}\]"):
-            KeyFile.create(path, TABLE, uri)
-
-
-class Transit(BaseHTTPRequestHandler):
-    """Vault's transit engine, as far as wrapping needs it; `sealed` answers like a sealed Vault."""
-
-    remote = Remote()
-    sealed = False
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        try:
-            status, answer = (
-                (503, {"errors": ["Vault is sealed"]}) if self.sealed else self.work(body)
-            )
-        except tink.TinkError:
-            status, answer = 400, {"errors": ["invalid ciphertext"]}
-        text = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def work(self, body: dict[str, str]) -> tuple[int, dict]:
-        if "/encrypt/" in self.path:
-            sealed = self.remote.encrypt(base64.b64decode(body["plaintext"]), b"")
-            return 200, {"data": {"ciphertext": "vault:v1:" + base64.b64encode(sealed).decode()}}
-        data = base64.b64decode(body["ciphertext"].removeprefix("vault:v1:"))
-        return 200, {
-            "data": {"plaintext": base64.b64encode(self.remote.decrypt(data, b"")).decode()}
-        }
-
-    do_PUT = do_POST  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
-@pytest.fixture
-def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Transit]]:
-    pytest.importorskip("hvac", reason="hvac is not installed: ironmask[vault]")
-    server = HTTPServer(("127.0.0.1", 0), Transit)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("VAULT_ADDR", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("VAULT_TOKEN", "t")
-    monkeypatch.setattr(Transit, "sealed", False)
-    yield Transit
-    server.shutdown()
-    server.server_close()
-
-
-def test_vault_wraps_keysets(
-    vault: type[Transit], path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = KeyFile.create(path, TABLE, "hcvault:///transit/keys/k")
-    made.add_generation(1)
-    opened = KeyFile.open(path, TABLE)
-    assert opened.generation(1).row_key("a") == made.generation(1).row_key("a")
-    monkeypatch.setattr(vault, "remote", Remote())
-    with pytest.raises(WrongKeyError):
-        opened.generation(1)
-    monkeypatch.setattr(vault, "sealed", True)
-    with pytest.raises(KeyStoreError, match="did not serve"):
-        opened.generation(1)
 
 
 def test_what_a_killed_writing_left_is_removed_by_the_next(tmp_path: Path) -> None:

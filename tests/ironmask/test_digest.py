@@ -110,7 +110,7 @@ def test_tags_of_another_tolerance_are_refused(code, row_key):
         matches(stored, code, Params(64, 6, 2), row_key)
 
 
-@pytest.mark.parametrize("size", [0, 16, 31, 33, 64])
+@pytest.mark.parametrize("size", [0, 16, 31, 33, 63, 65])
 def test_row_keys_of_a_wrong_length_are_refused(size, code, row_key):
     params = Params(64, 6, 1)
     stored = digest.digests(code, params, row_key)

@@ -251,7 +251,7 @@ class TestDestination:
     @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
     def test_of_other_settings(self, dest, source, options, words, dry):
         answer = enroll(source, dest, *options, *dry)
-        error = refused(answer, ERROR, dest, *words, "destroy the table and its keys first")
+        error = refused(answer, ERROR, dest, *words, "run `ironmask reprotect`")
         assert "model" in error or "--model" not in str(options)
 
     def test_of_another_width(self, dest, tmp_path):

@@ -178,7 +178,7 @@ class TestSameContent:
         source = self.manifest(tmp_path / "1.csv", [("al", photo), ("broken", broken)])
         model = f"--model={face_data / 'models' / 'buffalo_sc'}"
         enroll(source, dest, "--alpha=16", "--tolerance=4", model)
-        used = ledger.used_contents(open_tables(dest))
+        used = ledger.used_contents(open_tables(dest), 1)
         (row,) = [row for row in rows(dest, "inputs") if row["outcome"] == "used"]
         assert f"sha256:{row['sha256']}" in row["identities"]
         assert used.has(pa.array(row["identities"])).all()

@@ -95,7 +95,7 @@ def test_with_encryption_it_is_said_and_kept(source, narrow, tmp_path):
     assert kept["preflight_row_bits"]["value"] < 20
     assert kept["preflight_bits_left"]["value"] == 0
     assert len([row for row in rows(dest, "metrics") if "preflight" in row["name"]]) == 3
-    stored = (dest / "_ironmask" / "profile.parquet").read_bytes()
+    stored = profile_of(dest).read_bytes()
     assert Profile.from_bytes(stored, "here").model == "declared:unknown"
     assert ironmask("check", dest, "--keys", keys_of(dest), "--deep").code == 0
 
@@ -133,6 +133,11 @@ def test_a_sample_is_as_large_as_can_be_however_a_file_is_cut(tmp_path):
         assert len(sample(str(path), store)) == 20_000
 
 
+def profile_of(dest):
+    (found,) = (dest / "_ironmask").glob("profile-*.parquet")
+    return found
+
+
 class TestFilling:
     def fill(self, source, dest, narrow, *more):
         return enroll(source, dest, "--fill=0.1", "--calibration", narrow, *more)
@@ -144,7 +149,7 @@ class TestFilling:
         assert "filled 0.1" in answer.err
         found = rows(dest, "templates")
         assert {round(row["filling"], 6) for row in found} == {0.1}
-        stored = (dest / "_ironmask" / "profile.parquet").read_bytes()
+        stored = profile_of(dest).read_bytes()
         assert Profile.from_bytes(stored, "here").space.count == 384
         tables = DeltaTables(str(dest), {})
         keys = KeyFile.open(keys_of(dest), tables.table_id).generation(1)
@@ -162,11 +167,11 @@ class TestFilling:
         """More people later are filled alike, whatever else could be calibrated by."""
         dest = tmp_path / "d"
         assert self.fill(source, dest, narrow).code == 0
-        before = (dest / "_ironmask" / "profile.parquet").read_bytes()
+        before = profile_of(dest).read_bytes()
         more = write_embeddings(tmp_path / "m.parquet", ["d"], of_rank(1, RANK, 9))
         answer = enroll(more, dest, "--fill=0.1", "--calibration", full)
         assert answer.code == 0, answer.err
-        assert (dest / "_ironmask" / "profile.parquet").read_bytes() == before
+        assert profile_of(dest).read_bytes() == before
         assert len(rows(dest, "templates")) == 4
         other = enroll(more, dest, "--fill=0.2")
         assert (other.code, "filling is 0.1 there and 0.2 here" in other.errors[0]) == (1, True)
@@ -176,13 +181,13 @@ class TestFilling:
     def test_another_profile_is_not_taken(self, source, narrow, tmp_path):
         dest = tmp_path / "d"
         assert self.fill(source, dest, narrow).code == 0
-        profile = dest / "_ironmask" / "profile.parquet"
+        profile = profile_of(dest)
         found = Profile.from_bytes(profile.read_bytes(), "here")
         profile.write_bytes(Profile("another", found.source, found.space).to_bytes())
         more = write_embeddings(tmp_path / "m.parquet", ["d"], of_rank(1, RANK, 9))
         answer = enroll(more, dest, "--fill=0.1")
         assert answer.code == 1
-        assert "profile is" in answer.errors[0]
+        assert "is not the profile that it was" in answer.errors[0]
 
     def test_it_needs_embeddings_to_know_where(self, source, tmp_path):
         answer = enroll(source, tmp_path / "d", "--fill=0.1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
 import pytest
 from enrolling import (
@@ -18,9 +19,10 @@ from enrolling import (
 )
 
 from infra.storage import FsspecStore
-from ironmask.errors import TableError
+from ironmask.errors import KeyNotFoundError, TableError, WrongKeyError
 from pipelines import layout, seal
 from pipelines.records import TABLES
+from pipelines.seal import Seal
 
 
 @pytest.fixture
@@ -32,7 +34,23 @@ def dest(tmp_path):
 
 
 def state(dest):
-    return seal.read(str(dest), FsspecStore(), generation_keys(dest).seal_key())
+    return seal.read(str(dest), FsspecStore(), key_of(dest))
+
+
+def key_of(dest):
+    """Finds the keys of this generation and the next."""
+    keys = {one.key_id: one.seal_key() for one in (generation_keys(dest), Successor)}
+    return keys.__getitem__
+
+
+class Successor:
+    """As much of the keys of the next generation as a seal needs."""
+
+    key_id = "next"
+
+    @staticmethod
+    def seal_key() -> bytes:
+        return sha256(b"next").digest()
 
 
 def entries(dest, name):
@@ -58,7 +76,7 @@ def test_the_next_run_goes_on_from_it(dest, tmp_path):
 
 def test_it_holds_under_its_own_key_alone(dest):
     with pytest.raises(TableError, match=r"seal\.json does not authenticate"):
-        seal.read(str(dest), FsspecStore(), bytes(32))
+        seal.read(str(dest), FsspecStore(), lambda _: bytes(32))
 
 
 @pytest.mark.parametrize("place", ["logs", "open", "table_id", "mac"])
@@ -116,3 +134,93 @@ class TestBegin:
         open_tables(dest).create()
         run(request(write_embeddings(tmp_path / "e.parquet", ["a"], [[1.0] * 64]), dest))
         assert not state(dest).open
+
+
+class TestKeys:
+    """A seal names the keys that it was made under, and whoever reads it has to find them."""
+
+    def seal(self, dest, keys, key_of=None) -> Seal:
+        return Seal(open_tables(dest), FsspecStore(), keys, key_of)
+
+    def begun(self, dest, keys, key_of=None) -> Seal:
+        own = self.seal(dest, keys, key_of)
+        own.begin()
+        return own
+
+    def refuse(self, key_id):
+        raise KeyNotFoundError(f"no keys {key_id}")
+
+    def test_the_key_that_it_names_is_asked_for(self, dest):
+        keys = generation_keys(dest)
+        asked = []
+
+        def key_of(key_id):
+            asked.append(key_id)
+            return keys.seal_key()
+
+        found = seal.read(str(dest), FsspecStore(), key_of)
+        assert asked == [found.key_id] == [keys.key_id]
+
+    def test_keys_that_are_not_at_hand_are_told(self, dest):
+        with pytest.raises(KeyNotFoundError, match="no keys"):
+            seal.read(str(dest), FsspecStore(), self.refuse)
+        with pytest.raises(KeyNotFoundError, match="no keys"):
+            self.begun(dest, generation_keys(dest), self.refuse)
+        with pytest.raises(WrongKeyError, match=r"made under the keys \w+, those at hand are next"):
+            self.begun(dest, Successor())
+
+    def test_what_is_wrong_with_the_finder_is_not_taken_for_the_seal_s(self, dest):
+        with pytest.raises(TypeError):
+            seal.read(str(dest), FsspecStore(), bytes(32))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            *({"key_id": named} for named in (None, 1, ["next"], {"next": 1})),
+            *({"starts": starts} for starts in ({}, {"runs": {"version": "1", "digest": ""}}, [])),
+            {"files": {"a": [[]]}},
+            {"open": "yes"},
+            {"more": 1},
+        ],
+        ids=str,
+    )
+    def test_other_things_than_it_holds_do_not_authenticate(self, dest, change):
+        path = dest / layout.PRIVATE / "seal.json"
+        content = {**json.loads(path.read_text()), **change}
+        path.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
+        with pytest.raises(TableError, match="does not authenticate"):
+            seal.read(str(dest), FsspecStore(), lambda _: generation_keys(dest).seal_key())
+
+    def test_the_name_of_other_keys_does_not_authenticate(self, dest):
+        path = dest / layout.PRIVATE / "seal.json"
+        path.write_text(path.read_text().replace(generation_keys(dest).key_id, "next"))
+        with pytest.raises(TableError, match="does not authenticate"):
+            state(dest)
+
+    def test_it_stays_under_its_keys_until_it_is_asked_to_change(self, dest):
+        first = generation_keys(dest).key_id
+        own = self.begun(dest, Successor(), key_of(dest))
+        assert (state(dest).key_id, state(dest).open) == (first, True)
+        own.rekey(Successor())
+        assert (state(dest).key_id, state(dest).open) == ("next", True)
+        own.extend()
+        own.end()
+        assert (state(dest).key_id, state(dest).open) == ("next", False)
+
+    def test_after_the_change_the_old_keys_do_not_serve(self, dest):
+        before = state(dest)
+        own = self.begun(dest, generation_keys(dest))
+        own.rekey(Successor())
+        own.end()
+        assert (state(dest).logs, state(dest).files) == (before.logs, before.files)
+        with pytest.raises(WrongKeyError, match="made under the keys next"):
+            self.begun(dest, generation_keys(dest))
+        self.begun(dest, generation_keys(dest), key_of(dest)).end()
+        assert state(dest).key_id == "next"
+
+    def test_what_was_committed_before_the_change_is_taken_in(self, dest):
+        own = self.begun(dest, generation_keys(dest))
+        table = open_tables(dest).table("inputs")
+        table.commit([], "gone", 1, removed=list(table.files())[:1])
+        own.rekey(Successor())
+        assert state(dest).logs["inputs"].version == len(entries(dest, "inputs")) - 1

@@ -1,0 +1,110 @@
+"""What stands in a Delta log: actions that add and remove files, and the library's errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Collection
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.transaction import AddAction, RemoveAction
+
+from ironmask.errors import TableError
+from pipelines.ports import DataFile
+
+_PARTITION: Final = "partition."
+# A file of the log that was there when it was listed, and not when it was read.
+_GONE: Final = r"_delta_log/\S+ not found|File not found: .*_delta_log/"
+_TORN: Final = re.compile(f"{_GONE}|found gap|No files in log segment|No table metadata")
+# What another attempt may change, as the library words it: conflicts, and a store in trouble.
+_MAY_PASS: Final = re.compile(
+    "conflict|concurrent|already exists|changed since last commit|HTTP error|connection"
+    "|timed? ?out|retr(y|ies)|SlowDown|InternalError|50[0-4]",
+    re.IGNORECASE,
+)
+_ERROR_CHARS: Final = 300
+
+
+def listing(table: DeltaTable) -> pa.Table:
+    """The files that a log lists, a row each: path, sizes, partition and statistics."""
+    return pa.table(table.get_add_actions(flatten=True))
+
+
+def add_action(file: DataFile) -> AddAction:
+    """What makes a file visible."""
+    stats: dict[str, Any] = {
+        "numRecords": file.rows,
+        "minValues": dict(file.low),
+        "maxValues": dict(file.high),
+        "nullCount": dict.fromkeys(file.low, 0),
+    }
+    return AddAction(
+        path=file.path,
+        size=file.size,
+        partition_values=file.partition,
+        modification_time=_now_ms(),
+        data_change=True,
+        stats=json.dumps(stats),
+    )
+
+
+def remove_actions(table: DeltaTable, paths: Collection[str], uri: str) -> list[RemoveAction]:
+    """What takes files out of sight again, in the words in which the log lists them.
+
+    Raises `TableError` that names a path which is not listed.
+    """
+    if not paths:
+        return []
+    listed = listing(table)
+    found = listed.filter(pc.is_in(listed["path"], pa.array(paths, listed["path"].type)))
+    if missing := sorted(set(paths) - set(found["path"].to_pylist())):
+        raise TableError(
+            f"{uri}: {missing[0]} cannot be removed, its log does not list it"
+            f"{f' (nor {len(missing) - 1:,} others)' if missing[1:] else ''}: another hand removed "
+            "it, or it never was there"
+        )
+    names = [name for name in found.column_names if name.startswith(_PARTITION)]
+    now = _now_ms()
+    return [
+        RemoveAction(
+            path=row["path"],
+            deletion_timestamp=now,
+            data_change=True,
+            partition_values={name.removeprefix(_PARTITION): _text(row[name]) for name in names},
+            size=row["size_bytes"],
+        )
+        for row in found.select(["path", "size_bytes", *names]).to_pylist()
+    ]
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def may_pass(error: Exception) -> bool:
+    """Tell whether another attempt may end otherwise."""
+    return bool(_MAY_PASS.search(brief(error)) or re.search(_GONE, _plain(error)))
+
+
+def is_torn(error: Exception) -> bool:
+    """Tell whether a log was read while its history went, or has a hole for good."""
+    return _TORN.search(_plain(error)) is not None
+
+
+def brief(error: Exception) -> str:
+    """The beginning of an error of the library, in one line without colours."""
+    return _plain(error)[:_ERROR_CHARS]
+
+
+def _plain(error: Exception) -> str:
+    """The library prints a tree of causes."""
+    text = re.sub(r"\x1b\[[0-9;]*m|<\?xml.*", "", str(error), flags=re.DOTALL)
+    return " ".join(text.replace("↳", ": ").split())

@@ -1,0 +1,229 @@
+"""The keyset file of a table: JSON that its owner alone may read, always replaced whole.
+
+::
+
+    {"format": "ironmask-keys/1", "table_id": ..., "kek": {"uri": ..., "keyset": ...},
+     "generations": {"1": {"key_id": ..., "salt": ..., "state": "live", "helpers": "sealed",
+                           "data": ..., "prf": [...], "shuffle": null,
+                           "made_at": ..., "destroyed_at": null}}}
+
+`helpers` says whether the generation's helpers are sealed, so that no row can. `data` is the
+AES-256-GCM keyset that seals helpers, `prf` one or more HMAC-SHA-256 keysets, oldest first, that
+give every row its digest key, `shuffle` one that gives every row the key of its rotation, if any.
+All are encrypted by the key-encryption key (KEK) and bound to table, generation, purpose, `helpers`
+and the random `salt`. A destroyed generation keeps its names and times and no keyset.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypedDict, cast
+
+from ironmask.errors import KeyFileError, KeyNotFoundError, WrongKeyError
+
+FORMAT: Final = "ironmask-keys/1"
+LIVE, DESTROYED = "live", "destroyed"
+SEALED, PLAINTEXT = "sealed", "plaintext"
+
+
+class KekEntry(TypedDict):
+    """Where the KEK is; its cleartext keyset where that is this file."""
+
+    uri: str
+    keyset: str | None
+
+
+class Entry(TypedDict):
+    """One generation."""
+
+    key_id: str
+    salt: str
+    state: str
+    helpers: str
+    data: str | None
+    prf: list[str]
+    shuffle: str | None
+    made_at: str
+    destroyed_at: str | None
+
+
+class Content(TypedDict):
+    """A whole file."""
+
+    format: str
+    table_id: str
+    kek: KekEntry
+    generations: dict[str, Entry]
+
+
+def read(path: Path) -> Content:
+    """Read a file. Raises `KeyNotFoundError` without one, `KeyFileError` for one at fault."""
+    try:
+        with path.open(encoding="utf-8") as handle:
+            mode = os.fstat(handle.fileno()).st_mode
+            # Before any of it is read.
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise KeyFileError(f"{path} is open to other users: run `chmod 600 {path}`")
+            return _parse(path, handle.read())
+    except FileNotFoundError:
+        raise KeyNotFoundError(
+            f"no keyset file at {path}: name it with --keys or IRONMASK_KEYS; templates cannot be "
+            "opened without it"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"{path} cannot be read: {type(error).__name__}") from None
+
+
+def read_again(path: Path, before: Content) -> Content:
+    """Read a file that may have changed since, but not into another one.
+
+    Raises `WrongKeyError` where it is another table's, or where generations that it had are
+    missing, have other keys or have keys again.
+    """
+    now = read(path)
+    went_on = all(
+        number in now["generations"] and _follows(now["generations"][number], old)
+        for number, old in before["generations"].items()
+    )
+    if now["table_id"] != before["table_id"] or not went_on:
+        raise WrongKeyError(
+            f"{path} was replaced by another keyset file, or an older copy, meanwhile"
+        )
+    return now
+
+
+def write(path: Path, content: Content) -> None:
+    """Replace the file whole: a kill leaves the old content or the new. Needs `writing`.
+
+    Raises `OSError`: the old content stays, unless only the rename could not be made durable.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        _write_new(temporary, content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    settle(path)
+
+
+def settle(path: Path) -> None:
+    """Make the last `write` durable, should its process have been killed before it was."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Hold a lock against other writers of the same file; it ends with the process.
+
+    Raises `KeyFileError` where the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}"):
+                leftover.unlink()  # of a writing that was killed, and it may hold keys
+            yield
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _write_new(path: Path, content: Content) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+        json.dump(content, handle, indent=1)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _follows(now: Entry, old: Entry) -> bool:
+    return now["key_id"] == old["key_id"] and (now["state"] == DESTROYED or old["state"] == LIVE)
+
+
+def _parse(path: Path, text: str) -> Content:
+    damaged = KeyFileError(
+        f"{path} is not a keyset file of this software, or is damaged: restore it from a backup"
+    )
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise damaged from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise damaged
+    kek, generations = content.get("kek"), content.get("generations")
+    if not isinstance(content.get("table_id"), str) or not isinstance(generations, dict):
+        raise damaged
+    if not isinstance(kek, dict) or not isinstance(kek.get("uri"), str):
+        raise damaged
+    if not isinstance(kek.setdefault("keyset", None), str | None):
+        raise damaged
+    if not all(_is_entry(number, entry) for number, entry in generations.items()):
+        raise damaged
+    return cast(Content, content)
+
+
+def _is_entry(number: str, entry: Any) -> bool:
+    return (
+        re.fullmatch("[1-9][0-9]{0,8}", number) is not None
+        and isinstance(entry, dict)
+        and set(entry) == set(Entry.__annotations__)
+        and _is_hex(entry["key_id"], 16)
+        and _is_hex(entry["salt"], 32)
+        and entry["helpers"] in (SEALED, PLAINTEXT)
+        and _is_time(entry["made_at"])
+        and (_is_live(entry) or _is_destroyed(entry))
+    )
+
+
+def _is_live(entry: dict[str, Any]) -> bool:
+    layers = entry["prf"]
+    return (
+        entry["state"] == LIVE
+        and isinstance(entry["data"], str)
+        and isinstance(layers, list)
+        and layers != []
+        and all(isinstance(layer, str) for layer in layers)
+        and isinstance(entry["shuffle"], str | None)
+        and entry["destroyed_at"] is None
+    )
+
+
+def _is_destroyed(entry: dict[str, Any]) -> bool:
+    return (
+        entry["state"] == DESTROYED
+        and entry["data"] is None
+        and entry["prf"] == []
+        and entry["shuffle"] is None
+        and _is_time(entry["destroyed_at"])
+    )
+
+
+def _is_hex(value: object, digits: int) -> bool:
+    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", value) is not None
+
+
+def _is_time(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        return datetime.fromisoformat(value).utcoffset() == timedelta(0)
+    except ValueError:
+        return False

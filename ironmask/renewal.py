@@ -1,0 +1,108 @@
+"""Renewal at a successful verification: a row protects its own template anew.
+
+Where a probe matches, the codeword c of the row is known for a moment, and with it the template:
+P t = c and P is orthogonal, so t = P' c. No image, embedding or vault is needed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ironmask import codeword, digest, helper
+from ironmask.arrays import F64, I32, single
+from ironmask.errors import ParameterError, ProtectionError
+from ironmask.params import Params
+from ironmask.template import ProtectedTemplate, protect, reopen, tried
+
+
+def verify_and_renew(
+    protected: ProtectedTemplate,
+    probe: ArrayLike,
+    row_key: bytes,
+    new_row_key: bytes,
+    *,
+    params: Params | None = None,
+    encoding: str | None = None,
+    rng: np.random.Generator | None = None,
+) -> ProtectedTemplate | None:
+    """Verify a probe, (n,) of any scale; where it matches, protect what the row holds anew.
+
+    None where the probe does not match: the decision is that of `verify`. Otherwise a row with a
+    fresh codeword and a fresh rotation under new_row_key, whose template is the enrolled one.
+    Nothing of the probe is mixed in. Noise that filled the template is in it already and is not
+    added again. Only rounding adds up: ten renewals at n = 512 leave a cosine of .9998 with the
+    enrolled template in int8, .997 in bits6, .990 in bits5 and .967 in bits4 (measured).
+
+    **The old row must be destroyed in the same step in which the new one is written**: two issues
+    of one person break together (`ironmask.attacks.issues`). Nothing but the new row leaves; the
+    codeword and the template are forgotten.
+
+    params, encoding: of the new row, by default those of the old one; n cannot change. rng: for
+    tests; by default a new secure generator.
+
+    Raises `ParameterError` for another n or a key of a wrong length, `TemplateError` for a vector
+    that cannot be a probe, `EncodingError` for a damaged row, and `ProtectionError` where a probe
+    matches a row whose parts do not belong together, or the new row does not verify.
+    """
+    params = params or protected.params
+    encoding = helper.encoding(encoding or protected.encoding).tag
+    if params.n != protected.params.n:
+        raise ParameterError(
+            f"a row of width {protected.params.n} cannot be renewed at width {params.n}: enrol the "
+            "subject anew"
+        )
+    digest.layers(new_row_key)
+    code = _matched(protected, probe, row_key)
+    if code is None:
+        return None
+    template = _template(protected, code)
+    opened = reopen(protected, template, row_key)
+    if opened is None or not np.array_equal(opened, code):
+        raise ProtectionError(
+            "a probe matches a row whose helper and digests are not those of one codeword, so it "
+            "cannot be renewed: the row was damaged or tampered with; enrol the subject anew"
+        )
+    return protect(template, params, new_row_key, encoding=encoding, rng=rng)
+
+
+def _matched(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> I32 | None:
+    """The codeword of a row, (alpha,), where a probe matches; not yet compared with all tags."""
+    params, stored = protected.params, protected.digests
+    (subsets,) = tried(protected, single(probe))
+    found = digest.hits(stored, subsets, params, row_key)
+    if not found.any():
+        return None
+    known = subsets[found.argmax()]
+    return _completed(known, stored, params, row_key) if params.tolerance else known
+
+
+def _completed(known: I32, stored: bytes, params: Params, row_key: bytes) -> I32:
+    """The codeword, (alpha,), that has a known stored subset, (alpha - tolerance,).
+
+    Another of its entries in place of the first known one makes a stored subset again, and nothing
+    else does: about 2 n tags tell which they are.
+    """
+    places = np.setdiff1d(np.arange(1, params.n + 1, dtype=np.int32), np.abs(known))
+    others = np.concatenate([places, -places])
+    replaced = np.tile(known, (len(others), 1))
+    replaced[:, 0] = others
+    found = digest.hits(stored, _by_place(replaced), params, row_key)
+    return _by_place(np.concatenate([known, others[found]]))
+
+
+def _by_place(subsets: I32) -> I32:
+    return np.take_along_axis(subsets, np.argsort(np.abs(subsets), axis=-1), axis=-1)
+
+
+def _template(protected: ProtectedTemplate, code: I32) -> F64:
+    """P' c, (n,), up to its length, after one Newton step from P to the orthogonal matrix nearest.
+
+    The P that is stored has been rounded. The step, to (3 P - P P' P) / 2 (Bjorck and Bowie, SIAM
+    J. Numer. Anal. 8, 1971), halves what rounding takes from the template's cosine.
+    """
+    n = protected.params.n
+    p = helper.decode([protected.helper], protected.encoding, n)[0].astype(np.float64)
+    back = p.T @ codeword.dense(code, n)[0]
+    template: F64 = 1.5 * back - 0.5 * p.T @ (p @ back)
+    return template

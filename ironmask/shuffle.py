@@ -1,0 +1,69 @@
+"""Re-keying: an encoded helper P as S P, with S a secret signed permutation of the rows.
+
+S comes from a 32-byte key that belongs to the row alone, which takes neither the template nor the
+codeword, and P comes back byte for byte. S P takes a probe to S c, whose tags nobody can make who
+knows only those of c: so undo it before a row is verified. Together with one layer more on the tags
+(`ironmask.digest.relayered`) it brings a row under new keys while its subject is away.
+
+What it does not do:
+
+- It says nothing new about t: S P is P and independent randomness. Nor does it take anything back:
+  who has P has what there ever was to learn from it, and a copy of P stays what it was.
+- It unlinks nothing. The rows of P and S P are equal up to order and sign, so whoever sees both
+  knows that they belong together, and S with it.
+- It revokes no codeword: who knows c and learns S knows S c.
+
+So this is re-keying and no renewal: a new codeword and a new rotation need the template
+(`ironmask.renewal`, or an enrolment).
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import shake_256
+from typing import Final
+
+import numpy as np
+
+from ironmask import helper
+from ironmask.errors import ParameterError
+from ironmask.helper import Order, Signs
+from ironmask.params import SCHEME_VERSION
+
+KEY_BYTES: Final = 32
+_DOMAIN: Final = b"ironmask shuffle"
+_DRAW_BYTES: Final = 8
+
+
+def applied(helper_bytes: bytes, encoding: str, n: int, key: bytes) -> bytes:
+    """S P for an encoded helper P of width n, in the same encoding.
+
+    encoding: its name, or what the row records. key: 32 secret bytes that belong to this row alone.
+    Raises `EncodingError` where the helper is damaged, `ParameterError` for a key of another length
+    or an unknown encoding.
+    """
+    order, negative = signed_order(key, n)
+    return helper.moved(helper_bytes, encoding, n, order, negative)
+
+
+def undone(helper_bytes: bytes, encoding: str, n: int, key: bytes) -> bytes:
+    """P for an encoded helper S P of width n, byte for byte; see `applied`."""
+    order, negative = signed_order(key, n)
+    back = np.argsort(order)
+    return helper.moved(helper_bytes, encoding, n, back, negative[back])
+
+
+def signed_order(key: bytes, n: int) -> tuple[Order, Signs]:
+    """S of a key: row i of S P is row order[i] of P, negated where negative[i]; (n,) each.
+
+    From SHAKE-256 (FIPS 202) of a domain, the scheme's version, n and the key: eight bytes a row,
+    the row numbers sorted by them, of equal ones the lower first; then a bit a row for its sign.
+    As secret as the key.
+    """
+    if len(key) != KEY_BYTES:
+        raise ParameterError(f"a shuffle's key has {KEY_BYTES} bytes, not {len(key)}")
+    domain = _DOMAIN + struct.pack("<2I", SCHEME_VERSION, n)
+    stream = shake_256(domain + key).digest(_DRAW_BYTES * n + -(-n // 8))
+    draws = np.frombuffer(stream, "<u8", count=n)
+    bits = np.frombuffer(stream, np.uint8, offset=_DRAW_BYTES * n)
+    return np.argsort(draws, kind="stable"), np.unpackbits(bits, count=n).astype(np.bool_)

@@ -1,0 +1,178 @@
+"""A retired generation goes for good: its keys, its rows, its files in every version, with proof.
+
+Keys go first: from then on no copy of the files can be opened, wherever it lies. Each step can be
+taken again after a kill, and none of them touches what is live.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from ironmask.errors import StorageError, TableError
+from pipelines import generations, layout
+from pipelines.destination import Destination
+from pipelines.generations import State
+from pipelines.ports import Keyring, Store, Tables
+
+_BATCH: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is recorded of a destruction.
+
+    files, bytes: of the generation, as the log listed them. manifest: SHA-256 of the list of their
+    names, sizes and digests. keys_destroyed_at, files_destroyed_at: UTC.
+    """
+
+    generation: int
+    key_id: str
+    keys_destroyed_at: str
+    files: int
+    bytes: int
+    manifest: str
+    files_destroyed_at: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def destroy(dest: Destination, keyring: Keyring, number: int) -> Proof:
+    """Destroy a generation that is retired, or was given up while it was prepared.
+
+    Raises `TableError` where it is live, `StorageError` where a part of it cannot be destroyed.
+    """
+    found = generations.read(dest.tables)
+    one = found[number]
+    if number == generations.live_of(found):
+        raise TableError(f"{dest.tables.dest}: generation {number} is live and stays")
+    if one.state is State.DESTROYED:
+        return Proof(**one.proof)
+    manifest = _manifest(dest, number)
+    dest.check()
+    gone = keyring.destroy_generation(number)
+    _take_out(dest, number)
+    _delete(dest, number)
+    lines = manifest.decode().splitlines()
+    proof = Proof(
+        generation=number,
+        key_id=one.key_id,
+        keys_destroyed_at=str(gone.destroyed_at),
+        files=len(lines),
+        bytes=sum(int(line.split()[0]) for line in lines),
+        manifest=sha256(manifest).hexdigest(),
+        files_destroyed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    generations.destroyed(dest, number, proof.as_dict())
+    return proof
+
+
+def _manifest(dest: Destination, number: int) -> bytes:
+    """The generation's files as its log lists them, frozen before the first of them goes."""
+    address = layout.destroyed_file(dest.tables.dest, number)
+    if not dest.store.exists(address):
+        files = dest.tables.table("templates").files()
+        own = sorted(path for path in files if layout.generation_of(path) == number)
+        lines = [f"{files[path]} {layout.digest_in(path)} {path}\n" for path in own]
+        dest.store.write(address, "".join(lines).encode())
+    return dest.store.read(address)
+
+
+def _take_out(dest: Destination, number: int) -> None:
+    """Let the log list none of the generation's files any more."""
+    table = dest.tables.table("templates")
+    application = f"destroy/{number}"
+    own = [path for path in table.files() if layout.generation_of(path) == number]
+    for start in range(0, len(own), _BATCH):
+        dest.check()
+        sequence = table.sequence(application) + 1
+        table.commit([], application, sequence, removed=own[start : start + _BATCH])
+    dest.seal.extend()
+
+
+def _delete(dest: Destination, number: int) -> None:
+    """Destroy everything under the generation's folder, all versions of it."""
+    folder = layout.generation_folder(dest.tables.table("templates").uri, number)
+    dest.check()
+    dest.store.abort_uploads(folder)
+    dest.store.delete(list(dest.store.remains(folder)))
+    left = sum(1 for _ in dest.store.remains(folder))
+    if left:
+        raise StorageError(
+            f"{folder} still holds {left:,} files or versions after their deletion: check whether "
+            "the bucket locks objects or denies s3:DeleteObjectVersion, and run the same command "
+            "again"
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What can be seen of a destruction today. failures: what speaks against it."""
+
+    dest: str
+    generation: int
+    proof: Proof | None
+    statements: tuple[str, ...]
+    failures: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not self.failures
+
+
+def prove(
+    tables: Tables, store: Store, number: int, key_states: dict[int, tuple[str, bool]]
+) -> Evidence:
+    """Look for everything that a destroyed generation must not have left.
+
+    key_states: key id and whether there are keys, of each generation in the keyset file. The seal
+    over the tables' logs, which vouches for the proof, is the caller's to check.
+    """
+    found = generations.read(tables)
+    one = found.get(number)
+    if one is None or one.state is not State.DESTROYED:
+        state = one.state if one else "not there"
+        text = f"generation {number} is {state}: it has not been destroyed"
+        return Evidence(tables.dest, number, None, (), (text,))
+    proof = Proof(**one.proof)
+    statements: list[str] = []
+    failures: list[str] = []
+    for what, is_so in _facts(tables, store, proof, key_states):
+        (statements if is_so else failures).append(what if is_so else f"not so: {what}")
+    return Evidence(tables.dest, number, proof, tuple(statements), tuple(failures))
+
+
+def _facts(
+    tables: Tables, store: Store, proof: Proof, key_states: dict[int, tuple[str, bool]]
+) -> list[tuple[str, bool]]:
+    number, folder = proof.generation, layout.generation_folder
+    key_id, has_keys = key_states.get(number, ("", False))
+    listed = [p for p in tables.table("templates").files() if layout.generation_of(p) == number]
+    manifest = _read(store, layout.destroyed_file(tables.dest, number))
+    left = sum(1 for _ in store.remains(folder(tables.table("templates").uri, number)))
+    return [
+        (f"the keyset file names {proof.key_id} as its keys", key_id == proof.key_id),
+        ("the keyset file holds no key of it", not has_keys),
+        ("the log lists none of its files", not listed),
+        ("none of its files is there, in any version", not left),
+        (
+            f"the list of its {proof.files:,} files is the one that was recorded",
+            sha256(manifest).hexdigest() == proof.manifest,
+        ),
+    ]
+
+
+def _read(store: Store, uri: str) -> bytes:
+    try:
+        return store.read(uri)
+    except FileNotFoundError:
+        return b""
+
+
+def as_json(evidence: Evidence) -> str:
+    """Evidence for other programs."""
+    return json.dumps({**asdict(evidence), "holds": evidence.holds})

@@ -1,0 +1,283 @@
+"""Erasing a person: rows, outcomes, plans and the logs' history, in every file and version.
+
+Files that hold something of the person are written again without it, the logs name the new ones
+instead, and the old ones are destroyed; a log's statistics name people, so its history goes too.
+What stays of the person's inputs is their outcome, under a pseudonym. Each step can be taken again:
+the same command finishes what was broken off.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from ironmask.errors import BusyError, TableError
+from pipelines import generations, layout, ledger, plan
+from pipelines.commit import destroy_orphans
+from pipelines.data_files import read_data_file
+from pipelines.destination import Destination
+from pipelines.finish import ROW_GROUP, write_rows
+from pipelines.generations import State
+from pipelines.ledger import RunRecord, RunState
+from pipelines.ports import DataFile
+from pipelines.records import INPUTS, VAULT, Reason, as_parquet
+
+_PURPOSE: Final = "erase"
+_HEX: Final = 32
+# Columns of an outcome that tell of the input, not of what became of it.
+_KEPT: Final = frozenset({"subject_id", "uri", "outcome", "reason", "detail", "shard", "run_id"})
+_Change = Callable[[pa.Table], pa.Table]
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What an erasure did. pseudonym: what the person's outcomes are kept under."""
+
+    dest: str
+    pseudonym: str
+    templates: int
+    outcomes: int
+    embeddings: int
+    files: int
+    plans: int
+
+
+def erase(dest: Destination, subject: str) -> Erased:
+    """Destroy everything that a destination holds of a person, but for the outcomes.
+
+    Raises `TableError` where it holds nothing, `BusyError` where another run has to end first.
+    """
+    pseudonym = _pseudonym(dest, subject)
+    _refuse_unfinished(dest, pseudonym)
+    again = _begin(dest, pseudonym)
+    found = {name: _rows_of(dest, name, subject) for name in ("templates", "vault", "inputs")}
+    uris = {row["uri"] for row in found["inputs"]}
+    plans = list(_plans_with(dest, subject))
+    if not (any(found.values()) or plans or again):
+        dest.seal.end()
+        _end(dest)
+        raise TableError(f"{dest.tables.dest} holds nothing of subject {subject!r}")
+    once = f"erase/{pseudonym}"
+    changes = {"templates": _without(subject), "vault": _without(subject)}
+    changes["inputs"] = _renamed(subject, pseudonym, uris)
+    places = {name: {_place(row) for row in rows} for name, rows in found.items()}
+    places["inputs"] |= set(_mentions(dest, uris))
+    files = sum(_rewrite(dest, name, places[name], changes[name], once) for name in found)
+    destroy_orphans(dest.tables, dest.store, dest.check)
+    for record in plans:
+        _drop_plan(dest, record)
+    for name in found:
+        dest.seal.forget(name)
+    done = Erased(
+        dest=dest.tables.dest,
+        pseudonym=pseudonym,
+        templates=len(found["templates"]),
+        outcomes=len(found["inputs"]),
+        embeddings=len(found["vault"]),
+        files=files,
+        plans=len(plans),
+    )
+    _record(dest, done)
+    dest.seal.end()
+    _end(dest)
+    return done
+
+
+def _pseudonym(dest: Destination, subject: str) -> str:
+    """The same for a person as long as the keys of the first generation's line are there."""
+    key = dest.keys.content_key()
+    mac = hmac.digest(key, b"ironmask pseudonym\0" + subject.encode(), sha256).hex()
+    return layout.PSEUDONYM + mac[:_HEX]
+
+
+def _refuse_unfinished(dest: Destination, pseudonym: str) -> None:
+    where = dest.tables.dest
+    for record in ledger.runs(dest.tables):
+        if record.state == RunState.RUNNING:
+            raise BusyError(
+                f"{where} holds the unfinished run {record.run_id} ({record.kind}), whose plan may "
+                "name the subject: finish it, or close it with --restart, and erase then"
+            )
+    found = generations.read(dest.tables)
+    if any(one.state in (State.PREPARING, State.RETIRED) for one in found.values()):
+        raise BusyError(f"{where}: a re-protection has not ended: finish it, and erase then")
+    other = begun(dest)
+    if other not in (None, pseudonym):
+        raise BusyError(
+            f"{where}: the erasure of another subject was broken off: finish it with the same "
+            "command first"
+        )
+
+
+def begun(dest: Destination) -> str | None:
+    """The pseudonym of an erasure that was broken off; None where none was."""
+    try:
+        return str(json.loads(dest.store.read(layout.erasure_file(dest.tables.dest)))["pseudonym"])
+    except FileNotFoundError:
+        return None
+
+
+def _begin(dest: Destination, pseudonym: str) -> bool:
+    """Note that an erasure is under way; tell whether it was already."""
+    again = begun(dest) is not None
+    content = json.dumps({"pseudonym": pseudonym}).encode()
+    dest.store.write(layout.erasure_file(dest.tables.dest), content)
+    return again
+
+
+def _end(dest: Destination) -> None:
+    dest.store.delete([layout.erasure_file(dest.tables.dest)])
+
+
+def _rows_of(dest: Destination, name: str, subject: str) -> list[dict[str, Any]]:
+    """Where a table's rows of a person are, and of which inputs."""
+    columns = ["run_id", "shard", *(["uri"] if name == "inputs" else [])]
+    mine = pads.field("subject_id") == subject
+    return list(dest.tables.table(name).rows(columns, mine).to_pylist())
+
+
+def _place(row: dict[str, Any]) -> tuple[str, int]:
+    return row["run_id"], row["shard"]
+
+
+def _mentions(dest: Destination, uris: set[str]) -> Iterator[tuple[str, int]]:
+    """Where the details of other people's inputs end with one of some addresses."""
+    ends = tuple(uris)
+    for batch in dest.tables.table("inputs").batches(["run_id", "shard", "detail"]):
+        told = batch.filter(pc.not_equal(batch["detail"], ""))
+        yield from (_place(row) for row in told.to_pylist() if row["detail"].endswith(ends))
+
+
+def _without(subject: str) -> _Change:
+    return lambda rows: rows.filter(pc.not_equal(rows["subject_id"], subject))
+
+
+def _renamed(subject: str, pseudonym: str, uris: set[str]) -> _Change:
+    """Outcomes of a person under a pseudonym, without what tells of their inputs."""
+    ends = tuple(uris)
+
+    def changed(number: int, row: dict[str, Any]) -> dict[str, Any]:
+        if row["subject_id"] == subject:
+            nothing = dict.fromkeys(row.keys() - _KEPT)
+            row |= nothing | {"subject_id": pseudonym, "uri": f"{pseudonym}/{number}"}
+            return row | {"reason": Reason.ERASED.value, "detail": ""}
+        if uris and row["detail"].endswith(ends):
+            return row | {"detail": "same content as an input that was erased"}
+        return row
+
+    def change(rows: pa.Table) -> pa.Table:
+        made = [changed(number, row) for number, row in enumerate(rows.to_pylist())]
+        return pa.Table.from_pylist(made, INPUTS)
+
+    return change
+
+
+def _rewrite(
+    dest: Destination, name: str, wanted: set[tuple[str, int]], change: _Change, once: str
+) -> int:
+    """Write the files of some shards anew in a table; return how many there were."""
+    table = dest.tables.table(name)
+    old = [p for p in table.files() if _shard_of(p) in wanted]
+    if not old:
+        return 0
+    new = [file for path in old if (file := _written(dest, name, path, change))]
+    dest.check()
+    table.commit(new, once, table.sequence(once) + 1, removed=old)
+    dest.seal.extend()
+    return len(old)
+
+
+def _shard_of(path: str) -> tuple[str, int] | None:
+    file = layout.parse_shard_file(path)
+    return (file.run_id, file.shard) if file else None
+
+
+def _written(dest: Destination, name: str, path: str, change: _Change) -> DataFile | None:
+    """A changed copy of a file, by the same attempt; None where no row is left."""
+    rows = change(read_data_file(dest.tables.dest, dest.store, name, path))
+    if not len(rows):
+        return None
+    content = _as_file(name, rows)
+    file = layout.parse_shard_file(path)
+    assert file is not None  # noqa: S101
+    digest = sha256(content).hexdigest()
+    renamed = replace(file, sha256=digest).name
+    generation = layout.generation_of(path)
+    partition = {} if generation is None else {"generation": str(generation)}
+    target = layout.in_partition(partition, renamed)
+    dest.store.write(layout.join(dest.tables.table(name).uri, target), content)
+    ids = ("template_id", "subject_id") if name == "templates" else ("subject_id", "uri")
+    bounds = {column: pc.min_max(rows[column]).as_py() for column in ids}
+    return DataFile(
+        path=target,
+        size=len(content),
+        rows=len(rows),
+        sha256=digest,
+        partition=partition,
+        low={column: bound["min"] for column, bound in bounds.items()},
+        high={column: bound["max"] for column, bound in bounds.items()},
+    )
+
+
+def _as_file(name: str, rows: pa.Table) -> memoryview:
+    if name != "templates":
+        return as_parquet(rows.cast(INPUTS if name == "inputs" else VAULT))
+    sink = pa.BufferOutputStream()
+    write_rows(sink, (part.to_pylist() for part in rows.to_batches(max_chunksize=ROW_GROUP)))
+    return memoryview(sink.getvalue())
+
+
+def _plans_with(dest: Destination, subject: str) -> Iterator[RunRecord]:
+    """The ended runs whose frozen plan names a person, or went half."""
+    for record in ledger.runs(dest.tables):
+        folder = layout.plan_folder(dest.tables.dest, record.run_id)
+        if not record.fingerprint.get("plan"):
+            if next(dest.store.remains(folder), None):
+                yield record
+            continue
+        frozen, _ = plan.load(folder, dest.store)
+        parts = plan.tables(frozen, dest.store)
+        if any(pc.any(pc.equal(part["subject_id"], subject)).as_py() for part in parts):
+            yield record
+
+
+def _drop_plan(dest: Destination, record: RunRecord) -> None:
+    """Destroy the plan of an ended run, once the run says that it has none any more."""
+    if record.fingerprint.get("plan"):
+        ledger.write(dest, replace(record, fingerprint={**record.fingerprint, "plan": ""}))
+    folder = layout.plan_folder(dest.tables.dest, record.run_id)
+    dest.check()
+    dest.store.delete(list(dest.store.remains(folder)))
+
+
+def _record(dest: Destination, done: Erased) -> None:
+    """Add the erasure to the runs."""
+    entry = RunRecord(
+        run_id=secrets.token_hex(6),
+        kind=_PURPOSE,
+        state=RunState.COMPLETE,
+        fingerprint={},
+        config={"pseudonym": done.pseudonym},
+        versions={},
+        counts=asdict(done),
+        timings={},
+    )
+    ledger.write(dest, entry)
+
+
+def refuse_half(dest: Destination) -> None:
+    """Raise `BusyError` where an erasure was broken off."""
+    if begun(dest):
+        raise BusyError(
+            f"{dest.tables.dest}: the erasure of a subject was broken off: finish it with the same "
+            "command first"
+        )

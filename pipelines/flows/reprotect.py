@@ -1,0 +1,112 @@
+"""Re-protection as a Prefect flow: prepare, switch, destroy, report."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from infra import orchestrator
+
+orchestrator.prepare_environment()
+
+import httpx  # noqa: E402
+from prefect import flow, task  # noqa: E402
+from prefect.artifacts import create_table_artifact  # noqa: E402
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.exceptions import PrefectException  # noqa: E402
+
+from infra.telemetry import configure_logging  # noqa: E402
+from pipelines import enrol, reprotect, reprotect_request  # noqa: E402
+from pipelines.flows import notify  # noqa: E402
+from pipelines.flows.enrol import answered, worth_retrying  # noqa: E402
+from pipelines.flows.evaluate import Held as Kept  # noqa: E402
+from pipelines.reprotect import Held, Renewed  # noqa: E402
+from pipelines.reprotect_request import Prepared, Request  # noqa: E402
+
+_log = logging.getLogger("ironmask.reprotect")
+
+
+@flow(name="ironmask-reprotect", persist_result=False, **notify.HOOKS)
+def reprotect_flow(request: dict[str, Any]) -> dict[str, Any]:
+    """Make a table's templates anew. request: fields of `pipelines.reprotect_request.Request`."""
+    lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
+    asked = Request(**{**request, **lists})
+    prepared = reprotect_request.prepare(asked)
+    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
+    return asdict(_reprotect(asked, prepared, enrol.quiet))
+
+
+def run_as_flow(request: Request, prepared: Prepared, progress: enrol.Progress) -> Renewed:
+    """Do what `reprotect_flow` does, with a job that is checked already and a progress display.
+
+    Raises `WorkerError` where the Prefect server does not answer.
+    """
+
+    @flow(name=f"ironmask-{request.purpose}", persist_result=False, **notify.HOOKS)
+    def reprotect_here(dest: str, generation: int, settings: str) -> Kept[Renewed]:  # noqa: ARG001
+        return Kept(_reprotect(request, prepared, progress))
+
+    job = prepared.job
+    with answered():
+        return reprotect_here(job.dest, job.generation, job.describe()).value
+
+
+def _reprotect(request: Request, prepared: Prepared, progress: enrol.Progress) -> Renewed:
+    """Hold the destination and do the job, a Prefect task each step."""
+    timer = enrol.Timer()
+    with reprotect_request.opened(request, prepared) as held:
+        frozen, tally, resumed = _step("prepare", retries=2)(_prepare)(Kept(held), progress).value
+        lost = _step("switch")(_switch)(Kept(held))
+        proof = _step("destroy", retries=2)(_destroy)(Kept(held)).value
+        done = reprotect.report(held, frozen, tally, resumed, lost, proof, timer.seconds())
+    _publish(done)
+    return done
+
+
+def _step(name: str, retries: int = 0) -> Any:
+    return task(
+        name=name,
+        cache_policy=NO_CACHE,
+        retries=retries,
+        retry_delay_seconds=[5, 30],
+        retry_condition_fn=worth_retrying if retries else None,
+    )
+
+
+# Prefect walks through what is passed to a task; keys and stores are no collections.
+def _prepare(held: Kept[Held], progress: enrol.Progress) -> Kept[Any]:
+    return Kept(reprotect.prepare(held.value, progress))
+
+
+def _switch(held: Kept[Held]) -> int:
+    return reprotect.switch(held.value)
+
+
+def _destroy(held: Kept[Held]) -> Kept[Any]:
+    return Kept(reprotect.destroy_old(held.value))
+
+
+def _publish(done: Renewed) -> None:
+    """Show what was done in the server; what is done stays done where that fails."""
+    summary, proof = done.summary, done.proof
+    rows = {
+        "live generation": done.generation,
+        "templates": summary.subjects_enrolled,
+        "inputs used": summary.used,
+        "inputs failed": summary.failed,
+        "people without template": done.lost,
+        "destroyed generation": proof.generation,
+        "destroyed keys": proof.key_id,
+        "destroyed files": proof.files,
+        "SHA-256 of their list": proof.manifest,
+        "seconds": round(summary.seconds, 1),
+    }
+    try:
+        create_table_artifact(
+            key="ironmask-reprotection",
+            table=[{"what": name, "value": str(value)} for name, value in rows.items()],
+            description=f"Re-protection of {summary.dest}",
+        )
+    except (RuntimeError, httpx.HTTPError, PrefectException) as error:
+        _log.warning("no artifact: the Prefect server refused it (%s)", type(error).__name__)

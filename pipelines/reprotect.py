@@ -1,0 +1,154 @@
+"""Re-protection: prepare a new generation, switch to it, destroy the old one, report.
+
+Every step can be taken again, so that the same command goes on wherever it was broken off: before
+the switch the old generation is live and whole, after it the new one is.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+
+from ironmask.errors import TableError
+from pipelines import enrol, generations, ledger, plan, planning, renewal
+from pipelines.commit import Committer, destroy_orphans
+from pipelines.destination import Destination
+from pipelines.destruction import Proof, destroy
+from pipelines.enrol import Executor, Progress, quiet
+from pipelines.generations import State
+from pipelines.job import EnrolJob
+from pipelines.layout import plan_folder
+from pipelines.ledger import RunRecord, RunState
+from pipelines.plan import Plan
+from pipelines.ports import Keyring
+from pipelines.summary import Summary, Tally
+
+_log = logging.getLogger("ironmask.reprotect")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A destination that this process re-protects. allowed: people who may lose their template."""
+
+    job: EnrolJob
+    dest: Destination
+    keyring: Keyring = field(repr=False)
+    executor: Executor
+    restart: bool = False
+    allowed: int = 0
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """What a re-protection did. lost: people who have no template any more."""
+
+    summary: Summary
+    generation: int
+    replaced: int
+    lost: int
+    proof: Proof
+
+
+def reprotect(held: Held, progress: Progress = quiet) -> Renewed:
+    """Do the whole job, or continue it where it was left off."""
+    timer = enrol.Timer()
+    frozen, tally, resumed = prepare(held, progress)
+    lost = switch(held)
+    proof = destroy_old(held)
+    return report(held, frozen, tally, resumed, lost, proof, timer.seconds())
+
+
+def is_switched(held: Held) -> bool:
+    """Whether the new generation is live already, so that only the old one has to go."""
+    return generations.live(held.dest.tables) == held.job.generation
+
+
+def prepare(held: Held, progress: Progress = quiet) -> tuple[Plan, Tally, int]:
+    """Write the new generation beside the old one; readers see nothing of it."""
+    job, dest = held.job, held.dest
+    if is_switched(held):
+        frozen = _frozen(dest, job.generation)
+        return frozen, Tally(before=frozen.inputs), frozen.shards
+    assert job.renews is not None  # noqa: S101
+    generations.prepare(dest, job.generation, job.renews, job.purpose)
+    frozen = planning.prepare_plan(job, dest, restart=held.restart)
+    return frozen, *enrol.run(job, frozen, dest, held.executor, progress)
+
+
+def _frozen(dest: Destination, generation: int) -> Plan:
+    """The plan of the run that wrote a generation and has not reported yet."""
+    for record in ledger.runs(dest.tables):
+        own = record.config.get("generation") == generation
+        if own and record.state == RunState.RUNNING:
+            return plan.load(plan_folder(dest.tables.dest, record.run_id), dest.store)[0]
+    raise TableError(f"{dest.tables.dest}: no run is left that wrote generation {generation}")
+
+
+def switch(held: Held) -> int:
+    """Make the new generation live; return how many people lost their template.
+
+    Raises `SourceError` where these are more than are allowed, `TamperedError` where a new row does
+    not open. Then the old generation stays live.
+    """
+    job, dest = held.job, held.dest
+    if is_switched(held):
+        return 0
+    destroy_orphans(dest.tables, dest.store, dest.check)
+    lost = renewal.refuse_losses(dest.tables, job, held.allowed)
+    renewal.open_some(dest.tables, job.generation, dest.keys)
+    generations.switch(dest, job.generation)
+    dest.seal.extend()
+    _log.info("switched", extra={"generation": job.generation, "lost": lost.count})
+    return lost.count
+
+
+def destroy_old(held: Held) -> Proof:
+    """Destroy the generation that was replaced, once the seal depends on the new one alone."""
+    job, dest = held.job, held.dest
+    assert job.renews is not None  # noqa: S101
+    dest.seal.rekey(dest.keys)
+    proof = destroy(dest, held.keyring, job.renews)
+    _log.info("destroyed", extra={"generation": job.renews, "files": proof.files})
+    return proof
+
+
+def report(
+    held: Held,
+    frozen: Plan,
+    tally: Tally,
+    resumed: int,
+    lost: int,
+    proof: Proof,
+    seconds: float,
+) -> Renewed:
+    """Check the counts, record the run, and say what happened."""
+    job = held.job
+    assert job.renews is not None  # noqa: S101
+    summary = enrol.report(job, frozen, tally, resumed, held.dest, seconds)
+    return Renewed(summary, job.generation, job.renews, lost, proof)
+
+
+def abandon(dest: Destination, keyring: Keyring) -> Proof:
+    """Give up a generation that is being prepared: it is destroyed, and the live one stays.
+
+    Raises `TableError` where none is.
+    """
+    found = generations.in_state(generations.read(dest.tables), State.PREPARING)
+    if not found:
+        raise TableError(f"{dest.tables.dest}: no generation is being prepared")
+    (one,) = found
+    for record in _unfinished(dest, one.number):
+        Committer(dest, record.run_id).done()
+        ledger.write(dest, replace(record, state=RunState.CLOSED))
+    destroy_orphans(dest.tables, dest.store, dest.check)
+    proof = destroy(dest, keyring, one.number)
+    dest.seal.end()
+    return proof
+
+
+def _unfinished(dest: Destination, generation: int) -> list[RunRecord]:
+    return [
+        record
+        for record in ledger.runs(dest.tables)
+        if record.config.get("generation") == generation and record.state == RunState.RUNNING
+    ]

@@ -1,0 +1,136 @@
+"""Rows made from rows: new data keys and a shuffle, or one more MAC key, for a whole generation.
+
+One file of the old generation becomes one of the new. No template, embedding or codeword is
+needed or seen: helpers are opened and sealed again, digests are tagged again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ironmask import digest
+from ironmask.digest import ROW_KEY_BYTES
+from ironmask.errors import ProtectionError, TableError
+from ironmask.params import Params
+from pipelines import layout, ledger
+from pipelines.data_files import read_data_file
+from pipelines.finish import ROW_GROUP, publish, write_rows
+from pipelines.job import EnrolJob
+from pipelines.plan_build import SCHEMA
+from pipelines.ports import DataFile, Store, Tables
+from pipelines.records import INPUTS, Outcome, as_parquet
+from pipelines.sealing import open_row, sealed_helper
+from pipelines.stages import Context, ShardResult, clock
+
+
+def planned(job: EnrolJob, tables: Tables, store: Store) -> Iterator[pa.Table]:
+    """The used inputs of the generation that a job renews, a shard for each of its files.
+
+    Of these rows `detail` is the file of templates, `content` that of inputs, relative to their
+    tables. Files whose people have a row in the new generation already are left out.
+    """
+    assert job.renews is not None  # noqa: S101
+    done = ledger.live_subjects(tables, job.generation)
+    number = 0
+    for templates, inputs in _pairs(tables, job.renews):
+        rows = _used(read_data_file(tables.dest, store, "inputs", inputs))
+        if not done.has(rows["subject_id"][:1]).any():
+            yield _rows(rows, templates, inputs, number)
+            number += 1
+
+
+def _pairs(tables: Tables, generation: int) -> Iterator[tuple[str, str]]:
+    """Files of a generation's templates, each with the file of the same shard's inputs."""
+    named = ((layout.parse_shard_file(path), path) for path in tables.table("inputs").files())
+    inputs = {(f.run_id, f.shard, f.attempt): path for f, path in named if f}
+    for path in sorted(tables.table("templates").files()):
+        file = layout.parse_shard_file(path)
+        if file is None or layout.generation_of(path) != generation:
+            continue
+        if (key := (file.run_id, file.shard, file.attempt)) not in inputs:
+            raise TableError(f"templates/{path} is listed, and its inputs are not: run a check")
+        yield path, inputs[key]
+
+
+def _used(rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.equal(rows["outcome"], Outcome.USED.value))
+
+
+def _rows(used: pa.Table, templates: str, inputs: str, shard: int) -> pa.Table:
+    rows = [
+        {"subject_id": subject, "uri": uri, "content": inputs, "detail": templates, "shard": shard}
+        for subject, uri in zip(
+            used["subject_id"].to_pylist(), used["uri"].to_pylist(), strict=True
+        )
+    ]
+    return pa.Table.from_pylist([dict.fromkeys(SCHEMA.names) | row for row in rows], SCHEMA)
+
+
+def rewrite(context: Context, shard: int) -> ShardResult:
+    """Write one file of the old generation anew. What it wrote counts once it is committed.
+
+    Raises `TamperedError` where a file or a row of it is not what was written.
+    """
+    timings: dict[str, float] = {}
+    first = context.plan.shard(shard, context.store)[0]
+    with clock(timings, "read"):
+        old, inputs = (
+            read_data_file(context.job.dest, context.store, table, first[column])
+            for table, column in (("templates", "detail"), ("inputs", "content"))
+        )
+    attempt = secrets.token_hex(8)
+    sink = pa.BufferOutputStream()
+    with clock(timings, "rewrite"):
+        parts = old.to_batches(max_chunksize=ROW_GROUP)
+        ids = write_rows(sink, ([_anew(context, shard, r) for r in p.to_pylist()] for p in parts))
+    with clock(timings, "write"):
+        content = memoryview(sink.getvalue())
+        files = {
+            "templates": publish(context, "templates", shard, attempt, content, ids),
+            "inputs": _publish_inputs(context, shard, attempt, _used(inputs)),
+        }
+    used = files["inputs"].rows
+    outcomes = Counter({(Outcome.USED.value, ""): used})
+    return ShardResult(shard, files, outcomes, len(ids), timings)
+
+
+def _anew(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any]:
+    """A row under the new generation's keys; it is opened again before it counts."""
+    assert context.old_keys is not None  # noqa: S101
+    keys, table_id = context.keys, context.table_id
+    opened = open_row(table_id, {**old, "generation": context.job.renews}, context.old_keys)
+    row = {
+        **old,
+        "generation": context.job.generation,
+        "digests": _digests(old, opened.digests, opened.params, context),
+        "key_id": keys.key_id,
+        "shard": shard,
+        "run_id": context.plan.run_id,
+    }
+    row["helper"] = sealed_helper(table_id, row, opened.helper, keys)
+    if open_row(table_id, row, keys).helper != opened.helper:
+        raise ProtectionError(f"template {row['template_id']} does not open again as it was")
+    return row
+
+
+def _digests(old: dict[str, Any], digests: bytes, params: Params, context: Context) -> bytes:
+    """The row's digests under the layers that the new keys have more than the old ones."""
+    assert context.old_keys is not None  # noqa: S101
+    before = len(context.old_keys.row_key(old["template_id"]))
+    layers = context.keys.row_key(old["template_id"])[before:]
+    for start in range(0, len(layers), ROW_KEY_BYTES):
+        digests = digest.relayered(digests, params, layers[start : start + ROW_KEY_BYTES])
+    return digests
+
+
+def _publish_inputs(context: Context, shard: int, attempt: str, used: pa.Table) -> DataFile:
+    rows = [{**row, "shard": shard, "run_id": context.plan.run_id} for row in used.to_pylist()]
+    content = as_parquet(pa.Table.from_pylist(rows, INPUTS))
+    ids = [{name: row[name] for name in ("subject_id", "uri")} for row in rows]
+    return publish(context, "inputs", shard, attempt, content, ids)

@@ -1,0 +1,48 @@
+"""A process that verifies without a pause and writes down each answer: `python verifier.py ...`.
+
+Arguments: destination, keyset file, a Parquet of probes (`subject_id`, `embedding`, `kind`), where
+the answers go (a JSON line each), and a file whose coming ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from infra.keys import KeyFile
+from infra.settings import load
+from pipelines import lookup, wiring
+
+
+def main(dest: str, keys: str, probes: str, out: str, end: str) -> None:
+    _, storage = load()
+    tables = wiring.open_tables(dest, storage)
+    table_id = tables.table_id
+    file = KeyFile.open(Path(keys), table_id)
+    rows = pq.read_table(probes).to_pylist()
+    rng = random.Random(1)
+    with Path(out).open("w") as answers:
+        while not Path(end).exists():
+            probe = rng.choice(rows)
+            begun = time.monotonic()
+            answer = {name: probe[name] for name in ("subject_id", "kind")}
+            try:
+                row, own = lookup.open_live(tables, probe["subject_id"], file.generation)
+                vector = np.asarray(probe["embedding"], np.float32)[None]
+                (accepted,) = lookup.verify_embeddings(table_id, row, vector, own)
+                answer |= {"generation": row["generation"], "accepted": accepted}
+            except Exception as error:  # noqa: BLE001 - whatever goes wrong is an answer here
+                answer["error"] = f"{type(error).__name__}: {error}"
+            answer["seconds"] = time.monotonic() - begun
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

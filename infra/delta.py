@@ -122,9 +122,16 @@ class DeltaTableHandle:
     def rows(
         self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
     ) -> pa.Table:
-        with self._readable():
-            chosen = None if columns is None else list(columns)
-            return self._dataset().to_table(columns=chosen, filter=where)
+        chosen = None if columns is None else list(columns)
+        while True:
+            version = self._open().version()
+            try:
+                with self._readable():
+                    return self._dataset().to_table(columns=chosen, filter=where)
+            except TableError:
+                # What was listed may have been taken out, and destroyed, since.
+                if self._open().version() == version:
+                    raise
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with self._readable():

@@ -8,6 +8,7 @@ from functools import lru_cache
 from infra.keys import KekRotation, KeyFile
 from infra.lease import holder, lease
 from infra.settings import load as load_settings
+from ironmask.errors import KeyNotFoundError
 from pipelines import check as checking
 from pipelines import destruction, reprotect, seal, wiring
 from pipelines import erase as erasing
@@ -45,9 +46,14 @@ def check(dest: str, keys: str | None, *, deep: bool, workers: int | None = None
     settings, storage = load_settings()
     tables = existing(dest, storage)
     file = KeyFile.open(keys_path(keys, settings, tables), tables.table_id)
+    states = _key_states(file)
+    if not any(has_keys for _, has_keys in states.values()):
+        raise KeyNotFoundError(
+            f"{file.path} holds no live keys, all were destroyed: name the right file with --keys"
+        )
     opened = lru_cache(maxsize=None)(file.generation)
     store = wiring.open_store(storage)
-    scope = Scope(tables, tables.table_id, store, opened, deep, _key_states(file))
+    scope = Scope(tables, tables.table_id, store, opened, deep, states)
     return checking.check(scope, wiring.seal_key_of(file), workers)
 
 

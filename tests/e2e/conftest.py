@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from endtoend import clean_environment
+from prefectserver import server
+
+__all__ = ["server"]
 
 _REPOSITORY = Path(__file__).parents[2]
 

@@ -27,6 +27,8 @@ from faults.lines import Line, at_least, at_most
 from faults.proxy import NONE as NOTHING_WRONG
 from faults.proxy import Faults
 
+from infra.keys import KeyFile
+
 DISKS = 20
 _ROOM = "256m"
 _WAVE = 2
@@ -187,22 +189,21 @@ def _key_faults(path: Path, other: Path) -> list[tuple[str, Any, list[str]]]:
 
 
 def retire(path: Path) -> None:
-    """Mark the only generation's keys as destroyed."""
-    content = json.loads(path.read_text())
-    content["generations"]["1"]["state"] = "destroyed"
-    path.write_text(json.dumps(content))
+    """Destroy the only generation's keys."""
+    KeyFile.open(path, json.loads(path.read_text())["table_id"]).destroy_generation(1)
 
 
 def revoked_meanwhile(runs: Driver, folder: Path) -> tuple[Seen, int]:
     """Keys that are destroyed while a run works; returns the shards finished after that as well."""
     seen = Seen()
     work = job(folder / "revoked.parquet", 200, folder / "revoked")
-    done = 0
+    done, kept = 0, ""
 
     def strike() -> None:
-        nonlocal done
+        nonlocal done, kept
         while committed(work.dest) < _BEGUN:
             time.sleep(0.005)
+        kept = keys_of(work.dest).read_text()
         retire(keys_of(work.dest))
         done = written(work.dest)
 
@@ -211,9 +212,7 @@ def revoked_meanwhile(runs: Driver, folder: Path) -> tuple[Seen, int]:
     ended = runs.run(work.arguments, wave=_WAVE)
     seen.refused("keys destroyed in the middle", ended, ["destroyed"])
     after = written(work.dest) - done
-    content = json.loads(keys_of(work.dest).read_text())
-    content["generations"]["1"]["state"] = "live"
-    keys_of(work.dest).write_text(json.dumps(content))
+    keys_of(work.dest).write_text(kept)
     seen.checked("keys destroyed", runs.run(["check", str(work.dest), work.arguments[-1]]))
     ended = runs.run(work.arguments)
     seen.resumed("keys put back", ended, counts(work.dest, work.planned) == NOTHING)

@@ -193,4 +193,53 @@ def run(seed: int, folder: Path) -> list[Line]:
             found = points(runs, work, command)
             some = chosen(found, kills, rng)
             lines += at_points(runs, work, command, some).lines(command, kills)
+        lines.append(_none("erase: what was left of a person", erasure(runs, work, "s003")))
     return lines
+
+
+def erasure(runs: Driver, work: Job, subject: str, some: Sequence[Point] = ()) -> list[str]:
+    """Kill the erasure of a person at some points, or at the first time of every step; finish it.
+
+    Returns what then was left of the person, or did not end well.
+    """
+    words = ["erase", str(work.dest), f"--subject={subject}", f"--keys={keys_of(work.dest)}"]
+    left: list[str] = []
+    for number, point in enumerate(some or _first_times(runs, work, words)):
+        target = work.copy(work.dest.with_name(f"erase-{number}"))
+        own = [word.replace(str(work.dest), str(target.dest)) for word in words]
+        told = f"erase, {point.side} {point.step} ({point.nth})"
+        if runs.run(own, point=point).code != KILLED:
+            left.append(f"{told}: not reached")
+        again = runs.run(own)
+        # Where the kill came after the last step, nothing is there any more.
+        if again.code and "holds nothing of subject" not in again.said:
+            left.append(f"{told}: {again.said.strip().splitlines()[-1]}")
+        checked = runs.run(["check", str(target.dest), "--deep", own[-1]])
+        if checked.code:
+            left.append(f"{told}: {checked.said[-300:]}")
+        left += [f"{told}: {path}" for path in files_with(target.dest, subject)]
+        shutil.rmtree(target.dest)
+    return left
+
+
+def _first_times(runs: Driver, work: Job, words: list[str]) -> list[Point]:
+    target = work.copy(work.dest.with_name("trace-erase"))
+    trace = target.dest.with_suffix(".trace")
+    own = [word.replace(str(work.dest), str(target.dest)) for word in words]
+    runs.run(own, trace=trace)
+    steps = dict.fromkeys(trace.read_text().splitlines())
+    return [Point(step, side, 1) for step in steps for side in (BEFORE, AFTER)]
+
+
+def files_with(dest: Path, text: str) -> list[Path]:
+    """Files below a destination that hold a text, in their bytes or in their Parquet values."""
+    found = []
+    for path in dest.rglob("*"):
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content += repr(pq.ParquetFile(path).read().to_pylist()).encode()
+        if text.encode() in content:
+            found.append(path)
+    return found

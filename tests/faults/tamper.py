@@ -43,10 +43,10 @@ def make_table(folder: Path) -> Path:
     vectors = [*captures(unit_vectors(12), 2), unit_vectors(1)[0] * 0]
     first = write_embeddings(folder / "first.parquet", names[:16], vectors[:16])
     second = write_embeddings(folder / "second.parquet", [*names, "zero"], vectors)
-    enrol(request(first, dest))
+    enrol(request(first, dest, vault=True))
     for name in ("templates", "inputs"):
         DeltaTable(str(dest / name)).create_checkpoint()
-    enrol(request(second, dest))
+    enrol(request(second, dest, vault=True))
     return dest
 
 

@@ -35,6 +35,17 @@ def test_around_the_turn(runs, tmp_path):
     assert [line for line in seen.lines("turn", len(chosen)) if not line.holds] == []
 
 
+def test_an_erasure_that_was_broken_off_is_finished(runs, tmp_path):
+    work = kills.made(tmp_path, runs, 8)
+    some = [
+        Point("commit templates", AFTER, 1),
+        Point("commit inputs", AFTER, 1),
+        Point("destroy file of inputs", BEFORE, 1),
+        Point("commit runs", AFTER, 1),
+    ]
+    assert kills.erasure(runs, work, "s003", some) == []
+
+
 @pytest.mark.slow
 def test_a_hundred_points(tmp_path):
     assert [line for line in kills.run(1, tmp_path) if not line.holds] == []

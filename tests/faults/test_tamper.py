@@ -7,6 +7,8 @@ import random
 import pytest
 from faults.tamper import ask, flip, flip_lines, flippable, hands, lay_hands, make_table
 
+from pipelines.records import TABLES
+
 
 @pytest.fixture(scope="module")
 def dest(tmp_path_factory):
@@ -21,8 +23,8 @@ def test_a_sound_table_is_sound(dest):
 
 def test_every_kind_of_file_is_there(dest):
     assert set(flippable(dest)) == {
-        *(f"data of {name}" for name in ("templates", "inputs", "runs", "metrics")),
-        *(f"log of {name}" for name in ("templates", "inputs", "runs", "metrics")),
+        *(f"data of {name}" for name in TABLES),
+        *(f"log of {name}" for name in TABLES),
         "checkpoint",
         "plan",
         "part of a plan",

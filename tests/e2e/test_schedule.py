@@ -1,0 +1,155 @@
+"""The scheduled re-protection on a real Prefect server: it fires, it meets others, it tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from endtoend import clean_environment, command, write_embeddings
+from prefectserver import Server
+
+from infra.delta import DeltaTables
+from infra.lease import lease
+from infra.storage import FsspecStore
+from pipelines import generations
+
+ROOT = Path(__file__).parents[2]
+_PATIENCE_S = 240.0
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A web server that keeps what is posted to it."""
+    told: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", told
+    server.shutdown()
+
+
+class Prefect:
+    """Prefect's own command line against a server, and a worker of it."""
+
+    def __init__(self, server: Server, folder: Path, notify: str) -> None:
+        self.server = server
+        self.environment = clean_environment(
+            folder,
+            PREFECT_API_URL=server.url,
+            PREFECT_HOME=str(folder / "home"),
+            IRONMASK_NOTIFY_URL=notify,
+            DO_NOT_TRACK="1",
+        )
+        self.program = Path(sys.executable).with_name("prefect")
+
+    def __call__(self, *words: str) -> None:
+        done = subprocess.run(
+            [self.program, "--no-prompt", *words],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    @contextmanager
+    def worker(self, log: Path) -> Iterator[None]:
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [self.program, "worker", "start", "--pool=default"],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+
+def deployment(folder: Path, dest: Path, keys: Path) -> Path:
+    """The project's own deployment of this table, each minute instead of each quarter."""
+    found = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())
+    (own,) = [one for one in found["deployments"] if one["name"] == "reprotect"]
+    own["schedules"][0]["cron"] = "* * * * *"
+    own["parameters"] = {"request": {"dest": str(dest), "keys": str(keys), "executor": "local"}}
+    path = folder / "prefect.yaml"
+    path.write_text(yaml.safe_dump({**found, "deployments": [own]}))
+    return path
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.5)
+    raise AssertionError("it did not happen")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_fires_and_a_clashing_run_refuses(
+    server: Server, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]]
+) -> None:
+    address, told = webhook
+    dest, keys = tmp_path / "table", tmp_path / "keys.json"
+    vectors = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
+    source = write_embeddings(tmp_path / "e.parquet", list("aabbccdd"), vectors)
+    words = ["--executor=local", "--alpha=12", "--tolerance=1", "--keys", keys]
+    assert command(tmp_path, "enroll", source, dest, *words).code == 0
+    tables = DeltaTables(str(dest), {})
+    prefect = Prefect(server, tmp_path, address)
+
+    def states() -> list[str]:
+        runs = [run for run in server.ask("flow_runs") if run["deployment_id"]]
+        return [run["state_type"] for run in sorted(runs, key=lambda run: run["created"])]
+
+    prefect("work-pool", "create", "default", "--type=process")
+    prefect("deploy", "--all", "--prefect-file", str(deployment(tmp_path, dest, keys)))
+    with prefect.worker(tmp_path / "worker.log"):
+        until(lambda: generations.live(tables) > 1)
+        until(lambda: "COMPLETED" in states())
+        # Somebody at work on the table: the next run refuses and changes nothing.
+        with lease(str(dest), FsspecStore()):
+            before = generations.live(tables)
+            until(lambda: "FAILED" in states())
+            assert generations.live(tables) == before
+        until(lambda: generations.live(tables) > before)
+        # Two runs of one deployment at once: the second is cancelled.
+        for _ in range(3):
+            prefect("deployment", "run", "ironmask-reprotect/reprotect")
+        until(lambda: "CANCELLED" in states())
+        until(lambda: {m["state"] for m in told} >= {"Completed", "Failed"})
+    assert {message["dest"] for message in told} == {str(dest)}
+    assert {message["flow"] for message in told} == {"ironmask-reprotect"}
+    shown = [a for a in server.ask("artifacts") if a["key"] == "ironmask-reprotection"]
+    assert shown
+    assert all('"destroyed keys"' in artifact["data"] for artifact in shown)
+    assert command(tmp_path, "check", dest, "--deep", "--keys", keys).code == 0

@@ -124,10 +124,11 @@ class DeltaTableHandle:
     ) -> pa.Table:
         chosen = None if columns is None else list(columns)
         while True:
-            version = self._open().version()
+            table = self._open()
+            version = table.version()
             try:
                 with self._readable():
-                    return self._dataset().to_table(columns=chosen, filter=where)
+                    return self._dataset(table).to_table(columns=chosen, filter=where)
             except TableError:
                 # What was listed may have been taken out, and destroyed, since.
                 if self._open().version() == version:
@@ -135,7 +136,7 @@ class DeltaTableHandle:
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with self._readable():
-            yield from self._dataset().to_batches(columns=list(columns))
+            yield from self._dataset(self._open()).to_batches(columns=list(columns))
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -147,9 +148,9 @@ class DeltaTableHandle:
                 f"({type(error).__name__}): restore it from a backup"
             ) from None
 
-    def _dataset(self) -> pads.Dataset:
+    def _dataset(self, table: DeltaTable) -> pads.Dataset:
         # deltalake's own dataset prunes by columns without statistics, which loses their rows.
-        actions = listing(self._open())
+        actions = listing(table)
         names = [f"partition.{name}" for name in self._partition_by]
         names += [f"{end}.{name}" for name in _PRUNED for end in ("min", "max")]
         names = [name for name in names if name in actions.column_names]

@@ -78,6 +78,7 @@ def check_shard(
 ) -> Seen:
     """Check the files of one shard, given by their paths in their tables; None where absent."""
     seen = Seen()
+    gone = _named(str(inputs or templates)).run_id in scope.without
     rows = _read(scope, seen, "inputs", inputs) if inputs else None
     issued = _read(scope, seen, "templates", templates) if templates else None
     if rows is not None and inputs:
@@ -86,12 +87,11 @@ def check_shard(
         counted = rows.group_by(["run_id", "outcome"]).aggregate([([], "count_all")])
         for row in counted.to_pylist():
             seen.outcomes[row["run_id"], row["outcome"]] += row["count_all"]
-    if issued is not None and templates:
+    if issued is not None and templates and not gone:
         seen.findings += _wrong_templates(scope, templates, issued)
         _note_subjects(seen, issued, _generation(templates))
         if scope.deep:
             _open_all(scope, seen, templates, issued)
-    gone = inputs and _named(inputs).run_id in scope.without
     if inputs and rows is not None and not gone and (issued is not None or not templates):
         seen.findings += _wrong_owners(inputs, rows, issued)
     return seen

@@ -246,24 +246,29 @@ def _abandon(dest: str, keys: str | None, as_json: bool) -> None:
 
 def prove(
     dest: Dest,
-    generation: Annotated[int, typer.Option(help="Number of a generation that was destroyed.")],
+    generation: Annotated[
+        int | None, typer.Option(help="Number of a generation that was destroyed.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="Id of a person who was erased.")] = None,
     keys: Keys = None,
     as_json: Json = False,
 ) -> None:
-    """Look for everything that a destroyed generation must not have left, and show its proof.
+    """Look for what a destroyed generation, or an erased person, must not have left.
 
     Exit codes: 0 nothing speaks against it, 1 something does.
     """
     from pipelines import operate
     from pipelines.report.operations import print_evidence
 
-    found = operate.prove(dest, generation, keys)
+    if (generation is None) == (subject is None):
+        raise ParameterError("name either a --generation or a --subject")
+    found = operate.prove(dest, keys, generation=generation, subject=subject or "")
     if as_json:
         typer.echo(json.dumps({**asdict(found), "holds": found.holds}))
     else:
         print_evidence(found, console())
     if not found.holds:
-        say(f"error: generation {generation} of {found.dest} is not proven to be gone")
+        say(f"error: {found.what} of {found.dest} is not proven to be gone")
         raise typer.Exit(EXIT_ERROR)
 
 

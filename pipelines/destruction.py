@@ -6,8 +6,7 @@ taken again after a kill, and none of them touches what is live.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 from ironmask.errors import StorageError, TableError
 from pipelines import generations, layout
 from pipelines.destination import Destination
+from pipelines.evidence import Evidence
 from pipelines.generations import State
 from pipelines.ports import Keyring, Store, Tables
 
@@ -109,41 +109,26 @@ def _delete(dest: Destination, number: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What can be seen of a destruction today. failures: what speaks against it."""
-
-    dest: str
-    generation: int
-    proof: Proof | None
-    statements: tuple[str, ...]
-    failures: tuple[str, ...]
-
-    @property
-    def holds(self) -> bool:
-        return not self.failures
-
-
 def prove(
     tables: Tables, store: Store, number: int, key_states: dict[int, tuple[str, bool]]
 ) -> Evidence:
     """Look for everything that a destroyed generation must not have left.
 
     key_states: key id and whether there are keys, of each generation in the keyset file. The seal
-    over the tables' logs, which vouches for the proof, is the caller's to check.
+    over the tables' logs, which vouches for the record, is the caller's to check.
     """
-    found = generations.read(tables)
-    one = found.get(number)
+    one = generations.read(tables).get(number)
+    bare = Evidence(tables.dest, f"generation {number}")
     if one is None or one.state is not State.DESTROYED:
         state = one.state if one else "not there"
-        text = f"generation {number} is {state}: it has not been destroyed"
-        return Evidence(tables.dest, number, None, (), (text,))
+        return bare.found([(f"generation {number} was destroyed (it is {state})", False)])
     proof = Proof(**one.proof)
-    statements: list[str] = []
-    failures: list[str] = []
-    for what, is_so in _facts(tables, store, proof, key_states):
-        (statements if is_so else failures).append(what if is_so else f"not so: {what}")
-    return Evidence(tables.dest, number, proof, tuple(statements), tuple(failures))
+    record = {
+        "keys": f"{proof.key_id}, destroyed {proof.keys_destroyed_at}",
+        "files": f"{proof.files:,}, {proof.bytes:,} bytes, gone {proof.files_destroyed_at}",
+        "their list": f"SHA-256 {proof.manifest}",
+    }
+    return replace(bare, record=record).found(_facts(tables, store, proof, key_states))
 
 
 def _facts(
@@ -171,8 +156,3 @@ def _read(store: Store, uri: str) -> bytes:
         return store.read(uri)
     except FileNotFoundError:
         return b""
-
-
-def as_json(evidence: Evidence) -> str:
-    """Evidence for other programs."""
-    return json.dumps({**asdict(evidence), "holds": evidence.holds})

@@ -8,7 +8,6 @@ the same command finishes what was broken off.
 
 from __future__ import annotations
 
-import hmac
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -25,14 +24,13 @@ from pipelines import generations, layout, ledger, plan
 from pipelines.commit import destroy_orphans
 from pipelines.data_files import read_data_file
 from pipelines.destination import Destination
+from pipelines.erasure import PURPOSE, name_of
 from pipelines.finish import ROW_GROUP, write_rows
 from pipelines.generations import State
 from pipelines.ledger import RunRecord, RunState
 from pipelines.ports import DataFile
 from pipelines.records import INPUTS, VAULT, Reason, as_parquet
 
-_PURPOSE: Final = "erase"
-_HEX: Final = 32
 # Columns of an outcome that tell of the input, not of what became of it.
 _KEPT: Final = frozenset({"subject_id", "uri", "outcome", "reason", "detail", "shard", "run_id"})
 _Change = Callable[[pa.Table], pa.Table]
@@ -56,7 +54,7 @@ def erase(dest: Destination, subject: str) -> Erased:
 
     Raises `TableError` where it holds nothing, `BusyError` where another run has to end first.
     """
-    pseudonym = _pseudonym(dest, subject)
+    pseudonym = name_of(dest.keys.content_key(), subject)
     _refuse_unfinished(dest, pseudonym)
     again = _begin(dest, pseudonym)
     found = {name: _rows_of(dest, name, subject) for name in ("templates", "vault", "inputs")}
@@ -90,13 +88,6 @@ def erase(dest: Destination, subject: str) -> Erased:
     dest.seal.end()
     _end(dest)
     return done
-
-
-def _pseudonym(dest: Destination, subject: str) -> str:
-    """The same for a person as long as the keys of the first generation's line are there."""
-    key = dest.keys.content_key()
-    mac = hmac.digest(key, b"ironmask pseudonym\0" + subject.encode(), sha256).hex()
-    return layout.PSEUDONYM + mac[:_HEX]
 
 
 def _refuse_unfinished(dest: Destination, pseudonym: str) -> None:
@@ -263,7 +254,7 @@ def _record(dest: Destination, done: Erased) -> None:
     """Add the erasure to the runs."""
     entry = RunRecord(
         run_id=secrets.token_hex(6),
-        kind=_PURPOSE,
+        kind=PURPOSE,
         state=RunState.COMPLETE,
         fingerprint={},
         config={"pseudonym": done.pseudonym},

@@ -118,6 +118,28 @@ def _used(batch: pa.RecordBatch, runs: pa.Array) -> pa.Array:
     )
 
 
+def used_by_subject(tables: Tables, generation: int) -> Known:
+    """The same, each as `owned` by the person whose template it is of."""
+    own = pa.array(runs_of(tables, generation), pa.string())
+    columns = ["subject_id", "identities", "outcome", "run_id"]
+    return Known(_owned(batch, own) for batch in tables.table("inputs").batches(columns))
+
+
+def _owned(batch: pa.RecordBatch, runs: pa.Array) -> pa.Array:
+    used = pc.equal(batch["outcome"], Outcome.USED.value)
+    mine = batch.filter(pc.and_(used, pc.is_in(batch["run_id"], runs)))
+    places = pc.list_parent_indices(mine["identities"])
+    return owned(mine["subject_id"].take(places), pc.list_flatten(mine["identities"]))
+
+
+def owned(subjects: pa.Array, contents: pa.Array) -> pa.Array:
+    """Contents with their owners, as one text each; null where there is no content."""
+    kind = pa.large_string()
+    return pc.binary_join_element_wise(
+        pc.cast(subjects, kind), pc.cast(contents, kind), pa.scalar("\0", kind)
+    )
+
+
 def runs_of(tables: Tables, generation: int) -> list[str]:
     """The runs that wrote a generation."""
     return [r.run_id for r in runs(tables) if r.config.get("generation") == generation]

@@ -152,11 +152,15 @@ class Generation:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a destination holds."""
+    """What a destination holds. destroyed: when each generation that is gone went, UTC.
+
+    outcomes, reasons: of the inputs of all runs, each re-protection's among them.
+    """
 
     dest: str
     table_id: str
     generations: list[Generation]
+    destroyed: dict[int, str]
     data_bytes: dict[str, int]
     outcomes: dict[str, int]
     reasons: dict[str, int]
@@ -166,12 +170,18 @@ class Inventory:
 def inventory(tables: Tables) -> Inventory:
     """Count a destination's templates, inputs and bytes."""
     counted = tables.table("inputs").rows(["outcome", "reason"])
+    known = generations.read(tables)
     return Inventory(
         dest=tables.dest,
         table_id=tables.table_id,
-        generations=_generations(tables),
+        generations=_generations(tables, known),
+        destroyed={
+            one.number: one.at.isoformat(timespec="seconds")
+            for one in generations.in_state(known, generations.State.DESTROYED)
+        },
         data_bytes={
-            name: sum(tables.table(name).files().values()) for name in ("templates", "inputs")
+            name: sum(tables.table(name).files().values())
+            for name in ("templates", "inputs", "vault")
         },
         outcomes=_counts(counted["outcome"]),
         reasons={k: v for k, v in _counts(counted["reason"]).items() if k},
@@ -196,8 +206,7 @@ def _counts(column: Any) -> dict[str, int]:
 _SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model", "key_id"]
 
 
-def _generations(tables: Tables) -> list[Generation]:
-    known = generations.read(tables)
+def _generations(tables: Tables, known: dict[int, generations.Generation]) -> list[Generation]:
     found = templates_by(tables, _SHAPE)
     return [_generation(row, count, str(known[row["generation"]].state)) for row, count in found]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from infra.keys import KekRotation, KeyFile
@@ -10,14 +10,15 @@ from infra.lease import holder, lease
 from infra.settings import load as load_settings
 from ironmask.errors import KeyNotFoundError
 from pipelines import check as checking
-from pipelines import destruction, reprotect, seal, wiring
+from pipelines import destruction, erasure, generations, reprotect, seal, wiring
 from pipelines import erase as erasing
 from pipelines import status as stating
 from pipelines.check import Report
 from pipelines.check_shard import Scope
 from pipelines.commit import destroy_orphans
-from pipelines.destruction import Evidence, Proof
+from pipelines.destruction import Proof
 from pipelines.erase import Erased
+from pipelines.evidence import Evidence
 from pipelines.records import TABLES
 from pipelines.reprotect_request import opened_live
 from pipelines.start import existing, keys_path, vault_keys_path
@@ -65,21 +66,23 @@ def _key_states(file: KeyFile) -> dict[int, tuple[str, bool]]:
     }
 
 
-def prove(dest: str, generation: int, keys: str | None) -> Evidence:
-    """Look for everything that a destroyed generation must not have left."""
+def prove(
+    dest: str, keys: str | None, *, generation: int | None = None, subject: str = ""
+) -> Evidence:
+    """Look for what a destroyed generation, or an erased person, must not have left."""
     settings, storage = load_settings()
     tables = existing(dest, storage)
     file = KeyFile.open(keys_path(keys, settings, tables), tables.table_id)
     store = wiring.open_store(storage)
-    found = destruction.prove(tables, store, generation, _key_states(file))
+    if generation is None:
+        live = file.generation(generations.live(tables))
+        found = erasure.prove(tables, store, subject, live.content_key())
+    else:
+        found = destruction.prove(tables, store, generation, _key_states(file))
     state = seal.read(tables.dest, store, wiring.seal_key_of(file))
-    broken = [f"{tables.dest} has no seal"]
-    if state:
-        broken = list(seal.broken_logs(tables, store, state))
-    sealed = () if broken else ("the log that holds the proof is the one that was sealed",)
-    return replace(
-        found, statements=(*found.statements, *sealed), failures=(*found.failures, *broken)
-    )
+    broken = list(seal.broken_logs(tables, store, state)) if state else ["there is no seal"]
+    told = f" ({'; '.join(broken)})" if broken else ""
+    return found.found([(f"the logs that say so are those that were sealed{told}", not broken)])
 
 
 def abandon(dest: str, keys: str | None) -> Proof:

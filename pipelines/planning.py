@@ -119,6 +119,11 @@ def draft(
             f"{job.dest}: nothing to retry; no input of {job.source} has failed so, or its person "
             "has a template by now"
         )
+    if first is None and job.renews is not None:
+        raise SourceError(
+            f"{job.source} holds nothing that generation {job.renews} was made from: name where "
+            "its inputs are now with --source"
+        )
     if first is None:
         raise SourceError(f"{job.source} lists no input as a {job.kind}: check its address")
     return chain([first], rows)

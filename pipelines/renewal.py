@@ -32,14 +32,13 @@ def batches(
     now and then.
     """
     assert job.renews is not None  # noqa: S101
-    subjects = ledger.live_subjects(tables, job.renews)
-    contents = ledger.used_contents(tables, job.renews)
+    wanted = ledger.used_by_subject(tables, job.renews)
     taken = _Taken()
     for source in (job.source, *job.more_sources):
         kind = sources.detect(source, store) if job.more_sources else job.kind
         for new, old in _read(job, source, kind, store, (key, old_key)):
             mask = np.asarray(pc.is_null(new["outcome"]))
-            mask &= subjects.has(new["subject_id"]) & contents.has(old["content"])
+            mask &= wanted.has(ledger.owned(old["subject_id"], old["content"]))
             chosen = new.filter(pa.array(mask & ~taken.earlier(new["subject_id"])))
             if len(chosen):
                 taken.note(chosen["subject_id"])

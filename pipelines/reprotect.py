@@ -17,7 +17,7 @@ from pipelines.destruction import Proof, destroy
 from pipelines.enrol import Executor, Progress, quiet
 from pipelines.generations import State
 from pipelines.job import EnrolJob
-from pipelines.layout import plan_folder
+from pipelines.layout import parse_shard_file, plan_folder
 from pipelines.ledger import RunRecord, RunState
 from pipelines.plan import Plan
 from pipelines.ports import Keyring
@@ -107,9 +107,27 @@ def destroy_old(held: Held) -> Proof:
     job, dest = held.job, held.dest
     assert job.renews is not None  # noqa: S101
     dest.seal.rekey(dest.keys)
+    if job.vault:
+        _leave_other_models(dest, job.generation)
     proof = destroy(dest, held.keyring, job.renews)
     _log.info("destroyed", extra={"generation": job.renews, "files": proof.files})
     return proof
+
+
+def _leave_other_models(dest: Destination, generation: int) -> None:
+    """Take out of the vault what other models made: this generation's runs kept everybody anew."""
+    table, own = dest.tables.table("vault"), set(ledger.runs_of(dest.tables, generation))
+    old = [
+        path
+        for path in table.files()
+        if (file := parse_shard_file(path)) and file.run_id not in own
+    ]
+    application = f"vault/{generation}"
+    if old:
+        dest.check()
+        table.commit([], application, table.sequence(application) + 1, removed=old)
+        dest.seal.extend()
+    destroy_orphans(dest.tables, dest.store, dest.check)
 
 
 def report(

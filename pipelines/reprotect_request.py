@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,7 @@ from ironmask.errors import (
     KeyNotFoundError,
     MismatchError,
     ParameterError,
+    SourceError,
     WrongKeyError,
 )
 from ironmask.params import Params, preset
@@ -99,7 +100,7 @@ def prepare(request: Request) -> Prepared:
     if purpose.rewrites:
         return Prepared(base, None, settings, storage, store, tables, Judged())
     pack = _pack(base, request, settings)
-    job = _job(base, pack, request)
+    job = _job(base, pack, request, keeps=bool(tables.table("vault").files()))
     job, judged = calibrate.judge(job, request.calibration, pack, store)
     return Prepared(job, pack, settings, storage, store, tables, judged)
 
@@ -133,22 +134,40 @@ def _begun(tables: Tables, found: dict[int, Generation]) -> Generation | None:
 
 def _base(tables: Tables, parent: int, request: Request, store: Store) -> EnrolJob:
     """The live generation's job, with all the sources that it was made from."""
-    jobs = ledger.jobs_of(tables, parent)
-    known = [source for job in jobs for source in (job.source, *job.more_sources)]
-    found = list(dict.fromkeys([normalise(source) for source in request.source] or known))
-    newest = jobs[-1]
+    newest = replace(ledger.jobs_of(tables, parent)[-1], retry=(), more_sources=())
     if request.vault:
-        kept = layout.join(tables.dest, "vault")
-        return replace(newest, source=kept, more_sources=(), kind=SourceKind.VAULT, retry=())
-    kind = sources.detect(found[0], store) if request.source else newest.kind
-    if len(found) > 1 and SourceKind.EMBEDDINGS in {kind, *(job.kind for job in jobs)}:
+        return replace(newest, source=layout.join(tables.dest, "vault"), kind=SourceKind.VAULT)
+    found = [(normalise(source), sources.detect(source, store)) for source in request.source]
+    found = found or _made_from(tables, parent)
+    if not Purpose(request.purpose).rewrites:
+        _refuse_gone([source for source, _ in found], store)
+    several = len(found) > 1 and any(kind is SourceKind.EMBEDDINGS for _, kind in found)
+    if several and not Purpose(request.purpose).rewrites:
         raise ParameterError(
-            f"{tables.dest} was made from {len(found)} files of embeddings: name one that holds "
-            "all of them with --source"
+            f"{tables.dest} was made from {len(found)} sources, embeddings among them: name one "
+            "file that holds all of them with --source"
         )
-    return replace(
-        newest, source=found[0], more_sources=tuple(found[1:]), kind=kind, retry=(), renews=None
-    )
+    (source, kind), *others = found
+    return replace(newest, source=source, more_sources=tuple(o for o, _ in others), kind=kind)
+
+
+def _refuse_gone(known: Sequence[str], store: Store) -> None:
+    for source in known:
+        if not store.exists(source):
+            raise SourceError(
+                f"{source} does not exist any more: name where its inputs are now with --source"
+            )
+
+
+def _made_from(tables: Tables, generation: int) -> list[tuple[str, SourceKind]]:
+    """The sources of a generation's inputs, before they were in any vault."""
+    found: list[tuple[str, SourceKind]] = []
+    for job in ledger.jobs_of(tables, generation):
+        if job.kind is SourceKind.VAULT and job.renews is not None:
+            found += _made_from(tables, job.renews)
+        else:
+            found += [(source, job.kind) for source in (job.source, *job.more_sources)]
+    return list(dict.fromkeys(found))
 
 
 def _pack(base: EnrolJob, request: Request, settings: Settings) -> models.ModelPack | None:
@@ -172,8 +191,10 @@ def _pack(base: EnrolJob, request: Request, settings: Settings) -> models.ModelP
     return pack
 
 
-def _job(base: EnrolJob, pack: models.ModelPack | None, request: Request) -> EnrolJob:
-    """The job with what is to be different from now on."""
+def _job(
+    base: EnrolJob, pack: models.ModelPack | None, request: Request, *, keeps: bool
+) -> EnrolJob:
+    """The job with what is to be different from now on. keeps: the table has a vault."""
     faces = base.faces
     if request.provider:
         faces = replace(faces, provider=request.provider)  # type: ignore[arg-type]
@@ -188,8 +209,8 @@ def _job(base: EnrolJob, pack: models.ModelPack | None, request: Request) -> Enr
         faces=faces,
         filling=filling,
         profile=base.profile if filling else None,
-        # What the vault has of this model already stays there.
-        vault=base.vault and pack is not None and pack.fingerprint != base.model,
+        # What a vault has of the same model stays there as it is.
+        vault=keeps and pack is not None and pack.fingerprint != base.model,
         accepted_risk=request.accepted_risk or base.accepted_risk,
     )
 

@@ -24,7 +24,7 @@ from pipelines.finish import ROW_GROUP, publish, write_rows
 from pipelines.job import EnrolJob
 from pipelines.plan_build import SCHEMA
 from pipelines.ports import DataFile, Store, Tables
-from pipelines.records import INPUTS, Outcome, as_parquet
+from pipelines.records import INPUTS, Outcome, Reason, as_parquet
 from pipelines.sealing import open_row, sealed_helper
 from pipelines.stages import Context, ShardResult, clock
 
@@ -59,7 +59,9 @@ def _pairs(tables: Tables, generation: int) -> Iterator[tuple[str, str]]:
 
 
 def _used(rows: pa.Table) -> pa.Table:
-    return rows.filter(pc.equal(rows["outcome"], Outcome.USED.value))
+    """Inputs of templates that are there: those of erased people only count."""
+    there = pc.not_equal(rows["reason"], Reason.ERASED.value)
+    return rows.filter(pc.and_(pc.equal(rows["outcome"], Outcome.USED.value), there))
 
 
 def _rows(used: pa.Table, templates: str, inputs: str, shard: int) -> pa.Table:

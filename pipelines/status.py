@@ -60,9 +60,14 @@ def status(tables: Tables, store: Store, holder: str | None) -> Status:
     if not records:
         raise TableError(f"{tables.dest} has no run yet: enrol into it first")
     record = records[-1]
-    frozen, _ = plan.load(layout.plan_folder(tables.dest, record.run_id), store)
     outcomes, failed = _counts(tables, record)
     done = sum(outcomes.values())
+    shards_done = _shards_done(tables, record)
+    shards, inputs = shards_done, done
+    # The plan of a run that has ended may have gone with a person who was erased.
+    if record.fingerprint.get("plan"):
+        frozen, _ = plan.load(layout.plan_folder(tables.dest, record.run_id), store)
+        shards, inputs = frozen.shards, frozen.inputs
     note = _live_note(tables.dest, store, record, holder)
     rate = note.inputs / note.seconds if note and note.seconds else None
     settled = max(done, note.settled) if note else done
@@ -71,17 +76,17 @@ def status(tables: Tables, store: Store, holder: str | None) -> Status:
         run_id=record.run_id,
         state=record.state,
         holder=holder,
-        shards=frozen.shards,
-        shards_done=_shards_done(tables, record),
+        shards=shards,
+        shards_done=shards_done,
         in_flight=note.in_flight if note else 0,
         waiting=note.waiting if note else 0,
-        inputs=frozen.inputs,
+        inputs=inputs,
         inputs_done=done,
-        inputs_left=frozen.inputs - done,
+        inputs_left=inputs - done,
         outcomes=dict(outcomes),
         failed=dict(failed.most_common()),
         per_second=rate,
-        ends_at=_end(note, rate, frozen.inputs - settled),
+        ends_at=_end(note, rate, inputs - settled),
     )
 
 

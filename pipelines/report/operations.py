@@ -8,7 +8,7 @@ from typing import Final
 from rich.console import Console
 
 from pipelines.check import Report
-from pipelines.destruction import Evidence
+from pipelines.evidence import Evidence
 from pipelines.report.terminal import pairs, size
 from pipelines.reprotect import Renewed
 from pipelines.status import Status
@@ -65,17 +65,10 @@ def print_renewed(done: Renewed, console: Console) -> None:
 
 def print_evidence(found: Evidence, console: Console) -> None:
     """Show what speaks for and against a destruction."""
-    proof = found.proof
-    rows = []
-    if proof:
-        rows = [
-            ("keys", f"{proof.key_id}, destroyed {proof.keys_destroyed_at}"),
-            ("files", f"{proof.files:,}, {size(proof.bytes)}, gone {proof.files_destroyed_at}"),
-            ("their list", f"SHA-256 {proof.manifest}"),
-        ]
+    rows = list(found.record.items())
     rows += [("holds", text) for text in found.statements]
     rows += [("FAILS", text) for text in found.failures]
-    console.print(pairs(f"{found.dest}, generation {found.generation}", rows))
+    console.print(pairs(f"{found.dest}, {found.what}", rows))
 
 
 def print_report(report: Report, console: Console) -> None:

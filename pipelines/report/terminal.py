@@ -91,12 +91,13 @@ def print_inventory(found: Inventory, console: Console) -> None:
     for g in found.generations:
         seal = "encrypted" if g.sealed else "PLAINTEXT (research mode)"
         rows += [
-            (f"generation {g.generation}", f"{g.templates:,} templates"),
+            (f"generation {g.generation}", f"{g.state}, {g.templates:,} templates"),
             ("  settings", g.settings),
             ("  helpers", f"{seal}, {size(g.row_bytes)} a row with digests"),
             ("  model", g.model),
             ("  key", g.key_id),
         ]
+    rows += [(f"generation {n}", f"destroyed {when}") for n, when in found.destroyed.items()]
     rows += [(f"{name} on store", size(held)) for name, held in found.data_bytes.items()]
     rows += [(f"inputs {name}", f"{count:,}") for name, count in found.outcomes.items()]
     rows += [(f"  {name}", f"{count:,}") for name, count in found.reasons.items()]

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import images, kernel, stored
+from . import images, kernel, renewal, stored
 from .table import Row, write
 
 PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
@@ -14,6 +14,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "tiles": ("Evaluation tiles, one thread", kernel.tile_kernel),
     "images": ("Images, all cores", images.pipeline),
     "stored": ("Stored embeddings", stored.throughput),
+    "renewal": ("Re-protection of stored embeddings, one core", renewal.renewal),
     "nodes": ("Nodes, simulated on this machine", stored.nodes),
     "growth": ("Growing inputs", stored.growth),
 }

@@ -50,6 +50,7 @@ def evaluated(folder: Path, source: Path, out: str, *options: object):
     return answer.json()
 
 
+@pytest.mark.slow
 def test_all_of_them_against_one_another(people, tmp_path):
     told = evaluated(tmp_path, people, "out", "--alpha", 16)
     tar = {row["target_fmr"]: 1 - row["fnmr"] for row in told["recogniser"]}

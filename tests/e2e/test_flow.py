@@ -82,6 +82,7 @@ def test_a_refusal_is_one_line_and_a_failed_run(enroll, server):
     assert newest["state_type"] == "FAILED"
 
 
+@pytest.mark.slow
 def test_nothing_to_retry_is_a_completed_run(enroll, server):
     assert enroll("--tolerance=1", "--no-prefect").code == 0
     answer = enroll("--tolerance=1", "--retry-failed")
@@ -147,6 +148,7 @@ def test_an_audit_as_a_flow(server, tmp_path):
     assert any("Irreversibility" in (artifact["description"] or "") for artifact in mine)
 
 
+@pytest.mark.slow
 def test_an_evaluation_as_a_flow(server, tmp_path):
     """Its tables are artifacts of the run, and its report lies where it was asked for."""
     rng = np.random.default_rng(2)

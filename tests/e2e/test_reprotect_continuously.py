@@ -119,10 +119,9 @@ def files_below(*folders: Path) -> Iterator[tuple[str, bytes]]:
                 yield path.name, path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3_000)
-@pytest.mark.parametrize(
-    ("people", "executor"), [(40, "local"), pytest.param(5_000, "ray", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("people", "executor"), [(40, "local"), (5_000, "ray")])
 def test_nobody_notices(
     people: int,
     executor: str,

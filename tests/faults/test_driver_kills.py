@@ -30,6 +30,7 @@ def held(lines) -> bool:
     return all(line.holds for line in lines)
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments(runs, tmp_path):
     work = job(tmp_path / "e.parquet", 40, tmp_path / "dest")
     assert held(at_random(runs, work, 4, random.Random(1)).lines("moments", 4))

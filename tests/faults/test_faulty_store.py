@@ -32,6 +32,7 @@ def test_a_store_in_trouble(where):
     assert min(faulty.met[name] for name in ("503", "500", "answers of commits lost", "cut")) > 0
 
 
+@pytest.mark.slow
 def test_silence(where, monkeypatch):
     """A server that takes a request and says nothing is asked again."""
     monkeypatch.setattr("infra.s3_client._SILENCE_S", 0.5)

@@ -19,6 +19,7 @@ def held(lines) -> list:
     return [line for line in lines if not line.holds]
 
 
+@pytest.mark.slow
 def test_full_disks(runs, tmp_path):
     if not refusals.can_mount():
         pytest.skip("file systems cannot be mounted here: needs root")

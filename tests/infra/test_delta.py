@@ -117,6 +117,7 @@ def test_a_lookup_reads_only_the_files_that_can_hold_it(tables, store):
     assert subjects(handle, pads.field("run_id") == "r") == [f"{s}{n}" for s in "abc" for n in "15"]
 
 
+@pytest.mark.slow
 def test_the_whole_log_is_kept(tables, store):
     """A checkpoint, which may tidy up, leaves every entry where it is."""
     handle = tables.table("inputs")

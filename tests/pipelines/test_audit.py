@@ -121,6 +121,7 @@ def test_the_page_asks_for_nothing_and_says_the_sentence(both, folder):
     assert "url(http" not in text
 
 
+@pytest.mark.slow
 def test_helpers_in_the_clear_are_below_any_floor(folder, tmp_path):
     answer = audited(folder, tmp_path / "out", "plain", more=("--floor-bits=20",))
     assert answer.code == 3

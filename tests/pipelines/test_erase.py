@@ -121,6 +121,36 @@ def test_the_table_goes_on(dest: Path, source: Path, tmp_path: Path) -> None:
     assert checked.code == 0, checked.out
 
 
+def test_proof(dest: Path) -> None:
+    prove = ["prove", dest, f"--keys={keys_of(dest)}", "--json"]
+    before = ironmask(*prove, f"--subject={NAMES[0]}")
+    assert before.code == 1
+    assert len(json.loads(before.out)["failures"]) == 5
+    assert erase(dest, NAMES[0]).code == 0
+    after = ironmask(*prove, f"--subject={NAMES[0]}")
+    assert after.code == 0, after.out
+    assert len(json.loads(after.out)["record"]) == 1
+    # Who never was there has left nothing, and was not erased.
+    never = json.loads(ironmask(*prove, "--subject=nobody").out)
+    assert [text for text in never["failures"] if "an erasure is recorded" not in text] == []
+    assert never["failures"]
+
+
+@pytest.mark.parametrize("command", ["rekey", "rotate-mac"])
+def test_who_was_erased_stays_so_when_rows_are_made_from_rows(dest: Path, command: str) -> None:
+    assert erase(dest, NAMES[4]).code == 0
+    answer = ironmask(command, dest, "--executor=local", f"--keys={keys_of(dest)}")
+    assert answer.code == 0, answer.err
+    assert len(rows(dest, "templates")) == PEOPLE - 1
+    checked = ironmask("check", dest, "--deep", f"--keys={keys_of(dest)}")
+    assert checked.code == 0, checked.out
+    assert erase(dest, NAMES[3]).code == 0
+    checked = ironmask("check", dest, "--deep", f"--keys={keys_of(dest)}")
+    assert checked.code == 0, checked.out
+    assert ironmask("status", dest).code == 0
+    assert ironmask("inspect", dest).code == 0
+
+
 def test_who_is_not_there(dest: Path) -> None:
     answer = erase(dest, "nobody")
     assert (answer.code, "holds nothing of subject 'nobody'" in answer.errors[0]) == (1, True)

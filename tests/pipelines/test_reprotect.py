@@ -100,12 +100,18 @@ def test_proof(dest: Path) -> None:
     found = json.loads(proved.out)
     assert found["holds"]
     assert found["failures"] == []
-    assert found["proof"]["files"] == 5
+    assert found["record"]["files"].startswith("5, ")
     assert len(found["statements"]) == 6
     live = ironmask("prove", dest, "--generation=2", f"--keys={keys_of(dest)}")
-    assert (live.code, "has not been destroyed" in live.out) == (1, True)
+    assert (live.code, "not so: generation 2 was destroyed" in _flat(live.out)) == (1, True)
     absent = ironmask("prove", dest, "--generation=7", f"--keys={keys_of(dest)}")
-    assert (absent.code, "not there" in absent.out) == (1, True)
+    assert (absent.code, "it is not there" in _flat(absent.out)) == (1, True)
+    neither = ironmask("prove", dest, f"--keys={keys_of(dest)}")
+    assert (neither.code, "--generation or a --subject" in neither.errors[0]) == (2, True)
+
+
+def _flat(out: str) -> str:
+    return " ".join(out.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ def test_a_proof_fails_on_what_speaks_against_it(dest: Path, spoil: str, words: 
         entry.write_text(entry.read_text() + "\n")
     proved = ironmask("prove", dest, "--generation=1", f"--keys={keys_of(dest)}")
     assert proved.code == 1
-    assert words in " ".join(proved.out.replace("│", " ").split())
+    assert words in _flat(proved.out)
 
 
 def test_three_times_in_a_row_and_people_come_in_between(dest: Path, tmp_path: Path) -> None:
@@ -168,7 +174,7 @@ def test_several_files_of_embeddings_must_be_named(dest: Path, tmp_path: Path) -
     more = write_embeddings(tmp_path / "more.parquet", ["late"], unit_vectors(1, 90))
     assert enroll(more, dest).code == 0
     answer = again(dest)
-    assert (answer.code, "name one that holds all of them" in answer.errors[0]) == (2, True)
+    assert (answer.code, "holds all of them with --source" in answer.errors[0]) == (2, True)
     assert states(dest) == {1: "live"}
 
 

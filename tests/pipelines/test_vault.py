@@ -172,3 +172,15 @@ def test_its_kek_rotates(dest: Path) -> None:
     assert answer.code == 0, answer.err
     assert vault_keys_of(dest).read_text() != before
     assert again(dest).code == 0
+
+
+def test_from_the_source_again_after_the_vault(dest: Path, source: Path) -> None:
+    assert again(dest).code == 0
+    plain = ["--executor=local", f"--keys={keys_of(dest)}"]
+    answer = ironmask("reprotect", dest, *plain)
+    assert answer.code == 0, answer.err
+    assert accepted(dest) == [True] * PEOPLE
+    source.unlink()
+    gone = ironmask("reprotect", dest, *plain)
+    assert (gone.code, "does not exist" in gone.errors[0]) == (1, True)
+    assert ironmask("reprotect", dest, *plain, "--abandon").code == 1

@@ -25,18 +25,6 @@ TABLE = "7d0c6a3e-table"
 CHOICES = [{"rekey": r, "rotate_mac": m} for r, m in product([False, True], repeat=2)]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys" / "table.json"
-
-
-@pytest.fixture
-def key_file(path: Path) -> KeyFile:
-    made = KeyFile.create(path, TABLE)
-    made.add_generation(1)
-    return made
-
-
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change the generations of a keyset file by hand."""
     content = json.loads(path.read_text())

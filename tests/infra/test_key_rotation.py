@@ -32,11 +32,6 @@ STEPS |= {"rotate_kek", "succeed", "destroy_generation"}
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys" / "table.json"
-
-
-@pytest.fixture
 def key_file(path: Path) -> KeyFile:
     """Generation 1 with two keysets, 2 with four, 3 destroyed."""
     made = KeyFile.create(path, TABLE)

@@ -36,11 +36,6 @@ TABLE = "7d0c6a3e-table"
 ASSOCIATED = b"row 1"
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys" / "table.json"
-
-
 class Remote(aead.Aead):
     """A key service: a real AEAD that can be unreachable."""
 

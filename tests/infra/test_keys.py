@@ -32,18 +32,6 @@ TABLE = "7d0c6a3e-table"
 ASSOCIATED = b"row 1"
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys" / "table.json"
-
-
-@pytest.fixture
-def key_file(path: Path) -> KeyFile:
-    made = KeyFile.create(path, TABLE)
-    made.add_generation(1)
-    return made
-
-
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> TinkGenerationKeys:
     made = KeyFile.create(tmp_path_factory.mktemp("keys") / "table.json", TABLE)

@@ -135,8 +135,20 @@ class DeltaTableHandle:
                     raise
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        with self._readable():
-            yield from self._dataset(self._open()).to_batches(columns=list(columns))
+        table = self._open()
+        version = table.version()
+        with self._unchanged(version), self._readable():
+            yield from self._dataset(table).to_batches(columns=list(columns))
+
+    @contextmanager
+    def _unchanged(self, version: int) -> Iterator[None]:
+        """Files that are gone since the log moved on are no damage."""
+        try:
+            yield
+        except TableError:
+            if self._open().version() == version:
+                raise
+            raise TableError(f"{self.uri} was changed while it was read: run it again") from None
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

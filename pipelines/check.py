@@ -23,6 +23,7 @@ from pipelines.ledger import RunRecord, RunState
 from pipelines.plan import Plan
 from pipelines.records import TABLES, Outcome
 
+_AGAIN: Final = 3
 _SHARD_TABLES: Final = ("inputs", "templates")
 _Shard = tuple[str, int, str]
 Files = dict[str, dict[str, int]]
@@ -54,8 +55,29 @@ def check(scope: Scope, seal_key_of: Callable[[str], bytes], workers: int | None
     """Check a destination; with `scope.deep`, open every helper as well.
 
     seal_key_of: finds the key of a seal by the id of the keys that it names. Reads every file that
-    the logs list, `workers` at a time (default: one a core).
+    the logs list, `workers` at a time (default: one a core). Where a re-protection or an erasure
+    goes on meanwhile, what it finds may be theirs, and it looks again.
     """
+    for _ in range(_AGAIN):
+        before = _destructions(scope)
+        report = _checked(scope, seal_key_of, workers)
+        if report.sound or _destructions(scope) == before:
+            break
+    return report
+
+
+def _destructions(scope: Scope) -> object:
+    """What changes with each step that takes files away; None where it cannot be told."""
+    try:
+        states = [(one.number, one.state) for one in generations.read(scope.tables).values()]
+        erased = [record.run_id for record in ledger.records(scope.tables)]
+        half = scope.store.exists(layout.erasure_file(scope.tables.dest))
+        return states, erased, half
+    except IronmaskError:
+        return None
+
+
+def _checked(scope: Scope, seal_key_of: Callable[[str], bytes], workers: int | None) -> Report:
     start = time.monotonic()
     notes: list[str] = []
     seen = Seen()

@@ -20,6 +20,9 @@ Workers = Annotated[int | None, typer.Option(help="CPU workers. Default: all cor
 RayAddress = Annotated[
     str | None, typer.Option(help="A running cluster. Default: one made for this run.")
 ]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Plan afresh what an unfinished run left undone.")
+]
 Prefect = Annotated[
     bool | None,
     typer.Option(
@@ -91,10 +94,7 @@ def reprotect(
             "--abandon", help="Give up a re-protection that has not switched: destroy what it made."
         ),
     ] = False,
-    restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Plan afresh what an unfinished re-protection left undone."),
-    ] = False,
+    restart: Restart = False,
     keys: Keys = None,
     executor: Executor = "ray",
     workers: Workers = None,
@@ -109,7 +109,8 @@ def reprotect(
 
     Settings are those of the live templates unless others are given. Until the switch everybody is
     verified against the old templates, after it against the new ones. The same command continues
-    what was broken off. Exit codes: 0 done, 1 error, 2 usage, 3 done and some inputs failed.
+    what was broken off. Exit codes: 0 done, 1 error, 2 usage, 3 done and some inputs failed or
+    are missing.
     """
     from pipelines.reprotect_request import Request
 
@@ -145,6 +146,7 @@ def reprotect(
 
 def rekey(
     dest: Dest,
+    restart: Restart = False,
     keys: Keys = None,
     executor: Executor = "ray",
     workers: Workers = None,
@@ -158,11 +160,13 @@ def rekey(
     still does. Use it when data keys may have leaked and the files have not. Exit codes: 0 done,
     1 error.
     """
-    _rewrite("rekey", dest, keys, executor, workers, ray_address, prefect, as_json)
+    place = (keys, executor, workers, ray_address)
+    _rewrite("rekey", dest, place, prefect, restart=restart, as_json=as_json)
 
 
 def rotate_mac(
     dest: Dest,
+    restart: Restart = False,
     keys: Keys = None,
     executor: Executor = "ray",
     workers: Workers = None,
@@ -175,21 +179,22 @@ def rotate_mac(
     The old MAC key stays in use below the new one, and alone it is worth nothing. Exit codes: 0
     done, 1 error.
     """
-    _rewrite("rotate-mac", dest, keys, executor, workers, ray_address, prefect, as_json)
+    place = (keys, executor, workers, ray_address)
+    _rewrite("rotate-mac", dest, place, prefect, restart=restart, as_json=as_json)
 
 
 def _rewrite(
     purpose: str,
     dest: str,
-    keys: str | None,
-    executor: str,
-    workers: int | None,
-    ray_address: str | None,
+    place: tuple[str | None, str, int | None, str | None],
     prefect: bool | None,
+    *,
+    restart: bool,
     as_json: bool,
 ) -> None:
     from pipelines.reprotect_request import Request
 
+    keys, executor, workers, ray_address = place
     request = Request(
         dest=dest,
         purpose=purpose,
@@ -198,6 +203,7 @@ def _rewrite(
         workers=workers,
         embedders=0,
         ray_address=ray_address,
+        restart=restart,
     )
     _do(request, prefect, as_json)
 
@@ -215,8 +221,11 @@ def _do(request: Request, prefect: bool | None, as_json: bool) -> None:
         typer.echo(json.dumps(asdict(done)))
     else:
         print_renewed(done, console())
-    if done.summary.failed or done.lost:
-        say(f"{done.summary.failed:,} inputs failed, {done.lost:,} people have no template now")
+    if done.summary.failed or done.lost or done.missing:
+        say(
+            f"{done.summary.failed:,} inputs failed, {done.missing:,} are missing, {done.lost:,} "
+            "people have no template now"
+        )
         raise typer.Exit(EXIT_PARTIAL)
 
 
@@ -322,6 +331,5 @@ def erase(
     else:
         typer.echo(
             f"erased {done.templates} templates and {done.embeddings} embeddings; "
-            f"{done.outcomes} outcomes are kept as {done.pseudonym}; {done.files} files were "
-            f"written again, {done.plans} plans destroyed"
+            f"{done.outcomes} outcomes are kept as {done.pseudonym}"
         )

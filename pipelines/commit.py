@@ -160,4 +160,5 @@ def destroy_orphans(tables: Tables, store: Store, check: Callable[[], None]) -> 
     store.delete(found)
     for name in TABLES:
         store.abort_uploads(tables.table(name).uri)
+    store.abort_uploads(layout.join(tables.dest, layout.PRIVATE))
     return len(found)

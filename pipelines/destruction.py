@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from ironmask.errors import StorageError, TableError
+from ironmask.errors import KeyNotFoundError, StorageError, TableError
 from pipelines import generations, layout
 from pipelines.destination import Destination
 from pipelines.evidence import Evidence
-from pipelines.generations import State
+from pipelines.generations import Generation, State
 from pipelines.ports import Keyring, Store, Tables
 
 _BATCH: Final = 10_000
+ABSENT: Final = "never: they were not in the keyset file"
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ def destroy(dest: Destination, keyring: Keyring, number: int) -> Proof:
         return Proof(**one.proof)
     manifest = _manifest(dest, number)
     dest.check()
-    gone = keyring.destroy_generation(number)
+    destroyed_at = _without_keys(keyring, one)
     _take_out(dest, number)
     _delete(dest, number)
     lines = manifest.decode().splitlines()
     proof = Proof(
         generation=number,
         key_id=one.key_id,
-        keys_destroyed_at=str(gone.destroyed_at),
+        keys_destroyed_at=destroyed_at,
         files=len(lines),
         bytes=sum(int(line.split()[0]) for line in lines),
         manifest=sha256(manifest).hexdigest(),
@@ -69,6 +70,17 @@ def destroy(dest: Destination, keyring: Keyring, number: int) -> Proof:
     )
     generations.destroyed(dest, number, proof.as_dict())
     return proof
+
+
+def _without_keys(keyring: Keyring, one: Generation) -> str:
+    """Destroy a generation's keys; say when they went."""
+    try:
+        return str(keyring.destroy_generation(one.number).destroyed_at)
+    except KeyNotFoundError:
+        # A keyset file of before it was begun: what it was to be is given up in any case.
+        if one.state is not State.PREPARING:
+            raise
+        return ABSENT
 
 
 def _manifest(dest: Destination, number: int) -> bytes:
@@ -139,8 +151,12 @@ def _facts(
     listed = [p for p in tables.table("templates").files() if layout.generation_of(p) == number]
     manifest = _read(store, layout.destroyed_file(tables.dest, number))
     left = sum(1 for _ in store.remains(folder(tables.table("templates").uri, number)))
+    absent = proof.keys_destroyed_at == ABSENT and not key_id
     return [
-        (f"the keyset file names {proof.key_id} as its keys", key_id == proof.key_id),
+        (
+            f"the keyset file knows no other keys of it than {proof.key_id}",
+            absent or key_id == proof.key_id,
+        ),
         ("the keyset file holds no key of it", not has_keys),
         ("the log lists none of its files", not listed),
         ("none of its files is there, in any version", not left),

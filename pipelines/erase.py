@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from ironmask.errors import BusyError, TableError
-from pipelines import generations, layout, ledger, plan
+from pipelines import generations, layout, ledger, plan, planning
 from pipelines.commit import destroy_orphans
 from pipelines.data_files import read_data_file
 from pipelines.destination import Destination
@@ -28,7 +28,7 @@ from pipelines.erasure import PURPOSE, name_of
 from pipelines.finish import ROW_GROUP, write_rows
 from pipelines.generations import State
 from pipelines.ledger import RunRecord, RunState
-from pipelines.ports import DataFile
+from pipelines.ports import DataFile, Store
 from pipelines.records import INPUTS, VAULT, Reason, as_parquet
 
 # Columns of an outcome that tell of the input, not of what became of it.
@@ -38,15 +38,15 @@ _Change = Callable[[pa.Table], pa.Table]
 
 @dataclass(frozen=True)
 class Erased:
-    """What an erasure did. pseudonym: what the person's outcomes are kept under."""
+    """What an erasure did. run_id: what it is recorded as. pseudonym: what the person's outcomes
+    are kept under. templates, outcomes, embeddings: rows.
+    """
 
-    dest: str
+    run_id: str
     pseudonym: str
     templates: int
     outcomes: int
     embeddings: int
-    files: int
-    plans: int
 
 
 def erase(dest: Destination, subject: str) -> Erased:
@@ -56,34 +56,27 @@ def erase(dest: Destination, subject: str) -> Erased:
     """
     pseudonym = name_of(dest.keys.content_key(), subject)
     _refuse_unfinished(dest, pseudonym)
-    again = _begin(dest, pseudonym)
+    # A planning that was killed may have left rows that name the person.
+    planning.destroy_unfinished_plans(dest)
     found = {name: _rows_of(dest, name, subject) for name in ("templates", "vault", "inputs")}
     uris = {row["uri"] for row in found["inputs"]}
     plans = list(_plans_with(dest, subject))
-    if not (any(found.values()) or plans or again):
+    if not (any(found.values()) or plans or _note(dest.tables.dest, dest.store)):
         dest.seal.end()
-        _end(dest)
         raise TableError(f"{dest.tables.dest} holds nothing of subject {subject!r}")
+    done = _begin(dest, pseudonym, {name: len(rows) for name, rows in found.items()})
     once = f"erase/{pseudonym}"
     changes = {"templates": _without(subject), "vault": _without(subject)}
     changes["inputs"] = _renamed(subject, pseudonym, uris)
     places = {name: {_place(row) for row in rows} for name, rows in found.items()}
     places["inputs"] |= set(_mentions(dest, uris))
-    files = sum(_rewrite(dest, name, places[name], changes[name], once) for name in found)
+    for name in found:
+        _rewrite(dest, name, places[name], changes[name], once)
     destroy_orphans(dest.tables, dest.store, dest.check)
     for record in plans:
         _drop_plan(dest, record)
     for name in found:
         dest.seal.forget(name)
-    done = Erased(
-        dest=dest.tables.dest,
-        pseudonym=pseudonym,
-        templates=len(found["templates"]),
-        outcomes=len(found["inputs"]),
-        embeddings=len(found["vault"]),
-        files=files,
-        plans=len(plans),
-    )
     _record(dest, done)
     dest.seal.end()
     _end(dest)
@@ -101,28 +94,32 @@ def _refuse_unfinished(dest: Destination, pseudonym: str) -> None:
     found = generations.read(dest.tables)
     if any(one.state in (State.PREPARING, State.RETIRED) for one in found.values()):
         raise BusyError(f"{where}: a re-protection has not ended: finish it, and erase then")
-    other = begun(dest)
-    if other not in (None, pseudonym):
+    other = _note(where, dest.store)
+    if other and other.pseudonym != pseudonym:
         raise BusyError(
             f"{where}: the erasure of another subject was broken off: finish it with the same "
             "command first"
         )
 
 
-def begun(dest: Destination) -> str | None:
-    """The pseudonym of an erasure that was broken off; None where none was."""
+def _note(dest: str, store: Store) -> Erased | None:
+    """What an erasure that was broken off is about; None where none was."""
     try:
-        return str(json.loads(dest.store.read(layout.erasure_file(dest.tables.dest)))["pseudonym"])
+        return Erased(**json.loads(store.read(layout.erasure_file(dest))))
     except FileNotFoundError:
         return None
 
 
-def _begin(dest: Destination, pseudonym: str) -> bool:
-    """Note that an erasure is under way; tell whether it was already."""
-    again = begun(dest) is not None
-    content = json.dumps({"pseudonym": pseudonym}).encode()
+def _begin(dest: Destination, pseudonym: str, rows: dict[str, int]) -> Erased:
+    """Note what an erasure is about, before the first of it goes."""
+    known = _note(dest.tables.dest, dest.store)
+    if known:
+        return known
+    counts = (rows["templates"], rows["inputs"], rows["vault"])
+    begun = Erased(secrets.token_hex(6), pseudonym, *counts)
+    content = json.dumps(asdict(begun)).encode()
     dest.store.write(layout.erasure_file(dest.tables.dest), content)
-    return again
+    return begun
 
 
 def _end(dest: Destination) -> None:
@@ -143,6 +140,8 @@ def _place(row: dict[str, Any]) -> tuple[str, int]:
 def _mentions(dest: Destination, uris: set[str]) -> Iterator[tuple[str, int]]:
     """Where the details of other people's inputs end with one of some addresses."""
     ends = tuple(uris)
+    if not ends:
+        return
     for batch in dest.tables.table("inputs").batches(["run_id", "shard", "detail"]):
         told = batch.filter(pc.not_equal(batch["detail"], ""))
         yield from (_place(row) for row in told.to_pylist() if row["detail"].endswith(ends))
@@ -174,17 +173,16 @@ def _renamed(subject: str, pseudonym: str, uris: set[str]) -> _Change:
 
 def _rewrite(
     dest: Destination, name: str, wanted: set[tuple[str, int]], change: _Change, once: str
-) -> int:
-    """Write the files of some shards anew in a table; return how many there were."""
+) -> None:
+    """Write the files of some shards anew in a table."""
     table = dest.tables.table(name)
     old = [p for p in table.files() if _shard_of(p) in wanted]
     if not old:
-        return 0
+        return
     new = [file for path in old if (file := _written(dest, name, path, change))]
     dest.check()
     table.commit(new, once, table.sequence(once) + 1, removed=old)
     dest.seal.extend()
-    return len(old)
 
 
 def _shard_of(path: str) -> tuple[str, int] | None:
@@ -253,7 +251,7 @@ def _drop_plan(dest: Destination, record: RunRecord) -> None:
 def _record(dest: Destination, done: Erased) -> None:
     """Add the erasure to the runs."""
     entry = RunRecord(
-        run_id=secrets.token_hex(6),
+        run_id=done.run_id,
         kind=PURPOSE,
         state=RunState.COMPLETE,
         fingerprint={},
@@ -265,10 +263,10 @@ def _record(dest: Destination, done: Erased) -> None:
     ledger.write(dest, entry)
 
 
-def refuse_half(dest: Destination) -> None:
+def refuse_half(dest: str, store: Store) -> None:
     """Raise `BusyError` where an erasure was broken off."""
-    if begun(dest):
+    if _note(dest, store):
         raise BusyError(
-            f"{dest.tables.dest}: the erasure of a subject was broken off: finish it with the same "
-            "command first"
+            f"{dest}: the erasure of a subject was broken off: finish it first with `ironmask "
+            "erase` and the same subject"
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from typing import Final
 
@@ -13,11 +15,14 @@ import pyarrow.parquet as pq
 
 from pipelines import layout, ledger
 from pipelines.evidence import Evidence
+from pipelines.job import EnrolJob
 from pipelines.ports import Store, Tables
 from pipelines.records import TABLES
 
 PURPOSE: Final = "erase"
 _HEX: Final = 32
+# Numbers of generations, as texts.
+_PARTITION: Final = "partitionValues"
 
 
 def name_of(key: bytes, subject: str) -> str:
@@ -27,27 +32,28 @@ def name_of(key: bytes, subject: str) -> str:
 
 
 def prove(tables: Tables, store: Store, subject: str, key: bytes) -> Evidence:
-    """Look for what an erased person must not have left, in rows, logs, plans and private files.
+    """Look for what an erased person must not have left: in rows, logs, plans and private files.
 
-    key: of the live generation's contents. The seal is the caller's to check.
+    key: of the live generation's contents, which pseudonyms are keyed with; of an erasure before
+    the last re-protection no record can be told. The seal is the caller's to check.
     """
     pseudonym = name_of(key, subject)
     record = {
-        f"erasure {entry.run_id}": f"{entry.counts.get('files')} files written again"
+        f"erasure {entry.run_id}": f"{entry.counts['templates']} templates, as {pseudonym}"
         for entry in ledger.records(tables)
         if entry.kind == PURPOSE and entry.config.get("pseudonym") == pseudonym
     }
-    name = subject.encode()
     folders = [layout.join(tables.table(one).uri, "_delta_log") for one in TABLES]
     folders.append(layout.join(tables.dest, layout.PRIVATE))
-    naming = [uri for folder in folders for uri in _naming(store, folder, name)]
+    names = _Names(subject, ledger.jobs(tables))
+    naming = [uri for folder in folders for uri in _naming(store, folder, names)]
     facts = [
         (f"no row of {table} is of the subject", not _has_rows(tables, table, subject))
         for table in ("templates", "inputs", "vault")
     ]
     facts.append(("no entry of a log, plan or private file names the subject", not naming))
-    facts.append((f"an erasure is recorded, as {pseudonym}", bool(record)))
-    return Evidence(tables.dest, "a subject", record).found(facts)
+    known = record or {"erasure": "none is recorded under the present keys"}
+    return Evidence(tables.dest, "a subject", known).found(facts)
 
 
 def _has_rows(tables: Tables, table: str, subject: str) -> bool:
@@ -55,12 +61,40 @@ def _has_rows(tables: Tables, table: str, subject: str) -> bool:
     return len(tables.table(table).rows(["subject_id"], mine)) > 0
 
 
-def _naming(store: Store, folder: str, name: bytes) -> Iterator[str]:
-    """Files below a folder that hold a name, in their bytes or in their Parquet values."""
+class _Names:
+    """Tells texts that name a person: the id itself, and addresses in the folder of that name."""
+
+    def __init__(self, subject: str, jobs: Iterable[EnrolJob]) -> None:
+        self._subject = subject
+        sources = {s for job in jobs for s in (job.source, *job.more_sources)}
+        self._folders = tuple(layout.join(source, subject) + "/" for source in sources)
+
+    def are_in(self, value: object) -> bool:
+        """Whether any text of a value, however deep, is one."""
+        if isinstance(value, str):
+            return self._names(value)
+        if isinstance(value, dict):
+            parts = (pair for pair in value.items() if pair[0] != _PARTITION)
+            return any(self.are_in(one) for pair in parts for one in pair)
+        return isinstance(value, list | tuple) and any(map(self.are_in, value))
+
+    def _names(self, text: str) -> bool:
+        if text[:1] in ("{", "["):
+            with suppress(ValueError):
+                return self.are_in(json.loads(text))
+        # A detail ends with the address of another input.
+        return text == self._subject or any(folder in text for folder in self._folders)
+
+
+def _naming(store: Store, folder: str, names: _Names) -> Iterator[str]:
+    """Files below a folder that name a person."""
     for entry in store.entries(folder):
         content = store.read(entry.uri)
+        found: list[object]
         if entry.uri.endswith(".parquet"):
-            values = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-            content += repr(values.to_pylist()).encode()
-        if name in content:
+            parquet = pq.ParquetFile(pa.BufferReader(content))
+            found = parquet.read(use_threads=False).to_pylist()
+        else:
+            found = list(content.decode("utf-8", "replace").splitlines())
+        if names.are_in(found):
             yield entry.uri

@@ -46,7 +46,8 @@ _ORDER: Final = {state: place for place, state in enumerate(State)}
 class Generation:
     """The furthest word of the table about one generation.
 
-    parent: the generation that it replaces. at: when it came so far. proof: of its destruction.
+    parent: the generation that it replaces. at: when it came so far. proof: of a destroyed one, of
+    its destruction; of a live one, what was lost at its switch.
     """
 
     number: int
@@ -123,10 +124,10 @@ def prepare(dest: Destination, number: int, parent: int, purpose: Purpose) -> No
     _write(dest, [row], f"preparing/{number}")
 
 
-def switch(dest: Destination, number: int) -> None:
+def switch(dest: Destination, number: int, facts: dict[str, Any]) -> None:
     """Make a prepared generation live and retire the one before it, in one commit.
 
-    Raises `TableError` where it is in another state.
+    facts: what is kept of it in its `proof`. Raises `TableError` where it is in another state.
     """
     found = read(dest.tables)
     new = found[number]
@@ -135,7 +136,7 @@ def switch(dest: Destination, number: int) -> None:
     if new.state is not State.PREPARING:
         raise TableError(f"{dest.tables.dest}: generation {number} is {new.state}, not preparing")
     old = found[live_of(found)]
-    rows = [_moved(old, State.RETIRED), _moved(new, State.LIVE)]
+    rows = [_moved(old, State.RETIRED), _moved(new, State.LIVE, facts)]
     _write(dest, rows, f"live/{number}")
 
 

@@ -65,7 +65,10 @@ def records(tables: Tables) -> list[RunRecord]:
             raise ValueError
         rows.sort(key=lambda row: (row["state"] != RunState.RUNNING, row["at"]))
         newest = {row["run_id"]: row for row in rows}
-        return [_record(row) for row in sorted(newest.values(), key=lambda row: row["at"])]
+        begun: dict[str, datetime] = {}
+        for row in rows:
+            begun[row["run_id"]] = min(row["at"], begun.get(row["run_id"], row["at"]))
+        return [_record(newest[run_id]) for run_id in sorted(begun, key=begun.__getitem__)]
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise TableError(
             f"{tables.dest}: a row of its runs cannot be read ({type(error).__name__}): restore "
@@ -130,6 +133,18 @@ def _owned(batch: pa.RecordBatch, runs: pa.Array) -> pa.Array:
     mine = batch.filter(pc.and_(used, pc.is_in(batch["run_id"], runs)))
     places = pc.list_parent_indices(mine["identities"])
     return owned(mine["subject_id"].take(places), pc.list_flatten(mine["identities"]))
+
+
+def used_inputs(tables: Tables, generation: int) -> int:
+    """How many inputs a generation's templates were made from, those of erased people left out."""
+    own = pa.array(runs_of(tables, generation), pa.string())
+    count = 0
+    for batch in tables.table("inputs").batches(["outcome", "reason", "run_id"]):
+        used = pc.equal(batch["outcome"], Outcome.USED.value)
+        there = pc.not_equal(batch["reason"], Reason.ERASED.value)
+        mine = pc.and_(pc.and_(used, there), pc.is_in(batch["run_id"], own))
+        count += int(pc.sum(mine).as_py() or 0)
+    return count
 
 
 def owned(subjects: pa.Array, contents: pa.Array) -> pa.Array:
@@ -204,10 +219,15 @@ def admit(tables: Tables, job: EnrolJob, *, restart: bool = False) -> RunRecord 
         ]
         goes_on = record.state == RunState.RUNNING and not restart
         if found and (goes_on or not _is_empty(tables, record)):
+            advice = (
+                "Use those of the table; to change them for everybody, run `ironmask reprotect` "
+                "with the new ones"
+            )
+            if job.renews is not None:
+                advice = "Go on with the same options as then, or give it up with --abandon"
             raise MismatchError(
                 f"{tables.dest} was enrolled with other settings: {'; '.join(found)} (now "
-                f"{job.params.bits:.1f} bits). Use those of the table; to change them for "
-                "everybody, run `ironmask reprotect` with the new ones"
+                f"{job.params.bits:.1f} bits). {advice}"
             )
     return next((record for record in known if record.state == RunState.RUNNING), None)
 
@@ -229,22 +249,33 @@ def _refuse_halves(tables: Tables, job: EnrolJob, known: list[RunRecord]) -> Non
     ]
     if halves and job.renews is None:
         one = halves[0]
+        by = max(found.values(), key=lambda other: other.number).purpose
         raise MismatchError(
             f"{tables.dest}: generation {one.number} is {one.state}, so a re-protection has not "
-            "ended: finish it with `ironmask reprotect`, or give it up with its --abandon"
+            f"ended: finish it with `ironmask {by}`, or, before its switch, give it up with "
+            "`ironmask reprotect --abandon`"
         )
+
+
+def jobs(tables: Tables) -> list[EnrolJob]:
+    """The jobs of all runs, oldest first."""
+    return [stored(record.config["job"]) for record in runs(tables)]
 
 
 def jobs_of(tables: Tables, generation: int) -> list[EnrolJob]:
     """The jobs that wrote a generation, oldest first, as if they wrote to where it lies now.
 
-    Raises `TableError` where there is none.
+    Those that enrolled nobody are left out, and re-protections that were planned afresh. Raises
+    `TableError` where there is none.
     """
-    found = [
-        replace(stored(record.config["job"]), dest=tables.dest)
-        for record in runs(tables)
-        if record.config.get("generation") == generation
+    own = [record for record in runs(tables) if record.config.get("generation") == generation]
+    renewing = [record for record in own if record.kind != Purpose.ENROL]
+    counted = [
+        record
+        for record in own
+        if record not in renewing[:-1] and record.counts.get("subjects_enrolled") != 0
     ]
+    found = [replace(stored(one.config["job"]), dest=tables.dest) for one in counted or own]
     if not found:
         raise TableError(f"{tables.dest}: no run is left that wrote generation {generation}")
     return found

@@ -208,7 +208,8 @@ _SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model"
 
 def _generations(tables: Tables, known: dict[int, generations.Generation]) -> list[Generation]:
     found = templates_by(tables, _SHAPE)
-    return [_generation(row, count, str(known[row["generation"]].state)) for row, count in found]
+    states = {number: str(one.state) for number, one in known.items()}
+    return [_generation(row, count, states.get(row["generation"], "begun")) for row, count in found]
 
 
 def templates_by(tables: Tables, columns: list[str]) -> list[tuple[dict[str, Any], int]]:

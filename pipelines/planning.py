@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -43,8 +43,17 @@ class Forecast:
     template_bytes: int
 
 
-def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> Plan:
-    """Return the plan of an unfinished run of the same job, or freeze a new one."""
+def prepare_plan(
+    job: EnrolJob,
+    dest: Destination,
+    *,
+    restart: bool = False,
+    begin: Callable[[], None] = lambda: None,
+) -> Plan:
+    """Return the plan of an unfinished run of the same job, or freeze a new one.
+
+    begin: called once it is known that there is something to plan, before anything is written.
+    """
     unfinished = ledger.admit(dest.tables, job, restart=restart)
     if unfinished and restart:
         Committer(dest, unfinished.run_id).done()
@@ -55,13 +64,14 @@ def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> 
     run_id = secrets.token_hex(6)
     # Files of a run that died before its plan was known, or was closed, belong to nobody.
     destroy_orphans(dest.tables, dest.store, dest.check)
-    _destroy_unfinished_plans(dest)
+    destroy_unfinished_plans(dest)
     version = _source_version(job, dest.store)
     try:
         rows = draft(job, dest.tables, dest.store, dest.keys, dest.old_keys)
     except NothingToDoError:
         dest.seal.end()
         raise
+    begin()
     uri = layout.plan_folder(job.dest, run_id)
     frozen = plan.write(rows, run_id, uri, _facts(job), dest.store, version)
     record(dest, frozen, job, RunState.RUNNING, {}, {})
@@ -70,11 +80,11 @@ def prepare_plan(job: EnrolJob, dest: Destination, *, restart: bool = False) -> 
     return frozen
 
 
-def _destroy_unfinished_plans(dest: Destination) -> None:
+def destroy_unfinished_plans(dest: Destination) -> None:
     """Remove the files of plans that no run has: of a planning that was killed."""
     known = {None, *(record.run_id for record in ledger.runs(dest.tables))}
     base = layout.plans_folder(dest.tables.dest) + "/"
-    found = [entry.uri for entry in dest.store.entries(base)]
+    found = list(dest.store.remains(base))
     dest.store.delete([u for u in found if layout.plan_run(u.removeprefix(base)) not in known])
 
 
@@ -97,6 +107,30 @@ def draft(
     old_keys: of the generation that the job renews, if it renews one. Raises `SourceError` where
     there is none, `NothingToDoError` where nothing is to be retried.
     """
+    rows = _drafted(job, tables, store, keys, old_keys)
+    first = next(rows, None)
+    if first is None and job.retry:
+        raise NothingToDoError(
+            f"{job.dest}: nothing to retry; no input of {job.source} has failed so, or its person "
+            "has a template by now"
+        )
+    if first is None and job.renews is not None:
+        raise SourceError(
+            f"{job.source} holds nothing that generation {job.renews} was made from: name where "
+            "its inputs are now with --source"
+        )
+    if first is None:
+        raise SourceError(f"{job.source} lists no input as a {job.kind}: check its address")
+    return chain([first], rows)
+
+
+def _drafted(
+    job: EnrolJob,
+    tables: Tables | None,
+    store: Store,
+    keys: GenerationKeys | None,
+    old_keys: GenerationKeys | None,
+) -> Iterator[pa.Table]:
     if tables and job.purpose.rewrites:
         return rewrite.planned(job, tables, store)
     if tables and job.kind is SourceKind.VAULT:
@@ -112,21 +146,7 @@ def draft(
         batches = sources.read(job.source, job.kind, store, key, job.faces.max_bytes)
     if job.retry:
         batches = _again(batches, job, tables, live)
-    rows = arrange(batches, live, used, job.shard_size)
-    first = next(rows, None)
-    if first is None and job.retry:
-        raise NothingToDoError(
-            f"{job.dest}: nothing to retry; no input of {job.source} has failed so, or its person "
-            "has a template by now"
-        )
-    if first is None and job.renews is not None:
-        raise SourceError(
-            f"{job.source} holds nothing that generation {job.renews} was made from: name where "
-            "its inputs are now with --source"
-        )
-    if first is None:
-        raise SourceError(f"{job.source} lists no input as a {job.kind}: check its address")
-    return chain([first], rows)
+    return arrange(batches, live, used, job.shard_size)
 
 
 def _again(

@@ -258,5 +258,5 @@ class Tables(Protocol):
         ...
 
     def table(self, name: str) -> Table:
-        """`templates`, `inputs`, `runs`, `metrics` or `generations`."""
+        """One of `pipelines.records.TABLES`."""
         ...

@@ -92,7 +92,7 @@ METRICS: Final = pa.schema(
 )
 
 # One row for each step of a generation's life; the furthest one counts. parent: the generation that
-# it replaces. proof: JSON, of a destroyed one only.
+# it replaces. proof: JSON, facts about the step.
 GENERATIONS: Final = pa.schema(
     [
         pa.field("generation", pa.int32(), nullable=False),

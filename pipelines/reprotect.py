@@ -17,7 +17,7 @@ from pipelines.destruction import Proof, destroy
 from pipelines.enrol import Executor, Progress, quiet
 from pipelines.generations import State
 from pipelines.job import EnrolJob
-from pipelines.layout import parse_shard_file, plan_folder
+from pipelines.layout import destroyed_file, parse_shard_file, plan_folder
 from pipelines.ledger import RunRecord, RunState
 from pipelines.plan import Plan
 from pipelines.ports import Keyring
@@ -40,19 +40,23 @@ class Held:
 
 @dataclass(frozen=True)
 class Renewed:
-    """What a re-protection did. lost: people who have no template any more."""
+    """What a re-protection did. lost: people who have no template any more. missing: inputs of
+    everybody's old templates that no new one was made from.
+    """
 
     summary: Summary
     generation: int
     replaced: int
     lost: int
+    missing: int
     proof: Proof
 
 
 def reprotect(held: Held, progress: Progress = quiet) -> Renewed:
     """Do the whole job, or continue it where it was left off."""
     timer = enrol.Timer()
-    frozen, tally, resumed = prepare(held, progress)
+    frozen = prepare(held)
+    tally, resumed = run(held, frozen, progress)
     lost = switch(held)
     proof = destroy_old(held)
     return report(held, frozen, tally, resumed, lost, proof, timer.seconds())
@@ -63,16 +67,20 @@ def is_switched(held: Held) -> bool:
     return generations.live(held.dest.tables) == held.job.generation
 
 
-def prepare(held: Held, progress: Progress = quiet) -> tuple[Plan, Tally, int]:
-    """Write the new generation beside the old one; readers see nothing of it."""
+def prepare(held: Held) -> Plan:
+    """Plan the new generation, or find the plan of the one that was begun."""
     job, dest = held.job, held.dest
     if is_switched(held):
-        frozen = _frozen(dest, job.generation)
-        return frozen, Tally(before=frozen.inputs), frozen.shards
-    assert job.renews is not None  # noqa: S101
-    generations.prepare(dest, job.generation, job.renews, job.purpose)
-    frozen = planning.prepare_plan(job, dest, restart=held.restart)
-    return frozen, *enrol.run(job, frozen, dest, held.executor, progress)
+        return _frozen(dest, job.generation)
+    parent = job.renews
+    assert parent is not None  # noqa: S101
+    # One that was to be given up, and goes on.
+    dest.store.delete([destroyed_file(dest.tables.dest, job.generation)])
+
+    def begin() -> None:
+        generations.prepare(dest, job.generation, parent, job.purpose)
+
+    return planning.prepare_plan(job, dest, restart=held.restart, begin=begin)
 
 
 def _frozen(dest: Destination, generation: int) -> Plan:
@@ -84,6 +92,13 @@ def _frozen(dest: Destination, generation: int) -> Plan:
     raise TableError(f"{dest.tables.dest}: no run is left that wrote generation {generation}")
 
 
+def run(held: Held, frozen: Plan, progress: Progress = quiet) -> tuple[Tally, int]:
+    """Write the new generation beside the old one; readers see nothing of it."""
+    if is_switched(held):
+        return Tally(before=frozen.inputs), frozen.shards
+    return enrol.run(held.job, frozen, held.dest, held.executor, progress)
+
+
 def switch(held: Held) -> int:
     """Make the new generation live; return how many people lost their template.
 
@@ -91,15 +106,14 @@ def switch(held: Held) -> int:
     not open. Then the old generation stays live.
     """
     job, dest = held.job, held.dest
-    if is_switched(held):
-        return 0
-    destroy_orphans(dest.tables, dest.store, dest.check)
-    lost = renewal.refuse_losses(dest.tables, job, held.allowed)
-    renewal.open_some(dest.tables, job.generation, dest.keys)
-    generations.switch(dest, job.generation)
-    dest.seal.extend()
-    _log.info("switched", extra={"generation": job.generation, "lost": lost.count})
-    return lost.count
+    if not is_switched(held):
+        destroy_orphans(dest.tables, dest.store, dest.check)
+        lost = renewal.refuse_losses(dest.tables, job, held.allowed)
+        renewal.open_some(dest.tables, job.generation, dest.keys)
+        generations.switch(dest, job.generation, {"lost": lost.count})
+        dest.seal.extend()
+        _log.info("switched", extra={"generation": job.generation, "lost": lost.count})
+    return int(generations.read(dest.tables)[job.generation].proof["lost"])
 
 
 def destroy_old(held: Held) -> Proof:
@@ -108,21 +122,22 @@ def destroy_old(held: Held) -> Proof:
     assert job.renews is not None  # noqa: S101
     dest.seal.rekey(dest.keys)
     if job.vault:
-        _leave_other_models(dest, job.generation)
+        _leave_other_models(dest, job.model)
     proof = destroy(dest, held.keyring, job.renews)
     _log.info("destroyed", extra={"generation": job.renews, "files": proof.files})
     return proof
 
 
-def _leave_other_models(dest: Destination, generation: int) -> None:
-    """Take out of the vault what other models made: this generation's runs kept everybody anew."""
-    table, own = dest.tables.table("vault"), set(ledger.runs_of(dest.tables, generation))
-    old = [
-        path
-        for path in table.files()
-        if (file := parse_shard_file(path)) and file.run_id not in own
-    ]
-    application = f"vault/{generation}"
+def _leave_other_models(dest: Destination, model: str) -> None:
+    """Take out of the vault what other models made: this one's runs kept everybody anew."""
+    table = dest.tables.table("vault")
+    others = {
+        record.run_id
+        for record in ledger.runs(dest.tables)
+        if record.config["shapes"]["model"] != model
+    }
+    old = [p for p in table.files() if (f := parse_shard_file(p)) and f.run_id in others]
+    application = f"vault/{model[:12]}"
     if old:
         dest.check()
         table.commit([], application, table.sequence(application) + 1, removed=old)
@@ -142,8 +157,11 @@ def report(
     """Check the counts, record the run, and say what happened."""
     job = held.job
     assert job.renews is not None  # noqa: S101
+    missing = ledger.used_inputs(held.dest.tables, job.renews) - ledger.used_inputs(
+        held.dest.tables, job.generation
+    )
     summary = enrol.report(job, frozen, tally, resumed, held.dest, seconds)
-    return Renewed(summary, job.generation, job.renews, lost, proof)
+    return Renewed(summary, job.generation, job.renews, lost, max(0, missing), proof)
 
 
 def abandon(dest: Destination, keyring: Keyring) -> Proof:

@@ -90,7 +90,8 @@ def prepare(request: Request) -> Prepared:
     tables = start.existing(request.dest, storage)
     store = wiring.open_store(storage)
     purpose = Purpose(request.purpose)
-    number, parent = _numbers(tables, purpose)
+    file = KeyFile.open(start.keys_path(request.keys, settings, tables), tables.table_id)
+    number, parent = _numbers(tables, purpose, file)
     if generations.live(tables) == number:
         job = ledger.jobs_of(tables, number)[-1]
         return Prepared(job, None, settings, storage, store, tables, Judged())
@@ -105,12 +106,13 @@ def prepare(request: Request) -> Prepared:
     return Prepared(job, pack, settings, storage, store, tables, judged)
 
 
-def _numbers(tables: Tables, purpose: Purpose) -> tuple[int, int]:
+def _numbers(tables: Tables, purpose: Purpose, file: KeyFile) -> tuple[int, int]:
     """The generation to write, or to finish, and the one that it replaces."""
     found = generations.read(tables)
     one = _begun(tables, found)
     if one is None:
-        return max(found, default=generations.FIRST) + 1, generations.live_of(found)
+        # Keys that were made for a generation that never began are not taken for this one.
+        return max({*found, *file.generations()}) + 1, generations.live_of(found)
     if one.purpose != purpose:
         raise MismatchError(
             f"{tables.dest}: generation {one.number} was begun by `ironmask {one.purpose}`: finish "
@@ -134,7 +136,15 @@ def _begun(tables: Tables, found: dict[int, Generation]) -> Generation | None:
 
 def _base(tables: Tables, parent: int, request: Request, store: Store) -> EnrolJob:
     """The live generation's job, with all the sources that it was made from."""
-    newest = replace(ledger.jobs_of(tables, parent)[-1], retry=(), more_sources=())
+    newest = ledger.jobs_of(tables, parent)[-1]
+    newest = replace(newest, retry=(), more_sources=(), vault=False)
+    if request.vault and request.source:
+        raise ParameterError("--vault takes embeddings from the vault: leave --source out")
+    if request.vault and not tables.table("vault").files():
+        raise ParameterError(
+            f"{tables.dest} has an empty vault: only what was enrolled with --vault can be made "
+            "anew from it"
+        )
     if request.vault:
         return replace(newest, source=layout.join(tables.dest, "vault"), kind=SourceKind.VAULT)
     found = [(normalise(source), sources.detect(source, store)) for source in request.source]
@@ -227,29 +237,33 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Held]:
     """Hold the destination: its lease, its tables, the keys of both generations, and workers."""
     job, store, tables = prepared.job, prepared.store, prepared.tables
     with lease(job.dest, store) as check:
-        _refuse_change(tables, job)
-        tables.create()
-        calibrate.keep(prepared.judged, job, store)
         path = start.keys_path(request.keys, prepared.settings, tables)
         file = KeyFile.open(path, tables.table_id)
+        _refuse_change(tables, job, file)
+        # What is refused must leave nothing behind.
+        ledger.admit(tables, job, restart=request.restart)
+        erase.refuse_half(tables.dest, store)
+        tables.create()
+        calibrate.keep(prepared.judged, job, store)
         keys, old_keys = _keys(file, tables, job)
         prepared.storage.export()
         kept = None
         if job.kind is SourceKind.VAULT or job.vault:
             kept = start.vault_keys(request.vault_keys, path, tables)
         spec = Spec(prepared.storage.public(), path, tables.table_id, prepared.pack, kept)
-        with start.executor_of(request, prepared.settings, spec, job) as executor:
+        # After the switch no shard is left to run.
+        place = request if old_keys else replace(request, executor="local")
+        with start.executor_of(place, prepared.settings, spec, job) as executor:
             seal = Seal(tables, store, old_keys or keys, wiring.seal_key_of(file))
             seal.begin()
             dest = Destination(tables, store, keys, check, seal, old_keys)
-            erase.refuse_half(dest)
             calibrate.record(prepared.judged, dest)
             yield Held(job, dest, file, executor, request.restart, request.max_lost)
 
 
-def _refuse_change(tables: Tables, job: EnrolJob) -> None:
+def _refuse_change(tables: Tables, job: EnrolJob, file: KeyFile) -> None:
     """Raise `BusyError` where another run has gone on since this one was prepared."""
-    if _numbers(tables, job.purpose) != (job.generation, job.renews):
+    if _numbers(tables, job.purpose, file) != (job.generation, job.renews):
         raise BusyError(f"{tables.dest} was changed by another run just now: run it again")
 
 
@@ -267,8 +281,12 @@ def _keys(
         if number in found:
             raise KeyNotFoundError(
                 f"{file.path} holds no keys of generation {number}, which was begun with "
-                f"{found[number].key_id}: restore the file from a backup"
+                f"{found[number].key_id}: restore the file from a backup, or give the generation "
+                "up with `ironmask reprotect --abandon`"
             )
+        # Of a generation that never began: nothing was ever sealed with them.
+        for stale in file.generations().keys() - found.keys():
+            file.destroy_generation(stale)
         _make_keys(file, job, parent)
     return _own(file, found, number), old
 

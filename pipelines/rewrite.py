@@ -19,7 +19,7 @@ from ironmask.digest import ROW_KEY_BYTES
 from ironmask.errors import ProtectionError, TableError
 from ironmask.params import Params
 from pipelines import layout, ledger
-from pipelines.data_files import read_data_file
+from pipelines.data_files import columns_of, read_data_file
 from pipelines.finish import ROW_GROUP, publish, write_rows
 from pipelines.job import EnrolJob
 from pipelines.plan_build import SCHEMA
@@ -38,8 +38,10 @@ def planned(job: EnrolJob, tables: Tables, store: Store) -> Iterator[pa.Table]:
     assert job.renews is not None  # noqa: S101
     done = ledger.live_subjects(tables, job.generation)
     number = 0
-    for templates, inputs in _pairs(tables, job.renews):
-        rows = _used(read_data_file(tables.dest, store, "inputs", inputs))
+    templates_of = {inputs: templates for templates, inputs in _pairs(tables, job.renews)}
+    columns = ["subject_id", "uri", "outcome", "reason"]
+    for inputs, found in columns_of(tables.dest, store, "inputs", templates_of, columns):
+        templates, rows = templates_of[inputs], _used(found)
         if not done.has(rows["subject_id"][:1]).any():
             yield _rows(rows, templates, inputs, number)
             number += 1
@@ -124,8 +126,13 @@ def _anew(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any]:
 def _digests(old: dict[str, Any], digests: bytes, params: Params, context: Context) -> bytes:
     """The row's digests under the layers that the new keys have more than the old ones."""
     assert context.old_keys is not None  # noqa: S101
-    before = len(context.old_keys.row_key(old["template_id"]))
-    layers = context.keys.row_key(old["template_id"])[before:]
+    before, now = (k.row_key(old["template_id"]) for k in (context.old_keys, context.keys))
+    if not now.startswith(before):
+        raise ProtectionError(
+            f"the keys of generation {context.job.generation} do not go on from those of "
+            f"{context.job.renews}: no digest can be made anew under them"
+        )
+    layers = now[len(before) :]
     for start in range(0, len(layers), ROW_KEY_BYTES):
         digests = digest.relayered(digests, params, layers[start : start + ROW_KEY_BYTES])
     return digests

@@ -340,7 +340,9 @@ def _embedding_rows(chunk: pa.RecordBatch, start: int, source: str, key: bytes) 
 
 def vector_identity(values: ArrayLike, key: bytes) -> str | None:
     """What an embedding, (n,) of any scale, is known by; None where it is none. key: 32 bytes."""
-    vector = np.asarray(values, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        # What is kept of it, in a vault say, is float32.
+        vector = np.asarray(values, dtype=np.float32).astype(np.float64)
     if not vector.size or not np.isfinite(vector).all() or not vector.any():
         return None
     # The direction alone counts, and not its last digits: exports differ in scale and type.

@@ -265,6 +265,7 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
         # A refusal must not wait for keys and workers.
         ledger.admit(known, job, restart=request.restart)
     with lease(job.dest, store) as check:
+        erase.refuse_half(job.dest, store)
         tables.create()
         calibrate.keep(prepared.judged, job, store)
         path = keys_path(request.keys, prepared.settings, tables)
@@ -276,7 +277,6 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
             seal = Seal(tables, store, keys)
             seal.begin()
             dest = Destination(tables, store, keys, check, seal)
-            erase.refuse_half(dest)
             generations.begin(dest)
             calibrate.record(prepared.judged, dest)
             yield Opened(job, dest, executor)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ironmask.errors import TableError, TamperedError
 from pipelines import layout, ledger
-from pipelines.data_files import read_data_file
+from pipelines.data_files import columns_of, read_data_file
 from pipelines.job import EnrolJob
 from pipelines.known import Known
 from pipelines.plan_build import SCHEMA
@@ -66,14 +66,15 @@ def planned(job: EnrolJob, tables: Tables, store: Store) -> Iterator[pa.Table]:
     wanted = ledger.live_subjects(tables, job.renews)
     taken = [ledger.live_subjects(tables, job.generation)]
     number = found = 0
-    for path in _newest_first(tables):
-        rows = read_data_file(tables.dest, store, "vault", path)
-        rows = rows.filter(pc.equal(rows["model"], job.model))
-        found += len(rows)
-        mask = wanted.has(rows["subject_id"])
+    columns = ["subject_id", "uri", "model"]
+    newest = _newest_first(tables)
+    for path, rows in columns_of(tables.dest, store, "vault", newest, columns):
+        own = rows.filter(pc.equal(rows["model"], job.model))
+        found += len(own)
+        mask = wanted.has(own["subject_id"])
         for known in taken:
-            mask &= ~known.has(rows["subject_id"])
-        chosen = rows.filter(pa.array(mask))
+            mask &= ~known.has(own["subject_id"])
+        chosen = own.filter(pa.array(mask))
         if len(chosen):
             taken = _merged(taken, Known([chosen["subject_id"]]))
             yield _plan_rows(chosen, path, number)

@@ -1,4 +1,4 @@
-"""Re-protection as a Prefect flow: prepare, switch, destroy, report."""
+"""Re-protection as a Prefect flow: plan, run, switch, destroy, report."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pipelines import enrol, reprotect, reprotect_request  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
 from pipelines.flows.enrol import answered, worth_retrying  # noqa: E402
 from pipelines.flows.evaluate import Held as Kept  # noqa: E402
+from pipelines.plan import Plan  # noqa: E402
 from pipelines.reprotect import Held, Renewed  # noqa: E402
 from pipelines.reprotect_request import Prepared, Request  # noqa: E402
 
@@ -56,7 +57,9 @@ def _reprotect(request: Request, prepared: Prepared, progress: enrol.Progress) -
     """Hold the destination and do the job, a Prefect task each step."""
     timer = enrol.Timer()
     with reprotect_request.opened(request, prepared) as held:
-        frozen, tally, resumed = _step("prepare", retries=2)(_prepare)(Kept(held), progress).value
+        frozen = _step("plan")(_plan)(Kept(held)).value
+        going = _step("run and commit", retries=2)(_run)
+        tally, resumed = going(Kept(held), Kept(frozen), progress).value
         lost = _step("switch")(_switch)(Kept(held))
         proof = _step("destroy", retries=2)(_destroy)(Kept(held)).value
         done = reprotect.report(held, frozen, tally, resumed, lost, proof, timer.seconds())
@@ -75,8 +78,12 @@ def _step(name: str, retries: int = 0) -> Any:
 
 
 # Prefect walks through what is passed to a task; keys and stores are no collections.
-def _prepare(held: Kept[Held], progress: enrol.Progress) -> Kept[Any]:
-    return Kept(reprotect.prepare(held.value, progress))
+def _plan(held: Kept[Held]) -> Kept[Plan]:
+    return Kept(reprotect.prepare(held.value))
+
+
+def _run(held: Kept[Held], frozen: Kept[Plan], progress: enrol.Progress) -> Kept[Any]:
+    return Kept(reprotect.run(held.value, frozen.value, progress))
 
 
 def _switch(held: Kept[Held]) -> int:
@@ -96,6 +103,7 @@ def _publish(done: Renewed) -> None:
         "inputs used": summary.used,
         "inputs failed": summary.failed,
         "people without template": done.lost,
+        "inputs that are missing": done.missing,
         "destroyed generation": proof.generation,
         "destroyed keys": proof.key_id,
         "destroyed files": proof.files,

@@ -52,6 +52,7 @@ def print_renewed(done: Renewed, console: Console) -> None:
         ("inputs", f"{summary.inputs:,}: {summary.used:,} used, {summary.failed:,} failed"),
         *((f"  {reason}", f"{count:,}") for reason, count in summary.reasons.items()),
         ("without template", f"{done.lost:,} people"),
+        ("missing", f"{done.missing:,} inputs that the old templates were made from"),
         (
             "destroyed",
             f"generation {proof.generation}: keys {proof.key_id}, {proof.files:,} files, "

@@ -131,10 +131,8 @@ def _look(seen: Seen, work: Job, told: str) -> None:
 
 def _resumed(seen: Seen, runs: Driver, work: Job, command: str, told: str) -> None:
     tables = open_tables(work.dest)
-    before = generations.read(tables)
     # A kill after the last step leaves nothing to resume, and the command would begin another.
-    is_over = before.get(2) and before[2].state is State.LIVE and not _unfinished(work.dest)
-    if not is_over:
+    if generations.live(tables) == generations.FIRST or _unfinished(work.dest):
         _ended_well(seen, told, runs.run(arguments(work, command)))
     keys = f"--keys={keys_of(work.dest)}"
     _ended_well(seen, told, runs.run(["check", str(work.dest), "--deep", keys]))
@@ -144,7 +142,7 @@ def _resumed(seen: Seen, runs: Driver, work: Job, command: str, told: str) -> No
     seen.strays += sum(len(strays(work.dest, name)) for name in DATA_TABLES)
     file = KeyFile.open(keys_of(work.dest), tables.table_id)
     alive = [n for n, record in file.generations().items() if record.state == "live"]
-    seen.old_keys += alive != [2]
+    seen.old_keys += alive != [generations.live(tables)]
     owners = Counter(owners_of_every_file(work.dest))
     seen.second_rows += sum(count - 1 for count in owners.values())
     if len(owners) != work.subjects:

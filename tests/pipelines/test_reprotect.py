@@ -11,11 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from commandline import ironmask
 from enrolling import (
+    PowerCutError,
+    broken_after,
     data_files,
     enroll,
     keys_of,
     open_tables,
+    request,
     rows,
+    run,
     several,
     unit_vectors,
     write_embeddings,
@@ -240,14 +244,52 @@ def test_giving_up_leaves_the_live_one(dest: Path, tmp_path: Path) -> None:
 
 
 def test_an_unfinished_enrolment_comes_first(source: Path, tmp_path: Path) -> None:
-    from enrolling import PowerCutError, broken_after, request, run
-
     dest = tmp_path / "half"
     with pytest.raises(PowerCutError):
         run(request(source, dest), broken_after(2))
     answer = again(dest)
     assert answer.code == 1
     assert "unfinished run" in answer.errors[0]
+    assert states(dest) == {1: "live"}
+    resumed = enroll(source, dest, "--shard-size=4")
+    assert resumed.code == 0, "a refusal leaves nothing behind"
+    assert again(dest).code == 0
+
+
+@pytest.mark.parametrize("command", ["rekey", "rotate-mac", "reprotect"])
+def test_keys_of_a_generation_that_never_began_are_not_taken(dest: Path, command: str) -> None:
+    tables = open_tables(dest)
+    file = KeyFile.open(keys_of(dest), tables.table_id)
+    file.add_generation(2)
+    file.succeed(3, 1, rekey=False, rotate_mac=True)
+    answer = again(dest, command=command)
+    assert answer.code == 0, answer.err
+    assert states(dest) == {1: "destroyed", 4: "live"}
+    assert answers(dest, unit_vectors(PEOPLE)) == GENUINE
+
+
+def test_a_keyset_file_of_before_it_was_begun(dest: Path, tmp_path: Path) -> None:
+    before = keys_of(dest).read_text()
+    fewer = several(tmp_path / "fewer.parquet", PEOPLE - 1)
+    assert again(dest, f"--source={fewer}").code == 1
+    keys_of(dest).write_text(before)
+    stuck = again(dest, f"--source={fewer}")
+    assert (stuck.code, "--abandon" in stuck.errors[0]) == (1, True)
+    assert again(dest, "--abandon").code == 0
+    proved = ironmask("prove", dest, "--generation=2", f"--keys={keys_of(dest)}")
+    assert proved.code == 0, proved.out
+    assert again(dest).code == 0
+    assert answers(dest, unit_vectors(PEOPLE)) == GENUINE
+
+
+def test_photos_that_are_missing_are_told(dest: Path, source: Path) -> None:
+    """Everybody keeps a template, one person of an embedding less."""
+    whole = pq.read_table(source)
+    pq.write_table(whole.slice(1), source)
+    answer = again(dest, "--json")
+    assert answer.code == 3
+    found = json.loads(answer.out)
+    assert (found["lost"], found["missing"]) == (0, 1)
 
 
 def test_keys_of_another_table_are_refused(dest: Path, source: Path, tmp_path: Path) -> None:

@@ -75,8 +75,10 @@ def test_it_is_empty_unless_asked_for(source: Path, tmp_path: Path) -> None:
     assert rows(dest, "vault") == []
     assert not vault_keys_of(dest).exists()
     answer = again(dest)
-    assert answer.code == 1
+    assert answer.code == 2
     assert "enrolled with --vault" in answer.errors[0]
+    assert not vault_keys_of(dest).exists()
+    assert enroll(source, dest).code == 0, "a refusal leaves nothing behind"
 
 
 def test_templates_without_the_source(dest: Path, source: Path) -> None:
@@ -164,6 +166,23 @@ def test_a_kill_between_the_commits_of_a_wave_loses_nothing(source: Path, tmp_pa
         row["uri"] for row in rows(dest, "inputs")
     )
     assert sound(dest)
+
+
+@pytest.mark.parametrize("command", ["rekey", "rotate-mac"])
+def test_it_stays_when_rows_are_made_from_rows(dest: Path, command: str) -> None:
+    kept = rows(dest, "vault")
+    keys = vault_keys_of(dest).rename(dest.with_name("elsewhere.json"))
+    answer = ironmask(command, dest, "--executor=local", f"--keys={keys_of(dest)}")
+    assert answer.code == 0, answer.err
+    assert rows(dest, "vault") == kept
+    answer = again(dest, f"--vault-keys={keys}")
+    assert answer.code == 0, answer.err
+    assert accepted(dest) == [True] * PEOPLE
+
+
+def test_a_source_beside_it_is_refused(dest: Path, source: Path) -> None:
+    answer = again(dest, f"--source={source}")
+    assert (answer.code, "leave --source out" in answer.errors[0]) == (2, True)
 
 
 def test_its_kek_rotates(dest: Path) -> None:

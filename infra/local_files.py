@@ -141,7 +141,7 @@ def _temporary(path: str, data: bytes | memoryview) -> str:
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, partial_file(secrets.token_hex(8)))
     try:
-        if len(data) < _LARGE or not _write_directly(temporary, memoryview(data)):
+        if len(data) < _LARGE or not _write_directly(temporary, memoryview(data).cast("B")):
             with open(temporary, "wb") as handle:
                 handle.write(data)
                 handle.flush()

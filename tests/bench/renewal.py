@@ -52,7 +52,7 @@ def rates() -> dict[str, float]:
         request = {
             "source": str(source),
             "dest": str(folder / "table"),
-            "keys": str(folder / "keys.json"),
+            "keys": str(folder / "table.keys.json"),
             "shard_size": 128,
             "executor": "local",
         }

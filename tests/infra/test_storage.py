@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from s3server import S3Server
 
@@ -191,6 +192,9 @@ class TestLocal(StoreContract):
             store.write(f"{folder}/a", b"old")
             store.write(f"{folder}/a", memoryview(data))
             assert Path(folder, "a").read_bytes() == data
+            # Arrow's buffers call their bytes signed.
+            store.write(f"{folder}/a", memoryview(pa.py_buffer(data[::-1])))
+            assert Path(folder, "a").read_bytes() == data[::-1]
             assert len(list(Path(folder).iterdir())) == 1
 
     def test_a_cycle_of_links_ends(self, store, base):

@@ -20,7 +20,7 @@ from infra.storage import is_inside, normalise
 from ironmask.errors import ParameterError, SourceError, TableError
 from ironmask.params import Params
 from ironmask.random import secure_generator
-from pipelines import ledger, lookup, start, wiring
+from pipelines import ledger, lookup, places, start, wiring
 from pipelines.auditing.job import (
     Audit,
     Kind,
@@ -90,11 +90,11 @@ def prepare(request: Request) -> Prepared:
     targets: list[Target] = []
     opened: list[Tables] = []
     for number, dest in enumerate(request.tables):
-        tables = start.existing(dest, storage)
+        tables = places.existing(dest, storage)
         if is_inside(out, tables.dest):
             raise ParameterError(f"OUT {out} lies inside the table {tables.dest}: keep them apart")
         given = request.keys[number] if request.keys else None
-        path = start.keys_path(given, settings, tables)
+        path = places.keys_path(given, settings, tables)
         for target in _targets(tables, str(path)):
             targets.append(target)
             opened.append(tables)
@@ -158,9 +158,9 @@ def _units(
         subjects = _drawn(own, target, request.sample, rng)
         sampled.update(subjects)
         chosen += row_units(place, subjects)
-    for subject, places in _several(targets, tables, request.sample, rng):
+    for subject, tables_of in _several(targets, tables, request.sample, rng):
         sampled.add(subject)
-        chosen.append(Unit(Kind.ISSUES, rows=tuple((place, subject) for place in places)))
+        chosen.append(Unit(Kind.ISSUES, rows=tuple((place, subject) for place in tables_of)))
     owners = loaded.labels.subject
     chosen += linkage_units(owners, request.pairs, rng)
     chosen += renewal_units(owners, rng)
@@ -196,7 +196,7 @@ def _several(
         rows = own.table("templates").rows(["subject_id"], where)
         for subject in rows["subject_id"].to_pylist():
             having[subject].append(place)
-    shared = [(subject, places) for subject, places in having.items() if len(places) > 1]
+    shared = [(subject, found) for subject, found in having.items() if len(found) > 1]
     yield from shared[:count]
 
 

@@ -300,11 +300,11 @@ def rotate_kek(
 
     Older copies of the keyset file still open with the old one: destroy them, and that key.
     """
-    from pipelines import operate
+    from pipelines import places
 
     if kek == "":
         raise ParameterError("--kek is empty: local:, or the address of a KMS key")
-    done = operate.rotate_kek(dest, kek, keys, vault=vault)
+    done = places.rotate_kek(dest, kek, keys, vault=vault)
     if as_json:
         typer.echo(json.dumps(asdict(done)))
     else:

@@ -13,7 +13,7 @@ from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError, SourceError
 from ironmask.helper import DEFAULT_ENCODING, encoding
 from ironmask.params import Params
-from pipelines import start, wiring
+from pipelines import places, wiring
 from pipelines.evaluation import faces, job
 from pipelines.evaluation.issued import Shape, live, refuse_other_keys
 from pipelines.evaluation.job import Evaluation
@@ -67,8 +67,8 @@ def shape_of(request: Request, settings: Settings, storage: StorageSettings) -> 
             "--table compares the templates that are there: leave out --protocol, --alpha, "
             "--tolerance, --encoding, --centring and --model"
         )
-    tables = start.existing(str(request.table), storage)
-    path = start.keys_path(request.keys, settings, tables)
+    tables = places.existing(str(request.table), storage)
+    path = places.keys_path(request.keys, settings, tables)
     shape = live(tables, str(path))
     keys = wiring.keys(path, tables.table_id, shape.issued.generation)
     refuse_other_keys(tables.dest, shape.key_id, keys)

@@ -24,10 +24,11 @@ import pyarrow as pa
 from ironmask.errors import TableError
 from pipelines.destination import Destination
 from pipelines.job import Purpose
+from pipelines.layout import FIRST_GENERATION
 from pipelines.ports import Tables
 from pipelines.records import GENERATIONS
 
-FIRST: Final = 1
+FIRST: Final = FIRST_GENERATION
 
 
 class State(StrEnum):

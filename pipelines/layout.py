@@ -18,6 +18,7 @@ _PARTIAL: Final = re.compile(r"\.part-[0-9a-f]{16}")
 _PLAN_FILE: Final = re.compile(r"(?P<run>[0-9a-f]{12})/(?:plan\.json|part-\d{5,}\.parquet)")
 PRIVATE: Final = "_ironmask"
 PSEUDONYM: Final = "erased-"
+FIRST_GENERATION: Final = 1
 
 
 def join(base: str, *parts: str) -> str:
@@ -108,6 +109,11 @@ def generation_of(path: str) -> int | None:
     """The generation of a data file's path, relative to its table; None for other files."""
     found = _GENERATION.match(path)
     return int(found["number"]) if found else None
+
+
+def vault_id(table_id: str) -> str:
+    """What the keys of a table's vault are bound to."""
+    return f"{table_id}/vault"
 
 
 def erasure_file(dest: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from infra.keys import KekRotation, KeyFile
+from infra.keys import KeyFile
 from infra.lease import holder, lease
 from infra.settings import load as load_settings
 from ironmask.errors import KeyNotFoundError
@@ -19,9 +19,9 @@ from pipelines.commit import destroy_orphans
 from pipelines.destruction import Proof
 from pipelines.erase import Erased
 from pipelines.evidence import Evidence
+from pipelines.places import existing, keys_path
 from pipelines.records import TABLES
 from pipelines.reprotect_request import opened_live
-from pipelines.start import existing, keys_path, vault_keys_path
 from pipelines.status import Status
 
 
@@ -95,20 +95,6 @@ def erase(dest: str, subject: str, keys: str | None) -> Erased:
     """Destroy everything that a destination holds of a person, but for the outcomes."""
     with opened_live(dest, keys) as (held, _):
         return erasing.erase(held, subject)
-
-
-def rotate_kek(dest: str, kek: str | None, keys: str | None, *, vault: bool = False) -> KekRotation:
-    """Wrap a table's keysets with another key-encryption key; no data file is touched.
-
-    vault: those of its vault, in the file that `keys` names or beside the templates'.
-    """
-    settings, storage = load_settings()
-    tables = existing(dest, storage)
-    path, name = keys_path(None if vault else keys, settings, tables), tables.table_id
-    if vault:
-        path, name = vault_keys_path(keys, path), wiring.vault_id(name)
-    file = KeyFile.open(path, name)
-    return file.rotate_kek(kek)
 
 
 def vacuum(dest: str) -> Vacuumed:

@@ -22,7 +22,7 @@ from ironmask.errors import (
     WrongKeyError,
 )
 from ironmask.params import Params, preset
-from pipelines import calibrate, erase, generations, layout, ledger, sources, start, wiring
+from pipelines import calibrate, erase, generations, layout, ledger, places, sources, start, wiring
 from pipelines.calibrate import Judged
 from pipelines.destination import Destination
 from pipelines.generations import Generation, State
@@ -87,10 +87,10 @@ def prepare(request: Request) -> Prepared:
     """
     start.check_executor(request.executor)
     settings, storage = load_settings()
-    tables = start.existing(request.dest, storage)
+    tables = places.existing(request.dest, storage)
     store = wiring.open_store(storage)
     purpose = Purpose(request.purpose)
-    file = KeyFile.open(start.keys_path(request.keys, settings, tables), tables.table_id)
+    file = KeyFile.open(places.keys_path(request.keys, settings, tables), tables.table_id)
     number, parent = _numbers(tables, purpose, file)
     if generations.live(tables) == number:
         job = ledger.jobs_of(tables, number)[-1]
@@ -237,7 +237,7 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Held]:
     """Hold the destination: its lease, its tables, the keys of both generations, and workers."""
     job, store, tables = prepared.job, prepared.store, prepared.tables
     with lease(job.dest, store) as check:
-        path = start.keys_path(request.keys, prepared.settings, tables)
+        path = places.keys_path(request.keys, prepared.settings, tables)
         file = KeyFile.open(path, tables.table_id)
         _refuse_change(tables, job, file)
         # What is refused must leave nothing behind.
@@ -249,7 +249,7 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Held]:
         prepared.storage.export()
         kept = None
         if job.kind is SourceKind.VAULT or job.vault:
-            kept = start.vault_keys(request.vault_keys, path, tables)
+            kept = places.vault_keys(request.vault_keys, path, tables)
         spec = Spec(prepared.storage.public(), path, tables.table_id, prepared.pack, kept)
         # After the switch no shard is left to run.
         place = request if old_keys else replace(request, executor="local")
@@ -313,9 +313,9 @@ def _own(file: KeyFile, found: dict[int, Generation], number: int) -> Generation
 def opened_live(dest: str, keys: str | None) -> Iterator[tuple[Destination, Keyring]]:
     """Hold a destination without any work for shards: its lease, its live keys, its seal."""
     settings, storage = load_settings()
-    tables = start.existing(dest, storage)
+    tables = places.existing(dest, storage)
     store = wiring.open_store(storage)
-    file = KeyFile.open(start.keys_path(keys, settings, tables), tables.table_id)
+    file = KeyFile.open(places.keys_path(keys, settings, tables), tables.table_id)
     with lease(tables.dest, store) as check:
         found = generations.read(tables)
         live = _own(file, found, generations.live_of(found))

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from infra import models
 from infra.faces import FaceAligner, FaceRecogniser
 from infra.kek import LOCAL
-from infra.keys import KeyFile, default_keys_path
+from infra.keys import KeyFile
 from infra.lease import lease
 from infra.ray_cluster import cluster, cluster_size
 from infra.settings import Settings, StorageSettings
@@ -21,16 +21,14 @@ from infra.settings import load as load_settings
 from infra.storage import is_inside, is_text, normalise, table_address
 from ironmask.centring import Centring
 from ironmask.errors import (
-    KeyNotFoundError,
     MismatchError,
     ModelNotFoundError,
     ParameterError,
-    TableError,
     WrongKeyError,
 )
 from ironmask.helper import DEFAULT_ENCODING
 from ironmask.params import DEFAULT_PRESET, Params, preset
-from pipelines import calibrate, erase, generations, ledger, lookup, sources, wiring
+from pipelines import calibrate, erase, generations, ledger, lookup, places, sources, wiring
 from pipelines.calibrate import Judged
 from pipelines.destination import Destination
 from pipelines.enrol import Executor
@@ -141,7 +139,7 @@ def _check_places(source: str, dest: str, request: Request, settings: Settings) 
         )
     given = request.keys or settings.keys
     if given:
-        _check_keys_outside(_expanded(given), dest)
+        places.check_outside(places.expanded(given), dest)
 
 
 def check_executor(name: str) -> None:
@@ -210,9 +208,9 @@ def verify(
     store = wiring.open_store(storage)
     if not is_text(subject):
         raise ParameterError(f"{subject!r} is no subject's id: it is not UTF-8")
-    tables = existing(dest, storage)
+    tables = places.existing(dest, storage)
     table_id = tables.table_id
-    opener = partial(wiring.keys, keys_path(keys, settings, tables), table_id)
+    opener = partial(wiring.keys, places.keys_path(keys, settings, tables), table_id)
     row, opened_keys = lookup.open_live(tables, subject, opener)
     name = model or settings.model
     if name is None:
@@ -244,15 +242,7 @@ def _enrolled_faces(tables: Tables, run_id: str) -> dict[str, Any]:
 def inspect(dest: str) -> Inventory:
     """Count what a destination holds."""
     _, storage = load_settings()
-    return lookup.inventory(existing(dest, storage))
-
-
-def existing(dest: str, storage: StorageSettings) -> Tables:
-    """The tables of a destination. Raises `TableError` where there are none."""
-    tables = wiring.open_tables(table_address(dest), storage)
-    if not tables.exist():
-        raise TableError(f"{tables.dest} holds no table: enrol into it first")
-    return tables
+    return lookup.inventory(places.existing(dest, storage))
 
 
 @contextmanager
@@ -268,10 +258,12 @@ def opened(request: Request, prepared: Prepared) -> Iterator[Opened]:
         erase.refuse_half(job.dest, store)
         tables.create()
         calibrate.keep(prepared.judged, job, store)
-        path = keys_path(request.keys, prepared.settings, tables)
+        path = places.keys_path(request.keys, prepared.settings, tables)
         keys = _ensure_keys(path, tables, job, request.kek)
         prepared.storage.export()
-        kept = vault_keys(request.vault_keys, path, tables, request.kek) if job.vault else None
+        kept = (
+            places.vault_keys(request.vault_keys, path, tables, request.kek) if job.vault else None
+        )
         spec = Spec(prepared.storage.public(), path, tables.table_id, prepared.pack, kept)
         with executor_of(request, prepared.settings, spec, job) as executor:
             seal = Seal(tables, store, keys)
@@ -293,54 +285,9 @@ def settled_job(prepared: Prepared, tables: Tables | None) -> EnrolJob:
     return replace(job, model=ledger.declared_model(tables, pack.name) or job.model)
 
 
-def keys_path(given: str | None, settings: Settings, tables: Tables) -> Path:
-    """Where a table's keys lie; never inside the table's own folder."""
-    path = _expanded(given or settings.keys or default_keys_path(tables.table_id))
-    _check_keys_outside(path, tables.dest)
-    return path
-
-
-def vault_keys(given: str | None, keys: Path, tables: Tables, kek: str | None = None) -> Path:
-    """Where the keys of a table's vault lie; they are made where there are none.
-
-    Raises `ParameterError` for a place inside the table, or for the file of the templates' keys.
-    """
-    path = vault_keys_path(given, keys)
-    _check_keys_outside(path, tables.dest)
-    if path == keys:
-        raise ParameterError(f"{path} holds the keys of the templates: keep the vault's apart")
-    if not path.exists() and tables.table("vault").files():
-        raise KeyNotFoundError(
-            f"no keyset file of the vault at {path}: name it with --vault-keys; without it nothing "
-            "in the vault can be opened"
-        )
-    name = wiring.vault_id(tables.table_id)
-    file = KeyFile.open(path, name) if path.exists() else KeyFile.create(path, name, kek or LOCAL)
-    if generations.FIRST not in file.generations():
-        file.add_generation(generations.FIRST)
-    return path
-
-
-def vault_keys_path(given: str | None, keys: Path) -> Path:
-    """Where the keys of a vault lie: beside those of the templates unless a place is named."""
-    return _expanded(given) if given else keys.with_name(f"{keys.stem}.vault.json")
-
-
-def _expanded(path: str | Path) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(path)))
-
-
-def _check_keys_outside(path: Path, dest: str) -> None:
-    if is_inside(str(path), dest):
-        raise ParameterError(
-            f"the keyset file {path} would lie inside the table {dest}: whoever copies the "
-            "table would have its keys; keep it elsewhere"
-        )
-
-
 def existing_keys(request: Request, prepared: Prepared, tables: Tables) -> GenerationKeys | None:
     """The live keys of a table that is there already; None where it has no run yet."""
-    path = keys_path(request.keys, prepared.settings, tables)
+    path = places.keys_path(request.keys, prepared.settings, tables)
     if not ledger.runs(tables):
         return None
     return wiring.keys(path, tables.table_id, generations.live(tables))

@@ -44,11 +44,6 @@ class Spec:
     vault_keys: Path | None = None
 
 
-def vault_id(table_id: str) -> str:
-    """What the keys of a table's vault are bound to."""
-    return f"{table_id}/vault"
-
-
 def open_store(storage: StorageSettings) -> Store:
     return FsspecStore(storage)
 
@@ -93,7 +88,7 @@ def context(spec: Spec, job: EnrolJob, plan: Plan) -> Context:
         old_keys = keys(spec.keys, spec.table_id, job.renews)
     vault_keys = None
     if spec.vault_keys:
-        vault_keys = keys(spec.vault_keys, vault_id(spec.table_id), generations.FIRST)
+        vault_keys = keys(spec.vault_keys, layout.vault_id(spec.table_id), generations.FIRST)
     return Context(
         job=job,
         plan=plan,

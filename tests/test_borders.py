@@ -27,7 +27,7 @@ WORLD = {
 }  # fmt: skip
 # Where ports meet what provides them; everything else in pipelines sees ports only.
 COMPOSITION = {
-    "wiring", "start", "calibrate", "operate", "evaluate", "evaluate_request", "audit",
+    "wiring", "start", "calibrate", "operate", "places", "evaluate", "evaluate_request", "audit",
     "audit_request", "cli", "cli_operate", "reprotect_request", "cli_reprotect",
     "cli_evaluate", "cli_audit", "demo", "flows.enrol", "flows.evaluate", "flows.audit",
     "flows.reprotect", "flows.notify",

@@ -24,7 +24,7 @@ from enrolling import (
 )
 
 from infra.keys import KeyFile
-from pipelines import lookup, wiring
+from pipelines import layout, lookup, wiring
 
 PEOPLE = 6
 
@@ -118,7 +118,7 @@ def test_embeddings_lie_there_sealed(dest: Path, source: Path) -> None:
         if path.is_file():
             assert plain[:16] not in path.read_bytes()
     tables = open_tables(dest)
-    file = KeyFile.open(vault_keys_of(dest), wiring.vault_id(tables.table_id))
+    file = KeyFile.open(vault_keys_of(dest), layout.vault_id(tables.table_id))
     (record,) = file.generations().values()
     assert {row["key_id"] for row in rows(dest, "vault")} == {record.key_id}
 

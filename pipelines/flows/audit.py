@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from infra.telemetry import configure_logging  # noqa: E402
 from pipelines import audit, wiring  # noqa: E402
 from pipelines.auditing.results import FILES, AuditResults  # noqa: E402
+from pipelines.flows import notify  # noqa: E402
 from pipelines.flows.evaluate import Held, publish  # noqa: E402
 from pipelines.report import audit_sheets, page  # noqa: E402
 
@@ -22,7 +23,7 @@ class BelowFloorError(RuntimeError):
     """The cheapest attack takes fewer bits than were asked for."""
 
 
-@flow(name="ironmask-audit", persist_result=False)
+@flow(name="ironmask-audit", persist_result=False, **notify.HOOKS)
 def audit_flow(request: dict[str, Any], floor_bits: float | None = None) -> list[str]:
     """Audit tables; the report's addresses. request: of `pipelines.audit.Request`.
 

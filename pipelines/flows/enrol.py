@@ -28,6 +28,7 @@ from ironmask.errors import (  # noqa: E402
 from pipelines import enrol, planning, start  # noqa: E402
 from pipelines.destination import Destination  # noqa: E402
 from pipelines.face_settings import FaceSettings  # noqa: E402
+from pipelines.flows import notify  # noqa: E402
 from pipelines.job import EnrolJob  # noqa: E402
 from pipelines.plan import Plan  # noqa: E402
 from pipelines.report.terminal import facts  # noqa: E402
@@ -66,7 +67,7 @@ _run = task(
 _report = task(name="report", cache_policy=NO_CACHE)(enrol.report)
 
 
-@flow(name="ironmask-enrol", persist_result=False)
+@flow(name="ironmask-enrol", persist_result=False, **notify.HOOKS)
 def enrol_flow(request: dict[str, Any]) -> dict[str, Any]:
     """Enrol a source into a destination. request: fields of `pipelines.start.Request`."""
     faces = FaceSettings(**request.get("faces", {}))

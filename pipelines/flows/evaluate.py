@@ -16,13 +16,14 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from infra.telemetry import configure_logging  # noqa: E402
 from pipelines import evaluate  # noqa: E402
 from pipelines.evaluation.results import Results  # noqa: E402
+from pipelines.flows import notify  # noqa: E402
 from pipelines.report import page, sheets  # noqa: E402
 from pipelines.report.sheets import Sheet  # noqa: E402
 
 T = TypeVar("T")
 
 
-@flow(name="ironmask-evaluate", persist_result=False)
+@flow(name="ironmask-evaluate", persist_result=False, **notify.HOOKS)
 def evaluate_flow(request: dict[str, Any]) -> list[str]:
     """Evaluate embeddings; the report's addresses. request: of `pipelines.evaluate.Request`."""
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}

@@ -28,12 +28,17 @@ def tell(flow: Any, flow_run: Any, state: Any) -> None:
         "flow": flow.name,
         "run": flow_run.name,
         "state": state.name,
-        "dest": request.get("dest") if isinstance(request, dict) else None,
+        "dest": _place(request) if isinstance(request, dict) else None,
     }
     try:
         httpx.post(settings.notify_url, json=message, timeout=_TIMEOUT_S).raise_for_status()
     except httpx.HTTPError as error:
         _log.warning("the webhook did not take a message (%s)", type(error).__name__)
+
+
+def _place(request: dict[str, Any]) -> Any:
+    """The table that a flow works on, or where its report goes."""
+    return request.get("dest") or request.get("out")
 
 
 HOOKS: Final[dict[str, Any]] = {

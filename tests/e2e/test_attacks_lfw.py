@@ -57,6 +57,7 @@ def test_what_filling_is_worth(people):
     assert foretell(some, space, 16, rng, filling=strong).is_bound
 
 
+@pytest.mark.slow
 def test_two_photos_of_one_person(people):
     """Near ones fall, distant ones do not: the capture is what differs, not the person."""
     _, stolen = people

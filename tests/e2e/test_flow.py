@@ -72,6 +72,7 @@ def test_a_run_shows_in_the_server(enroll, server):
     assert '"subjects enrolled", "value": "3"' in artifact["data"]
 
 
+@pytest.mark.slow
 def test_a_refusal_is_one_line_and_a_failed_run(enroll, server):
     assert enroll("--tolerance=1", "--no-prefect").code == 0
     answer = enroll("--tolerance=0")
@@ -92,6 +93,7 @@ def test_nothing_to_retry_is_a_completed_run(enroll, server):
     assert newest["state_type"] == "COMPLETED"
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_tried_again(server, enroll, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", RETRIED, *(tmp_path / n for n in ("e.parquet", "d", "k.json"))],

@@ -31,6 +31,8 @@ from endtoend import (
 from ironmask.arrays import F32
 from pipelines.lookup import verify_embeddings
 
+pytestmark = pytest.mark.slow
+
 ENROLLED, TOLERANCE = 5, 4
 # Five photographs a subject, mean centring: the expected acceptance by alpha and tolerance.
 EXPECTED = {(16, 0): 0.94, (16, 4): 0.988, (12, 0): 0.985, (12, 2): 0.993}

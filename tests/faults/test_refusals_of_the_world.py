@@ -27,6 +27,7 @@ def test_full_disks(runs, tmp_path):
     assert held(seen.lines("full disk", 3)) == []
 
 
+@pytest.mark.slow
 def test_keys(runs, tmp_path):
     assert held(refusals.keys(runs, tmp_path).lines("keys", 10)) == []
 

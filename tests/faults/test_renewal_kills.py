@@ -19,7 +19,6 @@ def runs(tmp_path):
 def test_around_the_turn(runs, tmp_path):
     work = kills.made(tmp_path, runs, 8)
     chosen = [
-        Point("add keys", AFTER, 1),
         Point("commit generations", AFTER, 2),
         Point("destroy keys", AFTER, 1),
         Point("commit templates", AFTER, 2),
@@ -34,10 +33,8 @@ def test_around_the_turn(runs, tmp_path):
 def test_an_erasure_that_was_broken_off_is_finished(runs, tmp_path):
     work = kills.made(tmp_path, runs, 8)
     some = [
-        Point("commit templates", AFTER, 1),
         Point("commit inputs", AFTER, 1),
         Point("destroy file of inputs", BEFORE, 1),
-        Point("commit runs", AFTER, 1),
     ]
     assert kills.erasure(runs, work, "s003", some) == []
 

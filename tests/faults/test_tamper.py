@@ -33,7 +33,7 @@ def test_every_kind_of_file_is_there(dest):
 
 
 def test_flipped_bits_are_found(dest):
-    lines = flip_lines(list(flip(dest, 60, random.Random(7))))
+    lines = flip_lines(list(flip(dest, 24, random.Random(7))))
     assert [line for line in lines if not line.holds] == []
     assert not ask(dest).found
 

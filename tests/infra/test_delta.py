@@ -112,8 +112,10 @@ def test_a_lookup_reads_only_the_files_that_can_hold_it(tables, store):
     handle.commit(files, "run/inputs", 1)
     wanted = pads.field("subject_id") == "b5"
     assert subjects(handle, wanted) == ["b5"]
-    assert [f.path for f in handle._dataset().get_fragments(wanted)] == ["b.parquet"]
-    assert list(handle._dataset().get_fragments(pads.field("subject_id") == "d")) == []
+    assert [f.path for f in handle._dataset(handle._open()).get_fragments(wanted)] == ["b.parquet"]
+    assert (
+        list(handle._dataset(handle._open()).get_fragments(pads.field("subject_id") == "d")) == []
+    )
     assert subjects(handle, pads.field("run_id") == "r") == [f"{s}{n}" for s in "abc" for n in "15"]
 
 

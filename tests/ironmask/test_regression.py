@@ -84,7 +84,7 @@ def test_decode_success_agrees_with_an_independent_program(alpha, angle, printed
     assert_precise_rate(decode_success(alpha, angle, TRIALS), precise[alpha, angle], TRIALS)
 
 
-@pytest.mark.parametrize("encoding", ["float32", "int8"])
+@pytest.mark.parametrize("encoding", [pytest.param("float32", marks=pytest.mark.slow), "int8"])
 @pytest.mark.parametrize("alpha", [12, 16, 24])
 def test_decode_success_through_real_rows(alpha, encoding, precise):
     """The same rows meet probes at every angle of the table, at tolerance 0."""

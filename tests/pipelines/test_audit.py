@@ -12,6 +12,8 @@ import pytest
 from commandline import ironmask
 from enrolling import keys_of, rows, unit_vectors, write_embeddings
 
+pytestmark = pytest.mark.slow
+
 WIDTH, RANK, SUBJECTS, EACH = 128, 40, 12, 12
 
 

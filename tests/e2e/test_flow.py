@@ -168,6 +168,7 @@ def test_an_evaluation_as_a_flow(server, tmp_path):
     assert any("Protected templates" in artifact["description"] for artifact in mine)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there(enroll):
     answer = enroll("--tolerance=1", url="http://127.0.0.1:9/api")
     assert answer.code == 1

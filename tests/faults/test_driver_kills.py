@@ -36,6 +36,7 @@ def test_kills_at_random_moments(runs, tmp_path):
     assert held(at_random(runs, work, 4, random.Random(1)).lines("moments", 4))
 
 
+@pytest.mark.slow
 def test_kills_at_steps(runs, tmp_path):
     """One point of each kind of step that cannot be taken back."""
     found = stages(runs, job(tmp_path / "e.parquet", 18, tmp_path / "dest"))

@@ -32,6 +32,7 @@ def test_keys(runs, tmp_path):
     assert held(refusals.keys(runs, tmp_path).lines("keys", 10)) == []
 
 
+@pytest.mark.slow
 def test_keys_that_are_destroyed_in_the_middle(runs, tmp_path):
     seen, after = refusals.revoked_meanwhile(runs, tmp_path)
     assert held(seen.lines("revoked", 1)) == []

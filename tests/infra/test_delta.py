@@ -164,6 +164,7 @@ def _append(dest: str, number: int) -> None:
     handle.commit([put(handle, FsspecStore(), f"{number}.parquet", [str(number)])], f"w{number}", 1)
 
 
+@pytest.mark.slow
 def test_racing_writers_all_get_in(tables, place):
     """Several processes commit at the same time: each conflict is settled, no commit is lost."""
     context = multiprocessing.get_context("spawn")

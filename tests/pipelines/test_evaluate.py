@@ -88,6 +88,7 @@ def test_all_pairs_once(source, tmp_path):
         assert row.point.fmr <= row.target
 
 
+@pytest.mark.slow
 def test_protected_rates_are_those_of_codewords(source, tmp_path):
     """At these widths impostors are accepted in plenty, as often as uniform codewords would be."""
     found = run_one(source, tmp_path / "out", alphas=(4,), tolerance=1)

@@ -150,6 +150,7 @@ def test_a_proof_fails_on_what_speaks_against_it(dest: Path, spoil: str, words: 
     assert words in _flat(proved.out)
 
 
+@pytest.mark.slow
 def test_three_times_in_a_row_and_people_come_in_between(dest: Path, tmp_path: Path) -> None:
     for number in range(3):
         assert again(dest).code == 0

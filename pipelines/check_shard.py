@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ironmask import helper
 from ironmask.errors import EncodingError, IronmaskError, KeyStoreError, TamperedError
-from pipelines import layout
+from pipelines import layout, ledger
 from pipelines.layout import ShardFile
 from pipelines.plan import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
@@ -199,8 +199,7 @@ def _note_erased(seen: Seen, rows: pa.Table) -> None:
 
 def _wrong_owners(path: str, rows: pa.Table, issued: pa.Table | None) -> Iterator[str]:
     """A subject with a used input has a template that counts it, and no other has one."""
-    used = rows.filter(pc.equal(rows["outcome"], Outcome.USED.value))
-    used = used.filter(pc.not_equal(used["reason"], Reason.ERASED.value))
+    used = rows.filter(ledger.is_used(rows))
     wanted = Counter(used["subject_id"].to_pylist())
     counts = [] if issued is None else issued.select(["subject_id", "images_used"]).to_pylist()
     found = Counter({row["subject_id"]: row["images_used"] for row in counts})

@@ -19,9 +19,13 @@ from pipelines.cli_common import (
     EXIT_REJECTED,
     EXIT_USAGE,
     Dest,
+    Executor,
     Json,
     Keys,
     Model,
+    Prefect,
+    RayAddress,
+    Workers,
     console,
     say,
 )
@@ -113,10 +117,8 @@ def enroll(
             help="Key-encryption key of a new table: local: (the default), or a KMS address."
         ),
     ] = None,
-    executor: Annotated[str, typer.Option(help="ray, or local (this process alone).")] = "ray",
-    workers: Annotated[
-        int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)
-    ] = None,
+    executor: Executor = "ray",
+    workers: Workers = None,
     embedders: Annotated[
         int | None,
         typer.Option(
@@ -125,16 +127,8 @@ def enroll(
             min=0,
         ),
     ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A running cluster. Default: one made for this run.")
-    ] = None,
-    prefect: Annotated[
-        bool | None,
-        typer.Option(
-            "--prefect/--no-prefect",
-            help="Run as a Prefect flow. Default: where PREFECT_API_URL is set.",
-        ),
-    ] = None,
+    ray_address: RayAddress = None,
+    prefect: Prefect = None,
     max_failures: Annotated[
         int, typer.Option(help="Failed inputs above which the exit code is 3.", min=0)
     ] = 0,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli_common import EXIT_PARTIAL, Json, console, say
+from pipelines.cli_common import EXIT_PARTIAL, Executor, Json, RayAddress, Workers, console, say
 
 
 class Threat(StrEnum):
@@ -63,13 +63,9 @@ def audit(
     threat: Annotated[
         Threat, typer.Option(help="Of which thief: one with the files, or with the keys as well.")
     ] = Threat.FILES,
-    executor: Annotated[str, typer.Option(help="ray, or local (this process alone).")] = "ray",
-    workers: Annotated[
-        int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A running cluster. Default: one made for this run.")
-    ] = None,
+    executor: Executor = "ray",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """Attack a table as a thief would, and say what each attack takes.

@@ -23,6 +23,19 @@ Model = Annotated[
     str | None, typer.Option(help="Model pack's name, or a folder that holds its ONNX files.")
 ]
 
+Executor = Annotated[str, typer.Option(help="ray, or local (this process alone).")]
+Workers = Annotated[int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)]
+RayAddress = Annotated[
+    str | None, typer.Option(help="A running cluster. Default: one made for this run.")
+]
+Prefect = Annotated[
+    bool | None,
+    typer.Option(
+        "--prefect/--no-prefect",
+        help="Run as a Prefect flow. Default: where PREFECT_API_URL is set.",
+    ),
+]
+
 
 def say(text: str) -> None:
     """A line for people, beside the output."""

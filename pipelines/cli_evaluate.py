@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli_common import Json, Keys, console, say
+from pipelines.cli_common import Executor, Json, Keys, RayAddress, Workers, console, say
 
 
 def register(app: typer.Typer) -> None:
@@ -70,13 +70,9 @@ def evaluate(
         str | None,
         typer.Option(help="64 hexadecimal digits, to repeat an evaluation. Default: drawn."),
     ] = None,
-    executor: Annotated[str, typer.Option(help="ray, or local (this process alone).")] = "ray",
-    workers: Annotated[
-        int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A running cluster. Default: one made for this run.")
-    ] = None,
+    executor: Executor = "ray",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """Say what protection costs: genuine and impostor comparisons with it and without.

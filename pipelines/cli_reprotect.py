@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ironmask.errors import ParameterError
-from pipelines.cli_common import EXIT_ERROR, EXIT_PARTIAL, Dest, Json, Keys, Model, console, say
+from pipelines.cli_common import (
+    EXIT_ERROR,
+    EXIT_PARTIAL,
+    Dest,
+    Executor,
+    Json,
+    Keys,
+    Model,
+    Prefect,
+    RayAddress,
+    Workers,
+    console,
+    say,
+)
 
 if TYPE_CHECKING:
     from pipelines.reprotect import Renewed
     from pipelines.reprotect_request import Prepared, Request
 
-Executor = Annotated[str, typer.Option(help="ray, or local (this process alone).")]
-Workers = Annotated[int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)]
-RayAddress = Annotated[
-    str | None, typer.Option(help="A running cluster. Default: one made for this run.")
-]
 Restart = Annotated[
     bool, typer.Option("--restart", help="Plan afresh what an unfinished run left undone.")
-]
-Prefect = Annotated[
-    bool | None,
-    typer.Option(
-        "--prefect/--no-prefect",
-        help="Run as a Prefect flow. Default: where PREFECT_API_URL is set.",
-    ),
 ]
 
 

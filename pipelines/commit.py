@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ironmask.errors import TableError
 from pipelines import layout
+from pipelines.data_files import described
 from pipelines.destination import Destination
 from pipelines.layout import ShardFile
 from pipelines.ports import DataFile, Store, Tables
@@ -91,16 +91,7 @@ class Committer:
         name = uri.rpartition("/")[2]
         with self.dest.store.open(uri) as handle:
             ids = pq.read_table(handle, columns=["subject_id", "uri"])
-        bounds = {name: pc.min_max(ids[name]).as_py() for name in ids.column_names}
-        return DataFile(
-            path=name,
-            size=self.dest.store.size(uri),
-            rows=len(ids),
-            sha256=layout.digest_in(name) or "",
-            partition={},
-            low={name: bound["min"] for name, bound in bounds.items()},
-            high={name: bound["max"] for name, bound in bounds.items()},
-        )
+        return described(name, self.dest.store.size(uri), ids.to_pydict(), {})
 
 
 def _of_run(run_id: str, paths: Iterable[str]) -> Iterator[ShardFile]:

@@ -1,8 +1,8 @@
-"""Reading a data file back as what was written."""
+"""Data files: what a commit says of one, reading them back, and their end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from itertools import islice
@@ -11,9 +11,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ironmask.errors import TamperedError
+from ironmask.errors import StorageError, TamperedError
 from pipelines import layout
-from pipelines.ports import Store
+from pipelines.ports import DataFile, Store
 
 _THREADS: Final = 16
 _WINDOW: Final = 64
@@ -41,11 +41,45 @@ def columns_of(
             yield from pool.map(one, some)
 
 
+def destroy_below(store: Store, folder: str, of: str = "", kept: Collection[str] = ()) -> None:
+    """Destroy whatever lies below a folder, all versions of it, but for some addresses.
+
+    of: what it is, for the error. Raises `StorageError` where something is left.
+    """
+
+    def rest() -> list[str]:
+        return [uri for uri in store.remains(folder) if uri not in kept]
+
+    store.abort_uploads(folder)
+    store.delete(rest())
+    if left := len(rest()):
+        raise StorageError(
+            f"{folder} still holds {left:,} files or versions{of} after their deletion: check "
+            "whether the bucket locks objects or denies s3:DeleteObjectVersion, and run the same "
+            "command again"
+        )
+
+
 def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
     """Items in lists of so many."""
     left = iter(items)
     while some := list(islice(left, size)):
         yield some
+
+
+def described(
+    path: str, size: int, ids: Mapping[str, Sequence[str]], partition: Mapping[str, str]
+) -> DataFile:
+    """A finished data file that waits for its commit. ids: of each id column, the rows' values."""
+    return DataFile(
+        path=path,
+        size=size,
+        rows=len(next(iter(ids.values()))),
+        sha256=layout.digest_in(path) or "",
+        partition=partition,
+        low={name: min(values) for name, values in ids.items()},
+        high={name: max(values) for name, values in ids.items()},
+    )
 
 
 def read_data_file(dest: str, store: Store, table: str, path: str) -> pa.Table:

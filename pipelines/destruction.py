@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from ironmask.errors import KeyNotFoundError, StorageError, TableError
+from ironmask.errors import KeyNotFoundError, TableError
 from pipelines import generations, layout
+from pipelines.data_files import destroy_below
 from pipelines.destination import Destination
 from pipelines.evidence import Evidence
 from pipelines.generations import Generation, State
@@ -57,7 +58,8 @@ def destroy(dest: Destination, keyring: Keyring, number: int) -> Proof:
     dest.check()
     destroyed_at = _without_keys(keyring, one)
     _take_out(dest, number)
-    _delete(dest, number)
+    dest.check()
+    destroy_below(dest.store, layout.generation_folder(dest.tables.table("templates").uri, number))
     lines = manifest.decode().splitlines()
     proof = Proof(
         generation=number,
@@ -87,38 +89,28 @@ def _manifest(dest: Destination, number: int) -> bytes:
     """The generation's files as its log lists them, frozen before the first of them goes."""
     address = layout.destroyed_file(dest.tables.dest, number)
     if not dest.store.exists(address):
-        files = dest.tables.table("templates").files()
-        own = sorted(path for path in files if layout.generation_of(path) == number)
-        lines = [f"{files[path]} {layout.digest_in(path)} {path}\n" for path in own]
+        own = sorted(_listed(dest.tables, number).items())
+        lines = [f"{size} {layout.digest_in(path)} {path}\n" for path, size in own]
         dest.store.write(address, "".join(lines).encode())
     return dest.store.read(address)
+
+
+def _listed(tables: Tables, number: int) -> dict[str, int]:
+    """The generation's files that the log lists: bytes by path."""
+    files = tables.table("templates").files()
+    return {p: size for p, size in files.items() if layout.generation_of(p) == number}
 
 
 def _take_out(dest: Destination, number: int) -> None:
     """Let the log list none of the generation's files any more."""
     table = dest.tables.table("templates")
     application = f"destroy/{number}"
-    own = [path for path in table.files() if layout.generation_of(path) == number]
+    own = list(_listed(dest.tables, number))
     for start in range(0, len(own), _BATCH):
         dest.check()
         sequence = table.sequence(application) + 1
         table.commit([], application, sequence, removed=own[start : start + _BATCH])
     dest.seal.extend()
-
-
-def _delete(dest: Destination, number: int) -> None:
-    """Destroy everything under the generation's folder, all versions of it."""
-    folder = layout.generation_folder(dest.tables.table("templates").uri, number)
-    dest.check()
-    dest.store.abort_uploads(folder)
-    dest.store.delete(list(dest.store.remains(folder)))
-    left = sum(1 for _ in dest.store.remains(folder))
-    if left:
-        raise StorageError(
-            f"{folder} still holds {left:,} files or versions after their deletion: check whether "
-            "the bucket locks objects or denies s3:DeleteObjectVersion, and run the same command "
-            "again"
-        )
 
 
 def prove(
@@ -148,7 +140,6 @@ def _facts(
 ) -> list[tuple[str, bool]]:
     number, folder = proof.generation, layout.generation_folder
     key_id, has_keys = key_states.get(number, ("", False))
-    listed = [p for p in tables.table("templates").files() if layout.generation_of(p) == number]
     manifest = _read(store, layout.destroyed_file(tables.dest, number))
     left = sum(1 for _ in store.remains(folder(tables.table("templates").uri, number)))
     absent = proof.keys_destroyed_at == ABSENT and not key_id
@@ -158,7 +149,7 @@ def _facts(
             absent or key_id == proof.key_id,
         ),
         ("the keyset file holds no key of it", not has_keys),
-        ("the log lists none of its files", not listed),
+        ("the log lists none of its files", not _listed(tables, number)),
         ("none of its files is there, in any version", not left),
         (
             f"the list of its {proof.files:,} files is the one that was recorded",

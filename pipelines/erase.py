@@ -22,7 +22,7 @@ import pyarrow.dataset as pads
 from ironmask.errors import BusyError, TableError
 from pipelines import generations, layout, ledger, plan, planning
 from pipelines.commit import destroy_orphans
-from pipelines.data_files import read_data_file
+from pipelines.data_files import described, destroy_below, read_data_file
 from pipelines.destination import Destination
 from pipelines.erasure import PURPOSE, name_of
 from pipelines.finish import ROW_GROUP, write_rows
@@ -198,23 +198,13 @@ def _written(dest: Destination, name: str, path: str, change: _Change) -> DataFi
     content = _as_file(name, rows)
     file = layout.parse_shard_file(path)
     assert file is not None  # noqa: S101
-    digest = sha256(content).hexdigest()
-    renamed = replace(file, sha256=digest).name
+    renamed = replace(file, sha256=sha256(content).hexdigest()).name
     generation = layout.generation_of(path)
     partition = {} if generation is None else {"generation": str(generation)}
     target = layout.in_partition(partition, renamed)
     dest.store.write(layout.join(dest.tables.table(name).uri, target), content)
     ids = ("template_id", "subject_id") if name == "templates" else ("subject_id", "uri")
-    bounds = {column: pc.min_max(rows[column]).as_py() for column in ids}
-    return DataFile(
-        path=target,
-        size=len(content),
-        rows=len(rows),
-        sha256=digest,
-        partition=partition,
-        low={column: bound["min"] for column, bound in bounds.items()},
-        high={column: bound["max"] for column, bound in bounds.items()},
-    )
+    return described(target, len(content), rows.select(ids).to_pydict(), partition)
 
 
 def _as_file(name: str, rows: pa.Table) -> memoryview:
@@ -245,7 +235,7 @@ def _drop_plan(dest: Destination, record: RunRecord) -> None:
         ledger.write(dest, replace(record, fingerprint={**record.fingerprint, "plan": ""}))
     folder = layout.plan_folder(dest.tables.dest, record.run_id)
     dest.check()
-    dest.store.delete(list(dest.store.remains(folder)))
+    destroy_below(dest.store, folder)
 
 
 def _record(dest: Destination, done: Erased) -> None:

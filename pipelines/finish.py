@@ -24,6 +24,7 @@ from ironmask.errors import ProtectionError, TemplateError
 from ironmask.params import SCHEME_VERSION
 from ironmask.template import Protector, row_bytes
 from pipelines import layout, vault
+from pipelines.data_files import described
 from pipelines.ports import F32, DataFile
 from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason, as_parquet
 from pipelines.sealing import sealed_helper
@@ -247,12 +248,5 @@ def publish(
     name = layout.ShardFile(context.plan.run_id, shard, attempt, digest).name
     path = layout.in_partition(partition, name)
     context.store.write(layout.join(context.job.dest, table, path), content)
-    return DataFile(
-        path=path,
-        size=len(content),
-        rows=len(ids),
-        sha256=digest,
-        partition=partition,
-        low={name: min(row[name] for row in ids) for name in ids[0]},
-        high={name: max(row[name] for row in ids) for name in ids[0]},
-    )
+    columns = {name: [row[name] for row in ids] for name in ids[0]}
+    return described(path, len(content), columns, partition)

@@ -41,6 +41,26 @@ class Known:
         return found
 
 
+class Grown:
+    """A set of texts that grows, in a few large parts instead of many small ones."""
+
+    def __init__(self) -> None:
+        self._parts: list[Known] = []
+
+    def add(self, more: Known) -> None:
+        self._parts.append(more)
+        while len(self._parts) > 1 and len(self._parts[-2]) <= 2 * len(self._parts[-1]):
+            last = self._parts.pop()
+            self._parts[-1] = self._parts[-1].joined(last)
+
+    def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
+        """Which of some texts are in the set, (k,) bool."""
+        found = np.zeros(len(texts), bool)
+        for part in self._parts:
+            found |= part.has(texts)
+        return found
+
+
 def _hashes(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
     digests = [
         blake2b((text or "").encode(), digest_size=_BYTES).digest() for text in texts.to_pylist()

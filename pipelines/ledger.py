@@ -109,42 +109,36 @@ def live_subjects(tables: Tables, generation: int) -> Known:
 
 def used_contents(tables: Tables, generation: int) -> Known:
     """Identities of the contents that a generation's templates were made from."""
-    own = pa.array(runs_of(tables, generation), pa.string())
-    wanted = tables.table("inputs").batches(["identities", "outcome", "run_id"])
-    return Known(_used(batch, own) for batch in wanted)
-
-
-def _used(batch: pa.RecordBatch, runs: pa.Array) -> pa.Array:
-    used = pc.equal(batch["outcome"], Outcome.USED.value)
-    return pc.list_flatten(
-        batch["identities"].filter(pc.and_(used, pc.is_in(batch["run_id"], runs)))
-    )
+    used = _used(tables, generation, ["identities"])
+    return Known(pc.list_flatten(batch["identities"]) for batch in used)
 
 
 def used_by_subject(tables: Tables, generation: int) -> Known:
     """The same, each as `owned` by the person whose template it is of."""
-    own = pa.array(runs_of(tables, generation), pa.string())
-    columns = ["subject_id", "identities", "outcome", "run_id"]
-    return Known(_owned(batch, own) for batch in tables.table("inputs").batches(columns))
+    return Known(map(_owned, _used(tables, generation, ["subject_id", "identities"])))
 
 
-def _owned(batch: pa.RecordBatch, runs: pa.Array) -> pa.Array:
-    used = pc.equal(batch["outcome"], Outcome.USED.value)
-    mine = batch.filter(pc.and_(used, pc.is_in(batch["run_id"], runs)))
-    places = pc.list_parent_indices(mine["identities"])
-    return owned(mine["subject_id"].take(places), pc.list_flatten(mine["identities"]))
+def _owned(used: pa.RecordBatch) -> pa.Array:
+    places = pc.list_parent_indices(used["identities"])
+    return owned(used["subject_id"].take(places), pc.list_flatten(used["identities"]))
 
 
 def used_inputs(tables: Tables, generation: int) -> int:
     """How many inputs a generation's templates were made from, those of erased people left out."""
+    return sum(len(batch) for batch in _used(tables, generation, []))
+
+
+def _used(tables: Tables, generation: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of the inputs that a generation's templates were made from."""
     own = pa.array(runs_of(tables, generation), pa.string())
-    count = 0
-    for batch in tables.table("inputs").batches(["outcome", "reason", "run_id"]):
-        used = pc.equal(batch["outcome"], Outcome.USED.value)
-        there = pc.not_equal(batch["reason"], Reason.ERASED.value)
-        mine = pc.and_(pc.and_(used, there), pc.is_in(batch["run_id"], own))
-        count += int(pc.sum(mine).as_py() or 0)
-    return count
+    for batch in tables.table("inputs").batches(["outcome", "reason", "run_id", *columns]):
+        yield batch.filter(pc.and_(is_used(batch), pc.is_in(batch["run_id"], own)))
+
+
+def is_used(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Which of some `inputs` a template was made from; those of erased people only count."""
+    used = pc.equal(rows["outcome"], Outcome.USED.value)
+    return pc.and_(used, pc.not_equal(rows["reason"], Reason.ERASED.value))
 
 
 def owned(subjects: pa.Array, contents: pa.Array) -> pa.Array:

@@ -37,13 +37,15 @@ class Verdict:
     detail: str = ""
 
 
-def find_row(tables: Tables, subject: str) -> dict[str, Any]:
-    """Return a subject's row of the live generation.
+def find_row(tables: Tables, subject: str, generation: int | None = None) -> dict[str, Any]:
+    """Return a subject's row of a generation, the live one if none is named.
 
     Raises `TableError` where there is none, or more than one.
     """
     own = pads.field("subject_id") == subject
-    where = own & (pads.field("generation") == generations.live(tables))
+    if generation is None:
+        generation = generations.live(tables)
+    where = own & (pads.field("generation") == generation)
     live: list[dict[str, Any]] = tables.table("templates").rows(where=where).to_pylist()
     if not live:
         raise TableError(f"{tables.dest} holds no template of subject {subject!r}")
@@ -67,7 +69,7 @@ def open_live(tables: Tables, subject: str, opener: Callable[[int], GenerationKe
     while True:
         before = generations.live(tables)
         try:
-            row = find_row(tables, subject)
+            row = find_row(tables, subject, before)
             keys = opener(row["generation"])
         except (TableError, KeyStoreError):
             # What was live when it was looked for may have been destroyed since.

@@ -53,6 +53,19 @@ def arrange(
                     yield table.append_column(SCHEMA.field("shard"), shards)
 
 
+def rows_of_file(rows: pa.Table, shard: int, detail: str, content: str | None = None) -> pa.Table:
+    """A shard of inputs that lie together in a file, as a table of `SCHEMA`; rows name them."""
+    named = {name: rows[name].combine_chunks() for name in ("subject_id", "uri")}
+    fixed = {"shard": shard, "detail": detail, "content": content}
+    columns = [
+        pc.cast(named[field.name], field.type)
+        if field.name in named
+        else pa.repeat(pa.scalar(fixed.get(field.name), field.type), len(rows))
+        for field in SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
 def _first_pass(batches: Iterable[pa.Table], live: Known, used: Known, file: IO[bytes]) -> Hashes:
     """Spool the rows; return the sorted hashes of contents that come more than once."""
     seen: list[Hashes] = []

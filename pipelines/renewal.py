@@ -14,7 +14,7 @@ import pyarrow.dataset as pads
 from ironmask.errors import CountError, SourceError, TableError
 from pipelines import layout, ledger, sources
 from pipelines.job import EnrolJob, SourceKind
-from pipelines.known import Known
+from pipelines.known import Grown, Known
 from pipelines.ports import GenerationKeys, Store, Table, Tables
 from pipelines.sealing import open_row
 
@@ -33,17 +33,18 @@ def batches(
     """
     assert job.renews is not None  # noqa: S101
     wanted = ledger.used_by_subject(tables, job.renews)
-    taken = _Taken()
+    earlier = Grown()
     for source in (job.source, *job.more_sources):
         kind = sources.detect(source, store) if job.more_sources else job.kind
+        taken: list[pa.Array] = []
         for new, old in _read(job, source, kind, store, (key, old_key)):
             mask = np.asarray(pc.is_null(new["outcome"]))
             mask &= wanted.has(ledger.owned(old["subject_id"], old["content"]))
-            chosen = new.filter(pa.array(mask & ~taken.earlier(new["subject_id"])))
+            chosen = new.filter(pa.array(mask & ~earlier.has(new["subject_id"])))
             if len(chosen):
-                taken.note(chosen["subject_id"])
+                taken.append(pc.unique(chosen["subject_id"]))
                 yield chosen
-        taken.next_source()
+        earlier.add(Known(taken))
 
 
 def _read(
@@ -56,27 +57,6 @@ def _read(
     if kind is not SourceKind.EMBEDDINGS or new == old:
         return ((batch, batch) for batch in read)
     return zip(read, sources.read(source, kind, store, old, limit), strict=True)
-
-
-class _Taken:
-    """The subjects that earlier sources had."""
-
-    def __init__(self) -> None:
-        self._before: list[Known] = []
-        self._now: list[pa.Array] = []
-
-    def earlier(self, subjects: pa.ChunkedArray) -> np.typing.NDArray[np.bool_]:
-        found = np.zeros(len(subjects), bool)
-        for known in self._before:
-            found |= known.has(subjects)
-        return found
-
-    def note(self, subjects: pa.ChunkedArray) -> None:
-        self._now.append(pc.unique(subjects))
-
-    def next_source(self) -> None:
-        self._before.append(Known(self._now))
-        self._now = []
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ the switch the old generation is live and whole, after it the new one is.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ironmask.errors import TableError
 from pipelines import enrol, generations, ledger, plan, planning, renewal
@@ -85,10 +85,8 @@ def prepare(held: Held) -> Plan:
 
 def _frozen(dest: Destination, generation: int) -> Plan:
     """The plan of the run that wrote a generation and has not reported yet."""
-    for record in ledger.runs(dest.tables):
-        own = record.config.get("generation") == generation
-        if own and record.state == RunState.RUNNING:
-            return plan.load(plan_folder(dest.tables.dest, record.run_id), dest.store)[0]
+    for record in _unfinished(dest, generation):
+        return plan.load(plan_folder(dest.tables.dest, record.run_id), dest.store)[0]
     raise TableError(f"{dest.tables.dest}: no run is left that wrote generation {generation}")
 
 
@@ -175,7 +173,7 @@ def abandon(dest: Destination, keyring: Keyring) -> Proof:
     (one,) = found
     for record in _unfinished(dest, one.number):
         Committer(dest, record.run_id).done()
-        ledger.write(dest, replace(record, state=RunState.CLOSED))
+        ledger.close(dest, record)
     destroy_orphans(dest.tables, dest.store, dest.check)
     proof = destroy(dest, keyring, one.number)
     dest.seal.end()

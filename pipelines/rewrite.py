@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ironmask import digest
 from ironmask.digest import ROW_KEY_BYTES
@@ -22,9 +21,9 @@ from pipelines import layout, ledger
 from pipelines.data_files import columns_of, read_data_file
 from pipelines.finish import ROW_GROUP, publish, write_rows
 from pipelines.job import EnrolJob
-from pipelines.plan_build import SCHEMA
+from pipelines.plan_build import rows_of_file
 from pipelines.ports import DataFile, Store, Tables
-from pipelines.records import INPUTS, Outcome, Reason, as_parquet
+from pipelines.records import INPUTS, Outcome, as_parquet
 from pipelines.sealing import open_row, sealed_helper
 from pipelines.stages import Context, ShardResult, clock
 
@@ -41,9 +40,9 @@ def planned(job: EnrolJob, tables: Tables, store: Store) -> Iterator[pa.Table]:
     templates_of = {inputs: templates for templates, inputs in _pairs(tables, job.renews)}
     columns = ["subject_id", "uri", "outcome", "reason"]
     for inputs, found in columns_of(tables.dest, store, "inputs", templates_of, columns):
-        templates, rows = templates_of[inputs], _used(found)
+        templates, rows = templates_of[inputs], found.filter(ledger.is_used(found))
         if not done.has(rows["subject_id"][:1]).any():
-            yield _rows(rows, templates, inputs, number)
+            yield rows_of_file(rows, number, templates, inputs)
             number += 1
 
 
@@ -58,22 +57,6 @@ def _pairs(tables: Tables, generation: int) -> Iterator[tuple[str, str]]:
         if (key := (file.run_id, file.shard, file.attempt)) not in inputs:
             raise TableError(f"templates/{path} is listed, and its inputs are not: run a check")
         yield path, inputs[key]
-
-
-def _used(rows: pa.Table) -> pa.Table:
-    """Inputs of templates that are there: those of erased people only count."""
-    there = pc.not_equal(rows["reason"], Reason.ERASED.value)
-    return rows.filter(pc.and_(pc.equal(rows["outcome"], Outcome.USED.value), there))
-
-
-def _rows(used: pa.Table, templates: str, inputs: str, shard: int) -> pa.Table:
-    rows = [
-        {"subject_id": subject, "uri": uri, "content": inputs, "detail": templates, "shard": shard}
-        for subject, uri in zip(
-            used["subject_id"].to_pylist(), used["uri"].to_pylist(), strict=True
-        )
-    ]
-    return pa.Table.from_pylist([dict.fromkeys(SCHEMA.names) | row for row in rows], SCHEMA)
 
 
 def rewrite(context: Context, shard: int) -> ShardResult:
@@ -95,12 +78,12 @@ def rewrite(context: Context, shard: int) -> ShardResult:
         ids = write_rows(sink, ([_anew(context, shard, r) for r in p.to_pylist()] for p in parts))
     with clock(timings, "write"):
         content = memoryview(sink.getvalue())
+        used = inputs.filter(ledger.is_used(inputs))
         files = {
             "templates": publish(context, "templates", shard, attempt, content, ids),
-            "inputs": _publish_inputs(context, shard, attempt, _used(inputs)),
+            "inputs": _publish_inputs(context, shard, attempt, used),
         }
-    used = files["inputs"].rows
-    outcomes = Counter({(Outcome.USED.value, ""): used})
+    outcomes = Counter({(Outcome.USED.value, ""): len(used)})
     return ShardResult(shard, files, outcomes, len(ids), timings)
 
 

@@ -20,8 +20,9 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Final, NoReturn
 
-from ironmask.errors import StorageError, TableError, WrongKeyError
+from ironmask.errors import TableError, WrongKeyError
 from pipelines import layout
+from pipelines.data_files import destroy_below
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.records import TABLES
 from pipelines.seal_file import LOG, Chain, KeyOf, State, checkpoint_path, write
@@ -144,18 +145,9 @@ class Seal:
     def _destroy(self, name: str, kept: set[str]) -> None:
         """Destroy whatever lies in a log's folder and is not kept."""
         folder = layout.join(self._tables.table(name).uri, LOG)
-        kept = {layout.join(folder, own) for own in kept}
-
-        def rest() -> list[str]:
-            return [uri for uri in self._store.remains(folder) if uri not in kept]
-
-        self._store.abort_uploads(folder)
-        self._store.delete(rest())
-        if left := rest():
-            raise StorageError(
-                f"{folder} still holds {len(left):,} files or versions of its history after their "
-                "deletion: check whether the bucket locks objects, and run the same command again"
-            )
+        destroy_below(
+            self._store, folder, " of its history", {layout.join(folder, own) for own in kept}
+        )
 
     def _publish(self, state: State) -> None:
         self._state = state

@@ -17,8 +17,8 @@ from ironmask.errors import TableError, TamperedError
 from pipelines import layout, ledger
 from pipelines.data_files import columns_of, read_data_file
 from pipelines.job import EnrolJob
-from pipelines.known import Known
-from pipelines.plan_build import SCHEMA
+from pipelines.known import Grown, Known
+from pipelines.plan_build import rows_of_file
 from pipelines.ports import F32, Store, Tables
 from pipelines.records import VAULT
 from pipelines.sealing import framed
@@ -64,34 +64,25 @@ def planned(job: EnrolJob, tables: Tables, store: Store) -> Iterator[pa.Table]:
     """
     assert job.renews is not None  # noqa: S101
     wanted = ledger.live_subjects(tables, job.renews)
-    taken = [ledger.live_subjects(tables, job.generation)]
+    taken = Grown()
+    taken.add(ledger.live_subjects(tables, job.generation))
     number = found = 0
     columns = ["subject_id", "uri", "model"]
     newest = _newest_first(tables)
     for path, rows in columns_of(tables.dest, store, "vault", newest, columns):
         own = rows.filter(pc.equal(rows["model"], job.model))
         found += len(own)
-        mask = wanted.has(own["subject_id"])
-        for known in taken:
-            mask &= ~known.has(own["subject_id"])
+        mask = wanted.has(own["subject_id"]) & ~taken.has(own["subject_id"])
         chosen = own.filter(pa.array(mask))
         if len(chosen):
-            taken = _merged(taken, Known([chosen["subject_id"]]))
-            yield _plan_rows(chosen, path, number)
+            taken.add(Known([chosen["subject_id"]]))
+            yield rows_of_file(chosen, number, path)
             number += 1
     if not found:
         raise TableError(
             f"{tables.dest}: its vault holds no embedding of model {job.model[:12]}: only what was "
             "enrolled with --vault can be made anew from it"
         )
-
-
-def _merged(taken: list[Known], new: Known) -> list[Known]:
-    """A few large sets instead of many small ones."""
-    taken.append(new)
-    while len(taken) > 2 and len(taken[-2]) <= 2 * len(taken[-1]):
-        taken[-2:] = [taken[-2].joined(taken[-1])]
-    return taken
 
 
 def _newest_first(tables: Tables) -> list[str]:
@@ -102,14 +93,6 @@ def _newest_first(tables: Tables) -> list[str]:
         return -order.get(file.run_id if file else "", -1), path
 
     return sorted(tables.table("vault").files(), key=age)
-
-
-def _plan_rows(rows: pa.Table, path: str, shard: int) -> pa.Table:
-    made = [
-        dict.fromkeys(SCHEMA.names) | {"subject_id": s, "uri": u, "detail": path, "shard": shard}
-        for s, u in zip(rows["subject_id"].to_pylist(), rows["uri"].to_pylist(), strict=True)
-    ]
-    return pa.Table.from_pylist(made, SCHEMA)
 
 
 def load(context: Context, shard: int) -> tuple[Prepared, F32]:

@@ -189,11 +189,7 @@ class Losses:
 
 def losses(tables: Tables, generation: int) -> Losses:
     """Count what the runs of a table's generation used and what they could not."""
-    used = 0
-    own = pa.array(ledger.runs_of(tables, generation), pa.string())
-    for batch in tables.table("inputs").batches(["outcome", "run_id"]):
-        mine = batch.filter(pc.is_in(batch["run_id"], own))
-        used += pc.sum(pc.equal(mine["outcome"], Outcome.USED.value)).as_py() or 0
+    used = ledger.used_inputs(tables, generation)
     failed = ledger.newest_failures(tables)
     enrolled = ledger.live_subjects(tables, generation)
     subjects = pa.array({failure.subject for failure in failed.values()}, pa.string())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -128,17 +128,17 @@ def _enrol(
             return frozen
         tally, resumed = _run(job, frozen, dest, held.executor, progress)
         summary = _report(job, frozen, tally, resumed, dest, timer.seconds())
-    _publish(summary)
+    show("ironmask-enrolment", facts(summary), f"Enrolment into {summary.dest}")
     return summary
 
 
-def _publish(summary: Summary) -> None:
-    """Show the summary in the server; what is done stays done where that fails."""
+def show(key: str, rows: Iterable[tuple[str, str]], description: str) -> None:
+    """Show facts in the server; what is done stays done where that fails."""
     try:
         create_table_artifact(
-            key="ironmask-enrolment",
-            table=[{"what": name, "value": value} for name, value in facts(summary)],
-            description=f"Enrolment into {summary.dest}",
+            key=key,
+            table=[{"what": name, "value": value} for name, value in rows],
+            description=description,
         )
     except (RuntimeError, httpx.HTTPError, PrefectException) as error:
         _log.warning("no artifact: the Prefect server refused it (%s)", type(error).__name__)

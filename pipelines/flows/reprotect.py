@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -10,22 +9,17 @@ from infra import orchestrator
 
 orchestrator.prepare_environment()
 
-import httpx  # noqa: E402
 from prefect import flow, task  # noqa: E402
-from prefect.artifacts import create_table_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
-from prefect.exceptions import PrefectException  # noqa: E402
 
 from infra.telemetry import configure_logging  # noqa: E402
 from pipelines import enrol, reprotect, reprotect_request  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
-from pipelines.flows.enrol import answered, worth_retrying  # noqa: E402
+from pipelines.flows.enrol import answered, show, worth_retrying  # noqa: E402
 from pipelines.flows.evaluate import Held as Kept  # noqa: E402
 from pipelines.plan import Plan  # noqa: E402
 from pipelines.reprotect import Held, Renewed  # noqa: E402
 from pipelines.reprotect_request import Prepared, Request  # noqa: E402
-
-_log = logging.getLogger("ironmask.reprotect")
 
 
 @flow(name="ironmask-reprotect", persist_result=False, **notify.HOOKS)
@@ -63,7 +57,7 @@ def _reprotect(request: Request, prepared: Prepared, progress: enrol.Progress) -
         lost = _step("switch")(_switch)(Kept(held))
         proof = _step("destroy", retries=2)(_destroy)(Kept(held)).value
         done = reprotect.report(held, frozen, tally, resumed, lost, proof, timer.seconds())
-    _publish(done)
+    show("ironmask-reprotection", _facts(done), f"Re-protection of {done.summary.dest}")
     return done
 
 
@@ -94,8 +88,7 @@ def _destroy(held: Kept[Held]) -> Kept[Any]:
     return Kept(reprotect.destroy_old(held.value))
 
 
-def _publish(done: Renewed) -> None:
-    """Show what was done in the server; what is done stays done where that fails."""
+def _facts(done: Renewed) -> list[tuple[str, str]]:
     summary, proof = done.summary, done.proof
     rows = {
         "live generation": done.generation,
@@ -110,11 +103,4 @@ def _publish(done: Renewed) -> None:
         "SHA-256 of their list": proof.manifest,
         "seconds": round(summary.seconds, 1),
     }
-    try:
-        create_table_artifact(
-            key="ironmask-reprotection",
-            table=[{"what": name, "value": str(value)} for name, value in rows.items()],
-            description=f"Re-protection of {summary.dest}",
-        )
-    except (RuntimeError, httpx.HTTPError, PrefectException) as error:
-        _log.warning("no artifact: the Prefect server refused it (%s)", type(error).__name__)
+    return [(name, str(value)) for name, value in rows.items()]

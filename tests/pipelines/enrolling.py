@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from commandline import Answer, ironmask
 
 from infra.delta import DeltaTables
 from ironmask.arrays import F32
-from pipelines import enrol, start, wiring
+from pipelines import enrol, lookup, start, wiring
 from pipelines.enrol import Executor
 from pipelines.ports import GenerationKeys, Tables
 from pipelines.summary import Summary
@@ -142,6 +143,19 @@ def outcomes(dest: Path) -> Counter[tuple[str, str]]:
 
 def generation_keys(dest: Path, generation: int = 1) -> GenerationKeys:
     return wiring.keys(keys_of(dest), open_tables(dest).table_id, generation)
+
+
+def verified(dest: Path, subject: str, probes: Any) -> list[bool]:
+    """Whether probes, (k, n), match what is live of a person."""
+    tables = open_tables(dest)
+    opener = partial(wiring.keys, keys_of(dest), tables.table_id)
+    row, keys = lookup.open_live(tables, subject, opener)
+    return lookup.verify_embeddings(tables.table_id, row, probes, keys)
+
+
+def checked(dest: Path) -> Answer:
+    """What a deep check says."""
+    return ironmask("check", dest, "--deep", f"--keys={keys_of(dest)}")
 
 
 def assert_sound(dest: Path, inputs: int | None = None) -> None:

@@ -14,18 +14,17 @@ from enrolling import (
     PowerCutError,
     broken_after,
     captures,
+    checked,
     enroll,
     keys_of,
-    open_tables,
     request,
     rows,
     run,
     several,
     unit_vectors,
+    verified,
     write_embeddings,
 )
-
-from pipelines import lookup, wiring
 
 PEOPLE = 9
 NAMES = [f"person-{number:03d}" for number in range(PEOPLE)]
@@ -89,16 +88,12 @@ def test_everybody_else_verifies(dest: Path) -> None:
     outcomes = len(rows(dest, "inputs"))
     for subject in ERASED:
         assert erase(dest, subject).code == 0
-        checked = ironmask("check", dest, "--deep", f"--keys={keys_of(dest)}")
-        assert checked.code == 0, checked.out
-    tables = open_tables(dest)
+        found = checked(dest)
+        assert found.code == 0, found.out
     vectors = unit_vectors(PEOPLE)
     for number, name in enumerate(NAMES):
         if name not in ERASED:
-            row, keys = lookup.open_live(
-                tables, name, lambda g: wiring.keys(keys_of(dest), tables.table_id, g)
-            )
-            assert lookup.verify_embeddings(tables.table_id, row, vectors[[number]], keys) == [True]
+            assert verified(dest, name, vectors[[number]]) == [True]
     assert len(rows(dest, "inputs")) == outcomes
     pseudonyms = {r["subject_id"] for r in rows(dest, "inputs") if r["reason"] == "erased"}
     assert len(pseudonyms) == len(ERASED)
@@ -119,8 +114,8 @@ def test_the_table_goes_on(dest: Path, source: Path, tmp_path: Path) -> None:
     assert erase(dest, NAMES[4]).code == 1
     back = write_embeddings(tmp_path / "b.parquet", [NAMES[4]], unit_vectors(1, 77))
     assert enroll(back, dest).code == 0
-    checked = ironmask("check", dest, "--deep", f"--keys={keys_of(dest)}")
-    assert checked.code == 0, checked.out
+    found = checked(dest)
+    assert found.code == 0, found.out
 
 
 def test_proof(dest: Path) -> None:
@@ -176,11 +171,11 @@ def test_who_was_erased_stays_so_when_rows_are_made_from_rows(dest: Path, comman
     answer = ironmask(command, dest, "--executor=local", f"--keys={keys_of(dest)}")
     assert answer.code == 0, answer.err
     assert len(rows(dest, "templates")) == PEOPLE - 1
-    checked = ironmask("check", dest, "--deep", f"--keys={keys_of(dest)}")
-    assert checked.code == 0, checked.out
+    found = checked(dest)
+    assert found.code == 0, found.out
     assert erase(dest, NAMES[3]).code == 0
-    checked = ironmask("check", dest, "--deep", f"--keys={keys_of(dest)}")
-    assert checked.code == 0, checked.out
+    found = checked(dest)
+    assert found.code == 0, found.out
     assert ironmask("status", dest).code == 0
     assert ironmask("inspect", dest).code == 0
 
@@ -188,8 +183,8 @@ def test_who_was_erased_stays_so_when_rows_are_made_from_rows(dest: Path, comman
 def test_who_is_not_there(dest: Path) -> None:
     answer = erase(dest, "nobody")
     assert (answer.code, "holds nothing of subject 'nobody'" in answer.errors[0]) == (1, True)
-    checked = ironmask("check", dest, f"--keys={keys_of(dest)}")
-    assert checked.code == 0, checked.out
+    found = checked(dest)
+    assert found.code == 0, found.out
 
 
 def test_while_a_run_is_unfinished(source: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@
 
 `helpers` says whether the generation's helpers are sealed, so that no row can. `data` is the
 AES-256-GCM keyset that seals helpers, `prf` one or more HMAC-SHA-256 keysets, oldest first, that
-give every row its digest key, `shuffle` one that gives every row the key of its rotation, if any.
+give every row its digest key, `shuffle` one that gives every row the key by which it is shuffled.
 All are encrypted by the key-encryption key (KEK) and bound to table, generation, purpose, `helpers`
 and the random `salt`. A destroyed generation keeps its names and times and no keyset.
 """

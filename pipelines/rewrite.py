@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 
 from ironmask import digest
-from ironmask.digest import ROW_KEY_BYTES
 from ironmask.errors import ProtectionError, TableError
 from ironmask.params import Params
 from pipelines import layout, ledger
@@ -115,9 +114,8 @@ def _digests(old: dict[str, Any], digests: bytes, params: Params, context: Conte
             f"the keys of generation {context.job.generation} do not go on from those of "
             f"{context.job.renews}: no digest can be made anew under them"
         )
-    layers = now[len(before) :]
-    for start in range(0, len(layers), ROW_KEY_BYTES):
-        digests = digest.relayered(digests, params, layers[start : start + ROW_KEY_BYTES])
+    for layer in digest.layers(now)[len(digest.layers(before)) :]:
+        digests = digest.relayered(digests, params, layer)
     return digests
 
 

@@ -83,7 +83,7 @@ class StorageSettings(BaseSettings):
             "client_kwargs": {name: value for name, value in client.items() if value},
             "config_kwargs": {
                 "s3": {"addressing_style": style},
-                # `infra.s3_client` repeats requests, and nobody else.
+                # `infra.store.s3_client` repeats requests, and nobody else.
                 "retries": {"total_max_attempts": 1, "mode": "standard"},
                 "connect_timeout": 10,
                 "read_timeout": 60,

@@ -258,5 +258,5 @@ class Tables(Protocol):
         ...
 
     def table(self, name: str) -> Table:
-        """One of `pipelines.records.TABLES`."""
+        """One of `pipelines.table.schemas.TABLES`."""
         ...

@@ -14,7 +14,11 @@ import pytest
 import typer
 import yaml
 
-from pipelines import audit, cli, evaluate, reprotect_request, start
+from pipelines import cli
+from pipelines.auditing.request import AuditRequest
+from pipelines.enrolment.request import EnrolRequest
+from pipelines.evaluation.request import EvaluateRequest
+from pipelines.reprotection.request import ReprotectRequest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -118,10 +122,10 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
 def test_the_deployment_starts_the_flow_with_what_it_takes() -> None:
     found = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())
     requests = {
-        "enrol_flow": start.Request,
-        "evaluate_flow": evaluate.Request,
-        "audit_flow": audit.Request,
-        "reprotect_flow": reprotect_request.Request,
+        "enrol_flow": EnrolRequest,
+        "evaluate_flow": EvaluateRequest,
+        "audit_flow": AuditRequest,
+        "reprotect_flow": ReprotectRequest,
     }
     for deployment in found["deployments"]:
         path, name = deployment["entrypoint"].split(":")

@@ -13,8 +13,8 @@ from ironmask.attacks import dictionary_bits, regression_bits, tradeoff_operatio
 from ironmask.metrics import Linkability, linkability
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
-from pipelines.auditing.job import LINKED, Audit, Finding, Kind
-from pipelines.preflight import Preflight
+from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind
+from pipelines.preflight.judge import Preflight
 
 FILES: Final = "the files"
 KEYS: Final = "the files and the keys"

@@ -28,10 +28,10 @@ from ironmask.filling import Filling
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
 from ironmask.template import ProtectedTemplate, verify_batch
-from pipelines.auditing.job import LINKED, Audit, Finding, Kind, Unit
-from pipelines.evaluation.faces import Faces, Index
+from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind, Unit
+from pipelines.plan.labelled_faces import Faces, Index
 from pipelines.ports import GenerationKeys, Tables
-from pipelines.sealing import open_row
+from pipelines.table.row_cipher import open_row
 
 _STRANGERS: Final = 100
 _SEEDS: Final = 50

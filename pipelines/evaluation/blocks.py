@@ -21,15 +21,15 @@ from ironmask.arrays import F64
 from ironmask.centring import Centring, centre
 from ironmask.comparisons import BINS, Block, Compared, Issue, Matches, compare, fresh
 from ironmask.errors import StorageError, TemplateError
-from pipelines import layout
-from pipelines.evaluation import faces as faces_of
-from pipelines.evaluation import issued
-from pipelines.evaluation.faces import Faces
-from pipelines.evaluation.issued import Access, Rows
-from pipelines.evaluation.job import Case, Evaluation
+from pipelines.evaluation import stored_templates
+from pipelines.evaluation.frozen import Case, Evaluation
 from pipelines.evaluation.protocol import Comparisons, comparisons
+from pipelines.evaluation.stored_templates import Access, Rows
+from pipelines.plan import labelled_faces as faces_of
+from pipelines.plan.labelled_faces import Faces
 from pipelines.ports import Store
-from pipelines.records import as_parquet
+from pipelines.table import layout
+from pipelines.table.schemas import as_parquet
 
 Index = NDArray[np.intp]
 # In the place of a setting: impostors by cosine, and lost templates.
@@ -79,7 +79,7 @@ def plan(evaluation: Evaluation, sources: Sources) -> Plan:
     faces = faces_of.load(evaluation.source, store, evaluation.excluded, evaluation.groups)
     rows = None
     if sources.access:
-        rows = issued.rows(sources.access, evaluation.source, faces.labels)
+        rows = stored_templates.rows(sources.access, evaluation.source, faces.labels)
     parts: list[Part] = []
     for case in evaluation.cases:
         if parts and parts[-1].case.protocol == case.protocol:
@@ -123,7 +123,7 @@ def _issues(
         with fresh(templates, evaluation.settings, rng) as issue:
             yield kept, templates, issue
         return
-    opened = issued.opened(sources.access, known.rows, kept, templates)
+    opened = stored_templates.opened(sources.access, known.rows, kept, templates)
     some = np.array(sorted(opened), dtype=np.intp)
     yield kept[some], templates[some], lambda _, place: opened[int(some[place])]
 

@@ -17,10 +17,10 @@ from ironmask.digest import ROW_KEY_BYTES
 from ironmask.params import Params
 from ironmask.random import secure_generator
 from ironmask.template import Protector, row_bytes, verify
-from pipelines import ledger
-from pipelines.evaluation.job import Evaluation
-from pipelines.ledger import RunState
+from pipelines.evaluation.frozen import Evaluation
 from pipelines.ports import Tables
+from pipelines.table import run_records
+from pipelines.table.run_records import RunState
 
 _ROUNDS: Final = 100
 _BUDGET_S: Final = 2.0
@@ -83,7 +83,7 @@ def measure(evaluation: Evaluation, tables: Tables | None, machine: str) -> Spen
 def _rate(tables: Tables) -> float | None:
     rates = [
         record.counts["inputs"] / record.timings["seconds"]
-        for record in ledger.runs(tables)
+        for record in run_records.runs(tables)
         if record.state == RunState.COMPLETE and not record.counts.get("resumed_shards")
     ]
     return rates[-1] if rates else None

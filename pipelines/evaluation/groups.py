@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ironmask.comparisons import Setting
 from ironmask.metrics import PairCounts, Rate, ScoreCounts, SubjectCounts
-from pipelines.evaluation.mistakes import Errors, accepts
+from pipelines.evaluation.errors_by_subject import Errors, accepts
 
 Index = NDArray[np.intp]
 

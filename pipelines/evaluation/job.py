@@ -1,163 +1,145 @@
-"""What an evaluation is: frozen before its first block, the same in every process."""
+"""An evaluation from request to results: prepared, run block by block, resumed where it stopped."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 
-import numpy as np
+from infra.machine import machine
+from infra.settings import Settings, StorageSettings
+from infra.settings import load as load_settings
+from infra.store.addresses import is_inside, normalise
+from ironmask.errors import MismatchError, ParameterError
+from pipelines.evaluation import blocks, cost
+from pipelines.evaluation.blocks import Sources
+from pipelines.evaluation.cost import Spent
+from pipelines.evaluation.frozen import Evaluation
+from pipelines.evaluation.rates import metrics, run_id
+from pipelines.evaluation.request import EvaluateRequest, asked, shape_of
+from pipelines.evaluation.results import Results, results
+from pipelines.evaluation.work import block_work
+from pipelines.evaluation.work import sources as sources_of
+from pipelines.run.work import Engine
+from pipelines.setup import ports, workplace
+from pipelines.setup.metrics import add_metrics
+from pipelines.spec.workplace import check_executor
+from pipelines.table import layout
 
-from ironmask.centring import Centring
-from ironmask.comparisons import Setting
-from ironmask.errors import ParameterError
-from ironmask.params import Params
-from ironmask.random import ReplayedGenerator
-from pipelines.evaluation.faces import Faces
-from pipelines.evaluation.protocol import is_single
-
-_BLOCK: Final = 256
-# Cosines of a block that are held at once, in numbers.
-_CELLS: Final = 1 << 26
-# Impostors whose cosine is kept one by one: somewhat more than the highest FMR with an interval.
-_KEPT_SHARE: Final = 2e-3
-_SAMPLE: Final = 2000
+Progress = Callable[[int, int], None]
+_FILE = "evaluation.json"
+# Drawn or measured when an evaluation begins; a resume takes what it finds.
+_SETTLED = ("seed", "floor", "block")
 
 
-@dataclass(frozen=True)
-class Case:
-    """Templates of one kind. protocol: what is compared; centring: how faces became a template."""
-
-    protocol: str
-    centring: Centring | None
-
-    @property
-    def name(self) -> str:
-        """As in `first:5, mean`."""
-        return f"{self.protocol}, {self.centring}" if self.centring else self.protocol
+def quiet(_done: int, _all: int) -> None:
+    """No display."""
 
 
 @dataclass(frozen=True)
-class Issued:
-    """Templates of a table, as it was when the evaluation began.
+class CheckedEvaluation:
+    """An evaluation that is written down, and what it needs."""
 
-    dest, table_id, generation: where they are. keys: path of the keyset file. params: theirs.
-    templates: how many. digest: SHA-256 in hex over their identities and what they were made from.
+    evaluation: Evaluation
+    settings: Settings
+    storage: StorageSettings
+    sources: Sources
+
+
+def prepare(request: EvaluateRequest) -> CheckedEvaluation:
+    """Check the request, and freeze the evaluation or find the one that it continues.
+
+    Raises `ParameterError`, `SourceError` and `ProtocolError` for what cannot be evaluated,
+    `MismatchError` where the output folder holds another evaluation.
     """
-
-    dest: str
-    table_id: str
-    generation: int
-    keys: str
-    params: Params
-    templates: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """source: Parquet of embeddings, version: what the store said of it. out: where results go.
-
-    protocols: `all`, `first:K`, `first:K/M`, or the address of a file, whose text is `listed`.
-    centrings, alphas, encodings: every combination is compared. issued: where the templates are
-    those of a table. excluded: names left out. groups: columns of demographic labels. model: what
-    made the embeddings, as far as is known. seed: hex, from which every block's randomness comes,
-    so that the same evaluation gives the same numbers; no template made from it leaves the process.
-    floor: cosine from which impostors are kept. block: templates in one unit of work.
-    """
-
-    source: str
-    version: str
-    out: str
-    protocols: tuple[str, ...]
-    listed: str | None
-    issued: Issued | None
-    alphas: tuple[int, ...]
-    tolerance: int
-    encodings: tuple[str, ...]
-    centrings: tuple[Centring, ...]
-    excluded: tuple[str, ...]
-    groups: tuple[str, ...]
-    model: str
-    seed: str = field(repr=False)
-    n: int
-    floor: float
-    block: int
-
-    @property
-    def settings(self) -> list[Setting]:
-        """In the order in which a block goes through them."""
-        if self.issued:
-            return [Setting(self.issued.params, self.encodings[0])]
-        every = [(alpha, encoding) for alpha in self.alphas for encoding in self.encodings]
-        return [
-            Setting(Params(self.n, alpha, largest_tolerance(self.n, alpha, self.tolerance)), name)
-            for alpha, name in every
-        ]
-
-    @property
-    def cases(self) -> list[Case]:
-        """In the order of their blocks."""
-        return [
-            Case(protocol, centring)
-            for protocol in self.protocols
-            for centring in ((None,) if is_single(protocol, self.listed) else self.centrings)
-        ]
-
-    def to_json(self) -> bytes:
-        """As it is stored beside its results."""
-        return json.dumps(asdict(self), indent=1).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Evaluation:
-        """Undo `to_json`."""
-        given: dict[str, Any] = json.loads(data)
-        lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        issued = given["issued"]
-        if issued:
-            issued = Issued(**{**issued, "params": Params(**issued["params"])})
-        centrings = tuple(map(Centring, given["centrings"]))
-        return cls(**{**given, **lists, "issued": issued, "centrings": centrings})
-
-    def generator(self, purpose: str) -> ReplayedGenerator:
-        """The generator of one purpose: always the same."""
-        return generator(self.seed, purpose)
+    check_executor(request.executor)
+    settings, storage = load_settings()
+    storage.export()
+    source, out = normalise(request.source), normalise(request.out)
+    if is_inside(source, out) or is_inside(out, source):
+        raise ParameterError(f"SRC {source} and OUT {out} lie in one another: keep them apart")
+    # The sources that blocks use here too, so that a plan is made once.
+    public = storage.public()
+    shape = shape_of(request, settings, storage) if request.table else None
+    if shape and is_inside(out, shape.issued.dest):
+        raise ParameterError(
+            f"OUT {out} lies inside the table {shape.issued.dest}: keep them apart"
+        )
+    sources = sources_of(public, shape.issued if shape else None)
+    wanted = asked(request, source, out, sources.store, settings, shape)
+    address = layout.join(out, _FILE)
+    if sources.store.exists(address):
+        found = Evaluation.from_json(sources.store.read(address))
+        evaluation = _continued(wanted, found, request, out)
+    else:
+        evaluation = wanted
+    blocks.plan(evaluation, sources)
+    if evaluation is wanted:
+        sources.store.write(address, evaluation.to_json())
+    return CheckedEvaluation(evaluation, settings, storage, sources)
 
 
-def largest_tolerance(n: int, alpha: int, wanted: int) -> int:
-    """The largest tolerance up to the wanted one whose digests a row may hold.
-
-    Half of the places always agree by chance, so most must.
-    """
-    if wanted < 0:
-        raise ParameterError(f"tolerance {wanted} must be at least 0")
-    for tolerance in range(min(wanted, (alpha - 1) // 2), 0, -1):
-        try:
-            return Params(n, alpha, tolerance).tolerance
-        except ParameterError:
-            continue
-    return 0
+def measure(prepared: CheckedEvaluation) -> Spent:
+    """What protection costs on this machine."""
+    access = prepared.sources.access
+    tables = access.tables if access else None
+    return cost.measure(prepared.evaluation, tables, machine())
 
 
-def block_size(probes: int) -> int:
-    """Templates in one unit of work."""
-    return int(np.clip(_CELLS // max(probes, 1), 16, _BLOCK))
+def write_rates(prepared: CheckedEvaluation, found: Results) -> None:
+    """Write the rates into the `metrics` of the table that was evaluated, if one was; once."""
+    access = prepared.sources.access
+    if access:
+        rows = list(metrics(found))
+        add_metrics(access.tables, prepared.sources.store, access.keys(), rows, run_id(found))
 
 
-def generator(seed: str, purpose: str) -> ReplayedGenerator:
-    """The generator that a seed gives for one purpose."""
-    return ReplayedGenerator(sha256(f"ironmask evaluation\0{purpose}\0{seed}".encode()).digest())
+def finished(
+    out: str, settings: Settings, storage: StorageSettings
+) -> tuple[Results, Spent] | None:
+    """The evaluation that lies in a folder, where all of it is there, and its costs."""
+    public = storage.public()
+    store, address = ports.shared_store(public), layout.join(out, _FILE)
+    if not store.exists(address):
+        return None
+    evaluation = Evaluation.from_json(store.read(address))
+    sources = sources_of(public, evaluation.issued)
+    if blocks.done(evaluation, store) != set(blocks.plan(evaluation, sources).blocks):
+        return None
+    spent = measure(CheckedEvaluation(evaluation, settings, storage, sources))
+    return results(evaluation, sources), spent
 
 
-def floor(faces: Faces, seed: str) -> float:
-    """The cosine that about two in a thousand impostors exceed, from a sample of the faces.
+def run(prepared: CheckedEvaluation, engine: Engine, progress: Progress) -> Results:
+    """Run what is left, and add everything up. progress: blocks done and all."""
+    evaluation, sources = prepared.evaluation, prepared.sources
+    every = blocks.plan(evaluation, sources).blocks
+    done = blocks.done(evaluation, sources.store)
+    progress(len(done), len(every))
+    work = block_work(prepared.storage.public(), evaluation)
+    for number in engine.run(work, [b for b in every if b not in done]):
+        done.add(number)
+        progress(len(done), len(every))
+    return results(evaluation, sources)
 
-    Rounded down, so that it is the same on every machine.
-    """
-    some = generator(seed, "floor").permutation(len(faces.vectors))[:_SAMPLE]
-    cosine = faces.vectors[some] @ faces.vectors[some].T
-    other = faces.labels.subject[some][:, None] != faces.labels.subject[some]
-    if not other.any():
-        return 1.0
-    return float(np.floor(100 * np.quantile(cosine[other], 1 - _KEPT_SHARE)) / 100)
+
+@contextmanager
+def opened(request: EvaluateRequest, prepared: CheckedEvaluation) -> Iterator[Engine]:
+    """What runs the blocks: this process, or Ray."""
+    with workplace.engine(request.workplace, prepared.settings) as engine:
+        yield engine
+
+
+def _continued(
+    asked: Evaluation, found: Evaluation, request: EvaluateRequest, out: str
+) -> Evaluation:
+    """The evaluation that is there already, where it is the one that was asked for."""
+    new, old = asdict(asked), asdict(found)
+    settled = {name for name in _SETTLED if name != "seed" or request.seed is None}
+    differing = [name for name in new if name not in settled and new[name] != old[name]]
+    if differing:
+        raise MismatchError(
+            f"{out} holds another evaluation: {', '.join(differing)} differ; name another OUT, or "
+            "remove it"
+        )
+    return found

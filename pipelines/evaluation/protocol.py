@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from ironmask.errors import ParameterError, ProtocolError
 from ironmask.metrics import Crossed, Listed, Trials
-from pipelines.evaluation.faces import Labels
+from pipelines.plan.labelled_faces import Labels
+from pipelines.table.layout import TABLE_PROTOCOL
 
 Index = NDArray[np.intp]
 ALL: Final = "all"
-TABLE: Final = "table"
-"""The protocol of templates that a table holds; it has no name that a user could give."""
 _FIRST: Final = re.compile(r"first:([1-9][0-9]?)(?:/([1-9][0-9]?))?")
 _SPAN: Final = re.compile(r"first:([1-9][0-9]?)-([1-9][0-9]?)")
 
@@ -59,7 +58,7 @@ def spread(names: Iterable[str]) -> tuple[str, ...]:
 
 def is_listed(name: str) -> bool:
     """Whether a protocol is that of a file."""
-    return name not in (ALL, TABLE) and not name.startswith("first:")
+    return name not in (ALL, TABLE_PROTOCOL) and not name.startswith("first:")
 
 
 def is_single(name: str, listed: str | None) -> bool:

@@ -22,13 +22,13 @@ from ironmask.params import Params
 from ironmask.template import row_bytes
 from pipelines.evaluation import blocks
 from pipelines.evaluation.blocks import Part, Plan, Sources
+from pipelines.evaluation.errors_by_subject import Errors, accepts, side
+from pipelines.evaluation.frozen import Case, Evaluation
 from pipelines.evaluation.groups import GroupRow, groups
-from pipelines.evaluation.issued import Access, losses
-from pipelines.evaluation.job import Case, Evaluation
-from pipelines.evaluation.mistakes import Errors, accepts, side
 from pipelines.evaluation.protocol import trials as trials_of
+from pipelines.evaluation.stored_templates import Access, losses
 from pipelines.ports import Store
-from pipelines.reasons import ACQUISITION
+from pipelines.spec.outcomes import ACQUISITION
 
 TARGETS: Final = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 Index = NDArray[np.intp]

@@ -12,11 +12,18 @@ from prefect import flow, task  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from infra.telemetry import configure_logging  # noqa: E402
-from pipelines import audit, wiring  # noqa: E402
+from pipelines.auditing import job  # noqa: E402
+from pipelines.auditing import request as auditing_request  # noqa: E402
+from pipelines.auditing.request import AuditRequest  # noqa: E402
 from pipelines.auditing.results import FILES, AuditResults  # noqa: E402
+from pipelines.evaluation.job import finished as evaluation_of  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
 from pipelines.flows.evaluate import Held, publish  # noqa: E402
-from pipelines.report import audit_sheets, page  # noqa: E402
+from pipelines.report import (  # noqa: E402
+    audit_sheets,
+    page,
+)
+from pipelines.setup import ports  # noqa: E402
 
 
 class BelowFloorError(RuntimeError):
@@ -25,30 +32,33 @@ class BelowFloorError(RuntimeError):
 
 @flow(name="ironmask-audit", persist_result=False, **notify.HOOKS)
 def audit_flow(request: dict[str, Any], floor_bits: float | None = None) -> list[str]:
-    """Audit tables; the report's addresses. request: of `pipelines.audit.Request`.
+    """Audit tables; the report's addresses. request: of `AuditRequest`.
 
     Fails where the files alone can be attacked for fewer bits than the floor.
     """
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
-    asked = audit.Request(**{**request, **lists})
+    asked = AuditRequest(**{**request, **lists})
     # Prefect walks through what is passed to a task; stores and results are no collections.
-    prepared = task(name="prepare", cache_policy=NO_CACHE)(lambda: Held(audit.prepare(asked)))()
+    prepared = task(name="prepare", cache_policy=NO_CACHE)(
+        lambda: Held(auditing_request.prepare(asked))
+    )()
     configure_logging(prepared.value.settings.log_level, prepared.value.settings.log_format)
 
     @task(name="attack", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
     def attack() -> Held[AuditResults]:
-        with audit.opened(asked, prepared.value) as executor:
-            return Held(audit.run(prepared.value, executor, audit.quiet))
+        with job.opened(asked, prepared.value) as executor:
+            return Held(job.run(prepared.value, executor, job.quiet))
 
     found = attack()
 
     @task(name="report", cache_policy=NO_CACHE)
     def report() -> list[str]:
         publish(audit_sheets.audit_sheets(found.value))
-        store = wiring.shared_store(prepared.value.storage.public())
-        evaluated = audit.evaluated(prepared.value)
+        store = ports.shared_store(prepared.value.storage.public())
+        held = prepared.value
+        evaluated = evaluation_of(held.out, held.settings, held.storage)
         written = page.write_audit(found.value, prepared.value.out, evaluated, store)
-        audit.record(prepared.value, found.value)
+        job.write_rates(prepared.value, found.value)
         return written
 
     written = report()

@@ -25,14 +25,23 @@ from ironmask.errors import (  # noqa: E402
     StorageError,
     WorkerError,
 )
-from pipelines import enrol, planning, start  # noqa: E402
-from pipelines.destination import Destination  # noqa: E402
-from pipelines.face_settings import FaceSettings  # noqa: E402
+from pipelines.enrolment import hold  # noqa: E402
+from pipelines.enrolment import request as enrolment_request  # noqa: E402
+from pipelines.enrolment.request import (  # noqa: E402
+    CheckedEnrolment,
+    EnrolRequest,
+)
 from pipelines.flows import notify  # noqa: E402
-from pipelines.job import EnrolJob  # noqa: E402
-from pipelines.plan import Plan  # noqa: E402
+from pipelines.plan.plans import Plan  # noqa: E402
 from pipelines.report.terminal import facts  # noqa: E402
-from pipelines.summary import Summary  # noqa: E402
+from pipelines.run import (  # noqa: E402
+    begin,
+    steps,
+)
+from pipelines.run.summary import Summary  # noqa: E402
+from pipelines.spec.faces import FaceSettings  # noqa: E402
+from pipelines.spec.template_job import TemplateJob  # noqa: E402
+from pipelines.table.held import Destination  # noqa: E402
 
 _log = logging.getLogger("ironmask.enrol")
 
@@ -48,10 +57,10 @@ async def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     return False
 
 
-def _planned(job: EnrolJob, dest: Destination, *, restart: bool) -> Plan | NothingToDoError:
+def _planned(job: TemplateJob, dest: Destination, *, restart: bool) -> Plan | NothingToDoError:
     """That nothing is to be done is a result here: a task that raises counts as failed."""
     try:
-        return planning.prepare_plan(job, dest, restart=restart)
+        return begin.prepare_plan(job, dest, restart=restart)
     except NothingToDoError as nothing:
         return nothing
 
@@ -63,23 +72,23 @@ _run = task(
     retries=2,
     retry_delay_seconds=[5, 30],
     retry_condition_fn=worth_retrying,
-)(enrol.run)
-_report = task(name="report", cache_policy=NO_CACHE)(enrol.report)
+)(steps.run)
+_report = task(name="report", cache_policy=NO_CACHE)(steps.report)
 
 
 @flow(name="ironmask-enrol", persist_result=False, **notify.HOOKS)
 def enrol_flow(request: dict[str, Any]) -> dict[str, Any]:
-    """Enrol a source into a destination. request: fields of `pipelines.start.Request`."""
+    """Enrol a source into a destination. request: fields of `EnrolRequest`."""
     faces = FaceSettings(**request.get("faces", {}))
-    asked = start.Request(**{**request, "faces": faces})
-    prepared = start.prepare(asked)
+    asked = EnrolRequest(**{**request, "faces": faces})
+    prepared = enrolment_request.prepare(asked)
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)
-    done = _enrol(asked, prepared, enrol.quiet)
+    done = _enrol(asked, prepared, steps.quiet)
     return {"nothing_to_do": str(done)} if isinstance(done, NothingToDoError) else asdict(done)
 
 
 def run_as_flow(
-    request: start.Request, prepared: start.Prepared, progress: enrol.Progress
+    request: EnrolRequest, prepared: CheckedEnrolment, progress: steps.Progress
 ) -> Summary:
     """Do what `enrol_flow` does, with a job that is checked already and a progress display.
 
@@ -117,11 +126,11 @@ def answered() -> Iterator[None]:
 
 
 def _enrol(
-    request: start.Request, prepared: start.Prepared, progress: enrol.Progress
+    request: EnrolRequest, prepared: CheckedEnrolment, progress: steps.Progress
 ) -> Summary | NothingToDoError:
     """Hold the destination and do the job, a Prefect task each step."""
-    timer = enrol.Timer()
-    with start.opened(request, prepared) as held:
+    timer = steps.Timer()
+    with hold.opened(request, prepared) as held:
         job, dest = held.job, held.dest
         frozen = _plan(job, dest, restart=request.restart)
         if isinstance(frozen, NothingToDoError):

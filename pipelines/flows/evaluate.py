@@ -14,10 +14,14 @@ from prefect.artifacts import create_table_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from infra.telemetry import configure_logging  # noqa: E402
-from pipelines import evaluate  # noqa: E402
+from pipelines.evaluation import job  # noqa: E402
+from pipelines.evaluation.request import EvaluateRequest  # noqa: E402
 from pipelines.evaluation.results import Results  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
-from pipelines.report import page, sheets  # noqa: E402
+from pipelines.report import (  # noqa: E402
+    page,
+    sheets,
+)
 from pipelines.report.sheets import Sheet  # noqa: E402
 
 T = TypeVar("T")
@@ -25,26 +29,26 @@ T = TypeVar("T")
 
 @flow(name="ironmask-evaluate", persist_result=False, **notify.HOOKS)
 def evaluate_flow(request: dict[str, Any]) -> list[str]:
-    """Evaluate embeddings; the report's addresses. request: of `pipelines.evaluate.Request`."""
+    """Evaluate embeddings; the report's addresses. request: of `EvaluateRequest`."""
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
-    asked = evaluate.Request(**{**request, **lists})
+    asked = EvaluateRequest(**{**request, **lists})
     # Prefect walks through what is passed to a task; stores and results are no collections.
-    prepared = task(name="prepare", cache_policy=NO_CACHE)(lambda: Held(evaluate.prepare(asked)))()
+    prepared = task(name="prepare", cache_policy=NO_CACHE)(lambda: Held(job.prepare(asked)))()
     configure_logging(prepared.value.settings.log_level, prepared.value.settings.log_format)
 
     @task(name="compare", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
     def compare() -> Held[Results]:
-        with evaluate.opened(asked, prepared.value) as executor:
-            return Held(evaluate.run(prepared.value, executor, evaluate.quiet))
+        with job.opened(asked, prepared.value) as executor:
+            return Held(job.run(prepared.value, executor, job.quiet))
 
     found = compare()
 
     @task(name="report", cache_policy=NO_CACHE)
     def report() -> list[str]:
-        spent = evaluate.measure(prepared.value)
+        spent = job.measure(prepared.value)
         publish(sheets.sheets(found.value, spent))
         written = page.write(found.value, spent, prepared.value.sources.store)
-        evaluate.record(prepared.value, found.value)
+        job.write_rates(prepared.value, found.value)
         return written
 
     return report()

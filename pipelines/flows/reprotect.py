@@ -13,26 +13,30 @@ from prefect import flow, task  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from infra.telemetry import configure_logging  # noqa: E402
-from pipelines import enrol, reprotect, reprotect_request  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
 from pipelines.flows.enrol import answered, show, worth_retrying  # noqa: E402
 from pipelines.flows.evaluate import Held as Kept  # noqa: E402
-from pipelines.plan import Plan  # noqa: E402
-from pipelines.reprotect import Held, Renewed  # noqa: E402
-from pipelines.reprotect_request import Prepared, Request  # noqa: E402
+from pipelines.plan.plans import Plan  # noqa: E402
+from pipelines.reprotection import job as reprotection_job  # noqa: E402
+from pipelines.reprotection import request as reprotection_request  # noqa: E402
+from pipelines.reprotection.job import HeldReprotection, Renewed  # noqa: E402
+from pipelines.reprotection.request import CheckedReprotection, ReprotectRequest  # noqa: E402
+from pipelines.run import steps  # noqa: E402
 
 
 @flow(name="ironmask-reprotect", persist_result=False, **notify.HOOKS)
 def reprotect_flow(request: dict[str, Any]) -> dict[str, Any]:
-    """Make a table's templates anew. request: fields of `pipelines.reprotect_request.Request`."""
+    """Make a table's templates anew. request: fields of `ReprotectRequest`."""
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
-    asked = Request(**{**request, **lists})
-    prepared = reprotect_request.prepare(asked)
+    asked = ReprotectRequest(**{**request, **lists})
+    prepared = reprotection_request.prepare(asked)
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)
-    return asdict(_reprotect(asked, prepared, enrol.quiet))
+    return asdict(_reprotect(asked, prepared, steps.quiet))
 
 
-def run_as_flow(request: Request, prepared: Prepared, progress: enrol.Progress) -> Renewed:
+def run_as_flow(
+    request: ReprotectRequest, prepared: CheckedReprotection, progress: steps.Progress
+) -> Renewed:
     """Do what `reprotect_flow` does, with a job that is checked already and a progress display.
 
     Raises `WorkerError` where the Prefect server does not answer.
@@ -47,16 +51,18 @@ def run_as_flow(request: Request, prepared: Prepared, progress: enrol.Progress) 
         return reprotect_here(job.dest, job.generation, job.describe()).value
 
 
-def _reprotect(request: Request, prepared: Prepared, progress: enrol.Progress) -> Renewed:
+def _reprotect(
+    request: ReprotectRequest, prepared: CheckedReprotection, progress: steps.Progress
+) -> Renewed:
     """Hold the destination and do the job, a Prefect task each step."""
-    timer = enrol.Timer()
-    with reprotect_request.opened(request, prepared) as held:
+    timer = steps.Timer()
+    with reprotection_request.opened(request, prepared) as held:
         frozen = _step("plan")(_plan)(Kept(held)).value
         going = _step("run and commit", retries=2)(_run)
         tally, resumed = going(Kept(held), Kept(frozen), progress).value
         lost = _step("switch")(_switch)(Kept(held))
         proof = _step("destroy", retries=2)(_destroy)(Kept(held)).value
-        done = reprotect.report(held, frozen, tally, resumed, lost, proof, timer.seconds())
+        done = reprotection_job.report(held, frozen, tally, resumed, lost, proof, timer.seconds())
     show("ironmask-reprotection", _facts(done), f"Re-protection of {done.summary.dest}")
     return done
 
@@ -72,20 +78,20 @@ def _step(name: str, retries: int = 0) -> Any:
 
 
 # Prefect walks through what is passed to a task; keys and stores are no collections.
-def _plan(held: Kept[Held]) -> Kept[Plan]:
-    return Kept(reprotect.prepare(held.value))
+def _plan(held: Kept[HeldReprotection]) -> Kept[Plan]:
+    return Kept(reprotection_job.prepare(held.value))
 
 
-def _run(held: Kept[Held], frozen: Kept[Plan], progress: enrol.Progress) -> Kept[Any]:
-    return Kept(reprotect.run(held.value, frozen.value, progress))
+def _run(held: Kept[HeldReprotection], frozen: Kept[Plan], progress: steps.Progress) -> Kept[Any]:
+    return Kept(reprotection_job.run(held.value, frozen.value, progress))
 
 
-def _switch(held: Kept[Held]) -> int:
-    return reprotect.switch(held.value)
+def _switch(held: Kept[HeldReprotection]) -> int:
+    return reprotection_job.switch(held.value)
 
 
-def _destroy(held: Kept[Held]) -> Kept[Any]:
-    return Kept(reprotect.destroy_old(held.value))
+def _destroy(held: Kept[HeldReprotection]) -> Kept[Any]:
+    return Kept(reprotection_job.destroy_old(held.value))
 
 
 def _facts(done: Renewed) -> list[tuple[str, str]]:

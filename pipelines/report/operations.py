@@ -7,11 +7,11 @@ from typing import Final
 
 from rich.console import Console
 
-from pipelines.check import Report
-from pipelines.evidence import Evidence
+from pipelines.operations.check import Report
+from pipelines.operations.status import Status
 from pipelines.report.terminal import pairs, size
-from pipelines.reprotect import Renewed
-from pipelines.status import Status
+from pipelines.reprotection.job import Renewed
+from pipelines.table.evidence import Evidence
 
 _SHOWN: Final = 50
 

@@ -13,17 +13,17 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import Environment, StrictUndefined
 
-from pipelines import layout
 from pipelines.auditing.results import AuditResults
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.results import Results
 from pipelines.ports import Store
-from pipelines.records import as_parquet
 from pipelines.report.audit_sheets import audit_sheets
 from pipelines.report.audit_tables import audit_tables
 from pipelines.report.plots import audit_plots, plots
 from pipelines.report.sheets import Sheet, sheets
 from pipelines.report.tables import cost_table, tables
+from pipelines.table import layout
+from pipelines.table.schemas import as_parquet
 
 _AUDIT = "audit.json"
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from ironmask.metrics import Difference, Rate, far, frr, gfar, gfrr
 from ironmask.params import SCHEME_VERSION
 from pipelines.evaluation.cost import Spent
-from pipelines.evaluation.job import Case
+from pipelines.evaluation.frozen import Case
 from pipelines.evaluation.results import CaseResults, ProtectedRow, Results
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from faults.places import faces_and_model
 
-from infra.onnx_graph import for_cpu
+from infra.models.onnx_graph import for_cpu
 
 from .enrolments import enrol
 from .machine import together

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import ortho_group
 from threadpoolctl import threadpool_limits
 
-from infra.keys import KeyFile
+from infra.keys.key_file import KeyFile
 from ironmask import Params, Protector, codeword, helper, preset, secure_generator, tiles, verify
 from ironmask.arrays import F32
 from ironmask.random import fill_normals

@@ -1,6 +1,6 @@
 """An enrolment and what may follow it, in one process: rows a second of each, as JSON.
 
-Arguments: a `pipelines.start.Request` as JSON.
+Arguments: a `pipelines.enrolment.request.EnrolRequest` as JSON.
 """
 
 from __future__ import annotations
@@ -10,15 +10,21 @@ import sys
 import time
 from collections.abc import Callable
 
-from pipelines import enrol, reprotect, reprotect_request, start
-from pipelines.plan import Plan
-from pipelines.summary import Tally
+from pipelines.enrolment import hold, job
+from pipelines.enrolment import request as enrolment_request
+from pipelines.enrolment.request import EnrolRequest
+from pipelines.plan.plans import Plan
+from pipelines.reprotection import job as reprotection_job
+from pipelines.reprotection import request as reprotection_request
+from pipelines.reprotection.request import ReprotectRequest
+from pipelines.run import steps
+from pipelines.run.summary import Tally
 
 SKIPPED = 2
 FOLLOWING = ("reprotect", "rekey", "rotate-mac")
 
 
-def steady(work: Callable[[enrol.Progress], object]) -> float:
+def steady(work: Callable[[steps.Progress], object]) -> float:
     """Templates a second, from when a few shards were done to the end."""
     seen: list[tuple[float, int]] = []
 
@@ -30,22 +36,20 @@ def steady(work: Callable[[enrol.Progress], object]) -> float:
     return (last - first) / (ended - begun)
 
 
-def enrolled(request: start.Request) -> float:
-    with start.opened(request, start.prepare(request)) as held:
-        return steady(lambda note: enrol.enrol(held.job, held.dest, held.executor, note))
+def enrolled(request: EnrolRequest) -> float:
+    with hold.opened(request, enrolment_request.prepare(request)) as held:
+        return steady(lambda note: job.enrol(held.job, held.dest, held.executor, note))
 
 
-def renewed(purpose: str, first: start.Request) -> float:
-    request = reprotect_request.Request(
-        first.dest, purpose, keys=first.keys, executor=first.executor
-    )
-    prepared = reprotect_request.prepare(request)
-    with reprotect_request.opened(request, prepared) as held:
-        return steady(lambda note: reprotect.reprotect(held, note))
+def renewed(purpose: str, first: EnrolRequest) -> float:
+    request = ReprotectRequest(first.dest, purpose, keys=first.keys, executor=first.executor)
+    prepared = reprotection_request.prepare(request)
+    with reprotection_request.opened(request, prepared) as held:
+        return steady(lambda note: reprotection_job.reprotect(held, note))
 
 
 def main() -> None:
-    request = start.Request(**json.loads(sys.argv[1]))
+    request = EnrolRequest(**json.loads(sys.argv[1]))
     rates = {"enroll": enrolled(request)}
     rates |= {purpose: renewed(purpose, request) for purpose in FOLLOWING}
     print(json.dumps(rates))

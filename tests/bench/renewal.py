@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.local_files import LocalFiles
+from infra.store.local_files import LocalFiles
 from ironmask import preset, protect, shuffle
 
 from .kernel import N, some_keys

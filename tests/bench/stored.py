@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from faults.nodes import cluster
 
-from infra.local_files import LocalFiles
+from infra.store.local_files import LocalFiles
 from ironmask import Protector, preset, secure_generator
 
 from .enrolments import enrol

@@ -18,17 +18,17 @@ import pyarrow.parquet as pq
 from commandline import Answer
 from deltalake import DeltaTable
 
-from infra.delta import DeltaTables
-from infra.faces import FaceAligner, FaceRecogniser
-from infra.keys import KeyFile
-from infra.models import find_pack
+from infra.faces.onnx_faces import FaceAligner, FaceRecogniser
+from infra.keys.key_file import KeyFile
+from infra.models.packs import find_pack
+from infra.store.delta import DeltaTables
 from ironmask import Params, codeword, digest, helper, tiles
 from ironmask.arrays import F32, F64, I32
 from ironmask.errors import ImageError
 from ironmask.template import ProtectedTemplate
-from pipelines.face_settings import FaceSettings
 from pipelines.ports import GenerationKeys
-from pipelines.sealing import open_row
+from pipelines.spec.faces import FaceSettings
+from pipelines.table.row_cipher import open_row
 
 Row = dict[str, Any]
 _FOREIGN = ("IRONMASK_", "PREFECT_", "RAY_")

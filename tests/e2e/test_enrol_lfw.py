@@ -27,11 +27,11 @@ from endtoend import (
     write_manifest,
 )
 
-from infra.keys import KeyFile
-from infra.models import find_pack
+from infra.keys.key_file import KeyFile
+from infra.models.packs import find_pack
 from ironmask.errors import TamperedError
 from ironmask.helper import encode, encoding
-from pipelines.sealing import open_row
+from pipelines.table.row_cipher import open_row
 
 SUBJECTS, IMAGES = 423, 3241
 # What Tink adds to a plaintext: its prefix, the nonce and the tag.

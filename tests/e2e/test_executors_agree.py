@@ -22,7 +22,7 @@ from endtoend import (
 )
 from PIL import Image
 
-from pipelines.lookup import verify_embeddings
+from pipelines.verification.probe import verify_embeddings
 
 SUBJECTS, EACH, PROBES = 10, 3, 2
 # What no two runs share: identities, times, keys and what is encrypted under them.

@@ -29,7 +29,7 @@ from endtoend import (
 )
 
 from ironmask.arrays import F32
-from pipelines.lookup import verify_embeddings
+from pipelines.verification.probe import verify_embeddings
 
 pytestmark = pytest.mark.slow
 

@@ -40,10 +40,16 @@ from endtoend import (
 from leaks import Needles, codewords, contents, decimals, files, search, spellings, windows
 from tink import KeysetHandle, json_proto_keyset_format, proto_keyset_format, secret_key_access
 
-from infra.kek import Kek
+from infra.keys.kek import Kek
 from ironmask.arrays import F32
 from ironmask.centring import centre
-from pipelines import layout, plan, stages, start, wiring
+from pipelines.enrolment import request
+from pipelines.enrolment.request import EnrolRequest
+from pipelines.plan import plans
+from pipelines.setup import worker
+from pipelines.setup.worker import WorkerSpec
+from pipelines.shard import photos
+from pipelines.table import layout
 
 SUBJECTS, EACH, SHARD = 40, 6, 60
 CANARIES, WIDTH = 40, 512
@@ -326,17 +332,17 @@ def _centred(owners: list[str], vectors: Any) -> dict[str, Any]:
 
 def _embeddings_again(source: Path, dest: Path, model: Path) -> tuple[list[str], F32]:
     """The very embeddings of a run, by doing its first stages over: (owners, (k, n))."""
-    asked = start.Request(str(source), str(dest), model=str(model), shard_size=SHARD)
-    prepared = start.prepare(asked)
+    asked = EnrolRequest(str(source), str(dest), model=str(model), shard_size=SHARD)
+    prepared = request.prepare(asked)
     used = {row["uri"]: row for row in rows(dest, "inputs") if row["outcome"] == "used"}
     run_id = next(iter(used.values()))["run_id"]
-    frozen, _ = plan.load(layout.plan_folder(str(dest), run_id), prepared.store)
-    spec = wiring.Spec((), keys_of(dest), table_id_of(dest), prepared.pack)
-    context = wiring.context(spec, prepared.job, frozen)
+    frozen, _ = plans.load(layout.plan_folder(str(dest), run_id), prepared.store)
+    spec = WorkerSpec((), keys_of(dest), table_id_of(dest), prepared.pack)
+    context = worker.context(spec, prepared.job, frozen)
     owners, vectors = [], []
     for shard in range(frozen.shards):
-        done = stages.prepare(context, shard, wiring.aligner(spec, prepared.job))
-        found = stages.embed(done, wiring.recogniser(spec, prepared.job))
+        done = photos.prepare(context, shard, worker.aligner(spec, prepared.job))
+        found = photos.embed(done, worker.recogniser(spec, prepared.job))
         for place, vector in zip(done.places, found, strict=True):
             row = used[done.rows[place].uri]
             # Same length to the last bit: the same embedding.

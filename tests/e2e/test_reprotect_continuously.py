@@ -20,13 +20,14 @@ import pytest
 from endtoend import command
 from scipy.stats import binomtest
 
-from infra.keys import KeyFile
+from infra.keys.key_file import KeyFile
 from infra.settings import StorageSettings
 from ironmask.attacks import recover_from_issues
 from ironmask.errors import KeyStoreError, TamperedError
 from ironmask.helper import decode
-from pipelines import generations, wiring
-from pipelines.sealing import open_row
+from pipelines.setup import ports
+from pipelines.table import generations
+from pipelines.table.row_cipher import open_row
 
 WIDTH, TIMES = 512, 3
 # About these angles to the enrolled template: always accepted, and by chance.
@@ -151,7 +152,7 @@ def test_nobody_notices(
 
     where = ["--keys", keys, f"--executor={executor}"]
     run("enroll", source, dest, *where, "--shard-size=64", "--vault")
-    tables = wiring.open_tables(dest, StorageSettings())
+    tables = ports.open_tables(dest, StorageSettings())
     file = KeyFile.open(keys, tables.table_id)
     sample = set(subjects[:: max(1, people // 8)])
     copy = list(_templates(Versions(client, name)))

@@ -21,10 +21,10 @@ import yaml
 from endtoend import clean_environment, command, write_embeddings
 from prefectserver import Server
 
-from infra.delta import DeltaTables
-from infra.lease import lease
-from infra.storage import FsspecStore
-from pipelines import generations
+from infra.store.delta import DeltaTables
+from infra.store.lease import lease
+from infra.store.objects import FsspecStore
+from pipelines.table import generations
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE_S = 240.0

@@ -15,14 +15,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from infra.keys import KeyFile
+from infra.keys.key_file import KeyFile
 from infra.settings import load
-from pipelines import lookup, wiring
+from pipelines.setup import ports
+from pipelines.table import read
+from pipelines.verification import probe as verification_probe
 
 
 def main(dest: str, keys: str, probes: str, out: str, end: str) -> None:
     _, storage = load()
-    tables = wiring.open_tables(dest, storage)
+    tables = ports.open_tables(dest, storage)
     table_id = tables.table_id
     file = KeyFile.open(Path(keys), table_id)
     rows = pq.read_table(probes).to_pylist()
@@ -33,11 +35,11 @@ def main(dest: str, keys: str, probes: str, out: str, end: str) -> None:
             begun = time.monotonic()
             answer = {name: probe[name] for name in ("subject_id", "kind")}
             try:
-                row, own = lookup.open_live(tables, probe["subject_id"], file.generation)
+                row, own = read.open_live(tables, probe["subject_id"], file.generation)
                 vector = np.asarray(probe["embedding"], np.float32)[None]
-                (accepted,) = lookup.verify_embeddings(table_id, row, vector, own)
+                (accepted,) = verification_probe.verify_embeddings(table_id, row, vector, own)
                 answer |= {"generation": row["generation"], "accepted": accepted}
-            except Exception as error:  # noqa: BLE001 - whatever goes wrong is an answer here
+            except Exception as error:  # noqa: BLE001
                 answer["error"] = f"{type(error).__name__}: {error}"
             answer["seconds"] = time.monotonic() - begun
             answers.write(json.dumps(answer) + "\n")

@@ -62,7 +62,7 @@ def run(name: str, seed: int) -> Report:
     with tempfile.TemporaryDirectory(prefix=f"faults-{name}-", ignore_cleanup_errors=True) as made:
         try:
             lines = list(suite.run(seed, Path(made)))
-        except Exception as error:  # noqa: BLE001 - the other suites have their say all the same
+        except Exception as error:  # noqa: BLE001
             traceback.print_exc()
             lines = [Line("the suite itself", _brief(error), "runs to its end", holds=False)]
     return Report(name, seed, time.monotonic() - begun, lines)

@@ -19,8 +19,8 @@ from faults.nodes import family
 from faults.pictures_gone_bad import Outcomes, corrupt
 from faults.places import faces_and_model
 
-from infra.decoder_process import Limits
-from pipelines.face_settings import FaceSettings
+from infra.faces.decoder_process import Limits
+from pipelines.spec.faces import FaceSettings
 
 COUNT = 10_000
 _SHARD = 50

@@ -18,7 +18,7 @@ from faults.drivers import KILLED, Driver, Ended, Job, driver, job
 from faults.kill_driver import AFTER, BEFORE, Point
 from faults.lines import Line, at_least, at_most, exactly
 
-from pipelines.enrol import WAVE_SHARDS
+from pipelines.run.steps import WAVE_SHARDS
 
 SMALL_WAVE = 4
 _DATA_FILES = tuple(f"write file of {name}" for name in DATA)

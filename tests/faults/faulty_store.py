@@ -19,10 +19,10 @@ from faults.lines import Line, at_least, at_most, exactly
 from faults.proxy import MANY, NONE, STALLS, Faults, Proxy, proxy
 from s3server import S3Server, server
 
-from infra.delta import DeltaTables
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore
-from pipelines.records import TABLES
+from infra.store.delta import DeltaTables
+from infra.store.objects import FsspecStore
+from pipelines.table.schemas import TABLES
 
 ROUNDS = 3
 _EACH = 2

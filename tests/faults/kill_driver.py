@@ -22,20 +22,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pipelines.enrol
-import pipelines.operate
-import pipelines.progress
-import pipelines.report.operations
-import pipelines.report.terminal
-import pipelines.reprotect_request
-import pipelines.start
-from infra.delta import DeltaTableHandle
-from infra.keys import KeyFile
-from infra.local_files import LocalFiles
-from infra.storage import FsspecStore
-from pipelines import cli, commit
-from pipelines.layout import PRIVATE
-from pipelines.records import TABLES
+from infra.keys.key_file import KeyFile
+from infra.store.delta import DeltaTableHandle
+from infra.store.local_files import LocalFiles
+from infra.store.objects import FsspecStore
+from pipelines import cli
+from pipelines.run import commit, steps
+from pipelines.table.layout import PRIVATE
+from pipelines.table.schemas import TABLES
 
 BEFORE, AFTER = "before", "after"
 Name = Callable[..., str | None]
@@ -153,7 +147,7 @@ def run(order: Order) -> NoReturn:
     for source, target in ((nothing, 0), (out, 1), (out, 2)):
         os.dup2(source, target)
     if order.wave:
-        pipelines.enrol.WAVE_SHARDS = order.wave  # type: ignore[misc]
+        steps.WAVE_SHARDS = order.wave  # type: ignore[misc]
     if order.point or order.trace:
         watch_steps(Watch(order.point, order.trace))
     sys.argv = ["ironmask", *order.arguments]

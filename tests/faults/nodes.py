@@ -27,8 +27,8 @@ _PORT = 6379
 _READY_S = 90.0
 _STORE_BYTES = 200 << 20
 # Ray's own agents have titles as well.
-_TASKS = ("ray::whole_shard", "ray::_prepare", "ray::_finish")
-_EMBEDDER = "ray::_Embedder"
+_TASKS = ("ray::whole_shard", "ray::prepare_shard", "ray::finish_shard")
+_EMBEDDER = "ray::ShardEmbedder"
 
 
 class NoClusterError(RuntimeError):

@@ -27,7 +27,7 @@ from faults.lines import Line, at_least, at_most
 from faults.proxy import NONE as NOTHING_WRONG
 from faults.proxy import Faults
 
-from infra.keys import KeyFile
+from infra.keys.key_file import KeyFile
 
 DISKS = 20
 _ROOM = "256m"

@@ -18,10 +18,11 @@ from faults.drivers import KILLED, Driver, Ended, Job, driver, job
 from faults.kill_driver import AFTER, BEFORE, Point
 from faults.lines import Line, at_least, exactly
 
-from infra.keys import KeyFile
+from infra.keys.key_file import KeyFile
 from ironmask.errors import IronmaskError
-from pipelines import generations, lookup
-from pipelines.generations import State
+from pipelines.table import generations, read
+from pipelines.table.generations import State
+from pipelines.verification import probe
 
 SUBJECTS = 24
 KILLS = 100
@@ -122,8 +123,8 @@ def _look(seen: Seen, work: Job, told: str) -> None:
         found = generations.read(tables)
         seen.two_live += len(generations.in_state(found, State.LIVE)) != 1
         for number, vector in enumerate(unit_vectors(work.subjects)):
-            row, keys = lookup.open_live(tables, f"s{number:03d}", file.generation)
-            if not lookup.verify_embeddings(tables.table_id, row, vector[None], keys)[0]:
+            row, keys = read.open_live(tables, f"s{number:03d}", file.generation)
+            if not probe.verify_embeddings(tables.table_id, row, vector[None], keys)[0]:
                 seen.unreadable.append(f"{told}: s{number:03d} is rejected")
     except IronmaskError as error:
         seen.unreadable.append(f"{told}: {error}")
@@ -150,9 +151,9 @@ def _resumed(seen: Seen, runs: Driver, work: Job, command: str, told: str) -> No
 
 
 def _unfinished(dest: Path) -> bool:
-    from pipelines import ledger
+    from pipelines.table import run_records
 
-    return any(record.state == "running" for record in ledger.runs(open_tables(dest)))
+    return any(record.state == "running" for record in run_records.runs(open_tables(dest)))
 
 
 def _ended_well(seen: Seen, told: str, ended: Ended) -> None:

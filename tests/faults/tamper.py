@@ -29,9 +29,10 @@ from enrolling import (
 from faults.lines import Line, exactly
 
 from ironmask.errors import IronmaskError
-from pipelines import layout, operate
-from pipelines.layout import ShardFile
-from pipelines.records import TABLES
+from pipelines.operations import job
+from pipelines.table import layout
+from pipelines.table.layout import ShardFile
+from pipelines.table.schemas import TABLES
 
 FLIPS = 1000
 
@@ -61,10 +62,10 @@ class Verdict:
 def ask(dest: Path, *, deep: bool = True) -> Verdict:
     """Check a table whose keys lie beside it."""
     try:
-        report = operate.check(str(dest), str(keys_of(dest)), deep=deep, workers=1)
+        report = job.check(str(dest), str(keys_of(dest)), deep=deep, workers=1)
     except IronmaskError:
         return Verdict(True)
-    except Exception as error:  # noqa: BLE001 - a check must never fail so; it is counted
+    except Exception as error:  # noqa: BLE001
         return Verdict(False, f"{type(error).__name__}: {error}"[:200])
     return Verdict(bool(report.findings))
 

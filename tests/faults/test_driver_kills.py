@@ -15,7 +15,7 @@ from faults.driver_kills import SMALL_WAVE, Stage, at_random, at_steps, in_a_row
 from faults.drivers import EACH, Job, driver, job
 from faults.kill_driver import AFTER, BEFORE, Point
 
-from pipelines.layout import ShardFile
+from pipelines.table.layout import ShardFile
 
 SUBJECTS = 4
 

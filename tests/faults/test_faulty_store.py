@@ -10,7 +10,7 @@ from faults.faulty_store import Place, enrol, put_source, rows, soundness
 from faults.proxy import MANY, NONE, STALLS
 from faults.proxy import proxy as run_proxy
 
-from infra.storage import FsspecStore
+from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError
 
 SMALL = ("--alpha=16", "--shard-size=16")
@@ -35,7 +35,7 @@ def test_a_store_in_trouble(where):
 @pytest.mark.slow
 def test_silence(where, monkeypatch):
     """A server that takes a request and says nothing is asked again."""
-    monkeypatch.setattr("infra.s3_client._SILENCE_S", 0.5)
+    monkeypatch.setattr("infra.store.s3_client._SILENCE_S", 0.5)
     settings = where.settings()
     FsspecStore(settings).write(f"{where.bucket}/a", b"content")
     with run_proxy(where.server.endpoint, replace(STALLS, stalled=0.5), 1) as found:

@@ -7,7 +7,7 @@ import random
 import pytest
 from faults.tamper import ask, flip, flip_lines, flippable, hands, lay_hands, make_table
 
-from pipelines.records import TABLES
+from pipelines.table.schemas import TABLES
 
 
 @pytest.fixture(scope="module")

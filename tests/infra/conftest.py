@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.keys import KeyFile
+from infra.keys.key_file import KeyFile
 
 TABLE = "7d0c6a3e-table"
 

@@ -16,10 +16,10 @@ import pytest
 from pictures import bomb, claimed_size, file_bytes, noise
 from PIL import Image
 
-from infra.decoder import Decoder
-from infra.images import decode
+from infra.faces.decoder import Decoder
+from infra.faces.images import decode
 from ironmask.errors import ImageError
-from pipelines.face_settings import FaceSettings
+from pipelines.spec.faces import FaceSettings
 
 SETTINGS = FaceSettings()
 # Decoding it takes long enough to be met on the way, and not much longer.
@@ -163,8 +163,8 @@ def test_a_killed_worker_leaves_no_child(stopped):
     """Its input ends with the worker; one that hangs is ended by its own alarm."""
     code = (
         "import os, signal, sys, threading, time\n"
-        "from infra.decoder import Decoder\n"
-        "from pipelines.face_settings import FaceSettings\n"
+        "from infra.faces.decoder import Decoder\n"
+        "from pipelines.spec.faces import FaceSettings\n"
         "decoder = Decoder(FaceSettings(), seconds=-4)\n"  # the child's own stop after one second
         "child, _ = decoder._started()\n"
         "print(child.pid, flush=True)\n"

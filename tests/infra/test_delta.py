@@ -13,12 +13,13 @@ import pytest
 from deltalake import DeltaTable
 from s3server import S3Server
 
-from infra.delta import DeltaTableHandle, DeltaTables
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore, join
+from infra.store.delta import DeltaTableHandle, DeltaTables
+from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
-from pipelines.records import INPUTS, TABLES
+from pipelines.table.layout import join
+from pipelines.table.schemas import INPUTS, TABLES
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -16,12 +16,13 @@ from deltalake.exceptions import DeltaError
 from s3server import S3Server
 from test_delta import put, subjects
 
-from infra import delta
-from infra.delta import DeltaTableHandle, DeltaTables
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore, join
+from infra.store import delta
+from infra.store.delta import DeltaTableHandle, DeltaTables
+from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
+from pipelines.table.layout import join
 
 
 class World:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infra.faces import FaceAligner, FaceRecogniser, FaceSettings, choose_face
-from infra.images import decode
-from infra.models import find_pack
+from infra.faces.images import decode
+from infra.faces.onnx_faces import FaceAligner, FaceRecogniser, choose_face
+from infra.models.packs import find_pack
 from ironmask.errors import (
     ImageError,
     ModelDigestError,
@@ -27,7 +27,8 @@ from ironmask.errors import (
     ProviderError,
 )
 from pipelines.ports import F32, U8
-from pipelines.records import Reason
+from pipelines.spec.faces import FaceSettings
+from pipelines.spec.outcomes import Reason
 
 SHARED = Path(os.environ.get("IRONMASK_SHARED", Path(__file__).parents[3] / "shared"))
 LFW = SHARED / "faces" / "lfw_dev"
@@ -271,7 +272,7 @@ def test_largest_and_single() -> None:
 
 def test_importing_is_light() -> None:
     code = (
-        "import sys, infra.faces, infra.models\n"
+        "import sys, infra.faces.onnx_faces, infra.models.packs\n"
         "heavy = {'cv2', 'onnxruntime', 'insightface', 'onnx', 'PIL', 'ray', 'prefect'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)\n"
     )

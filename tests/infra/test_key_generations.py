@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from tink import KeysetHandle, json_proto_keyset_format, secret_key_access
 
-from infra.kek import Kek
-from infra.keys import GenerationRecord, KeyFile
+from infra.keys.kek import Kek
+from infra.keys.key_file import KeyFile, KeyRecord
 from ironmask.errors import KeyFileError, KeyNotFoundError, TamperedError, WrongKeyError
 
 TABLE = "7d0c6a3e-table"
@@ -203,7 +203,7 @@ class TestDestroy:
         entry = json.loads(path.read_text())["generations"]["2"]
         kept = key_file.generation(1).row_key("a")
         record = key_file.destroy_generation(2, self.NOW)
-        made = GenerationRecord(entry["key_id"], "destroyed", entry["made_at"], self.TEXT)
+        made = KeyRecord(entry["key_id"], "destroyed", entry["made_at"], self.TEXT)
         assert record == made == KeyFile.open(path, TABLE).generations()[2]
         text = path.read_text()
         assert not any(w in text for w in [entry["data"], entry["shuffle"], *entry["prf"]])

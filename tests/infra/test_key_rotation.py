@@ -18,14 +18,15 @@ from typing import Any
 
 import pytest
 
-from infra import kek, keys, keyset_file
-from infra.kek import LOCAL
-from infra.keys import KekRotation, KeyFile
+from infra.keys import kek, keyset_file
+from infra.keys import key_file as key_files
+from infra.keys.kek import LOCAL
+from infra.keys.key_file import KekRotation, KeyFile
 from ironmask.errors import KeyFileError, KeyNotFoundError, KeyStoreError, WrongKeyError
 
 TABLE = "7d0c6a3e-table"
 ROW = b"row 1"
-MODULES = {module.__file__ for module in (keys, keyset_file)}
+MODULES = {module.__file__ for module in (key_files, keyset_file)}
 # What changes files, and what calls it.
 STEPS = {"writing", "write", "_write_new", "settle", "__write", "__put"}
 STEPS |= {"rotate_kek", "succeed", "destroy_generation"}
@@ -390,7 +391,7 @@ def test_readers_and_writers_go_on_meanwhile(key_file: KeyFile, path: Path) -> N
 def test_two_processes_rotate_one_after_the_other(key_file: KeyFile, path: Path) -> None:
     held = Held(key_file, 2)
     code = (
-        "import sys; from pathlib import Path; from infra.keys import KeyFile\n"
+        "import sys; from pathlib import Path; from infra.keys.key_file import KeyFile\n"
         f"print([KeyFile.open(Path(sys.argv[1]), {TABLE!r}).rotate_kek().keysets for _ in '12345'])"
     )
     command = [sys.executable, "-c", code, str(path)]

@@ -28,8 +28,8 @@ import requests
 import tink
 from tink import _kms_clients, aead
 
-from infra.kek import LOCAL
-from infra.keys import KekRotation, KeyFile
+from infra.keys.kek import LOCAL
+from infra.keys.key_file import KekRotation, KeyFile
 from ironmask.errors import KeyStoreError, WrongKeyError
 
 TABLE = "7d0c6a3e-table"

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import kek
-from infra.keys import KeyFile, default_keys_path
-from infra.keys_generation import Keysets, TinkGenerationKeys
+from infra.keys import kek
+from infra.keys.key_file import KeyFile, default_keys_path
+from infra.keys.keysets import Keysets, TinkGenerationKeys
 from ironmask.errors import (
     KeyFileError,
     KeyNotFoundError,
@@ -359,7 +359,7 @@ class TestConcurrentWriters:
 
     def test_processes_lock_each_other_out(self, path: Path) -> None:
         code = (
-            "import sys; from pathlib import Path; from infra.keys import KeyFile\n"
+            "import sys; from pathlib import Path; from infra.keys.key_file import KeyFile\n"
             f"KeyFile.open(Path(sys.argv[1]), {TABLE!r}).add_generation(int(sys.argv[2]))"
         )
         KeyFile.create(path, TABLE)

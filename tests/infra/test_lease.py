@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from infra import lease as leases
-from infra.lease import lease
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore
+from infra.store import lease as leases
+from infra.store.lease import lease
+from infra.store.objects import FsspecStore
 from ironmask.errors import BusyError, StorageError
 
 HOLD = (
     "import sys\n"
-    "from infra.lease import lease\n"
-    "from infra.storage import FsspecStore\n"
+    "from infra.store.lease import lease\n"
+    "from infra.store.objects import FsspecStore\n"
     "with lease(sys.argv[1], FsspecStore()):\n"
     "    print('held', flush=True)\n"
     "    sys.stdin.read()\n"

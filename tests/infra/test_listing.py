@@ -9,7 +9,7 @@ import pytest
 from faults.proxy import proxy
 
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore
+from infra.store.objects import FsspecStore
 
 PAGE = 1000
 

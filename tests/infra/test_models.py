@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import model_sources, pip_download
-from infra.model_registry import KNOWN_PACKS
-from infra.models import ModelPack, find_pack, list_packs, models_home, pull
+from infra.models import pip_download, sources
+from infra.models.packs import ModelPack, find_pack, list_packs, models_home, pull
+from infra.models.registry import KNOWN_PACKS
 from ironmask.errors import (
     ModelDigestError,
     ModelDownloadError,
@@ -247,7 +247,7 @@ def test_pull_own_models(tmp_path: Path) -> None:
 
 def test_a_killed_pull_leaves_nothing_visible(real_pack: Path, home: Path) -> None:
     code = (
-        "import os, signal, sys, infra.models as m\n"
+        "import os, signal, sys, infra.models.packs as m\n"
         "m.os.rename = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         "m.pull('buffalo_sc', sys.argv[1])\n"
     )
@@ -293,7 +293,7 @@ def test_two_pulls_at_once(real_pack: Path, home: Path, monkeypatch: pytest.Monk
         shutil.copytree(work, target)
         rename(work, target)
 
-    monkeypatch.setattr("infra.models.os.rename", late)
+    monkeypatch.setattr("infra.models.packs.os.rename", late)
     assert pull("buffalo_sc", str(real_pack)).folder == home / "buffalo_sc"
     assert [p.name for p in home.iterdir()] == ["buffalo_sc"]
 
@@ -310,9 +310,9 @@ def test_addresses_are_not_repeated() -> None:
 
 
 def test_a_download_that_stalls_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_sources, "_INSIGHTFACE_CODE", "import time; time.sleep(60)")
+    monkeypatch.setattr(sources, "_INSIGHTFACE_CODE", "import time; time.sleep(60)")
     with pytest.raises(ModelDownloadError, match=r"sent nothing .* --source pypi"):
-        model_sources.fetch_insightface(KNOWN_PACKS["buffalo_sc"], tmp_path, stall_seconds=0.5)
+        sources.fetch_insightface(KNOWN_PACKS["buffalo_sc"], tmp_path, stall_seconds=0.5)
 
 
 @pytest.mark.network

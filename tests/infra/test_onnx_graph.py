@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from infra.onnx_graph import for_cpu
+from infra.models.onnx_graph import for_cpu
 
 SHARED = Path(os.environ.get("IRONMASK_SHARED", Path(__file__).parents[3] / "shared"))
 MODELS = SHARED / "models"

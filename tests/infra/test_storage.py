@@ -15,7 +15,8 @@ import pytest
 from s3server import S3Server
 
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore, is_s3, normalise
+from infra.store.addresses import is_s3, normalise
+from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError
 
 
@@ -158,7 +159,7 @@ class TestLocal(StoreContract):
         store.write(f"{base}/a", b"old")
         code = (
             "import resource, signal, sys\n"
-            "from infra.storage import FsspecStore, StorageError\n"
+            "from infra.store.objects import FsspecStore, StorageError\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
             "try:\n    FsspecStore().write(sys.argv[1], b'n' * 5000)\n"

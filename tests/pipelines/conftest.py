@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage import FsspecStore
+from infra.store.objects import FsspecStore
 
 _REPOSITORY = Path(__file__).parents[2]
 

@@ -15,12 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from commandline import Answer, ironmask
 
-from infra.delta import DeltaTables
+from infra.store.delta import DeltaTables
 from ironmask.arrays import F32
-from pipelines import enrol, lookup, start, wiring
-from pipelines.enrol import Executor
+from pipelines.enrolment import hold
+from pipelines.enrolment import job as enrolment_job
+from pipelines.enrolment import request as enrolment_request
+from pipelines.enrolment.request import EnrolRequest
 from pipelines.ports import GenerationKeys, Tables
-from pipelines.summary import Summary
+from pipelines.run.steps import Executor
+from pipelines.run.summary import Summary
+from pipelines.setup import ports
+from pipelines.table import read
+from pipelines.verification import probe
 
 WIDTH = 64
 ALPHA = 12
@@ -54,9 +60,9 @@ def several(path: Path, subjects: int, each: int = 2, seed: int = 0) -> Path:
     return write_embeddings(path, names, captures(unit_vectors(subjects, seed), each, seed + 1))
 
 
-def request(source: Path, dest: Path, **changes: Any) -> start.Request:
+def request(source: Path, dest: Path, **changes: Any) -> EnrolRequest:
     """A small enrolment in this process; its keys lie beside the destination."""
-    base = start.Request(
+    base = EnrolRequest(
         source=str(source),
         dest=str(dest),
         alpha=ALPHA,
@@ -73,14 +79,14 @@ def keys_of(dest: Path) -> Path:
 
 
 def run(
-    asked: start.Request,
+    asked: EnrolRequest,
     executor: Callable[[Executor], Executor] = lambda inner: inner,
     tables: Callable[[Tables], Tables] = lambda inner: inner,
 ) -> Summary:
     """Enrol; the executor and the tables can be wrapped on the way."""
-    with start.opened(asked, start.prepare(asked)) as held:
+    with hold.opened(asked, enrolment_request.prepare(asked)) as held:
         dest = replace(held.dest, tables=tables(held.dest.tables))
-        return enrol.enrol(held.job, dest, executor(held.executor), restart=asked.restart)
+        return enrolment_job.enrol(held.job, dest, executor(held.executor), restart=asked.restart)
 
 
 class PowerCutError(Exception):
@@ -142,15 +148,15 @@ def outcomes(dest: Path) -> Counter[tuple[str, str]]:
 
 
 def generation_keys(dest: Path, generation: int = 1) -> GenerationKeys:
-    return wiring.keys(keys_of(dest), open_tables(dest).table_id, generation)
+    return ports.keys(keys_of(dest), open_tables(dest).table_id, generation)
 
 
 def verified(dest: Path, subject: str, probes: Any) -> list[bool]:
     """Whether probes, (k, n), match what is live of a person."""
     tables = open_tables(dest)
-    opener = partial(wiring.keys, keys_of(dest), tables.table_id)
-    row, keys = lookup.open_live(tables, subject, opener)
-    return lookup.verify_embeddings(tables.table_id, row, probes, keys)
+    opener = partial(ports.keys, keys_of(dest), tables.table_id)
+    row, keys = read.open_live(tables, subject, opener)
+    return probe.verify_embeddings(tables.table_id, row, probes, keys)
 
 
 def checked(dest: Path) -> Answer:

@@ -25,7 +25,8 @@ from enrolling import (
     write_embeddings,
 )
 
-from pipelines import lookup
+from pipelines.table import read
+from pipelines.verification import probe
 
 V = unit_vectors(8)
 BAD: dict[str, tuple[list[Any], list[tuple[str, str]]]] = {
@@ -166,7 +167,7 @@ def test_the_extremes_of_length_are_only_directions(tmp_path):
     assert answer.code == 0, answer.err
     table_id, keys = open_tables(dest).table_id, generation_keys(dest)
     for place, scale in enumerate(scales):
-        row = lookup.find_row(open_tables(dest), str(scale))
+        row = read.find_row(open_tables(dest), str(scale))
         assert (row["alpha"], row["tolerance"]) == (ALPHA, TOLERANCE)
         probes = V[[place, (place + 1) % len(scales)]]
-        assert lookup.verify_embeddings(table_id, row, probes, keys) == [True, False]
+        assert probe.verify_embeddings(table_id, row, probes, keys) == [True, False]

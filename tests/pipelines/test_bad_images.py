@@ -32,9 +32,9 @@ from pictures import (
 )
 from PIL import Image
 
-from pipelines import lookup
-from pipelines.face_settings import FaceSettings
-from pipelines.records import Reason
+from pipelines.spec.faces import FaceSettings
+from pipelines.spec.outcomes import Reason
+from pipelines.table import read
 
 CANARY = b"canary-7f31-in-the-content"
 USED = ("used", "")
@@ -238,7 +238,7 @@ class TestFolder:
 
     def test_odd_names_are_found(self, enrolled):
         for name in ODD_NAMES:
-            row = lookup.find_row(open_tables(enrolled.dest), name)
+            row = read.find_row(open_tables(enrolled.dest), name)
             assert row["source_uris"] == [str(enrolled.tree.root / name / "1.jpg")]
 
     def test_the_summary_adds_up(self, enrolled):
@@ -370,7 +370,7 @@ class TestManifest:
             "unknown scheme": unreadable,
         }
         assert_sound(dest, len(listed))
-        assert lookup.find_row(open_tables(dest), long)["subject_id"] == long
+        assert read.find_row(open_tables(dest), long)["subject_id"] == long
 
     def test_an_id_like_markup_is_shown_as_it_is(self, tmp_path, face_data):
         photo = next(photos(face_data))

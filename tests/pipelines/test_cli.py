@@ -43,9 +43,9 @@ from pictures import noise, photos
 from rich.console import Console
 
 from pipelines import cli
-from pipelines.enrol import Tally
-from pipelines.plan import Plan
-from pipelines.progress import live
+from pipelines.cli.progress import live
+from pipelines.plan.plans import Plan
+from pipelines.run.summary import Tally
 
 BALANCED = "80.1 bits"
 

@@ -33,8 +33,10 @@ from enrolling import (
 )
 from pictures import photos
 
-from infra import delta
-from pipelines import enrol, lookup
+from infra.store import delta
+from pipelines.run import steps
+from pipelines.table import read
+from pipelines.verification import probe
 
 ERROR, USAGE = 1, 2
 
@@ -92,9 +94,9 @@ def verifies(dest: Path, subjects: int) -> None:
     """The first subjects answer for themselves and for nobody else."""
     table_id, keys, vectors = open_tables(dest).table_id, generation_keys(dest), unit_vectors(50)
     for number in range(subjects):
-        row = lookup.find_row(open_tables(dest), f"s{number:03d}")
+        row = read.find_row(open_tables(dest), f"s{number:03d}")
         probes = vectors[[number, number + 1]]
-        assert lookup.verify_embeddings(table_id, row, probes, keys) == [True, False]
+        assert probe.verify_embeddings(table_id, row, probes, keys) == [True, False]
 
 
 class TestSource:
@@ -539,7 +541,7 @@ class TestUnfinished:
     def dest(self, tmp_path, source, monkeypatch) -> Path:
         """Five subjects in shards of two; the first shard is committed."""
         place = tmp_path / "unfinished"
-        monkeypatch.setattr(enrol, "WAVE_SHARDS", 1)
+        monkeypatch.setattr(steps, "WAVE_SHARDS", 1)
         with pytest.raises(RuntimeError, match="fails here"):
             run(request(source, place), executor=lambda inner: Stopping(inner, 1))
         assert len(rows(place, "templates")) == 2

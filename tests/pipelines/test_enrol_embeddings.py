@@ -32,9 +32,12 @@ from enrolling import (
 
 from ironmask import rotation
 from ironmask.errors import CountError, ParameterError, SourceError
-from pipelines import lookup
-from pipelines.records import INPUTS, TEMPLATES, Outcome, Reason
-from pipelines.summary import Summary
+from pipelines.operations import inventory
+from pipelines.run.summary import Summary
+from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table import read
+from pipelines.table.schemas import INPUTS, TEMPLATES
+from pipelines.verification import probe as verification_probe
 
 SUBJECTS = 21
 
@@ -85,7 +88,7 @@ class TestRows:
             probes = np.concatenate(
                 [captures(vectors, 2)[2 * number :][:2].mean(0)[None], vectors[others]]
             )
-            accepted = lookup.verify_embeddings(table_id, row, probes, keys)
+            accepted = verification_probe.verify_embeddings(table_id, row, probes, keys)
             assert accepted == [True, *[False] * 5]
 
     def test_runs_record_start_and_end(self, enrolled):
@@ -94,7 +97,7 @@ class TestRows:
             "running",
             "complete",
         ]
-        found = lookup.inventory(open_tables(dest))
+        found = inventory.inventory(open_tables(dest))
         assert found.runs[0]["counts"]["used"] == summary.used
         assert [g.templates for g in found.generations] == [SUBJECTS]
         assert found.outcomes == {"used": 2 * SUBJECTS}
@@ -292,7 +295,7 @@ class TestReasons:
     def test_odd_ids_are_found(self, settled):
         dest, _, _ = settled
         for subject in ("007", "odd =%#\n\u674e"):
-            assert lookup.find_row(open_tables(dest), subject)["subject_id"] == subject
+            assert read.find_row(open_tables(dest), subject)["subject_id"] == subject
 
     def test_no_embedding_in_the_clear(self, settled):
         """Nothing under the destination holds the bytes of an embedding."""
@@ -310,11 +313,11 @@ def test_encodings_and_centrings(tmp_path, encoding, centring):
     source = several(tmp_path / "e.parquet", 3, each=3)
     summary = run(request(source, dest, encoding=encoding, centring=centring))
     assert summary.subjects_enrolled == 3
-    row = lookup.find_row(open_tables(dest), "s001")
+    row = read.find_row(open_tables(dest), "s001")
     assert (row["centring"], row["encoding"].startswith(encoding)) == (centring, True)
     probe = unit_vectors(3)[1][None]
     table_id = open_tables(dest).table_id
-    lookup.verify_embeddings(table_id, row, probe, generation_keys(dest))
+    verification_probe.verify_embeddings(table_id, row, probe, generation_keys(dest))
 
 
 def test_rows_that_do_not_verify_fail_each_subject_by_name(tmp_path, monkeypatch):
@@ -343,10 +346,10 @@ def test_a_lost_inputs_row_fails_the_run(tmp_path):
             if (table := DeltaTable(str(dest / "inputs"))).file_uris():
                 table.delete()
 
-    from pipelines import enrol
+    from pipelines.run import steps
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(enrol, "WAVE_SHARDS", 1)
+        patch.setattr(steps, "WAVE_SHARDS", 1)
         with pytest.raises(CountError, match=r"planned 12 inputs and has outcomes for 0"):
             run(request(source, dest), executor=Forgetful)
     assert [row["state"] for row in rows(dest, "runs")] == ["running"]

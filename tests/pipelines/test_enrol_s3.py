@@ -21,10 +21,11 @@ from enrolling import (
     write_embeddings,
 )
 
-from infra.delta import DeltaTables
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore
-from pipelines import lookup, wiring
+from infra.store.delta import DeltaTables
+from infra.store.objects import FsspecStore
+from pipelines.setup import ports
+from pipelines.verification import probe as verification_probe
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +51,10 @@ def test_embeddings_in_a_bucket_become_templates_in_a_bucket(tmp_path, bucket, s
     tables = open_tables(dest)
     rows = tables.table("templates").rows().to_pylist()
     assert sorted(row["subject_id"] for row in rows) == [f"s{n:03d}" for n in range(7)]
-    opened = wiring.keys(keys, tables.table_id, 1)
+    opened = ports.keys(keys, tables.table_id, 1)
     for row in rows:
         probe = unit_vectors(7)[int(row["subject_id"][1:])][None]
-        answers = lookup.verify_embeddings(
+        answers = verification_probe.verify_embeddings(
             tables.table_id, row, np.concatenate([probe, -probe]), opened
         )
         assert answers == [True, False]
@@ -69,7 +70,7 @@ def test_a_run_that_broke_off_is_continued(tmp_path, bucket, store, monkeypatch)
     source, dest, keys = f"{bucket}/in/e.parquet", f"{bucket}/out", tmp_path / "keys.json"
     store.write(source, several(tmp_path / "e.parquet", 8).read_bytes())
     asked = replace(request(tmp_path, tmp_path), source=source, dest=dest, keys=str(keys))
-    monkeypatch.setattr("pipelines.enrol.WAVE_SHARDS", 1)
+    monkeypatch.setattr("pipelines.run.steps.WAVE_SHARDS", 1)
 
     with pytest.raises(PowerCutError):
         run(asked, executor=broken_after(1))

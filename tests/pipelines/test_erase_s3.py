@@ -13,9 +13,9 @@ import pytest
 from commandline import ironmask
 from enrolling import enroll, several
 
-from infra.delta import DeltaTables
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore
+from infra.store.delta import DeltaTables
+from infra.store.objects import FsspecStore
 
 
 @pytest.fixture(autouse=True)

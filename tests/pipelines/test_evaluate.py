@@ -14,10 +14,10 @@ import pytest
 from commandline import ironmask
 
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore
+from infra.store.objects import FsspecStore
 from ironmask import Params, candidates, codeword
-from pipelines import evaluate
-from pipelines.evaluation import blocks, cost, job
+from pipelines.evaluation import blocks, cost, frozen, job
+from pipelines.evaluation.request import EvaluateRequest
 from pipelines.evaluation.results import CaseResults, Results
 from pipelines.report import page, sheets
 
@@ -53,9 +53,9 @@ def source(tmp_path, rng) -> Path:
 
 def run(source, out, **request) -> Results:
     asked = {"alphas": (6, 8), "tolerance": 2, "executor": "local", "seed": SEED, **request}
-    prepared = evaluate.prepare(evaluate.Request(str(source), str(out), **asked))
-    with evaluate.opened(evaluate.Request(str(source), str(out), **asked), prepared) as executor:
-        return evaluate.run(prepared, executor, evaluate.quiet)
+    prepared = job.prepare(EvaluateRequest(str(source), str(out), **asked))
+    with job.opened(EvaluateRequest(str(source), str(out), **asked), prepared) as executor:
+        return job.run(prepared, executor, job.quiet)
 
 
 def run_one(source, out, **request) -> CaseResults:
@@ -204,13 +204,13 @@ def test_failures_are_counted_by_reason_and_folded_in(tmp_path, rng):
 
 
 def test_any_order_of_blocks_and_any_interruption_give_the_same(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_BLOCK", 16)
+    monkeypatch.setattr(frozen, "_BLOCK", 16)
     whole = run_one(source, tmp_path / "whole")
-    request = evaluate.Request(
+    request = EvaluateRequest(
         str(source), str(tmp_path / "cut"), alphas=(6, 8), tolerance=2, executor="local", seed=SEED
     )
-    prepared = evaluate.prepare(request)
-    with evaluate.opened(request, prepared) as executor:
+    prepared = job.prepare(request)
+    with job.opened(request, prepared) as executor:
         assert list(executor.run(prepared.evaluation, [5, 0, 3])) == [5, 0, 3]
     # A kill between the two files of a block leaves the first.
     lost = next((tmp_path / "cut" / "blocks").glob("000003.counts.parquet"))

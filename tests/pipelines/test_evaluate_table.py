@@ -12,14 +12,17 @@ import pytest
 from commandline import ironmask
 from enrolling import keys_of, request, run, unit_vectors, write_embeddings
 
-from infra.delta import DeltaTables
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore
+from infra.store.delta import DeltaTables
+from infra.store.objects import FsspecStore
 from ironmask.template import verify_batch
-from pipelines import evaluate, wiring
+from pipelines.evaluation import job
+from pipelines.evaluation.job import CheckedEvaluation
+from pipelines.evaluation.request import EvaluateRequest
 from pipelines.evaluation.results import Results
 from pipelines.report import page
-from pipelines.sealing import open_row
+from pipelines.setup import ports
+from pipelines.table.row_cipher import open_row
 
 SUBJECTS, EACH, ENROLLED = 24, 5, 3
 NOISE = 0.9
@@ -62,20 +65,20 @@ def table(tmp_path, source) -> Path:
     return dest
 
 
-def evaluated(source: Path, out: Path, table: Path, **changes) -> tuple[Results, evaluate.Prepared]:
-    asked = evaluate.Request(
+def evaluated(source: Path, out: Path, table: Path, **changes) -> tuple[Results, CheckedEvaluation]:
+    asked = EvaluateRequest(
         str(source), str(out), table=str(table), keys=str(keys_of(table)), seed=SEED,
         executor="local", **changes,
     )  # fmt: skip
-    prepared = evaluate.prepare(asked)
-    with evaluate.opened(asked, prepared) as executor:
-        return evaluate.run(prepared, executor, evaluate.quiet), prepared
+    prepared = job.prepare(asked)
+    with job.opened(asked, prepared) as executor:
+        return job.run(prepared, executor, job.quiet), prepared
 
 
 def verdicts(source: Path, table: Path) -> tuple[int, int]:
     """Genuine refusals and accepted impostors, by verifying every probe against every row."""
     tables = DeltaTables(str(table), {})
-    keys = wiring.keys(keys_of(table), tables.table_id, 1)
+    keys = ports.keys(keys_of(table), tables.table_id, 1)
     rows = pq.read_table(source)
     subject = np.array(rows["subject_id"].to_pylist())
     vectors = np.array(rows["embedding"].to_pylist())
@@ -115,7 +118,7 @@ def test_what_enrolment_lost_is_folded_in(source, table, tmp_path):
 def test_the_rates_go_into_the_table_once(source, table, tmp_path):
     found, prepared = evaluated(source, tmp_path / "out", table)
     for _ in range(2):
-        evaluate.record(prepared, found)
+        job.write_rates(prepared, found)
     rows = DeltaTables(str(table), {}).table("metrics").rows().to_pylist()
     (row,) = found.cases[0].protected
     stored = [one for one in rows if one["label"] == f"table, mean: {row.setting} tolerance 1"]
@@ -230,7 +233,7 @@ def test_a_table_that_grew_is_not_the_one_that_was_frozen(source, table, tmp_pat
 def test_nothing_secret_is_written(source, table, tmp_path):
     """Neither helpers nor keys nor codewords; the report names table and generation."""
     found, prepared = evaluated(source, tmp_path / "out", table)
-    page.write(found, evaluate.measure(prepared), FsspecStore(StorageSettings()))
+    page.write(found, job.measure(prepared), FsspecStore(StorageSettings()))
     for path in (tmp_path / "out").rglob("*.parquet"):
         assert not any(pa.types.is_binary(kind) for kind in pq.read_schema(path).types)
     text = (tmp_path / "out" / "report.html").read_text()

@@ -23,9 +23,10 @@ from enrolling import (
 )
 
 from ironmask.errors import TableError
-from pipelines import ledger, lookup, plan
-from pipelines.layout import ShardFile
+from pipelines.plan import plans
 from pipelines.ports import DataFile
+from pipelines.table import contents, read
+from pipelines.table.layout import ShardFile
 
 
 def test_enrolling_again_skips_whoever_has_a_template(tmp_path):
@@ -65,8 +66,8 @@ def test_live_subjects_and_used_contents_come_from_the_log(tmp_path):
     run(request(several(tmp_path / "e.parquet", 3), dest))
     tables = open_tables(dest)
     asked = pa.array(["s000", "s001", "s002", "s003"])
-    assert ledger.live_subjects(tables, 1).has(asked).tolist() == [True, True, True, False]
-    assert not ledger.live_subjects(tables, 2).has(asked).any()
+    assert contents.live_subjects(tables, 1).has(asked).tolist() == [True, True, True, False]
+    assert not contents.live_subjects(tables, 2).has(asked).any()
 
 
 @pytest.fixture
@@ -88,12 +89,12 @@ def planted(tmp_path: Path) -> Path:
 
 def test_two_live_rows_are_never_answered(planted):
     with pytest.raises(TableError, match=r"holds 2 live templates of subject 's000'"):
-        lookup.find_row(open_tables(planted), "s000")
+        read.find_row(open_tables(planted), "s000")
 
 
 def test_a_subject_without_a_row(planted):
     with pytest.raises(TableError, match="holds no template of subject 'nobody'"):
-        lookup.find_row(open_tables(planted), "nobody")
+        read.find_row(open_tables(planted), "nobody")
 
 
 def test_a_file_that_no_log_lists_is_not_seen_and_not_kept(tmp_path):
@@ -105,7 +106,7 @@ def test_a_file_that_no_log_lists_is_not_seen_and_not_kept(tmp_path):
         sound.with_name(ShardFile("f" * 12, 0, "ab" * 8, "0" * 64).name).write_bytes(
             sound.read_bytes()
         )
-    assert lookup.find_row(open_tables(dest), "s000")["subject_id"] == "s000"
+    assert read.find_row(open_tables(dest), "s000")["subject_id"] == "s000"
     run(request(source, dest))
     assert len(data_files(dest, "templates")) == 1
     assert_sound(dest, 8)
@@ -156,14 +157,14 @@ class TestSameContent:
         photo = next((face_data / "faces" / "lfw_dev" / "Al_Gore").iterdir())
         names = [tmp_path / "one.jpg", tmp_path / "two.jpg"]
         source = self.manifest(tmp_path / "1.csv", list(zip("ab", names, strict=True)))
-        write = plan.write
+        write = plans.write
 
         def appear(*arguments, **named):
             for name in names:
                 name.write_bytes(photo.read_bytes())
             return write(*arguments, **named)
 
-        monkeypatch.setattr(plan, "write", appear)
+        monkeypatch.setattr(plans, "write", appear)
         dest = tmp_path / "dest"
         model = face_data / "models" / "buffalo_sc"
         enroll(source, dest, "--alpha=16", "--tolerance=4", f"--model={model}")
@@ -178,7 +179,7 @@ class TestSameContent:
         source = self.manifest(tmp_path / "1.csv", [("al", photo), ("broken", broken)])
         model = f"--model={face_data / 'models' / 'buffalo_sc'}"
         enroll(source, dest, "--alpha=16", "--tolerance=4", model)
-        used = ledger.used_contents(open_tables(dest), 1)
+        used = contents.used_contents(open_tables(dest), 1)
         (row,) = [row for row in rows(dest, "inputs") if row["outcome"] == "used"]
         assert f"sha256:{row['sha256']}" in row["identities"]
         assert used.has(pa.array(row["identities"])).all()

@@ -22,14 +22,15 @@ from enrolling import (
     write_embeddings,
 )
 
-from pipelines import layout, operate
-from pipelines.layout import ShardFile
+from pipelines.operations import job, vacuum
+from pipelines.table import layout
+from pipelines.table.layout import ShardFile
 
 
 @pytest.fixture(autouse=True)
 def _small_waves(monkeypatch):
-    monkeypatch.setattr("pipelines.enrol.WAVE_SHARDS", 1)
-    monkeypatch.setattr("pipelines.journal._PAUSE_S", 0.0)
+    monkeypatch.setattr("pipelines.run.steps.WAVE_SHARDS", 1)
+    monkeypatch.setattr("pipelines.run.live_note._PAUSE_S", 0.0)
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ class TestStatus:
             for number, result in enumerate(results):
                 yield result
                 if number == 1:
-                    seen.append(operate.status(str(dest)))
+                    seen.append(job.status(str(dest)))
 
         run(request(source, dest), executor=changed(look))
         (found,) = seen
@@ -80,7 +81,7 @@ class TestStatus:
     def test_of_one_that_is_complete(self, tmp_path, source):
         dest = tmp_path / "dest"
         run(request(source, dest))
-        found = operate.status(str(dest))
+        found = job.status(str(dest))
         assert (found.state, found.inputs_left) == ("complete", 0)
         assert found.failed == {"zero_norm": 1}
         assert not (dest / layout.PRIVATE / "progress.json").exists()
@@ -110,7 +111,7 @@ class TestCheck:
         nothing = pa.nulls(len(table), table.schema.field(column).type)
         path.write_bytes(b"")
         pq.write_table(table.set_column(place, column, nothing), path)
-        report = operate.check(str(dest), str(keys_of(dest)), deep=True)
+        report = job.check(str(dest), str(keys_of(dest)), deep=True)
         assert any("not what was written" in text for text in report.findings)
         answer = ironmask("status", dest)
         assert (answer.code, "restore the table" in answer.err) == (1, True)
@@ -130,13 +131,13 @@ class TestCheck:
 
     def test_of_an_unfinished_run(self, unfinished):
         """What a killed run leaves is explained, and no fault of the table."""
-        report = operate.check(str(unfinished), str(keys_of(unfinished)), deep=True)
+        report = job.check(str(unfinished), str(keys_of(unfinished)), deep=True)
         assert report.findings == []
         assert any("is unfinished: 2 of 5 shards" in note for note in report.notes)
         assert any("is listed by no log" in note for note in report.notes)
 
     def test_of_an_interrupted_wave(self, tmp_path, source, monkeypatch):
-        from pipelines.commit import Committer
+        from pipelines.run.commit import Committer
 
         commit = Committer._commit
 
@@ -150,8 +151,8 @@ class TestCheck:
             broken.setattr(Committer, "_commit", cut)
             with pytest.raises(PowerCutError):
                 run(request(source, dest))
-        assert operate.vacuum(str(dest)).files == 0
-        report = operate.check(str(dest), str(keys_of(dest)), deep=True)
+        assert vacuum.vacuum(str(dest)).files == 0
+        report = job.check(str(dest), str(keys_of(dest)), deep=True)
         assert report.findings == []
         assert any("the next start of the run completes it" in note for note in report.notes)
         run(request(source, dest))
@@ -206,5 +207,5 @@ def test_a_table_that_is_enrolled_again_stays_sound(tmp_path, source):
     assert enroll(source, dest, "--max-failures=1").code == 0
     more = several(tmp_path / "more.parquet", 3)
     assert enroll(more, dest).code == 0
-    report = operate.check(str(dest), str(keys_of(dest)), deep=True)
+    report = job.check(str(dest), str(keys_of(dest)), deep=True)
     assert report.findings == []

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.storage import FsspecStore
+from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError, TableError
-from pipelines import plan, sources
-from pipelines.known import Known
-from pipelines.plan_build import arrange
+from pipelines.plan import plans, sources
+from pipelines.plan.arrange import arrange
+from pipelines.table.text_set import TextSet
 
 Inputs = list[tuple[str, str | None]]
 
@@ -35,7 +35,7 @@ def build(inputs: Inputs, live=(), used=(), shard_size: int = 4) -> list[dict[st
 
 
 def arranged(batches, live=(), used=(), shard_size: int = 4) -> list[dict[str, Any]]:
-    known = [Known([pa.array(list(names), pa.string())]) for names in (live, used)]
+    known = [TextSet([pa.array(list(names), pa.string())]) for names in (live, used)]
     return [row for table in arrange(batches, *known, shard_size) for row in table.to_pylist()]
 
 
@@ -171,21 +171,21 @@ class TestStreaming:
 class TestFile:
     @pytest.fixture
     def write(self, tmp_path: Path, local_store: FsspecStore):
-        def written(inputs: Inputs, shard_size: int = 2, name: str = "p") -> plan.Plan:
-            rows = arrange([source(inputs)], Known(), Known(), shard_size)
+        def written(inputs: Inputs, shard_size: int = 2, name: str = "p") -> plans.Plan:
+            rows = arrange([source(inputs)], TextSet(), TextSet(), shard_size)
             uri = str(tmp_path / name)
-            return plan.write(rows, "0123456789ab", uri, {"settings": "s"}, local_store)
+            return plans.write(rows, "0123456789ab", uri, {"settings": "s"}, local_store)
 
         return written
 
     def test_round_trip(self, write, local_store):
         inputs: Inputs = [("a", "1"), ("a", "1"), ("b\n\u00e9", None), ("c", "3"), ("d", "1")]
         frozen = write(inputs)
-        assert plan.load(frozen.uri, local_store) == (frozen, {"settings": "s"})
+        assert plans.load(frozen.uri, local_store) == (frozen, {"settings": "s"})
         assert (frozen.inputs, frozen.subjects, frozen.shards, frozen.todo) == (5, 4, 3, 3)
         rows = [row for n in range(frozen.shards) for row in frozen.shard(n, local_store)]
         assert rows == build(inputs, shard_size=2)
-        assert rows == [r for t in plan.tables(frozen, local_store) for r in t.to_pylist()]
+        assert rows == [r for t in plans.tables(frozen, local_store) for r in t.to_pylist()]
 
     def test_one_row_group_a_shard(self, write, local_store):
         frozen = write([(f"s{n}", None) for n in range(10)], shard_size=3)
@@ -218,7 +218,7 @@ class TestFile:
         assert write([('a", "', "1")]).digest != write([("a", '", "1')]).digest
 
     def test_many_shards_lie_in_several_parts(self, write, local_store, monkeypatch):
-        monkeypatch.setattr("pipelines.plan.PART_SHARDS", 3)
+        monkeypatch.setattr("pipelines.plan.plans.PART_SHARDS", 3)
         frozen = write([(f"s{n}", None) for n in range(17)], shard_size=2)
         assert len(list(Path(frozen.uri).glob("part-*.parquet"))) == 3
         found = [row["uri"] for n in range(frozen.shards) for row in frozen.shard(n, local_store)]
@@ -226,13 +226,13 @@ class TestFile:
 
     def test_a_missing_plan(self, tmp_path, local_store):
         with pytest.raises(StorageError, match="does not exist"):
-            plan.load(str(tmp_path / "absent"), local_store)
+            plans.load(str(tmp_path / "absent"), local_store)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": "other"}'])
     def test_what_is_no_plan(self, tmp_path, local_store, content):
         (tmp_path / "plan.json").write_bytes(content)
         with pytest.raises(TableError, match=r"plan\.json cannot be read as a plan"):
-            plan.load(str(tmp_path), local_store)
+            plans.load(str(tmp_path), local_store)
 
     def test_another_parquet_is_no_part(self, write, local_store):
         import pyarrow.parquet as pq
@@ -246,23 +246,23 @@ class TestFile:
         """Whatever byte of a part is changed: the same rows come back, or a named error."""
         frozen = write([(f"subject {n}", f"sha256:{n:064x}") for n in range(12)], shard_size=6)
         sound = [frozen.shard(number, local_store) for number in range(frozen.shards)]
-        assert plan.verify(frozen, local_store) == []
+        assert plans.verify(frozen, local_store) == []
         path = Path(frozen.uri) / "part-00000.parquet"
         content = path.read_bytes()
         for place in range(0, len(content), 9):
             damaged = bytearray(content)
             damaged[place] ^= 0x20
             path.write_bytes(damaged)
-            assert plan.verify(frozen, local_store) == [f"{path} is not what was frozen"]
-            assert plan.digest_of(frozen, local_store) != frozen.digest
-            plan._metadata.cache_clear()
+            assert plans.verify(frozen, local_store) == [f"{path} is not what was frozen"]
+            assert plans.digest_of(frozen, local_store) != frozen.digest
+            plans._metadata.cache_clear()
             try:
                 found = [frozen.shard(number, local_store) for number in range(frozen.shards)]
             except (TableError, StorageError):
                 continue
             assert found == sound
         path.unlink()
-        assert plan.verify(frozen, local_store) == [f"{path} does not exist"]
+        assert plans.verify(frozen, local_store) == [f"{path} does not exist"]
 
     def test_shards_cover_the_plan(self, write, local_store):
         frozen = write([(f"s{n // 2}", None) for n in range(9)], shard_size=4)

@@ -11,15 +11,16 @@ import pytest
 from commandline import ironmask
 from enrolling import WIDTH, enroll, keys_of, rows, unit_vectors, write_embeddings
 
-from infra.delta import DeltaTables
-from infra.keys import KeyFile
+from infra.keys.key_file import KeyFile
 from infra.settings import StorageSettings
+from infra.store.delta import DeltaTables
 from ironmask.attacks import codeword_cosines
 from ironmask.helper import decode
-from pipelines import wiring
-from pipelines.lookup import find_row, verify_embeddings
-from pipelines.profile import Profile, sample
-from pipelines.sealing import open_row
+from pipelines.preflight.profile import Profile, sample
+from pipelines.setup import ports
+from pipelines.table.read import find_row
+from pipelines.table.row_cipher import open_row
+from pipelines.verification.probe import verify_embeddings
 
 RANK = 24
 PLAINTEXT = "--plaintext-helpers"
@@ -126,7 +127,7 @@ def test_embeddings_of_another_width_are_refused(source, tmp_path):
 def test_a_sample_is_as_large_as_can_be_however_a_file_is_cut(tmp_path):
     """Of many small row groups, and of one that is larger than the sample."""
     column = pa.array(list(np.ones((50_000, 8), dtype=np.float32)))
-    store = wiring.open_store(StorageSettings())
+    store = ports.open_store(StorageSettings())
     for group in (1_000, 50_000):
         path = tmp_path / f"{group}.parquet"
         pq.write_table(pa.table({"embedding": column}), path, row_group_size=group)

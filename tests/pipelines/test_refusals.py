@@ -21,7 +21,8 @@ from enrolling import (
 )
 
 from ironmask.errors import TableError
-from pipelines import lookup
+from pipelines.table import read
+from pipelines.verification import probe
 
 
 class TestPlaces:
@@ -120,9 +121,9 @@ class TestKeys:
 
         (path,) = data_files(dest, "templates")
         rewrite(path, open_up)
-        row = lookup.find_row(open_tables(dest), "s000")
+        row = read.find_row(open_tables(dest), "s000")
         with pytest.raises(TamperedError, match="says sealed = False"):
-            lookup.verify_embeddings(
+            probe.verify_embeddings(
                 open_tables(dest).table_id, row, unit_vectors(1), generation_keys(dest)
             )
 
@@ -167,7 +168,7 @@ def test_a_missing_data_file_is_named(tmp_path):
     (path,) = data_files(dest, "templates")
     path.unlink()
     with pytest.raises(TableError, match="missing or damaged"):
-        lookup.find_row(open_tables(dest), "s000")
+        read.find_row(open_tables(dest), "s000")
     answer = ironmask("inspect", dest)
     assert (answer.code, len(answer.errors)) == (1, 1)
 

@@ -27,10 +27,11 @@ from enrolling import (
     write_embeddings,
 )
 
-from infra.keys import KeyFile
+from infra.keys.key_file import KeyFile
 from ironmask.errors import KeyNotFoundError
-from pipelines import generations, wiring
-from pipelines.sealing import open_row
+from pipelines.setup import ports
+from pipelines.table import generations
+from pipelines.table.row_cipher import open_row
 
 PEOPLE = 10
 
@@ -88,7 +89,7 @@ def test_everybody_gets_a_new_template_and_the_old_ones_are_gone(dest: Path) -> 
     assert checked(dest).code == 0, checked(dest).out
     # The copy that somebody made before: its ciphertext is worth nothing any more.
     with pytest.raises(KeyNotFoundError, match="destroyed"):
-        wiring.keys(keys_of(dest), open_tables(copy).table_id, 1)
+        ports.keys(keys_of(dest), open_tables(copy).table_id, 1)
 
 
 def test_proof(dest: Path) -> None:
@@ -300,14 +301,14 @@ def test_rows_are_made_from_rows(dest: Path, source: Path, command: str) -> None
     source.unlink()  # no embedding is needed
     old = {row["template_id"]: row for row in rows(dest, "templates")}
     tables = open_tables(dest)
-    keys = wiring.keys(keys_of(dest), tables.table_id, 1)
+    keys = ports.keys(keys_of(dest), tables.table_id, 1)
     opened = {i: open_row(tables.table_id, row, keys) for i, row in old.items()}
     answer = again(dest, command=command)
     assert answer.code == 0, answer.err
     new = {row["template_id"]: row for row in rows(dest, "templates")}
     assert new.keys() == old.keys()
     assert states(dest) == {1: "destroyed", 2: "live"}
-    now = wiring.keys(keys_of(dest), tables.table_id, 2)
+    now = ports.keys(keys_of(dest), tables.table_id, 2)
     for name, row in new.items():
         assert row["helper"] != old[name]["helper"]
         assert (row["digests"] != old[name]["digests"]) == (command == "rotate-mac")
@@ -319,7 +320,7 @@ def test_rows_are_made_from_rows(dest: Path, source: Path, command: str) -> None
 
 
 def _bound(table_id: str, row) -> bytes:
-    from pipelines.sealing import associated_data
+    from pipelines.table.row_cipher import associated_data
 
     return associated_data(table_id, row)
 

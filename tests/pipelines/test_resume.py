@@ -26,13 +26,14 @@ from enrolling import (
 )
 
 from ironmask.errors import BusyError, MismatchError, SourceError
-from pipelines import layout, lookup
-from pipelines.commit import Committer
+from pipelines.run.commit import Committer
+from pipelines.table import layout
+from pipelines.verification import probe
 
 
 @pytest.fixture(autouse=True)
 def _small_waves(monkeypatch):
-    monkeypatch.setattr("pipelines.enrol.WAVE_SHARDS", 1)
+    monkeypatch.setattr("pipelines.run.steps.WAVE_SHARDS", 1)
 
 
 def break_off(asked, shards: int = 1) -> None:
@@ -109,7 +110,7 @@ def test_other_versions_are_refused(tmp_path, monkeypatch):
     dest = tmp_path / "dest"
     asked = request(several(tmp_path / "e.parquet", 8), dest)
     break_off(asked)
-    monkeypatch.setattr("pipelines.planning.versions", lambda: {"ironmask": "9"})
+    monkeypatch.setattr("pipelines.run.begin.versions", lambda: {"ironmask": "9"})
     with pytest.raises(MismatchError, match="started with another code"):
         run(asked)
     run(request(tmp_path / "e.parquet", dest, restart=True))
@@ -164,7 +165,7 @@ def test_rows_that_moved_meanwhile_never_reach_another_person(tmp_path):
     assert_sound(dest)
     keys, table_id = generation_keys(dest), open_tables(dest).table_id
     for row in rows(dest, "templates"):
-        answers = lookup.verify_embeddings(table_id, row, vectors, keys)
+        answers = probe.verify_embeddings(table_id, row, vectors, keys)
         assert answers == [name == row["subject_id"] for name in names]
 
 
@@ -221,11 +222,12 @@ def test_who_lost_the_destination_commits_nothing_more(tmp_path):
 
     from dataclasses import replace
 
-    from pipelines import enrol, start
+    from pipelines.enrolment import hold, job
+    from pipelines.enrolment import request as enrolment_request
 
     asked, loses = request(source, dest), after_first(lambda: lost.append(True))
-    with start.opened(asked, start.prepare(asked)) as held, pytest.raises(BusyError):
-        enrol.enrol(held.job, replace(held.dest, check=check), loses(held.executor))
+    with hold.opened(asked, enrolment_request.prepare(asked)) as held, pytest.raises(BusyError):
+        job.enrol(held.job, replace(held.dest, check=check), loses(held.executor))
     assert len(rows(dest, "templates")) == 2
     assert len(data_files(dest, "templates")) == 2
 
@@ -257,7 +259,7 @@ class TestClocks:
                 return later
 
         with monkeypatch.context() as ahead:
-            ahead.setattr("pipelines.ledger.datetime", Ahead)
+            ahead.setattr("pipelines.table.run_records.datetime", Ahead)
             break_off(request(source, dest))
         run(request(source, dest, restart=True))
         assert run(request(source, dest)).reasons == {"already_enrolled": 16}

@@ -21,7 +21,7 @@ from enrolling import (
 )
 
 from ironmask.errors import MismatchError
-from pipelines import operate
+from pipelines.operations import job
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_what_has_been_put_right_is_enrolled(people, ask, tmp_path):
     answer = ask("--retry-failed")
     assert answer.code == 0
     assert "nothing to retry" in answer.err
-    assert operate.check(str(dest), str(keys_of(dest)), deep=True).findings == []
+    assert job.check(str(dest), str(keys_of(dest)), deep=True).findings == []
 
 
 def test_only_some_reasons(people, ask, tmp_path):
@@ -113,7 +113,7 @@ def broken(tmp_path):
 
 def test_a_retry_that_broke_off_goes_on_as_a_retry(broken, monkeypatch):
     source, dest = broken
-    monkeypatch.setattr("pipelines.enrol.WAVE_SHARDS", 1)
+    monkeypatch.setattr("pipelines.run.steps.WAVE_SHARDS", 1)
     again = request(source, dest, shard_size=1, retry=("zero_norm",))
     with pytest.raises(PowerCutError):
         run(again, executor=broken_after(2))

@@ -18,11 +18,11 @@ from enrolling import (
     write_embeddings,
 )
 
-from infra.storage import FsspecStore
+from infra.store.objects import FsspecStore
 from ironmask.errors import KeyNotFoundError, TableError, WrongKeyError
-from pipelines import layout, seal
-from pipelines.records import TABLES
-from pipelines.seal import Seal
+from pipelines.table import layout, log_seal_file
+from pipelines.table.log_seal import LogSeal
+from pipelines.table.schemas import TABLES
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def dest(tmp_path):
 
 
 def state(dest):
-    return seal.read(str(dest), FsspecStore(), key_of(dest))
+    return log_seal_file.read(str(dest), FsspecStore(), key_of(dest))
 
 
 def key_of(dest):
@@ -76,7 +76,7 @@ def test_the_next_run_goes_on_from_it(dest, tmp_path):
 
 def test_it_holds_under_its_own_key_alone(dest):
     with pytest.raises(TableError, match=r"seal\.json does not authenticate"):
-        seal.read(str(dest), FsspecStore(), lambda _: bytes(32))
+        log_seal_file.read(str(dest), FsspecStore(), lambda _: bytes(32))
 
 
 @pytest.mark.parametrize("place", ["logs", "open", "table_id", "mac"])
@@ -139,10 +139,10 @@ class TestBegin:
 class TestKeys:
     """A seal names the keys that it was made under, and whoever reads it has to find them."""
 
-    def seal(self, dest, keys, key_of=None) -> Seal:
-        return Seal(open_tables(dest), FsspecStore(), keys, key_of)
+    def seal(self, dest, keys, key_of=None) -> LogSeal:
+        return LogSeal(open_tables(dest), FsspecStore(), keys, key_of)
 
-    def begun(self, dest, keys, key_of=None) -> Seal:
+    def begun(self, dest, keys, key_of=None) -> LogSeal:
         own = self.seal(dest, keys, key_of)
         own.begin()
         return own
@@ -158,12 +158,12 @@ class TestKeys:
             asked.append(key_id)
             return keys.seal_key()
 
-        found = seal.read(str(dest), FsspecStore(), key_of)
+        found = log_seal_file.read(str(dest), FsspecStore(), key_of)
         assert asked == [found.key_id] == [keys.key_id]
 
     def test_keys_that_are_not_at_hand_are_told(self, dest):
         with pytest.raises(KeyNotFoundError, match="no keys"):
-            seal.read(str(dest), FsspecStore(), self.refuse)
+            log_seal_file.read(str(dest), FsspecStore(), self.refuse)
         with pytest.raises(KeyNotFoundError, match="no keys"):
             self.begun(dest, generation_keys(dest), self.refuse)
         with pytest.raises(WrongKeyError, match=r"made under the keys \w+, those at hand are next"):
@@ -171,7 +171,7 @@ class TestKeys:
 
     def test_what_is_wrong_with_the_finder_is_not_taken_for_the_seal_s(self, dest):
         with pytest.raises(TypeError):
-            seal.read(str(dest), FsspecStore(), bytes(32))
+            log_seal_file.read(str(dest), FsspecStore(), bytes(32))
 
     @pytest.mark.parametrize(
         "change",
@@ -189,7 +189,7 @@ class TestKeys:
         content = {**json.loads(path.read_text()), **change}
         path.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
         with pytest.raises(TableError, match="does not authenticate"):
-            seal.read(str(dest), FsspecStore(), lambda _: generation_keys(dest).seal_key())
+            log_seal_file.read(str(dest), FsspecStore(), lambda _: generation_keys(dest).seal_key())
 
     def test_the_name_of_other_keys_does_not_authenticate(self, dest):
         path = dest / layout.PRIVATE / "seal.json"

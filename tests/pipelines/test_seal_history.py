@@ -16,14 +16,14 @@ from deltalake import DeltaTable
 from enrolling import PowerCutError
 from s3server import S3Server
 
-from infra.delta import DeltaTables
 from infra.settings import StorageSettings
-from infra.storage import FsspecStore
+from infra.store.delta import DeltaTables
+from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError, TableError
-from pipelines import layout, seal
 from pipelines.ports import DataFile
-from pipelines.seal import Seal
-from pipelines.seal_file import Chain, State
+from pipelines.table import layout, log_seal, log_seal_file
+from pipelines.table.log_seal import LogSeal
+from pipelines.table.log_seal_file import Chain, State
 
 ERASED = "anna.of.arendelle"
 LOG = "inputs/_delta_log"
@@ -65,20 +65,20 @@ class World:
         new = [file("a2", "aaron", "aaron"), file("b2", "zoe", "zoe")]
         table.commit(new, "erase", 1, removed=gone)
 
-    def begun(self, store: FsspecStore | None = None) -> Seal:
-        own = Seal(self.tables, store or self.store, Keys())
+    def begun(self, store: FsspecStore | None = None) -> LogSeal:
+        own = LogSeal(self.tables, store or self.store, Keys())
         own.begin()
         return own
 
     def state(self) -> State:
-        found = seal.read(self.dest, self.store, lambda _: Keys().seal_key())
+        found = log_seal_file.read(self.dest, self.store, lambda _: Keys().seal_key())
         assert found
         return found
 
     def problems(self) -> list[str]:
         """What a check would find, now."""
         state = self.state()
-        broken = [seal.broken_logs, seal.broken_files]
+        broken = [log_seal.broken_logs, log_seal.broken_files]
         return [line for look in broken for line in look(self.tables, self.store, state)]
 
     def names(self) -> list[str]:

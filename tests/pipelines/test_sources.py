@@ -17,12 +17,13 @@ from enrolling import unit_vectors, write_embeddings
 from s3server import S3Server
 
 from infra.settings import load as load_settings
-from infra.storage import FsspecStore
+from infra.store.objects import FsspecStore
 from ironmask.errors import SourceError, StorageError
-from pipelines import sources, wiring
-from pipelines.job import SourceKind
+from pipelines.plan import sources
+from pipelines.plan.subject_folders import cut_by_folder
 from pipelines.ports import Entry
-from pipelines.subject_folders import cut_by_folder
+from pipelines.setup import ports
+from pipelines.spec.template_job import SourceKind
 
 KEY = bytes(32)
 
@@ -198,7 +199,7 @@ class TestBucket:
         source = put_keys(*(f"in/{name}" for name in names), "in2/c/1.jpg", "other")
         for name in names:
             put(tmp_path / "in" / name, f"in/{name}".encode())
-        store = wiring.open_store(load_settings()[1])
+        store = ports.open_store(load_settings()[1])
         there = list(sources.read(source, SourceKind.FOLDER, store, KEY))
         here = read(tmp_path / "in", SourceKind.FOLDER, store)
         rows = pa.concat_tables(there).to_pylist()

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 
 from ironmask.params import preset
-from pipelines.job import EnrolJob, SourceKind
-from pipelines.stages import bytes_in_memory
+from pipelines.shard.context import bytes_in_memory
+from pipelines.spec.template_job import SourceKind, TemplateJob
 
 MIB = 1 << 20
 
 
 @pytest.fixture
 def job():
-    return EnrolJob("s", "d", SourceKind.EMBEDDINGS, "m", preset("balanced"))
+    return TemplateJob("s", "d", SourceKind.EMBEDDINGS, "m", preset("balanced"))
 
 
 def test_memory_of_a_shard(job):

@@ -25,8 +25,8 @@ from enrolling import (
     write_embeddings,
 )
 
-from infra.keys import KeyFile
-from pipelines import layout
+from infra.keys.key_file import KeyFile
+from pipelines.table import layout
 
 PEOPLE = 6
 

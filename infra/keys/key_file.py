@@ -1,0 +1,275 @@
+"""Keys: for each generation of a table its own, in the table's keyset file (`keyset_file`).
+
+The embedded default keeps the key-encryption key (KEK) in the same file; with a key service the
+file holds nothing secret. Whoever has an older copy of the file can still open what it holds:
+destroying keys and changing the KEK reach this file only.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from infra.keys import keyset_file
+from infra.keys.kek import LOCAL, Kek, ProcessBound, local_keyset, resolve
+from infra.keys.keyset_file import DESTROYED, LIVE, PLAINTEXT, SEALED, Content, Entry
+from infra.keys.keysets import Binding, Keysets, TinkGenerationKeys
+from ironmask.errors import KeyFileError, KeyNotFoundError, WrongKeyError
+
+
+def default_keys_path(table_id: str) -> Path:
+    """`IRONMASK_KEYS`, else a file named after the table in the user's configuration folder."""
+    named = os.environ.get("IRONMASK_KEYS")
+    if named:
+        return Path(os.path.expanduser(named))
+    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+    return Path(base) / "ironmask" / "keys" / f"{table_id}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What may be said about a generation's keys.
+
+    state: `live` or `destroyed`. made_at, destroyed_at: UTC in ISO 8601; None while live.
+    """
+
+    key_id: str
+    state: str
+    made_at: str
+    destroyed_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KekRotation:
+    """A change of the KEK: the addresses before and after, and how many keysets it rewrapped."""
+
+    old_uri: str
+    new_uri: str
+    keysets: int
+
+
+class KeyFile(ProcessBound):
+    """The keyset file of one table. Every call sees it as it is then."""
+
+    __slots__ = ("__content", "__kek", "path", "table_id")
+
+    def __init__(self, path: Path, content: Content, kek: Kek) -> None:
+        self.path = path
+        self.table_id = content["table_id"]
+        self.__content = content
+        self.__kek = (content["kek"], kek)
+
+    def __repr__(self) -> str:
+        return f"KeyFile(path={str(self.path)!r}, table_id={self.table_id!r})"
+
+    @classmethod
+    def create(cls, path: Path, table_id: str, kek_uri: str = LOCAL) -> KeyFile:
+        """Make a new keyset file, without a generation yet.
+
+        Raises `KeyFileError` where one exists or none can be written, `KeyStoreError` where the
+        KEK's service cannot be used.
+        """
+        path = Path(os.path.realpath(path))
+        # A KEK that cannot be used must fail before a file exists.
+        content, kek = _with_new_kek(kek_uri, table_id, {})
+        with keyset_file.writing(path):
+            if path.exists():
+                raise KeyFileError(f"{path} exists already: keys are never overwritten")
+            keyset_file.write(path, content)
+        return cls(path, content, kek)
+
+    @classmethod
+    def open(cls, path: Path, table_id: str) -> KeyFile:
+        """Open a table's keyset file.
+
+        Raises `KeyNotFoundError` where there is none, `KeyFileError` where it is damaged or open to
+        other users, `WrongKeyError` where it is another table's, `KeyStoreError` where the KEK's
+        service cannot be used.
+        """
+        path = Path(os.path.realpath(path))
+        content = keyset_file.read(path)
+        if content["table_id"] != table_id:
+            raise WrongKeyError(
+                f"{path} holds the keys of table {content['table_id']}, not of {table_id}: "
+                "name the right file with --keys"
+            )
+        return cls(path, content, resolve(content["kek"]["uri"], content["kek"]["keyset"]))
+
+    def generations(self) -> dict[int, KeyRecord]:
+        """The generations in the file, without their keys. Raises as `generation` for the file."""
+        found = self.__now()["generations"]
+        return {int(number): _record(entry) for number, entry in found.items()}
+
+    @property
+    def kek_uri(self) -> str:
+        """Address of the key-encryption key, as of the last call."""
+        return self.__content["kek"]["uri"]
+
+    def add_generation(self, generation: int, *, sealed: bool = True) -> None:
+        """Make the keys of a new generation.
+
+        Raises `KeyFileError` where it has, or had, some, `KeyStoreError` where the KEK's service
+        does not serve.
+        """
+        binding = Binding(self.table_id, generation, SEALED if sealed else PLAINTEXT)
+        with keyset_file.writing(self.path):
+            content = self.__without(generation)
+            self.__add(content, Keysets.fresh(), binding)
+
+    def succeed(self, generation: int, of: int, *, rekey: bool, rotate_mac: bool) -> None:
+        """Make the keys of a generation from those of another one, which stays as it is.
+
+        The data keyset is new; the digest keys are carried over, with one more layer where
+        `rotate_mac`; the shuffle is new where `rekey`, else carried over, if any. Raises
+        `KeyFileError` where the generation has, or had, keys, and as `generation` for `of`.
+        """
+        with keyset_file.writing(self.path):
+            content = self.__without(generation)
+            entry = self.__live(content, of)
+            old = self.__unwrapped(content, of, entry)
+            binding = Binding(self.table_id, generation, entry["helpers"])
+            self.__add(content, old.succeed(rekey=rekey, rotate_mac=rotate_mac), binding)
+
+    def generation(self, generation: int) -> TinkGenerationKeys:
+        """Open the keys of one generation.
+
+        Raises `KeyNotFoundError` where there are none or they were destroyed, `WrongKeyError` where
+        they were changed or wrapped by another KEK, or the file was replaced by another one,
+        `KeyStoreError` where the KEK's service does not serve.
+        """
+        content = self.__now()
+        entry = self.__live(content, generation)
+        keysets = self.__unwrapped(content, generation, entry)
+        return TinkGenerationKeys(self.__binding(generation, entry), entry["key_id"], keysets)
+
+    def destroy_generation(self, generation: int, now: datetime | None = None) -> KeyRecord:
+        """Remove the keys of a generation from the file for good; it needs no KEK.
+
+        One that was destroyed before stays as it is, with its first time. Raises `KeyNotFoundError`
+        where the generation never had keys, `KeyFileError` where the file cannot be written.
+        """
+        with keyset_file.writing(self.path):
+            content = self.__now()
+            entry = content["generations"].get(str(generation))
+            if entry is None:
+                raise KeyNotFoundError(f"{self.path} never had keys of generation {generation}")
+            if entry["state"] == DESTROYED:
+                keyset_file.settle(self.path)
+            else:
+                entry = _destroyed(entry, _text(now or datetime.now(UTC)))
+                self.__put(content, generation, entry)
+        return _record(entry)
+
+    def rotate_kek(self, new_uri: str | None = None) -> KekRotation:
+        """Wrap every live keyset by a new KEK, all or none; no key inside changes.
+
+        new_uri: `local:` for a fresh local KEK, or the address of a service's key, also the present
+        one, whose service then wraps with that key's newest version; None for the present address.
+        Raises `WrongKeyError` where a keyset does not open with the present KEK, `KeyStoreError`
+        where one of the services does not serve, `KeyFileError` where the file cannot be written.
+        """
+        with keyset_file.writing(self.path):
+            old = self.__now()
+            old_uri = old["kek"]["uri"]
+            # Destroyed generations stay as they are.
+            entries = dict(old["generations"])
+            new, kek = _with_new_kek(new_uri or old_uri, self.table_id, entries)
+            rewrapped = 0
+            for number, entry in old["generations"].items():
+                if entry["state"] != LIVE:
+                    continue
+                keysets = self.__unwrapped(old, int(number), entry)
+                binding = self.__binding(int(number), entry)
+                # Tink opens what it wrapped: a service that only encrypts for us is noticed here.
+                entries[number] = keysets.wrap(kek, binding, entry["made_at"])
+                rewrapped += len(keysets)
+            self.__write(new)
+        return KekRotation(old_uri, new["kek"]["uri"], rewrapped)
+
+    def __now(self) -> Content:
+        """The file as it is now. It must have gone on from what it was."""
+        # Other threads may set theirs in between.
+        content = keyset_file.read_again(self.path, self.__content)
+        self.__content = content
+        return content
+
+    def __without(self, generation: int) -> Content:
+        """The file as it is now, to add a generation that it must not know."""
+        if generation < 1:
+            raise KeyFileError(f"generation {generation}: generations count from 1")
+        content = self.__now()
+        if str(generation) in content["generations"]:
+            raise KeyFileError(
+                f"{self.path} has keys of generation {generation} already, or had: they are never "
+                "replaced"
+            )
+        return content
+
+    def __add(self, content: Content, keysets: Keysets, binding: Binding) -> None:
+        entry = keysets.wrap(self.__kek_of(content), binding, _text(datetime.now(UTC)))
+        self.__put(content, binding.generation, entry)
+
+    def __put(self, content: Content, generation: int, entry: Entry) -> None:
+        entries = content["generations"] | {str(generation): entry}
+        self.__write({**content, "generations": entries})
+
+    def __write(self, content: Content) -> None:
+        keyset_file.write(self.path, content)
+        self.__content = content
+
+    def __live(self, content: Content, generation: int) -> Entry:
+        entry = content["generations"].get(str(generation))
+        if entry is None or entry["state"] != LIVE:
+            why = "it never had any, or is older than the table" if entry is None else "destroyed"
+            raise KeyNotFoundError(
+                f"{self.path} holds no keys of generation {generation} ({why}): its templates "
+                "cannot be opened without them; name the right file with --keys or IRONMASK_KEYS"
+            )
+        return entry
+
+    def __unwrapped(self, content: Content, generation: int, entry: Entry) -> Keysets:
+        kek = self.__kek_of(content)
+        return Keysets.unwrap(entry, kek, self.__binding(generation, entry))
+
+    def __kek_of(self, content: Content) -> Kek:
+        """The file's KEK, resolved anew where another process changed it."""
+        known, kek = self.__kek
+        if content["kek"] != known:
+            kek = resolve(content["kek"]["uri"], content["kek"]["keyset"])
+            self.__kek = (content["kek"], kek)
+        return kek
+
+    def __binding(self, generation: int, entry: Entry) -> Binding:
+        return Binding(self.table_id, generation, entry["helpers"], entry["salt"])
+
+
+def _with_new_kek(uri: str, table_id: str, entries: dict[str, Entry]) -> tuple[Content, Kek]:
+    keyset = local_keyset() if uri == LOCAL else None
+    content: Content = {
+        "format": keyset_file.FORMAT,
+        "table_id": table_id,
+        "kek": {"uri": uri, "keyset": keyset},
+        "generations": entries,
+    }
+    return content, resolve(uri, keyset)
+
+
+def _destroyed(entry: Entry, at: str) -> Entry:
+    return {
+        **entry,
+        "state": DESTROYED,
+        "data": None,
+        "prf": [],
+        "shuffle": None,
+        "destroyed_at": at,
+    }
+
+
+def _record(entry: Entry) -> KeyRecord:
+    return KeyRecord(entry["key_id"], entry["state"], entry["made_at"], entry["destroyed_at"])
+
+
+def _text(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,66 @@
+"""Addresses of local files and of objects in buckets."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+from ironmask.errors import StorageError
+
+_S3: Final = "s3://"
+_NO_TABLE: Final = re.compile(r"%[0-9A-Fa-f]{2}|[][^|\\]")
+
+
+def is_s3(uri: str) -> bool:
+    """Tell whether an address is of an object store."""
+    return uri.startswith(_S3)
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a name can be written as UTF-8: what a shell passes on may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def normalise(uri: str) -> str:
+    """A full address without a trailing slash: `~` and relative local paths are resolved."""
+    if is_s3(uri):
+        if not uri.removeprefix(_S3).split("/")[0]:
+            raise StorageError(f"{uri!r} names no bucket: write s3://bucket/prefix")
+        return uri.rstrip("/")
+    if not is_text(uri):
+        raise StorageError(f"{uri!r} is no address: it is not UTF-8; rename it")
+    if "://" in uri and not uri.startswith("file://"):
+        raise StorageError(f"{uri}: only local paths and s3:// addresses are known")
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+
+
+def table_address(uri: str) -> str:
+    """`normalise` for the address of a table. Raises `StorageError` for one that no table can have.
+
+    Readers of Delta tables take addresses for URLs and patterns.
+    """
+    full = normalise(uri)
+    bad = {c for c in full if not c.isprintable()} | set(_NO_TABLE.findall(full))
+    if bad and not is_s3(full):
+        shown = " ".join(repr(text) for text in sorted(bad))
+        raise StorageError(f"{full!r} cannot be a table's address for its {shown}: choose another")
+    where = full
+    while not is_s3(full) and not os.path.lexists(where):
+        where = os.path.dirname(where)
+    if not is_s3(full) and not os.path.isdir(where):
+        raise StorageError(f"{full} holds no table: {where} is a file; enrol into a folder")
+    return full
+
+
+def is_inside(inner: str, outer: str) -> bool:
+    """Tell whether an address is another one or lies below it; links are followed."""
+    if is_s3(inner) != is_s3(outer):
+        return False
+    if not is_s3(inner):
+        inner, outer = os.path.realpath(inner), os.path.realpath(outer)
+    return f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/")

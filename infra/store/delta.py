@@ -1,0 +1,266 @@
+"""Delta Lake tables through `deltalake`: plain Parquet files and a transaction log."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+
+from infra.store.addresses import is_s3
+from infra.store.delta_log import add_action, brief, is_torn, listing, may_pass, remove_actions
+from ironmask.errors import StorageError, TableError
+from pipelines.ports import DataFile
+from pipelines.table.layout import join
+from pipelines.table.schemas import TABLES
+
+T = TypeVar("T")
+
+_FORMAT: Final = pads.ParquetFileFormat()
+_PRUNED: Final = ("subject_id",)
+_ATTEMPTS: Final = 8
+_FIRST_PAUSE_S: Final = 0.05
+# The seal is a chain over the entries of the log, which go only where it is told before.
+_PROPERTIES: Final = {"delta.enableExpiredLogCleanup": "false"}
+
+
+class DeltaTableHandle:
+    """One Delta table; see `pipelines.ports.Table`."""
+
+    def __init__(self, uri: str, name: str, options: dict[str, str]) -> None:
+        self.uri = uri
+        self._schema, self._partition_by = TABLES[name]
+        self._options = options
+        self._known: DeltaTable | None = None
+
+    def _open(self) -> DeltaTable:
+        """The table as its log is now.
+
+        Raises `StorageError` where there is none, or the store does not let it be read.
+        """
+        try:
+            return _patiently(self._opened, f"{self.uri} cannot be read")
+        except TableNotFoundError:
+            raise StorageError(f"{self.uri} is not a table: its log is missing") from None
+
+    def _opened(self) -> DeltaTable:
+        """What was read of the log is kept, and only what came since is asked for."""
+        known, self._known = self._known, None
+        try:
+            if known is None:
+                known = self._afresh()
+            else:
+                known.update_incremental()
+        except DeltaError as error:
+            if known is None and not is_torn(error):
+                raise
+            # The entries that it went on from may be forgotten: a checkpoint holds what they said.
+            known = self._afresh()
+        self._known = known
+        return known
+
+    def _afresh(self, version: int | None = None) -> DeltaTable:
+        return DeltaTable(self.uri, version=version, storage_options=self._options)
+
+    def files(self) -> dict[str, int]:
+        return _listed(self._open(), "size_bytes")
+
+    def counts(self) -> dict[str, int]:
+        return _listed(self._open(), "num_records")
+
+    def commit(
+        self,
+        files: Sequence[DataFile],
+        application: str,
+        sequence: int,
+        removed: Sequence[str] = (),
+    ) -> None:
+        if not (files or removed):
+            return
+        added = [add_action(file) for file in files]
+        properties = CommitProperties(app_transactions=[Transaction(application, sequence)])
+
+        def once() -> None:
+            table = self._opened()
+            # A commit may report failure after it succeeded: the log decides, not the answer.
+            if (table.transaction_version(application) or 0) < sequence:
+                table.create_write_transaction(
+                    [*added, *remove_actions(table, removed, self.uri)],
+                    "append",
+                    self._schema,
+                    self._partition_by,
+                    commit_properties=properties,
+                )
+
+        _patiently(once, f"{self.uri} refused {_ATTEMPTS} attempts to commit")
+
+    def checkpoint(self) -> int:
+        self._open()
+
+        def once() -> DeltaTable:
+            table = self._opened()
+            table.create_checkpoint()
+            return table
+
+        table = _patiently(once, f"{self.uri}: a checkpoint cannot be written")
+        version = int(table.version())
+        read = _patiently(lambda: self._afresh(version), f"{self.uri} cannot be read")
+        if _listed(read, "size_bytes") != _listed(table, "size_bytes"):
+            raise StorageError(f"{self.uri}: its checkpoint does not say what its log says")
+        return version
+
+    def sequence(self, application: str) -> int:
+        return int(self._open().transaction_version(application) or 0)
+
+    def rows(
+        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+    ) -> pa.Table:
+        chosen = None if columns is None else list(columns)
+        while True:
+            table = self._open()
+            version = table.version()
+            try:
+                with self._readable():
+                    return self._dataset(table).to_table(columns=chosen, filter=where)
+            except TableError:
+                # What was listed may have been taken out, and destroyed, since.
+                if self._open().version() == version:
+                    raise
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        table = self._open()
+        version = table.version()
+        with self._unchanged(version), self._readable():
+            yield from self._dataset(table).to_batches(columns=list(columns))
+
+    @contextmanager
+    def _unchanged(self, version: int) -> Iterator[None]:
+        """Files that are gone since the log moved on are no damage."""
+        try:
+            yield
+        except TableError:
+            if self._open().version() == version:
+                raise
+            raise TableError(f"{self.uri} was changed while it was read: run it again") from None
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(
+                f"{self.uri}: a data file that its log lists is missing or damaged "
+                f"({type(error).__name__}): restore it from a backup"
+            ) from None
+
+    def _dataset(self, table: DeltaTable) -> pads.Dataset:
+        # deltalake's own dataset prunes by columns without statistics, which loses their rows.
+        actions = listing(table)
+        names = [f"partition.{name}" for name in self._partition_by]
+        names += [f"{end}.{name}" for name in _PRUNED for end in ("min", "max")]
+        names = [name for name in names if name in actions.column_names]
+        facts = [actions[name].to_pylist() for name in names]
+        rows = zip(actions["path"].to_pylist(), *facts, strict=True)
+        filesystem = self._filesystem()
+        fragments = [
+            _FORMAT.make_fragment(path, filesystem, _covers(dict(zip(names, values, strict=True))))
+            for path, *values in rows
+        ]
+        return pads.FileSystemDataset(fragments, self._schema, _FORMAT, filesystem)
+
+    def _filesystem(self) -> pafs.FileSystem:
+        if is_s3(self.uri):
+            return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
+        return pafs.SubTreeFileSystem(self.uri, pafs.LocalFileSystem())
+
+    def create(self) -> None:
+        def once() -> None:
+            # A creation may report failure after it succeeded.
+            if not DeltaTable.is_deltatable(self.uri, self._options):
+                DeltaTable.create(
+                    self.uri,
+                    self._schema,
+                    mode="ignore",
+                    partition_by=self._partition_by,
+                    configuration=_PROPERTIES,
+                    storage_options=self._options,
+                )
+
+        _patiently(once, f"{self.uri} cannot be made a table")
+
+    def exists(self) -> bool:
+        def once() -> bool:
+            return bool(DeltaTable.is_deltatable(self.uri, self._options))
+
+        return _patiently(once, f"{self.uri} cannot be reached")
+
+    def identity(self) -> str:
+        return str(self._open().metadata().id)
+
+
+class DeltaTables:
+    """The tables of one destination; see `pipelines.ports.Tables`."""
+
+    def __init__(self, dest: str, options: dict[str, str]) -> None:
+        self.dest = dest
+        self._handles = {name: DeltaTableHandle(join(dest, name), name, options) for name in TABLES}
+
+    def table(self, name: str) -> DeltaTableHandle:
+        return self._handles[name]
+
+    def exist(self) -> bool:
+        return self.table("templates").exists()
+
+    def create(self) -> None:
+        # Templates come last: where they exist, all the others do.
+        for name in reversed(TABLES):
+            self.table(name).create()
+
+    @property
+    def table_id(self) -> str:
+        return self.table("templates").identity()
+
+
+def _listed(table: DeltaTable, column: str) -> dict[str, int]:
+    """One column of what a log says of its files, by path."""
+    files = listing(table).select(["path", column])
+    return dict(zip(*(files[name].to_pylist() for name in files.column_names), strict=True))
+
+
+def _patiently(once: Callable[[], T], failure: str) -> T:
+    """Do a step of a log until it has been done, with growing pauses between two attempts.
+
+    Raises `StorageError` that begins with `failure` after the last one, at once where another would
+    end the same: access denied, a full disk, a log that is damaged or not there.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return once()
+        except TableNotFoundError:
+            raise
+        except (DeltaError, OSError) as error:
+            if attempt == _ATTEMPTS - 1 or not may_pass(error):
+                raise StorageError(f"{failure}: {brief(error)}") from None
+        time.sleep(_FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+    raise AssertionError
+
+
+def _covers(facts: dict[str, Any]) -> pads.Expression:
+    """What holds for every row of a file: its partition, and the ranges of its ids."""
+    covered = pads.scalar(True)
+    for name, value in facts.items():
+        kind, _, column = name.partition(".")
+        if value is None:
+            continue
+        field = pads.field(column)
+        bound = {"partition": field == value, "min": field >= value, "max": field <= value}
+        covered = covered & bound[kind]
+    return covered

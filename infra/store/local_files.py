@@ -1,0 +1,202 @@
+"""Plain files as objects. A write goes to a temporary name first and appears whole."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+
+from pipelines.ports import Entry
+from pipelines.table.layout import partial_file
+
+_SCHEME: Final = "file://"
+_PAGE: Final = mmap.PAGESIZE
+_BLOCK: Final = 8 << 20
+_LARGE: Final = 4 << 20
+
+
+class LocalFiles:
+    """The part of `infra.store.objects.FsspecStore` for local paths; raises `OSError`."""
+
+    def exists(self, uri: str) -> bool:
+        return os.path.exists(_path(uri))
+
+    def is_dir(self, uri: str) -> bool:
+        return os.path.isdir(_path(uri))
+
+    def size(self, uri: str) -> int:
+        return os.path.getsize(_path(uri))
+
+    def version(self, uri: str) -> str:
+        found = os.stat(_path(uri))
+        return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
+
+    def open(self, uri: str) -> BinaryIO:
+        path = _path(uri)
+        # Opening a pipe would wait for a writer, and a device may have no end.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            is_folder = os.path.isdir(path)
+            raise OSError(errno.EISDIR if is_folder else errno.ENXIO, "it is no regular file")
+        return Path(path).open("rb")
+
+    def read(self, uri: str, limit: int | None) -> bytes:
+        with self.open(uri) as handle:
+            data = handle.read() if limit is None else handle.read(limit + 1)
+        if limit is not None and len(data) > limit:
+            raise OSError(errno.EFBIG, "too large")
+        return data
+
+    def children(self, uri: str) -> Iterator[str]:
+        for item in _scan(_path(uri)):
+            if _is_folder(item):
+                yield item.path
+
+    def entries(self, uri: str, recursive: bool) -> Iterator[Entry]:
+        yield from _walk(_path(uri), recursive, frozenset())
+
+    def write(self, uri: str, data: bytes | memoryview) -> None:
+        path = _path(uri)
+        temporary = _temporary(path, data)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        _sync_folder(path)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        path = _path(uri)
+        temporary = _temporary(path, data)
+        try:
+            # A link is made whole or not at all, and never over another file.
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        _sync_folder(path)
+        return True
+
+    def delete(self, uri: str) -> None:
+        Path(_path(uri)).unlink(missing_ok=True)
+
+    def remains(self, uri: str) -> Iterator[str]:
+        yield from (entry.uri for entry in self.entries(uri, recursive=True))
+
+    def abort_uploads(self, uri: str) -> int:  # noqa: ARG002 - a local write leaves no upload
+        return 0
+
+
+def _path(uri: str) -> str:
+    if "\0" in uri:
+        raise OSError(errno.EINVAL, "a NUL character is in the name")
+    return os.path.abspath(uri.removeprefix(_SCHEME))
+
+
+def _scan(path: str) -> list[os.DirEntry[str]]:
+    """A folder's items in the order of their addresses: that of bytes, a folder's with its slash.
+
+    Names that are not UTF-8 come as the system gives them, with surrogate escapes.
+    """
+    if not os.path.isdir(path):
+        return []
+    with os.scandir(path) as items:
+        return sorted(items, key=lambda item: os.fsencode(item.name + "/" * _is_folder(item)))
+
+
+def _walk(path: str, recursive: bool, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
+    """`above` holds the folders on the way here, so that a link to one of them ends the walk."""
+    for item in _scan(path):
+        if not _is_folder(item):
+            # Pipes and devices are no objects; a dangling link is one that cannot be read.
+            if item.is_symlink() or item.is_file():
+                yield Entry(item.path, item.stat(follow_symlinks=not _dangles(item)).st_size)
+        elif recursive:
+            found = item.stat()
+            here = (found.st_dev, found.st_ino)
+            if here not in above:
+                yield from _walk(item.path, recursive, above | {here})
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _dangles(item: os.DirEntry[str]) -> bool:
+    return item.is_symlink() and not os.path.exists(item.path)
+
+
+def _temporary(path: str, data: bytes | memoryview) -> str:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, partial_file(secrets.token_hex(8)))
+    try:
+        if len(data) < _LARGE or not _write_directly(temporary, memoryview(data).cast("B")):
+            with open(temporary, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _write_directly(path: str, data: memoryview) -> bool:
+    """Write a new file past the page cache, whose pages cost more than all other work on them.
+
+    False where the file system does not do that; then nothing was written.
+    """
+    descriptor = -1
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT, 0o666)
+        for part in _aligned(data):
+            _write_all(descriptor, part)
+        os.ftruncate(descriptor, len(data))
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        return False
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return True
+
+
+def _aligned(data: memoryview) -> Iterator[memoryview]:
+    """The data in whole pages that begin at a page, as the device wants them: longer at the end."""
+    address = np.frombuffer(data, dtype=np.uint8).ctypes.data
+    ready = 0 if address % _PAGE else len(data) - len(data) % _PAGE
+    if ready:
+        yield data[:ready]
+    view = memoryview(mmap.mmap(-1, _BLOCK))
+    for start in range(ready, len(data), _BLOCK):
+        part = data[start : start + _BLOCK]
+        end = -(-len(part) // _PAGE) * _PAGE
+        view[: len(part)] = part
+        view[len(part) : end] = bytes(end - len(part))
+        yield view[:end]
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,73 @@
+"""One unit of an audit in any process: what it works on, and how it runs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ironmask.errors import SourceError
+from ironmask.filling import Filling
+from ironmask.spectrum import Spectrum
+from pipelines.auditing import units
+from pipelines.auditing.frozen import Audit, Finding, Target
+from pipelines.auditing.units import Surroundings
+from pipelines.plan import labelled_faces
+from pipelines.ports import GenerationKeys
+from pipelines.preflight import profile
+from pipelines.run.work import Work
+from pipelines.setup import ports
+from pipelines.table import layout
+
+Storage = tuple[tuple[str, Any], ...]
+"""`StorageSettings.public()`."""
+
+
+def unit_work(storage: Storage, audit: Audit) -> Work:
+    """An audit's units as units of work."""
+    return Work(whole_unit, (storage, audit))
+
+
+def whole_unit(storage: Storage, audit: Audit, number: int) -> Finding:
+    """One unit of an audit: on one thread, so that times are those of one core."""
+    with threadpool_limits(1):
+        return units.run(surroundings(storage, audit), audit.units[number])
+
+
+@lru_cache(maxsize=1)
+def surroundings(storage: Storage, audit: Audit) -> Surroundings:
+    """What the units of an audit work on, once a process."""
+    store = ports.shared_store(storage)
+    loaded = labelled_faces.load(audit.source, store, (), ())
+    if store.version(audit.source) != audit.version:
+        raise SourceError(f"{audit.source} was replaced since the audit began: begin again")
+    labels = loaded.labels
+    known = np.isin(labels.subjects, list(audit.sampled))
+    unknown = np.flatnonzero(~known[labels.subject])
+    if not len(unknown):
+        raise SourceError(f"{audit.source} holds faces of the sampled people only: add others")
+
+    def keys(target: int) -> GenerationKeys:
+        some = audit.targets[target]
+        return ports.keys(Path(some.keys), some.table_id, some.generation)
+
+    return Surroundings(
+        audit=audit,
+        faces=loaded,
+        unknown=unknown,
+        tables=[ports.shared_tables(target.dest, storage) for target in audit.targets],
+        keys=keys,
+        space=Spectrum.of(loaded.vectors[unknown], loaded.vectors.shape[1]),
+        fillings=[_filling(target, storage) for target in audit.targets],
+    )
+
+
+def _filling(target: Target, storage: Storage) -> Filling | None:
+    if not target.profile:
+        return None
+    store = ports.shared_store(storage)
+    address = layout.profile_file(target.dest, target.profile)
+    return profile.filling(address, target.profile, target.filling, store)

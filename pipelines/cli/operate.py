@@ -1,0 +1,84 @@
+"""The commands of operators: inspect, status, check and vacuum."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import EXIT_ERROR, Dest, Json, Keys, console, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (inspect, status, check, vacuum):
+        app.command()(command)
+
+
+def inspect(dest: Dest, as_json: Json = False) -> None:
+    """Show what a table holds: parameters, generations, counts, sizes, failures by reason."""
+    from pipelines.operations import inspect as operations_inspect
+    from pipelines.report.terminal import print_inventory
+
+    found = operations_inspect.inspect(dest)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), default=str))
+    else:
+        print_inventory(found, console())
+
+
+def status(dest: Dest, as_json: Json = False) -> None:
+    """Say how far the newest run is: done, in flight, failed, left, and when it will end."""
+    from pipelines.operations import job
+    from pipelines.report.operations import print_status
+
+    found = job.status(dest)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), default=str))
+    else:
+        print_status(found, console())
+
+
+def check(
+    dest: Dest,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Open every helper with the table's keys as well.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Files read at a time. Default: one a core.", min=1)
+    ] = None,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Check that a table is what was written: its seal, logs, files, digests, counts and owners.
+
+    Reads every file. Exit codes: 0 sound, 1 something is wrong or cannot be checked.
+    """
+    from pipelines.operations import job
+    from pipelines.report.operations import print_report
+
+    report = job.check(dest, keys, deep=deep, workers=workers)
+    if as_json:
+        typer.echo(json.dumps({**asdict(report), "sound": report.sound}))
+    else:
+        print_report(report, console())
+    if not report.sound:
+        say(f"error: {report.dest} is not what was written: {len(report.findings):,} findings")
+        raise typer.Exit(EXIT_ERROR)
+
+
+def vacuum(dest: Dest, as_json: Json = False) -> None:
+    """Destroy what killed tasks left behind: data files that no log lists, in all their versions.
+
+    Each run does so at its start and its end; schedule it where a cluster's lost nodes may still
+    write after a run has ended.
+    """
+    from pipelines.operations import vacuum as operations_vacuum
+
+    done = operations_vacuum.vacuum(dest)
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+    else:
+        typer.echo(f"destroyed {done.files:,} files and {done.uploads:,} unfinished uploads")

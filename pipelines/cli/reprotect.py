@@ -1,0 +1,339 @@
+"""Commands that replace what protects a table, and that prove the old gone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ironmask.errors import ParameterError
+from pipelines.cli.options import (
+    EXIT_ERROR,
+    EXIT_PARTIAL,
+    Dest,
+    Executor,
+    Json,
+    Keys,
+    Model,
+    Prefect,
+    RayAddress,
+    Workers,
+    console,
+    say,
+)
+
+if TYPE_CHECKING:
+    from pipelines.reprotection.job import Renewed
+    from pipelines.reprotection.request import CheckedReprotection, ReprotectRequest
+
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Plan afresh what an unfinished run left undone.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(reprotect)
+    app.command()(prove)
+    app.command()(rekey)
+    app.command("rotate-mac")(rotate_mac)
+    app.command("rotate-kek")(rotate_kek)
+    app.command()(erase)
+
+
+def reprotect(
+    dest: Dest,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SRC",
+            help="Where the inputs are now, if they have moved. Several: once for each. "
+            "Default: where they were.",
+        ),
+    ] = None,
+    vault: Annotated[
+        bool,
+        typer.Option("--vault", help="From the vault's embeddings, without any image."),
+    ] = False,
+    vault_keys: Annotated[
+        str | None,
+        typer.Option(help="Keyset file of the vault. Default: beside that of the templates."),
+    ] = None,
+    model: Model = None,
+    preset: Annotated[str | None, typer.Option(help="paper, balanced or strict.")] = None,
+    alpha: Annotated[int | None, typer.Option(help="Non-zero entries of a codeword.")] = None,
+    tolerance: Annotated[int | None, typer.Option(help="Places that may disagree.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="How helpers are written.")] = None,
+    centring: Annotated[str | None, typer.Option(help="mean or regression.")] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(help="Inputs in one unit of work.", min=1)
+    ] = None,
+    fill: Annotated[
+        float | None, typer.Option(help="Share of noise, as for enroll.", min=0, max=0.9)
+    ] = None,
+    calibration: Annotated[
+        str | None, typer.Option(metavar="PARQUET", help="Embeddings of the model, as for enroll.")
+    ] = None,
+    accept_risk: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Take a risk that is refused otherwise.")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Where models run: cpu, cuda or tensorrt.")
+    ] = None,
+    max_lost: Annotated[
+        int,
+        typer.Option(
+            help="People who may lose their template, since nothing is left to make one from.",
+            min=0,
+        ),
+    ] = 0,
+    abandon: Annotated[
+        bool,
+        typer.Option(
+            "--abandon", help="Give up a re-protection that has not switched: destroy what it made."
+        ),
+    ] = False,
+    restart: Restart = False,
+    keys: Keys = None,
+    executor: Executor = "ray",
+    workers: Workers = None,
+    embedders: Annotated[
+        int | None, typer.Option(help="Embedding processes apart from the workers.", min=0)
+    ] = None,
+    ray_address: RayAddress = None,
+    prefect: Prefect = None,
+    as_json: Json = False,
+) -> None:
+    """Make everybody's template anew under new keys, switch over, and destroy the old ones.
+
+    Settings are those of the live templates unless others are given. Until the switch everybody is
+    verified against the old templates, after it against the new ones. The same command continues
+    what was broken off. Exit codes: 0 done, 1 error, 2 usage, 3 done and some inputs failed or
+    are missing.
+    """
+    from pipelines.reprotection.request import ReprotectRequest
+
+    if abandon:
+        _abandon(dest, keys, as_json)
+        return
+    request = ReprotectRequest(
+        dest=dest,
+        source=tuple(source or ()),
+        vault=vault,
+        vault_keys=vault_keys,
+        model=model,
+        preset=preset,
+        alpha=alpha,
+        tolerance=tolerance,
+        encoding=encoding,
+        centring=centring,
+        shard_size=shard_size,
+        filling=fill,
+        calibration=calibration,
+        accepted_risk=accept_risk,
+        provider=provider,
+        keys=keys,
+        executor=executor,
+        workers=workers,
+        embedders=embedders,
+        ray_address=ray_address,
+        restart=restart,
+        max_lost=max_lost,
+    )
+    _do(request, prefect, as_json)
+
+
+def rekey(
+    dest: Dest,
+    restart: Restart = False,
+    keys: Keys = None,
+    executor: Executor = "ray",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    prefect: Prefect = None,
+    as_json: Json = False,
+) -> None:
+    """Seal every row under new data keys, its helper shuffled; needs no image and no embedding.
+
+    This is no renewal: who has seen an old helper knows the new one again, and who knows a codeword
+    still does. Use it when data keys may have leaked and the files have not. Exit codes: 0 done,
+    1 error.
+    """
+    place = (keys, executor, workers, ray_address)
+    _rewrite("rekey", dest, place, prefect, restart=restart, as_json=as_json)
+
+
+def rotate_mac(
+    dest: Dest,
+    restart: Restart = False,
+    keys: Keys = None,
+    executor: Executor = "ray",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    prefect: Prefect = None,
+    as_json: Json = False,
+) -> None:
+    """Put every row's digests under one more MAC key; needs no image and no embedding.
+
+    The old MAC key stays in use below the new one, and alone it is worth nothing. Exit codes: 0
+    done, 1 error.
+    """
+    place = (keys, executor, workers, ray_address)
+    _rewrite("rotate-mac", dest, place, prefect, restart=restart, as_json=as_json)
+
+
+def _rewrite(
+    purpose: str,
+    dest: str,
+    place: tuple[str | None, str, int | None, str | None],
+    prefect: bool | None,
+    *,
+    restart: bool,
+    as_json: bool,
+) -> None:
+    from pipelines.reprotection.request import ReprotectRequest
+
+    keys, executor, workers, ray_address = place
+    request = ReprotectRequest(
+        dest=dest,
+        purpose=purpose,
+        keys=keys,
+        executor=executor,
+        workers=workers,
+        embedders=0,
+        ray_address=ray_address,
+        restart=restart,
+    )
+    _do(request, prefect, as_json)
+
+
+def _do(request: ReprotectRequest, prefect: bool | None, as_json: bool) -> None:
+    from infra.telemetry import configure_logging
+    from pipelines.report.operations import print_renewed
+    from pipelines.reprotection import request as reprotection_request
+
+    prepared = reprotection_request.prepare(request)
+    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
+    say(f"generation {prepared.job.generation}: {prepared.job.describe()}")
+    done = _renew(request, prepared, prefect, as_json)
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+    else:
+        print_renewed(done, console())
+    if done.summary.failed or done.lost or done.missing:
+        say(
+            f"{done.summary.failed:,} inputs failed, {done.missing:,} are missing, {done.lost:,} "
+            "people have no template now"
+        )
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def _renew(
+    request: ReprotectRequest, prepared: CheckedReprotection, prefect: bool | None, as_json: bool
+) -> Renewed:
+    from infra import orchestrator
+    from pipelines.cli.progress import live
+    from pipelines.reprotection import job
+    from pipelines.reprotection import request as reprotection_request
+
+    with live(console(stderr=True), wanted=not as_json) as progress:
+        if prefect if prefect is not None else orchestrator.has_server():
+            from pipelines.flows.reprotect import run_as_flow
+
+            return run_as_flow(request, prepared, progress)
+        with reprotection_request.opened(request, prepared) as held:
+            return job.reprotect(held, progress)
+
+
+def _abandon(dest: str, keys: str | None, as_json: bool) -> None:
+    from pipelines.reprotection import abandon as reprotection_abandon
+
+    proof = reprotection_abandon.abandon(dest, keys)
+    if as_json:
+        typer.echo(json.dumps(proof.as_dict()))
+    else:
+        typer.echo(f"generation {proof.generation} is given up, and its keys are destroyed")
+
+
+def prove(
+    dest: Dest,
+    generation: Annotated[
+        int | None, typer.Option(help="Number of a generation that was destroyed.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="Id of a person who was erased.")] = None,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Look for what a destroyed generation, or an erased person, must not have left.
+
+    Exit codes: 0 nothing speaks against it, 1 something does.
+    """
+    from pipelines.operations import prove as operations_prove
+    from pipelines.report.operations import print_evidence
+
+    if (generation is None) == (subject is None):
+        raise ParameterError("name either a --generation or a --subject")
+    found = operations_prove.prove(dest, keys, generation=generation, subject=subject or "")
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "holds": found.holds}))
+    else:
+        print_evidence(found, console())
+    if not found.holds:
+        say(f"error: {found.what} of {found.dest} is not proven to be gone")
+        raise typer.Exit(EXIT_ERROR)
+
+
+def rotate_kek(
+    dest: Dest,
+    kek: Annotated[
+        str | None,
+        typer.Option(
+            help="The new key-encryption key: local: (a fresh one), or a KMS address. Default: the "
+            "present address, whose key has changed there."
+        ),
+    ] = None,
+    vault: Annotated[
+        bool, typer.Option("--vault", help="The keys of the table's vault, not its own.")
+    ] = False,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Wrap a table's keys with another key-encryption key; no data file is touched.
+
+    Older copies of the keyset file still open with the old one: destroy them, and that key.
+    """
+    from pipelines.setup import places
+
+    if kek == "":
+        raise ParameterError("--kek is empty: local:, or the address of a KMS key")
+    done = places.rotate_kek(dest, kek, keys, vault=vault)
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+    else:
+        typer.echo(f"{done.keysets} keysets: from {done.old_uri} to {done.new_uri}")
+
+
+def erase(
+    dest: Dest,
+    subject: Annotated[str, typer.Option(help="Id of the person to be forgotten.")],
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Destroy everything that a table holds of a person, in every file and version.
+
+    Only the outcomes of the person's inputs stay, under a pseudonym. Photos and embeddings outside
+    the table are not touched: delete them as well, or the next enrolment takes them again. The same
+    command finishes what was broken off. Exit codes: 0 done, 1 error, or nothing was there.
+    """
+    from pipelines.operations import job as operations_job
+
+    done = operations_job.erase(dest, subject, keys)
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+    else:
+        typer.echo(
+            f"erased {done.templates} templates and {done.embeddings} embeddings; "
+            f"{done.outcomes} outcomes are kept as {done.pseudonym}"
+        )

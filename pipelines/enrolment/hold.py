@@ -1,0 +1,110 @@
+"""The destination of an enrolment, held: its lease, tables, keys and a place to work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from infra.keys.kek import LOCAL
+from infra.keys.key_file import KeyFile
+from infra.store.lease import lease
+from ironmask.errors import MismatchError, ParameterError, WrongKeyError
+from pipelines.enrolment.request import CheckedEnrolment, EnrolRequest
+from pipelines.ports import GenerationKeys, Tables
+from pipelines.preflight import calibrate
+from pipelines.run import admit
+from pipelines.run.steps import Executor
+from pipelines.setup import places, ports
+from pipelines.setup.worker import WorkerSpec
+from pipelines.setup.workplace import ShardExecutor, engine
+from pipelines.spec.template_job import SourceKind, TemplateJob
+from pipelines.table import erasing, generations, run_records
+from pipelines.table.held import Destination
+from pipelines.table.log_seal import LogSeal
+
+
+@dataclass(frozen=True)
+class HeldEnrolment:
+    """A destination that this process holds, and what runs the stages."""
+
+    job: TemplateJob
+    dest: Destination
+    executor: Executor
+
+
+@contextmanager
+def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEnrolment]:
+    """Hold the destination: its lease, its tables, its keys and a place to work."""
+    tables = ports.open_tables(prepared.job.dest, prepared.storage)
+    known = tables if tables.exist() else None
+    job, store = settled_job(prepared, known), prepared.store
+    if known:
+        # A refusal must not wait for keys and workers.
+        admit.admit(known, job, restart=request.restart)
+    with lease(job.dest, store) as check:
+        erasing.refuse_unfinished_erasure(job.dest, store)
+        tables.create()
+        calibrate.keep(prepared.judged, job, store)
+        path = places.keys_path(request.keys, prepared.settings, tables)
+        keys = _ensure_keys(path, tables, job, request.kek)
+        prepared.storage.export()
+        kept = (
+            places.vault_keys(request.vault_keys, path, tables, request.kek) if job.vault else None
+        )
+        spec = WorkerSpec(prepared.storage.public(), path, tables.table_id, prepared.pack, kept)
+        gpus = job.faces.provider != "cpu"
+        with engine(request.workplace, prepared.settings, gpus=gpus) as found:
+            seal = LogSeal(tables, store, keys)
+            seal.begin()
+            dest = Destination(tables, store, keys, check, seal)
+            generations.begin(dest)
+            calibrate.record(prepared.judged, dest)
+            yield HeldEnrolment(job, dest, ShardExecutor(found, spec))
+
+
+def settled_job(prepared: CheckedEnrolment, tables: Tables | None) -> TemplateJob:
+    """The job for the live generation, its model as the table knows it: perhaps by name only."""
+    job, pack = prepared.job, prepared.pack
+    if tables is None:
+        return job
+    job = replace(job, generation=generations.live(tables))
+    if pack is None or job.kind is not SourceKind.EMBEDDINGS:
+        return job
+    return replace(job, model=run_records.declared_model(tables, pack.name) or job.model)
+
+
+def existing_keys(
+    request: EnrolRequest, prepared: CheckedEnrolment, tables: Tables
+) -> GenerationKeys | None:
+    """The live keys of a table that is there already; None where it has no run yet."""
+    path = places.keys_path(request.keys, prepared.settings, tables)
+    if not run_records.runs(tables):
+        return None
+    return ports.keys(path, tables.table_id, generations.live(tables))
+
+
+def _ensure_keys(path: Path, tables: Tables, job: TemplateJob, kek: str | None) -> GenerationKeys:
+    """Make the keys of a generation that has no run yet; open and prove those of any other."""
+    runs = run_records.runs(tables)
+    known = {r.config["key_id"] for r in runs if r.config["generation"] == job.generation}
+    if not path.exists() and not runs:
+        KeyFile.create(path, tables.table_id, kek or LOCAL)
+    file = KeyFile.open(path, tables.table_id)
+    if kek not in (None, file.kek_uri):
+        raise ParameterError(f"{path} is wrapped by {file.kek_uri}, not by {kek}: leave --kek out")
+    if job.generation not in file.generations() and not known:
+        file.add_generation(job.generation, sealed=job.sealed)
+    keys = file.generation(job.generation)
+    if known and keys.key_id not in known:
+        raise WrongKeyError(
+            f"{path} holds key {keys.key_id}; {tables.dest} was enrolled under "
+            f"{' and '.join(sorted(known))}: name the right file with --keys"
+        )
+    if keys.sealed != job.sealed:
+        raise MismatchError(
+            f"the keys in {path} are for {'sealed' if keys.sealed else 'plaintext'} helpers: "
+            f"{'leave out' if keys.sealed else 'add'} --plaintext-helpers"
+        )
+    return keys

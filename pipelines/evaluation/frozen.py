@@ -1,0 +1,163 @@
+"""What an evaluation is: frozen before its first block, the same in every process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+import numpy as np
+
+from ironmask.centring import Centring
+from ironmask.comparisons import Setting
+from ironmask.errors import ParameterError
+from ironmask.params import Params
+from ironmask.random import ReplayedGenerator
+from pipelines.evaluation.protocol import is_single
+from pipelines.plan.labelled_faces import Faces
+
+_BLOCK: Final = 256
+# Cosines of a block that are held at once, in numbers.
+_CELLS: Final = 1 << 26
+# Impostors whose cosine is kept one by one: somewhat more than the highest FMR with an interval.
+_KEPT_SHARE: Final = 2e-3
+_SAMPLE: Final = 2000
+
+
+@dataclass(frozen=True)
+class Case:
+    """Templates of one kind. protocol: what is compared; centring: how faces became a template."""
+
+    protocol: str
+    centring: Centring | None
+
+    @property
+    def name(self) -> str:
+        """As in `first:5, mean`."""
+        return f"{self.protocol}, {self.centring}" if self.centring else self.protocol
+
+
+@dataclass(frozen=True)
+class Issued:
+    """Templates of a table, as it was when the evaluation began.
+
+    dest, table_id, generation: where they are. keys: path of the keyset file. params: theirs.
+    templates: how many. digest: SHA-256 in hex over their identities and what they were made from.
+    """
+
+    dest: str
+    table_id: str
+    generation: int
+    keys: str
+    params: Params
+    templates: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """source: Parquet of embeddings, version: what the store said of it. out: where results go.
+
+    protocols: `all`, `first:K`, `first:K/M`, or the address of a file, whose text is `listed`.
+    centrings, alphas, encodings: every combination is compared. issued: where the templates are
+    those of a table. excluded: names left out. groups: columns of demographic labels. model: what
+    made the embeddings, as far as is known. seed: hex, from which every block's randomness comes,
+    so that the same evaluation gives the same numbers; no template made from it leaves the process.
+    floor: cosine from which impostors are kept. block: templates in one unit of work.
+    """
+
+    source: str
+    version: str
+    out: str
+    protocols: tuple[str, ...]
+    listed: str | None
+    issued: Issued | None
+    alphas: tuple[int, ...]
+    tolerance: int
+    encodings: tuple[str, ...]
+    centrings: tuple[Centring, ...]
+    excluded: tuple[str, ...]
+    groups: tuple[str, ...]
+    model: str
+    seed: str = field(repr=False)
+    n: int
+    floor: float
+    block: int
+
+    @property
+    def settings(self) -> list[Setting]:
+        """In the order in which a block goes through them."""
+        if self.issued:
+            return [Setting(self.issued.params, self.encodings[0])]
+        every = [(alpha, encoding) for alpha in self.alphas for encoding in self.encodings]
+        return [
+            Setting(Params(self.n, alpha, largest_tolerance(self.n, alpha, self.tolerance)), name)
+            for alpha, name in every
+        ]
+
+    @property
+    def cases(self) -> list[Case]:
+        """In the order of their blocks."""
+        return [
+            Case(protocol, centring)
+            for protocol in self.protocols
+            for centring in ((None,) if is_single(protocol, self.listed) else self.centrings)
+        ]
+
+    def to_json(self) -> bytes:
+        """As it is stored beside its results."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Evaluation:
+        """Undo `to_json`."""
+        given: dict[str, Any] = json.loads(data)
+        lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        issued = given["issued"]
+        if issued:
+            issued = Issued(**{**issued, "params": Params(**issued["params"])})
+        centrings = tuple(map(Centring, given["centrings"]))
+        return cls(**{**given, **lists, "issued": issued, "centrings": centrings})
+
+    def generator(self, purpose: str) -> ReplayedGenerator:
+        """The generator of one purpose: always the same."""
+        return generator(self.seed, purpose)
+
+
+def largest_tolerance(n: int, alpha: int, wanted: int) -> int:
+    """The largest tolerance up to the wanted one whose digests a row may hold.
+
+    Half of the places always agree by chance, so most must.
+    """
+    if wanted < 0:
+        raise ParameterError(f"tolerance {wanted} must be at least 0")
+    for tolerance in range(min(wanted, (alpha - 1) // 2), 0, -1):
+        try:
+            return Params(n, alpha, tolerance).tolerance
+        except ParameterError:
+            continue
+    return 0
+
+
+def block_size(probes: int) -> int:
+    """Templates in one unit of work."""
+    return int(np.clip(_CELLS // max(probes, 1), 16, _BLOCK))
+
+
+def generator(seed: str, purpose: str) -> ReplayedGenerator:
+    """The generator that a seed gives for one purpose."""
+    return ReplayedGenerator(sha256(f"ironmask evaluation\0{purpose}\0{seed}".encode()).digest())
+
+
+def floor(faces: Faces, seed: str) -> float:
+    """The cosine that about two in a thousand impostors exceed, from a sample of the faces.
+
+    Rounded down, so that it is the same on every machine.
+    """
+    some = generator(seed, "floor").permutation(len(faces.vectors))[:_SAMPLE]
+    cosine = faces.vectors[some] @ faces.vectors[some].T
+    other = faces.labels.subject[some][:, None] != faces.labels.subject[some]
+    if not other.any():
+        return 1.0
+    return float(np.floor(100 * np.quantile(cosine[other], 1 - _KEPT_SHARE)) / 100)

@@ -1,0 +1,187 @@
+"""What a user asks of an evaluation, and the evaluation that this describes."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from infra.models import packs
+from infra.settings import Settings, StorageSettings
+from infra.store.addresses import normalise
+from ironmask.centring import Centring
+from ironmask.errors import ModelNotFoundError, ParameterError, SourceError
+from ironmask.helper import DEFAULT_ENCODING, encoding
+from ironmask.params import Params
+from pipelines.evaluation import frozen
+from pipelines.evaluation.frozen import Evaluation
+from pipelines.evaluation.protocol import ALL, is_listed, spread
+from pipelines.evaluation.stored_templates import TemplateTraits, live
+from pipelines.plan import labelled_faces
+from pipelines.ports import Store
+from pipelines.setup import places, ports
+from pipelines.setup.keys import refuse_other_keys
+from pipelines.spec.template_job import DECLARED
+from pipelines.spec.workplace import Workplace
+from pipelines.table.layout import TABLE_PROTOCOL
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """An evaluation as a user asks for it.
+
+    table: address of a table whose live templates are compared, as they are; its own settings
+    then stand for protocols, alphas, tolerance, encodings and centrings. keys: its keyset file.
+    model: what made the embeddings: a pack, or a name. exclude: a file with a name a line. seed:
+    hex.
+    """
+
+    source: str
+    out: str
+    table: str | None = None
+    keys: str | None = None
+    model: str | None = None
+    protocols: tuple[str, ...] = (ALL,)
+    alphas: tuple[int, ...] = (12, 16, 20)
+    tolerance: int = 4
+    encodings: tuple[str, ...] = (DEFAULT_ENCODING,)
+    centrings: tuple[str, ...] = (Centring.MEAN.value,)
+    exclude: str | None = None
+    groups: tuple[str, ...] = ()
+    seed: str | None = None
+    executor: str = "ray"
+    workers: int | None = None
+    ray_address: str | None = None
+
+    @property
+    def workplace(self) -> Workplace:
+        """Where the work is done."""
+        return Workplace(self.executor, self.workers, ray_address=self.ray_address)
+
+
+# What a table settles, as it is when nothing is asked for.
+_OWN: Final[dict[str, Any]] = {
+    name: EvaluateRequest.__dataclass_fields__[name].default
+    for name in ("model", "protocols", "alphas", "tolerance", "encodings", "centrings")
+}
+
+
+def shape_of(
+    request: EvaluateRequest, settings: Settings, storage: StorageSettings
+) -> TemplateTraits:
+    """The templates of the table that was asked for, once its keys are at hand.
+
+    Raises `WrongKeyError` where these are other ones, `ParameterError` where more was asked for.
+    """
+    if replace(request, **_OWN) != request:
+        raise ParameterError(
+            "--table compares the templates that are there: leave out --protocol, --alpha, "
+            "--tolerance, --encoding, --centring and --model"
+        )
+    tables = places.existing(str(request.table), storage)
+    path = places.keys_path(request.keys, settings, tables)
+    shape = live(tables, str(path))
+    keys = ports.keys(path, tables.table_id, shape.issued.generation)
+    refuse_other_keys(tables.dest, shape.key_id, keys)
+    return shape
+
+
+def asked(
+    request: EvaluateRequest,
+    source: str,
+    out: str,
+    store: Store,
+    settings: Settings,
+    shape: TemplateTraits | None,
+) -> Evaluation:
+    """The evaluation that a request describes. source, out: normalised.
+
+    Raises `ParameterError`, `SourceError` and `ProtocolError` for what cannot be evaluated.
+    """
+    excluded = _lines(request.exclude, store)
+    loaded = labelled_faces.load(source, store, excluded, request.groups)
+    n, seed = loaded.vectors.shape[1], _seed(request.seed)
+    common = {
+        "source": source, "version": store.version(source), "out": out,
+        "excluded": tuple(excluded), "groups": request.groups, "seed": seed, "n": n,
+        "floor": frozen.floor(loaded, seed), "block": frozen.block_size(len(loaded.vectors)),
+    }  # fmt: skip
+    if shape:
+        params = shape.issued.params
+        if params.n != n:
+            raise SourceError(f"{source} holds embeddings of width {n}, the table's are {params.n}")
+        return Evaluation(
+            protocols=(TABLE_PROTOCOL,), listed=None, issued=shape.issued, alphas=(params.alpha,),
+            tolerance=params.tolerance, encodings=(shape.encoding,), centrings=(shape.centring,),
+            model=shape.model, **common,
+        )  # fmt: skip
+    for name in request.encodings:
+        encoding(name)
+    for alpha in request.alphas:
+        Params(n, alpha, 0)
+    protocols, listed = _protocols(request.protocols, store)
+    return Evaluation(
+        protocols=protocols,
+        listed=listed,
+        issued=None,
+        alphas=tuple(sorted(set(request.alphas))),
+        tolerance=request.tolerance,
+        encodings=tuple(dict.fromkeys(request.encodings)),
+        centrings=tuple(dict.fromkeys(map(Centring.named, request.centrings))),
+        model=_model(request.model or settings.model),
+        **common,
+    )
+
+
+def _model(name: str | None) -> str:
+    """The digest of a pack that is at hand, else what is said."""
+    if name is None:
+        return "not told"
+    try:
+        pack = packs.find_pack(name)
+    except ModelNotFoundError:
+        return DECLARED + name
+    return f"{pack.name}, {pack.fingerprint}"
+
+
+def _seed(given: str | None) -> str:
+    seed = given or secrets.token_hex(32)
+    try:
+        usable = len(bytes.fromhex(seed)) == 32
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ParameterError("a seed has 64 hexadecimal digits")
+    return seed
+
+
+def _protocols(names: tuple[str, ...], store: Store) -> tuple[tuple[str, ...], str | None]:
+    """The protocols by name, and the text of the one that is a file."""
+    every = spread(names)
+    files = [name for name in every if is_listed(name)]
+    if not files:
+        return every, None
+    if len(files) > 1:
+        raise ParameterError("two protocols are files: evaluate them one after the other")
+    address = normalise(files[0])
+    if not store.exists(address):
+        raise ParameterError(
+            f"unknown protocol {files[0]!r}: it is `all`, `first:K`, or a file of pairs or roles, "
+            "and there is no such file"
+        )
+    return tuple(address if name in files else name for name in every), _text(address, store)
+
+
+def _lines(address: str | None, store: Store) -> list[str]:
+    """Names in a file, a line each, less comments."""
+    if address is None:
+        return []
+    lines = _text(normalise(address), store).splitlines()
+    return sorted({text for line in lines if (text := line.partition("#")[0].strip())})
+
+
+def _text(address: str, store: Store) -> str:
+    try:
+        return store.read(address).decode()
+    except UnicodeDecodeError:
+        raise SourceError(f"{address} is no UTF-8 text") from None

@@ -1,0 +1,240 @@
+"""Templates that a table holds, compared by an evaluator with its keys and the embeddings again.
+
+What a row was made from gives back its codeword, which the row's own digests confirm; so the stored
+helpers themselves are compared, not others like them. A codeword lives as long as its block.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from numpy.typing import NDArray
+
+from ironmask.arrays import F64, I32
+from ironmask.centring import Centring
+from ironmask.errors import MismatchError, ProtocolError, TableError
+from ironmask.helper import encoding
+from ironmask.params import Params
+from ironmask.template import reopen
+from pipelines.evaluation.frozen import Issued
+from pipelines.evaluation.protocol import Comparisons, refuse_one_class
+from pipelines.plan.labelled_faces import Labels
+from pipelines.ports import GenerationKeys, Tables
+from pipelines.spec.outcomes import Outcome
+from pipelines.spec.template_job import digest
+from pipelines.table import contents, generations, read
+from pipelines.table.row_cipher import open_row
+
+Index = NDArray[np.intp]
+_SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "centring", "model", "key_id"]
+_MADE_FROM = ("template_id", "subject_id", "source_uris")
+
+
+@dataclass(frozen=True)
+class TemplateTraits:
+    """What all templates of a generation share. key_id: of the keys that seal them."""
+
+    issued: Issued
+    encoding: str
+    centring: Centring
+    model: str
+    key_id: str
+
+
+def live(tables: Tables, keys: str) -> TemplateTraits:
+    """The templates of a table's live generation. keys: path of its keyset file.
+
+    Raises `TableError` where there is none, or where they differ in what must be the same.
+    """
+    generation = generations.live(tables)
+    counted = [
+        (shape, count)
+        for shape, count in read.templates_by(tables, _SHAPE)
+        if shape["generation"] == generation
+    ]
+    if not counted:
+        raise TableError(f"{tables.dest} holds no template: enrol into it first")
+    shape, count = counted[-1]
+    if len(counted) > 1:
+        raise TableError(
+            f"{tables.dest}: generation {generation} holds templates of several settings"
+        )
+    issued = Issued(
+        dest=tables.dest,
+        table_id=tables.table_id,
+        generation=generation,
+        keys=keys,
+        params=Params(shape["n"], shape["alpha"], shape["tolerance"]),
+        templates=count,
+        digest=digest(_made_from(tables, generation)),
+    )
+    name, centring = encoding(shape["encoding"]).name, Centring(shape["centring"])
+    return TemplateTraits(issued, name, centring, shape["model"], shape["key_id"])
+
+
+@dataclass(frozen=True)
+class Access:
+    """Templates of a table. keys: opens those of their generation, anew each time."""
+
+    issued: Issued
+    tables: Tables
+    keys: Callable[[], GenerationKeys] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The templates whose faces are all in the source, and what is compared with them.
+
+    ids, subjects: of the templates. missing: templates of which some face is not in the source.
+    duplicates: faces whose content the table knows as that of another input; they are no probes.
+    """
+
+    ids: list[str] = field(repr=False)
+    subjects: list[str] = field(repr=False)
+    found: Comparisons
+    missing: int
+    duplicates: int
+
+
+def rows(access: Access, source: str, labels: Labels) -> Rows:
+    """Find what the templates were made from among the faces of a source; all others are probes.
+
+    Raises `MismatchError` where the table has changed since, `ProtocolError` where nothing can be
+    compared.
+    """
+    issued, tables = access.issued, access.tables
+    made_from = _made_from(tables, issued.generation)
+    if digest(made_from) != issued.digest:
+        raise MismatchError(
+            f"the templates of {issued.dest} have changed since this evaluation began: name "
+            "another OUT to evaluate them as they are now"
+        )
+    places = _Places(source, labels)
+    ids, subjects, templates = [], [], []
+    used: set[int] = set()
+    for template_id, subject, uris in made_from:
+        faces = [places.of(subject, uri) for uri in uris]
+        used.update(face for face in faces if face is not None)
+        if None not in faces:
+            ids.append(template_id)
+            subjects.append(subject)
+            templates.append(np.array(sorted(face for face in faces if face is not None)))
+    if not ids:
+        raise ProtocolError(
+            f"{source} holds the faces of no template of {issued.dest}: its rows must be those "
+            "that were enrolled, or its images have their names"
+        )
+    again = set(_duplicates(tables, places)) - used
+    probes = np.setdiff1d(np.arange(len(labels.subject)), np.array(sorted(used | again)))
+    found = Comparisons(templates, labels.subject[[faces[0] for faces in templates]], probes)
+    refuse_one_class(found, labels)
+    return Rows(ids, subjects, found, len(made_from) - len(ids), len(again))
+
+
+def opened(
+    access: Access, rows: Rows, numbers: Index, templates: F64
+) -> dict[int, tuple[bytes, I32]]:
+    """Helper and codeword of a few templates, by place, where the row's digests confirm them.
+
+    numbers: (t,), increasing. templates: (t, n), what these were made from. Raises `TamperedError`
+    where a row was changed.
+    """
+    if not len(numbers):
+        return {}
+    table_id, keys = access.issued.table_id, access.keys()
+    # Rows are in the order of subjects, and a range of those needs few files.
+    subject = pads.field("subject_id")
+    low, high = rows.subjects[numbers[0]], rows.subjects[numbers[-1]]
+    where = _of(access.issued.generation) & (subject >= low) & (subject <= high)
+    found = access.tables.table("templates").rows(where=where).to_pylist()
+    stored = {row["template_id"]: row for row in found}
+    opened = {}
+    for place, template_id in enumerate(rows.ids[number] for number in numbers):
+        if template_id not in stored:
+            raise TableError(f"template {template_id} is gone since this evaluation began")
+        protected = open_row(table_id, stored[template_id], keys)
+        code = reopen(protected, templates[place], keys.row_key(template_id))
+        if code is not None:
+            opened[place] = protected.helper, code
+    return opened
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What enrolment lost. used: inputs in templates. failed: the others, by reason, as the newest
+    run tells. subjects: all who were to be enrolled. without: those of them without a template.
+    """
+
+    used: int
+    failed: dict[str, int]
+    subjects: int
+    without: int
+
+
+def losses(tables: Tables, generation: int) -> Losses:
+    """Count what the runs of a table's generation used and what they could not."""
+    used = contents.used_inputs(tables, generation)
+    failed = contents.newest_failures(tables)
+    enrolled = contents.live_subjects(tables, generation)
+    subjects = pa.array({failure.subject for failure in failed.values()}, pa.string())
+    without = len(subjects) - int(enrolled.has(subjects).sum())
+    reasons = Counter(failure.reason for failure in failed.values())
+    return Losses(used, dict(reasons.most_common()), len(enrolled) + without, without)
+
+
+class _Places:
+    """Where a table's inputs are among the faces of a source: by row, by name or its end."""
+
+    def __init__(self, source: str, labels: Labels) -> None:
+        self._labels = labels
+        file = posixpath.basename(source)
+        self._known = {f"{file}#row={row}": place for place, row in enumerate(labels.rows)}
+        self._known |= {image: place for place, image in enumerate(labels.images)}
+
+    def of(self, subject: str, uri: str) -> int | None:
+        """The face of an input; None where the source has none, or another person's."""
+        place = self.named(uri)
+        if place is None or self._labels.subjects[self._labels.subject[place]] != subject:
+            return None
+        return place
+
+    def named(self, uri: str) -> int | None:
+        for name in _endings(uri):
+            if name in self._known:
+                return self._known[name]
+        return None
+
+
+def _endings(uri: str) -> Iterator[str]:
+    """A whole address, and its ends from longest to shortest, each without its suffix as well."""
+    while uri:
+        yield uri
+        yield posixpath.splitext(uri)[0]
+        uri = uri.partition("/")[2]
+
+
+def _duplicates(tables: Tables, places: _Places) -> Iterator[int]:
+    for batch in tables.table("inputs").batches(["uri", "outcome"]):
+        again = batch.filter(pc.equal(batch["outcome"], Outcome.DUPLICATE.value))
+        for uri in again["uri"].to_pylist():
+            place = places.named(uri)
+            if place is not None:
+                yield place
+
+
+def _of(generation: int) -> pads.Expression:
+    return pads.field("generation") == generation
+
+
+def _made_from(tables: Tables, generation: int) -> list[tuple[str, str, list[str]]]:
+    """Identity, subject and inputs of each template, in the order of subjects."""
+    some = tables.table("templates").rows(_MADE_FROM, _of(generation))
+    columns = [some[name].to_pylist() for name in _MADE_FROM]
+    return sorted(zip(*columns, strict=True), key=lambda row: (row[1], row[0]))

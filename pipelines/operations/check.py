@@ -1,0 +1,315 @@
+"""Is a destination what was written? Seal, logs, files, digests, counts, owners, helpers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from ironmask.errors import IronmaskError, TableError
+from pipelines.operations.check_shard import Scope, Seen, check_file, check_shard
+from pipelines.plan import plans as plan_plans
+from pipelines.plan.plans import Plan
+from pipelines.spec.outcomes import Outcome
+from pipelines.table import generations, layout, log_seal, log_seal_file, run_records
+from pipelines.table.generations import Generation, State
+from pipelines.table.layout import ShardFile
+from pipelines.table.orphans import orphans
+from pipelines.table.run_records import RunRecord, RunState
+from pipelines.table.schemas import TABLES
+
+_AGAIN: Final = 3
+_SHARD_TABLES: Final = ("inputs", "templates")
+_Shard = tuple[str, int, str]
+Files = dict[str, dict[str, int]]
+"""Bytes of each listed file by path, by table."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check saw. findings: what is wrong; notes: what an unfinished run explains."""
+
+    dest: str
+    table_id: str
+    deep: bool
+    files: int
+    size: int
+    inputs: int
+    templates: int
+    helpers_opened: int
+    seconds: float
+    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        return not self.findings
+
+
+def check(scope: Scope, seal_key_of: Callable[[str], bytes], workers: int | None = None) -> Report:
+    """Check a destination; with `scope.deep`, open every helper as well.
+
+    seal_key_of: finds the key of a seal by the id of the keys that it names. Reads every file that
+    the logs list, `workers` at a time (default: one a core). Where a re-protection or an erasure
+    goes on meanwhile, what it finds may be theirs, and it looks again.
+    """
+    for _ in range(_AGAIN):
+        before = _destructions(scope)
+        report = _checked(scope, seal_key_of, workers)
+        if report.sound or _destructions(scope) == before:
+            break
+    return report
+
+
+def _destructions(scope: Scope) -> object:
+    """What changes with each step that takes files away; None where it cannot be told."""
+    try:
+        states = [(one.number, one.state) for one in generations.read(scope.tables).values()]
+        erased = [record.run_id for record in run_records.records(scope.tables)]
+        half = scope.store.exists(layout.erasure_file(scope.tables.dest))
+        return states, erased, half
+    except IronmaskError:
+        return None
+
+
+def _checked(scope: Scope, seal_key_of: Callable[[str], bytes], workers: int | None) -> Report:
+    start = time.monotonic()
+    notes: list[str] = []
+    seen = Seen()
+    is_open = _check_seal(scope, seal_key_of, seen.findings, notes)
+    try:
+        # In this order a run that works meanwhile can only be ahead of what is known of it.
+        records = _records(scope)
+        known = generations.read(scope.tables)
+        listed = {name: scope.tables.table(name).files() for name in reversed(TABLES)}
+    except IronmaskError as error:
+        seen.findings.append(str(error))
+    else:
+        resting = not is_open and all(r.state != RunState.RUNNING for r in records)
+        for name, files in listed.items():
+            seen.findings += _wrong_files(scope, name, files)
+        (seen.findings if resting else notes).extend(
+            f"{uri} is listed by no log: the next run, or a vacuum, destroys it"
+            for uri in orphans(scope.tables, scope.store)
+        )
+        halfway = not resting or any(
+            one.state in (State.PREPARING, State.RETIRED) for one in known.values()
+        )
+        seen.findings += _wrong_keys(scope, known)
+        scope = replace(scope, without=_without_templates(records, known))
+        _check_contents(scope, listed, records, seen, workers, notes)
+        listed_in = {layout.generation_of(path) for path in listed["templates"]} - {None}
+        seen.findings += _wrong_generations(listed_in, known)
+        if halfway and len(listed_in) > 1:
+            notes.append("a re-protection has not ended: `ironmask reprotect` finishes it")
+    return Report(
+        dest=scope.tables.dest,
+        table_id=scope.table_id,
+        deep=scope.deep,
+        files=seen.files,
+        size=seen.size,
+        inputs=seen.outcomes.total(),
+        templates=seen.templates.total(),
+        helpers_opened=seen.opened,
+        seconds=time.monotonic() - start,
+        findings=seen.findings,
+        notes=notes,
+    )
+
+
+def _records(scope: Scope) -> list[RunRecord]:
+    """The runs, of files that are what was written. Raises `IronmaskError`."""
+    for path in scope.tables.table("runs").files():
+        if wrong := check_file(scope, "runs", path).findings:
+            raise TableError(wrong[0])
+    return run_records.runs(scope.tables)
+
+
+def _wrong_keys(scope: Scope, known: dict[int, Generation]) -> Iterator[str]:
+    """The live generation has its keys, and a destroyed one none."""
+    for one in known.values():
+        key_id, has_keys = scope.key_states.get(one.number, ("", False))
+        if one.state is State.DESTROYED and has_keys:
+            yield f"generation {one.number} is destroyed, and the keyset file holds its keys"
+        if one.state in (State.LIVE, State.PREPARING) and not (has_keys and key_id == one.key_id):
+            yield f"generation {one.number} is {one.state}, and its keys {one.key_id} are not there"
+
+
+def _wrong_generations(listed: set[int | None], known: dict[int, Generation]) -> Iterator[str]:
+    """What the log lists of generations that are gone or were never begun."""
+    for number in sorted(number for number in listed if number is not None):
+        if number not in known:
+            yield f"templates of generation {number} are listed, and it was never begun"
+        elif known[number].state is State.DESTROYED:
+            yield f"templates of generation {number} are listed, and it was destroyed"
+
+
+def _without_templates(records: list[RunRecord], known: dict[int, Generation]) -> frozenset[str]:
+    """Runs whose templates are gone, or on their way."""
+    ended = {n for n, one in known.items() if one.state in (State.RETIRED, State.DESTROYED)}
+    return frozenset(r.run_id for r in records if r.config.get("generation") in ended)
+
+
+def _check_seal(
+    scope: Scope, key_of: Callable[[str], bytes], findings: list[str], notes: list[str]
+) -> bool:
+    """Note what the seal finds; tell whether it is open."""
+    try:
+        state = log_seal_file.read(scope.tables.dest, scope.store, key_of)
+        if state is None and not log_seal.has_commits(scope.tables):
+            notes.append(f"{scope.tables.dest} was made, and no run has begun in it yet")
+            return True
+        if state is None:
+            findings.append(f"{layout.seal_file(scope.tables.dest)} is missing")
+            return False
+        findings += log_seal.broken_logs(scope.tables, scope.store, state)
+        findings += log_seal.broken_files(scope.tables, scope.store, state)
+    except IronmaskError as error:
+        findings.append(str(error))
+        return False
+    return state.open
+
+
+def _wrong_files(scope: Scope, name: str, listed: dict[str, int]) -> Iterator[str]:
+    """Listed files that are missing or of another size, and files that are none of the table's."""
+    base = scope.tables.table(name).uri.rstrip("/") + "/"
+    sizes = {entry.uri.removeprefix(base): entry.size for entry in scope.store.entries(base)}
+    for path, size in listed.items():
+        if path not in sizes:
+            yield f"{base}{path} is missing"
+        elif sizes[path] != size:
+            yield f"{base}{path} has {sizes[path]:,} bytes, its log says {size:,}"
+    for path in sizes.keys() - listed.keys():
+        if not (path.startswith("_delta_log/") or layout.is_ours(path)):
+            yield f"{base}{path} is no file of this table"
+
+
+def _check_contents(
+    scope: Scope,
+    listed: Files,
+    records: list[RunRecord],
+    seen: Seen,
+    workers: int | None,
+    notes: list[str],
+) -> None:
+    plans = {r.run_id: _plan(scope, r, seen.findings, notes) for r in records}
+    pairs = _pairs(listed, seen.findings)
+    seen.findings += _wrong_pairs(pairs, records, notes)
+    jobs: list[Callable[[], Seen]] = [
+        partial(check_shard, scope, plans.get(shard[0]), pair.get("inputs"), pair.get("templates"))
+        for shard, pair in sorted(pairs.items())
+    ]
+    for name in listed.keys() - set(_SHARD_TABLES):
+        jobs += [partial(check_file, scope, name, path) for path in sorted(listed[name])]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for part in pool.map(lambda job: job(), jobs):
+            seen.add(part)
+    for record in records:
+        gone = record.run_id in scope.without
+        seen.findings += _wrong_run(record, plans[record.run_id], pairs, seen, notes, gone)
+    seen.findings += _second_issues(seen)
+
+
+def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]) -> Plan | None:
+    """A run's plan; None where it is gone, or not the one that was frozen, which is noted."""
+    if not record.fingerprint.get("plan"):
+        notes.append(f"the plan of run {record.run_id} went with a person who was erased")
+        return None
+    try:
+        frozen, _ = plan_plans.load(
+            layout.plan_folder(scope.tables.dest, record.run_id), scope.store
+        )
+        wrong = plan_plans.verify(frozen, scope.store)
+        if not wrong and plan_plans.digest_of(frozen, scope.store) != record.fingerprint.get(
+            "plan"
+        ):
+            wrong = [f"the plan of run {record.run_id} is not the one that was frozen"]
+    except IronmaskError as error:
+        wrong = [str(error)]
+    findings += wrong
+    return None if wrong else frozen
+
+
+def _pairs(listed: Files, findings: list[str]) -> dict[_Shard, dict[str, str]]:
+    """The files of each attempt: its path in each of the two tables."""
+    pairs: dict[_Shard, dict[str, str]] = {}
+    for name in _SHARD_TABLES:
+        for path in listed[name]:
+            file = layout.parse_shard_file(path)
+            if file is None:
+                findings.append(f"{name}/{path} is listed and has no name of a shard's file")
+            else:
+                pairs.setdefault(_key(file), {})[name] = path
+    return pairs
+
+
+def _key(file: ShardFile) -> _Shard:
+    return file.run_id, file.shard, file.attempt
+
+
+def _wrong_pairs(
+    pairs: dict[_Shard, dict[str, str]], records: list[RunRecord], notes: list[str]
+) -> Iterator[str]:
+    known = {record.run_id: record.state for record in records}
+    for (run_id, shard, _), pair in sorted(pairs.items()):
+        if run_id not in known:
+            yield f"shard {shard} of run {run_id} is listed, and the run is not"
+        if "inputs" not in pair:
+            text = f"shard {shard} of run {run_id}: its templates are listed, its inputs are not"
+            if known.get(run_id) == RunState.RUNNING:
+                notes.append(f"{text}: the next start of the run completes it")
+            else:
+                yield text
+    attempts = Counter((run_id, shard) for run_id, shard, _ in pairs)
+    for (run_id, shard), count in attempts.items():
+        if count > 1:
+            yield f"shard {shard} of run {run_id} is listed {count} times"
+
+
+def _wrong_run(
+    record: RunRecord,
+    frozen: Plan | None,
+    pairs: dict[_Shard, dict[str, str]],
+    seen: Seen,
+    notes: list[str],
+    gone: bool,
+) -> Iterator[str]:
+    """A run against its plan and against what it said of itself; its templates may be gone."""
+    shards = {shard for run_id, shard, _ in pairs if run_id == record.run_id}
+    if frozen and (strange := shards - set(range(frozen.shards))):
+        yield f"run {record.run_id} lists {len(strange)} shards that its plan does not have"
+    if frozen is None and record.fingerprint.get("plan"):
+        return
+    if record.state != RunState.COMPLETE:
+        if frozen and record.state == RunState.RUNNING:
+            text = f"run {record.run_id} is unfinished: {len(shards):,} of {frozen.shards:,} shards"
+            notes.append(f"{text} are committed")
+        return
+    found = {o.value: seen.outcomes[record.run_id, o.value] for o in Outcome}
+    if frozen and sum(found.values()) != frozen.inputs:
+        yield (
+            f"run {record.run_id} planned {frozen.inputs:,} inputs and has outcomes for "
+            f"{sum(found.values()):,}"
+        )
+    said = {name: record.counts.get(name) for name in (*found, "subjects_enrolled")}
+    if not gone:
+        issued = seen.templates[record.run_id] + seen.erased[record.run_id]
+        found["subjects_enrolled"] = issued
+    for name, count in found.items():
+        if said[name] != count:
+            yield f"run {record.run_id} counted {said[name]} {name}, the tables hold {count:,}"
+
+
+def _second_issues(seen: Seen) -> Iterator[str]:
+    for generation, hashes in seen.subjects.items():
+        pairs = np.frombuffer(hashes, dtype=np.dtype([("high", "<u8"), ("low", "<u8")]))
+        repeated = len(pairs) - len(np.unique(pairs))
+        if repeated:
+            yield f"generation {generation}: {repeated:,} templates are second issues of a person"

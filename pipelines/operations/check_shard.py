@@ -1,0 +1,229 @@
+"""What can be wrong with one shard's files: its digest, its rows, its helpers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b, sha256
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ironmask import helper
+from ironmask.errors import EncodingError, IronmaskError, KeyStoreError, TamperedError
+from pipelines.plan.plans import Plan
+from pipelines.ports import GenerationKeys, Store, Tables
+from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table import contents, layout
+from pipelines.table.layout import ShardFile
+from pipelines.table.row_cipher import open_row
+from pipelines.table.schemas import INPUTS, TEMPLATES
+
+Keys = Callable[[int], GenerationKeys]
+_HASH_BYTES: Final = 16
+_ROWS: Final = 8
+_PARTITION: Final = "generation"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What every check of one destination shares.
+
+    keys: those of a generation, by number. key_states: key id of each generation in the keyset
+    file, and whether it holds its keys. without: runs whose templates were destroyed since.
+    """
+
+    tables: Tables
+    table_id: str
+    store: Store
+    keys: Keys = field(repr=False)
+    deep: bool
+    key_states: Mapping[int, tuple[str, bool]] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
+
+
+@dataclass
+class Seen:
+    """What was found in a part of a destination.
+
+    subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation. erased:
+    templates of each run whose people were erased since.
+    """
+
+    findings: list[str] = field(default_factory=list)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    subjects: dict[int, bytearray] = field(default_factory=dict)
+    templates: Counter[str] = field(default_factory=Counter)
+    erased: Counter[str] = field(default_factory=Counter)
+    opened: int = 0
+    files: int = 0
+    size: int = 0
+
+    def add(self, other: Seen) -> None:
+        self.findings += other.findings
+        self.outcomes += other.outcomes
+        for generation, hashes in other.subjects.items():
+            self.subjects.setdefault(generation, bytearray()).extend(hashes)
+        self.templates += other.templates
+        self.erased += other.erased
+        self.opened += other.opened
+        self.files += other.files
+        self.size += other.size
+
+
+def check_shard(
+    scope: Scope, frozen: Plan | None, inputs: str | None, templates: str | None
+) -> Seen:
+    """Check the files of one shard, given by their paths in their tables; None where absent."""
+    seen = Seen()
+    gone = _named(str(inputs or templates)).run_id in scope.without
+    rows = _read(scope, seen, "inputs", inputs) if inputs else None
+    issued = _read(scope, seen, "templates", templates) if templates else None
+    if rows is not None and inputs:
+        seen.findings += _wrong_inputs(scope, frozen, inputs, rows)
+        _note_erased(seen, rows)
+        counted = rows.group_by(["run_id", "outcome"]).aggregate([([], "count_all")])
+        for row in counted.to_pylist():
+            seen.outcomes[row["run_id"], row["outcome"]] += row["count_all"]
+    if issued is not None and templates and not gone:
+        seen.findings += _wrong_templates(scope, templates, issued)
+        _note_subjects(seen, issued, _generation(templates))
+        if scope.deep:
+            _open_all(scope, seen, templates, issued)
+    if inputs and rows is not None and not gone and (issued is not None or not templates):
+        seen.findings += _wrong_owners(inputs, rows, issued)
+    return seen
+
+
+def check_file(scope: Scope, name: str, path: str) -> Seen:
+    """Check a file whose rows belong to no shard."""
+    seen = Seen()
+    _read(scope, seen, name, path)
+    return seen
+
+
+def _read(scope: Scope, seen: Seen, name: str, path: str) -> pa.Table | None:
+    """The rows of a data file; None where they are not what was written, which is noted."""
+    uri = layout.join(scope.tables.table(name).uri, path)
+    seen.files += 1
+    try:
+        content = scope.store.read(uri)
+    except FileNotFoundError:
+        return None  # found when the files were listed
+    except IronmaskError as error:
+        seen.findings.append(str(error))
+        return None
+    seen.size += len(content)
+    if sha256(content).hexdigest() != layout.digest_in(path):
+        seen.findings.append(f"{uri}: its content is not what was written")
+        return None
+    try:
+        parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        # A thread of Arrow's that frees a buffer while the interpreter ends aborts the process.
+        table = parquet.read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        seen.findings.append(f"{uri} cannot be read as Parquet ({type(error).__name__})")
+        return None
+    return table
+
+
+def _wrong_inputs(scope: Scope, frozen: Plan | None, path: str, rows: pa.Table) -> Iterator[str]:
+    named = _named(path)
+    if not _are(rows, named):
+        yield f"inputs/{path}: its rows belong to another run or shard"
+    if not rows.schema.equals(INPUTS):
+        yield f"inputs/{path}: its columns are not those of the table"
+    if frozen is None:
+        return
+    try:
+        planned = frozen.shard(named.shard, scope.store)
+    except IronmaskError as error:
+        yield str(error)
+        return
+    wanted = Counter((row["subject_id"], row["uri"]) for row in planned)
+    found = Counter(zip(*(rows[name].to_pylist() for name in ("subject_id", "uri")), strict=True))
+    if lost := wanted - found:
+        yield f"inputs/{path}: {lost.total():,} planned inputs have no outcome"
+    if extra := found - wanted:
+        yield f"inputs/{path}: {extra.total():,} outcomes are of no planned input, or twice there"
+
+
+def _wrong_templates(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
+    if not _are(rows, _named(path)):
+        yield f"templates/{path}: its rows belong to another run or shard"
+    if rows.schema.names != [name for name in TEMPLATES.names if name != _PARTITION]:
+        yield f"templates/{path}: its columns are not those of the table"
+    generation = _generation(path)
+    try:
+        keys = scope.keys(generation)
+    except KeyStoreError as error:
+        yield f"templates/{path}: {error}"
+        return
+    if not pc.all(pc.equal(rows["key_id"], keys.key_id)).as_py():
+        yield f"templates/{path}: rows name other keys than those of generation {generation}"
+    if not pc.all(pc.equal(rows["sealed"], keys.sealed)).as_py():
+        yield f"templates/{path}: rows say sealed = {not keys.sealed}, their keys say the contrary"
+
+
+def _named(path: str) -> ShardFile:
+    named = layout.parse_shard_file(path)
+    if named is None:
+        raise ValueError(f"{path} is not the name of a shard's file")
+    return named
+
+
+def _are(rows: pa.Table, named: ShardFile) -> bool:
+    runs, shards = pc.equal(rows["run_id"], named.run_id), pc.equal(rows["shard"], named.shard)
+    return bool(pc.all(pc.and_(runs, shards)).as_py())
+
+
+def _generation(path: str) -> int:
+    return int(path.split("/")[0].removeprefix(f"{_PARTITION}="))
+
+
+def _note_subjects(seen: Seen, rows: pa.Table, generation: int) -> None:
+    hashes = seen.subjects.setdefault(generation, bytearray())
+    for subject in rows["subject_id"].to_pylist():
+        hashes += blake2b(subject.encode(), digest_size=_HASH_BYTES).digest()
+    seen.templates.update(rows["run_id"].to_pylist())
+
+
+def _note_erased(seen: Seen, rows: pa.Table) -> None:
+    gone = rows.filter(pc.equal(rows["reason"], Reason.ERASED.value))
+    used = gone.filter(pc.equal(gone["outcome"], Outcome.USED.value))
+    people = used.group_by(["run_id", "subject_id"]).aggregate([])
+    seen.erased.update(people["run_id"].to_pylist())
+
+
+def _wrong_owners(path: str, rows: pa.Table, issued: pa.Table | None) -> Iterator[str]:
+    """A subject with a used input has a template that counts it, and no other has one."""
+    used = rows.filter(contents.is_used(rows))
+    wanted = Counter(used["subject_id"].to_pylist())
+    counts = [] if issued is None else issued.select(["subject_id", "images_used"]).to_pylist()
+    found = Counter({row["subject_id"]: row["images_used"] for row in counts})
+    if wanted != found:
+        wrong = len([name for name in wanted | found if wanted[name] != found[name]])
+        yield f"inputs/{path}: {wrong:,} subjects have used inputs and templates that do not agree"
+
+
+def _open_all(scope: Scope, seen: Seen, path: str, rows: pa.Table) -> None:
+    generation = _generation(path)
+    try:
+        keys = scope.keys(generation)
+    except KeyStoreError:
+        return
+    for batch in rows.to_batches(max_chunksize=_ROWS):
+        for row in batch.to_pylist():
+            try:
+                _open({**row, _PARTITION: generation}, scope, keys)
+                seen.opened += 1
+            except (TamperedError, EncodingError) as error:
+                seen.findings.append(f"templates/{path}: {error}")
+
+
+def _open(row: dict[str, Any], scope: Scope, keys: GenerationKeys) -> None:
+    protected = open_row(scope.table_id, row, keys)
+    helper.decode([protected.helper], protected.encoding, protected.params.n)

@@ -1,0 +1,236 @@
+"""Erasing a person: rows, outcomes, plans and the logs' history, in every file and version.
+
+Files that hold something of the person are written again without it, the logs name the new ones
+instead, and the old ones are destroyed; a log's statistics name people, so its history goes too.
+What stays of the person's inputs is their outcome, under a pseudonym. Each step can be taken again:
+the same command finishes what was broken off.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from hashlib import sha256
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from ironmask.errors import BusyError, TableError
+from pipelines.operations.prove_erasure import PURPOSE, name_of
+from pipelines.plan import plans as plan_plans
+from pipelines.ports import DataFile
+from pipelines.run import begin
+from pipelines.shard.protect import ROW_GROUP, write_rows
+from pipelines.spec.outcomes import Reason
+from pipelines.table import generations, layout, run_records
+from pipelines.table.data_files import described, destroy_below, read_data_file
+from pipelines.table.erasing import Erased, read_note
+from pipelines.table.generations import State
+from pipelines.table.held import Destination
+from pipelines.table.orphans import destroy_orphans
+from pipelines.table.run_records import RunRecord, RunState
+from pipelines.table.schemas import INPUTS, VAULT, as_parquet
+
+# Columns of an outcome that tell of the input, not of what became of it.
+_KEPT: Final = frozenset({"subject_id", "uri", "outcome", "reason", "detail", "shard", "run_id"})
+_Change = Callable[[pa.Table], pa.Table]
+
+
+def erase(dest: Destination, subject: str) -> Erased:
+    """Destroy everything that a destination holds of a person, but for the outcomes.
+
+    Raises `TableError` where it holds nothing, `BusyError` where another run has to end first.
+    """
+    pseudonym = name_of(dest.keys.content_key(), subject)
+    _refuse_unfinished(dest, pseudonym)
+    # A planning that was killed may have left rows that name the person.
+    begin.destroy_unfinished_plans(dest)
+    found = {name: _rows_of(dest, name, subject) for name in ("templates", "vault", "inputs")}
+    uris = {row["uri"] for row in found["inputs"]}
+    plans = list(_plans_with(dest, subject))
+    if not (any(found.values()) or plans or read_note(dest.tables.dest, dest.store)):
+        dest.seal.end()
+        raise TableError(f"{dest.tables.dest} holds nothing of subject {subject!r}")
+    done = _begin(dest, pseudonym, {name: len(rows) for name, rows in found.items()})
+    once = f"erase/{pseudonym}"
+    changes = {"templates": _without(subject), "vault": _without(subject)}
+    changes["inputs"] = _renamed(subject, pseudonym, uris)
+    places = {name: {_place(row) for row in rows} for name, rows in found.items()}
+    places["inputs"] |= set(_mentions(dest, uris))
+    for name in found:
+        _rewrite(dest, name, places[name], changes[name], once)
+    destroy_orphans(dest.tables, dest.store, dest.check)
+    for record in plans:
+        _drop_plan(dest, record)
+    for name in found:
+        dest.seal.forget(name)
+    _record(dest, done)
+    dest.seal.end()
+    _end(dest)
+    return done
+
+
+def _refuse_unfinished(dest: Destination, pseudonym: str) -> None:
+    where = dest.tables.dest
+    for record in run_records.runs(dest.tables):
+        if record.state == RunState.RUNNING:
+            raise BusyError(
+                f"{where} holds the unfinished run {record.run_id} ({record.kind}), whose plan may "
+                "name the subject: finish it, or close it with --restart, and erase then"
+            )
+    found = generations.read(dest.tables)
+    if any(one.state in (State.PREPARING, State.RETIRED) for one in found.values()):
+        raise BusyError(f"{where}: a re-protection has not ended: finish it, and erase then")
+    other = read_note(where, dest.store)
+    if other and other.pseudonym != pseudonym:
+        raise BusyError(
+            f"{where}: the erasure of another subject was broken off: finish it with the same "
+            "command first"
+        )
+
+
+def _begin(dest: Destination, pseudonym: str, rows: dict[str, int]) -> Erased:
+    """Note what an erasure is about, before the first of it goes."""
+    known = read_note(dest.tables.dest, dest.store)
+    if known:
+        return known
+    counts = (rows["templates"], rows["inputs"], rows["vault"])
+    begun = Erased(secrets.token_hex(6), pseudonym, *counts)
+    content = json.dumps(asdict(begun)).encode()
+    dest.store.write(layout.erasure_file(dest.tables.dest), content)
+    return begun
+
+
+def _end(dest: Destination) -> None:
+    dest.store.delete([layout.erasure_file(dest.tables.dest)])
+
+
+def _rows_of(dest: Destination, name: str, subject: str) -> list[dict[str, Any]]:
+    """Where a table's rows of a person are, and of which inputs."""
+    columns = ["run_id", "shard", *(["uri"] if name == "inputs" else [])]
+    mine = pads.field("subject_id") == subject
+    return list(dest.tables.table(name).rows(columns, mine).to_pylist())
+
+
+def _place(row: dict[str, Any]) -> tuple[str, int]:
+    return row["run_id"], row["shard"]
+
+
+def _mentions(dest: Destination, uris: set[str]) -> Iterator[tuple[str, int]]:
+    """Where the details of other people's inputs end with one of some addresses."""
+    ends = tuple(uris)
+    if not ends:
+        return
+    for batch in dest.tables.table("inputs").batches(["run_id", "shard", "detail"]):
+        told = batch.filter(pc.not_equal(batch["detail"], ""))
+        yield from (_place(row) for row in told.to_pylist() if row["detail"].endswith(ends))
+
+
+def _without(subject: str) -> _Change:
+    return lambda rows: rows.filter(pc.not_equal(rows["subject_id"], subject))
+
+
+def _renamed(subject: str, pseudonym: str, uris: set[str]) -> _Change:
+    """Outcomes of a person under a pseudonym, without what tells of their inputs."""
+    ends = tuple(uris)
+
+    def changed(number: int, row: dict[str, Any]) -> dict[str, Any]:
+        if row["subject_id"] == subject:
+            nothing = dict.fromkeys(row.keys() - _KEPT)
+            row |= nothing | {"subject_id": pseudonym, "uri": f"{pseudonym}/{number}"}
+            return row | {"reason": Reason.ERASED.value, "detail": ""}
+        if uris and row["detail"].endswith(ends):
+            return row | {"detail": "same content as an input that was erased"}
+        return row
+
+    def change(rows: pa.Table) -> pa.Table:
+        made = [changed(number, row) for number, row in enumerate(rows.to_pylist())]
+        return pa.Table.from_pylist(made, INPUTS)
+
+    return change
+
+
+def _rewrite(
+    dest: Destination, name: str, wanted: set[tuple[str, int]], change: _Change, once: str
+) -> None:
+    """Write the files of some shards anew in a table."""
+    table = dest.tables.table(name)
+    old = [p for p in table.files() if _shard_of(p) in wanted]
+    if not old:
+        return
+    new = [file for path in old if (file := _written(dest, name, path, change))]
+    dest.check()
+    table.commit(new, once, table.sequence(once) + 1, removed=old)
+    dest.seal.extend()
+
+
+def _shard_of(path: str) -> tuple[str, int] | None:
+    file = layout.parse_shard_file(path)
+    return (file.run_id, file.shard) if file else None
+
+
+def _written(dest: Destination, name: str, path: str, change: _Change) -> DataFile | None:
+    """A changed copy of a file, by the same attempt; None where no row is left."""
+    rows = change(read_data_file(dest.tables.dest, dest.store, name, path))
+    if not len(rows):
+        return None
+    content = _as_file(name, rows)
+    file = layout.parse_shard_file(path)
+    assert file is not None  # noqa: S101
+    renamed = replace(file, sha256=sha256(content).hexdigest()).name
+    generation = layout.generation_of(path)
+    partition = {} if generation is None else {"generation": str(generation)}
+    target = layout.in_partition(partition, renamed)
+    dest.store.write(layout.join(dest.tables.table(name).uri, target), content)
+    ids = ("template_id", "subject_id") if name == "templates" else ("subject_id", "uri")
+    return described(target, len(content), rows.select(ids).to_pydict(), partition)
+
+
+def _as_file(name: str, rows: pa.Table) -> memoryview:
+    if name != "templates":
+        return as_parquet(rows.cast(INPUTS if name == "inputs" else VAULT))
+    sink = pa.BufferOutputStream()
+    write_rows(sink, (part.to_pylist() for part in rows.to_batches(max_chunksize=ROW_GROUP)))
+    return memoryview(sink.getvalue())
+
+
+def _plans_with(dest: Destination, subject: str) -> Iterator[RunRecord]:
+    """The ended runs whose frozen plan names a person, or went half."""
+    for record in run_records.runs(dest.tables):
+        folder = layout.plan_folder(dest.tables.dest, record.run_id)
+        if not record.fingerprint.get("plan"):
+            if next(dest.store.remains(folder), None):
+                yield record
+            continue
+        frozen, _ = plan_plans.load(folder, dest.store)
+        parts = plan_plans.tables(frozen, dest.store)
+        if any(pc.any(pc.equal(part["subject_id"], subject)).as_py() for part in parts):
+            yield record
+
+
+def _drop_plan(dest: Destination, record: RunRecord) -> None:
+    """Destroy the plan of an ended run, once the run says that it has none any more."""
+    if record.fingerprint.get("plan"):
+        run_records.write(dest, replace(record, fingerprint={**record.fingerprint, "plan": ""}))
+    folder = layout.plan_folder(dest.tables.dest, record.run_id)
+    dest.check()
+    destroy_below(dest.store, folder)
+
+
+def _record(dest: Destination, done: Erased) -> None:
+    """Add the erasure to the runs."""
+    entry = RunRecord(
+        run_id=done.run_id,
+        kind=PURPOSE,
+        state=RunState.COMPLETE,
+        fingerprint={},
+        config={"pseudonym": done.pseudonym},
+        versions={},
+        counts=asdict(done),
+        timings={},
+    )
+    run_records.write(dest, entry)

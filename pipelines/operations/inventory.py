@@ -1,0 +1,107 @@
+"""What a table holds, counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from ironmask.helper import encoding
+from ironmask.params import Params
+from ironmask.template import row_bytes
+from pipelines.ports import Tables
+from pipelines.table import generations, run_records
+from pipelines.table.read import templates_by
+
+
+@dataclass(frozen=True)
+class GenerationSize:
+    """What one generation of a table holds. state: preparing, live, retired or destroyed."""
+
+    generation: int
+    state: str
+    templates: int
+    settings: str
+    bits: float
+    sealed: bool
+    model: str
+    key_id: str
+    row_bytes: int
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a destination holds. destroyed: when each generation that is gone went, UTC.
+
+    outcomes, reasons: of the inputs of all runs, each re-protection's among them.
+    """
+
+    dest: str
+    table_id: str
+    generations: list[GenerationSize]
+    destroyed: dict[int, str]
+    data_bytes: dict[str, int]
+    outcomes: dict[str, int]
+    reasons: dict[str, int]
+    runs: list[dict[str, Any]]
+
+
+def inventory(tables: Tables) -> Inventory:
+    """Count a destination's templates, inputs and bytes."""
+    counted = tables.table("inputs").rows(["outcome", "reason"])
+    known = generations.read(tables)
+    return Inventory(
+        dest=tables.dest,
+        table_id=tables.table_id,
+        generations=_generations(tables, known),
+        destroyed={
+            one.number: one.at.isoformat(timespec="seconds")
+            for one in generations.in_state(known, generations.State.DESTROYED)
+        },
+        data_bytes={
+            name: sum(tables.table(name).files().values())
+            for name in ("templates", "inputs", "vault")
+        },
+        outcomes=_counts(counted["outcome"]),
+        reasons={k: v for k, v in _counts(counted["reason"]).items() if k},
+        runs=[
+            {
+                "run_id": r.run_id,
+                "kind": r.kind,
+                "state": r.state,
+                "counts": r.counts,
+                "seconds": r.timings.get("seconds"),
+            }
+            for r in run_records.records(tables)
+        ],
+    )
+
+
+def _counts(column: Any) -> dict[str, int]:
+    found = pc.value_counts(column).to_pylist()
+    return {item["values"]: item["counts"] for item in sorted(found, key=lambda i: -i["counts"])}
+
+
+_SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model", "key_id"]
+
+
+def _generations(tables: Tables, known: dict[int, generations.Generation]) -> list[GenerationSize]:
+    found = templates_by(tables, _SHAPE)
+    states = {number: str(one.state) for number, one in known.items()}
+    return [_generation(row, count, states.get(row["generation"], "begun")) for row, count in found]
+
+
+def _generation(row: dict[str, Any], templates: int, state: str) -> GenerationSize:
+    params = Params(n=row["n"], alpha=row["alpha"], tolerance=row["tolerance"])
+    return GenerationSize(
+        generation=row["generation"],
+        state=state,
+        templates=templates,
+        settings=f"{params.describe()}, {encoding(row['encoding']).name}",
+        bits=params.bits,
+        sealed=row["sealed"],
+        model=row["model"],
+        key_id=row["key_id"],
+        row_bytes=row_bytes(params, row["encoding"]),
+    )

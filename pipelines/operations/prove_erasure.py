@@ -1,0 +1,100 @@
+"""What an erasure leaves on purpose, a pseudonym and a record, and a search for anything else."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from hashlib import sha256
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+
+from pipelines.ports import Store, Tables
+from pipelines.spec.template_job import TemplateJob
+from pipelines.table import layout, run_records
+from pipelines.table.evidence import Evidence
+from pipelines.table.schemas import TABLES
+
+PURPOSE: Final = "erase"
+_HEX: Final = 32
+# Numbers of generations, as texts.
+_PARTITION: Final = "partitionValues"
+
+
+def name_of(key: bytes, subject: str) -> str:
+    """A person's pseudonym: the same as long as contents are keyed with the same key."""
+    mac = hmac.digest(key, b"ironmask pseudonym\0" + subject.encode(), sha256).hex()
+    return layout.PSEUDONYM + mac[:_HEX]
+
+
+def prove(tables: Tables, store: Store, subject: str, key: bytes) -> Evidence:
+    """Look for what an erased person must not have left: in rows, logs, plans and private files.
+
+    key: of the live generation's contents, which pseudonyms are keyed with; of an erasure before
+    the last re-protection no record can be told. The seal is the caller's to check.
+    """
+    pseudonym = name_of(key, subject)
+    record = {
+        f"erasure {entry.run_id}": f"{entry.counts['templates']} templates, as {pseudonym}"
+        for entry in run_records.records(tables)
+        if entry.kind == PURPOSE and entry.config.get("pseudonym") == pseudonym
+    }
+    folders = [layout.join(tables.table(one).uri, "_delta_log") for one in TABLES]
+    folders.append(layout.join(tables.dest, layout.PRIVATE))
+    names = _Names(subject, run_records.jobs(tables))
+    naming = [uri for folder in folders for uri in _naming(store, folder, names)]
+    facts = [
+        (f"no row of {table} is of the subject", not _has_rows(tables, table, subject))
+        for table in ("templates", "inputs", "vault")
+    ]
+    facts.append(("no entry of a log, plan or private file names the subject", not naming))
+    known = record or {"erasure": "none is recorded under the present keys"}
+    return Evidence(tables.dest, "a subject", known).found(facts)
+
+
+def _has_rows(tables: Tables, table: str, subject: str) -> bool:
+    mine = pads.field("subject_id") == subject
+    return len(tables.table(table).rows(["subject_id"], mine)) > 0
+
+
+class _Names:
+    """Tells texts that name a person: the id itself, and addresses in the folder of that name."""
+
+    def __init__(self, subject: str, jobs: Iterable[TemplateJob]) -> None:
+        self._subject = subject
+        sources = {s for job in jobs for s in (job.source, *job.more_sources)}
+        self._folders = tuple(layout.join(source, subject) + "/" for source in sources)
+
+    def are_in(self, value: object) -> bool:
+        """Whether any text of a value, however deep, is one."""
+        if isinstance(value, str):
+            return self._names(value)
+        if isinstance(value, dict):
+            parts = (pair for pair in value.items() if pair[0] != _PARTITION)
+            return any(self.are_in(one) for pair in parts for one in pair)
+        return isinstance(value, list | tuple) and any(map(self.are_in, value))
+
+    def _names(self, text: str) -> bool:
+        if text[:1] in ("{", "["):
+            with suppress(ValueError):
+                return self.are_in(json.loads(text))
+        # A detail ends with the address of another input.
+        return text == self._subject or any(folder in text for folder in self._folders)
+
+
+def _naming(store: Store, folder: str, names: _Names) -> Iterator[str]:
+    """Files below a folder that name a person."""
+    for entry in store.entries(folder):
+        content = store.read(entry.uri)
+        found: list[object]
+        if entry.uri.endswith(".parquet"):
+            parquet = pq.ParquetFile(pa.BufferReader(content))
+            found = parquet.read(use_threads=False).to_pylist()
+        else:
+            found = list(content.decode("utf-8", "replace").splitlines())
+        if names.are_in(found):
+            yield entry.uri

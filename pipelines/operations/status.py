@@ -1,0 +1,121 @@
+"""How far the newest run of a destination is, and when it will end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ironmask.errors import TableError
+from pipelines.plan import plans
+from pipelines.ports import Store, Tables
+from pipelines.run.live_note import Note, last_note
+from pipelines.spec.outcomes import Outcome
+from pipelines.table import layout, run_records
+from pipelines.table.layout import parse_shard_file
+from pipelines.table.run_records import RunRecord
+
+_COLUMNS: Final = ["run_id", "outcome", "reason"]
+# A note is written every few seconds while shards end.
+_FRESH_S: Final = 600.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where the newest run stands, in shards and inputs.
+
+    holder: who is working on it now, None where nobody is. in_flight, waiting: shards that are
+    worked on, and finished ones that wait for their commit. inputs_done: inputs whose outcome is
+    committed. failed: their failures by reason. per_second: inputs settled a second by the working
+    process. ends_at: when the run will end at that rate, UTC; None where nobody works on it.
+    """
+
+    dest: str
+    run_id: str
+    state: str
+    holder: str | None
+    shards: int
+    shards_done: int
+    in_flight: int
+    waiting: int
+    inputs: int
+    inputs_done: int
+    inputs_left: int
+    outcomes: dict[str, int]
+    failed: dict[str, int]
+    per_second: float | None
+    ends_at: datetime | None
+
+
+def status(tables: Tables, store: Store, holder: str | None) -> Status:
+    """Ask a destination for its newest run.
+
+    Raises `TableError` where no run has been planned.
+    """
+    records = run_records.runs(tables)
+    if not records:
+        raise TableError(f"{tables.dest} has no run yet: enrol into it first")
+    record = records[-1]
+    outcomes, failed = _counts(tables, record)
+    done = sum(outcomes.values())
+    shards_done = _shards_done(tables, record)
+    shards, inputs = shards_done, done
+    # The plan of a run that has ended may have gone with a person who was erased.
+    if record.fingerprint.get("plan"):
+        frozen, _ = plans.load(layout.plan_folder(tables.dest, record.run_id), store)
+        shards, inputs = frozen.shards, frozen.inputs
+    note = _live_note(tables.dest, store, record, holder)
+    rate = note.inputs / note.seconds if note and note.seconds else None
+    settled = max(done, note.settled) if note else done
+    return Status(
+        dest=tables.dest,
+        run_id=record.run_id,
+        state=record.state,
+        holder=holder,
+        shards=shards,
+        shards_done=shards_done,
+        in_flight=note.in_flight if note else 0,
+        waiting=note.waiting if note else 0,
+        inputs=inputs,
+        inputs_done=done,
+        inputs_left=inputs - done,
+        outcomes=dict(outcomes),
+        failed=dict(failed.most_common()),
+        per_second=rate,
+        ends_at=_end(note, rate, inputs - settled),
+    )
+
+
+def _live_note(dest: str, store: Store, record: RunRecord, holder: str | None) -> Note | None:
+    """The run's last note, where somebody is working on it and wrote it not long ago."""
+    note = last_note(dest, store) if holder else None
+    fresh = note and note.run_id == record.run_id and time.time() - note.at < _FRESH_S
+    return note if fresh else None
+
+
+def _end(note: Note | None, rate: float | None, left: int) -> datetime | None:
+    return datetime.fromtimestamp(note.at + left / rate, UTC) if note and rate else None
+
+
+def _counts(tables: Tables, record: RunRecord) -> tuple[Counter[str], Counter[str]]:
+    """Committed inputs of a run by outcome, and its failures by reason."""
+    outcomes, failed = Counter[str](), Counter[str]()
+    for batch in tables.table("inputs").batches(_COLUMNS):
+        rows = pa.Table.from_batches([batch])
+        rows = rows.filter(pc.equal(rows["run_id"], record.run_id))
+        grouped = rows.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
+        for row in grouped.to_pylist():
+            outcomes[row["outcome"]] += row["count_all"]
+            if row["outcome"] == Outcome.FAILED:
+                failed[row["reason"]] += row["count_all"]
+    return outcomes, failed
+
+
+def _shards_done(tables: Tables, record: RunRecord) -> int:
+    files = map(parse_shard_file, tables.table("inputs").files())
+    return sum(1 for file in files if file and file.run_id == record.run_id)

@@ -1,0 +1,361 @@
+"""Where inputs come from: a folder tree, a manifest, or a Parquet of stored embeddings.
+
+Each source yields batches of the plan's columns, subjects in a fixed order, every subject's inputs
+together. An input that needs no work (a hidden file, an empty subject) comes with its outcome.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b, sha256
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from ironmask.errors import SourceError
+from pipelines.plan.subject_folders import subject_folders
+from pipelines.ports import F32, Entry, Store
+from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.spec.template_job import SourceKind
+
+# 32-bit offsets would end at 2 GiB of names, which some million inputs reach.
+COLUMNS = pa.schema(
+    [
+        ("subject_id", pa.large_string()),
+        ("uri", pa.large_string()),
+        ("row", pa.int64()),
+        ("content", pa.large_string()),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.large_string()),
+    ]
+)
+"""row: index in a Parquet of embeddings, else null. content: identity of the bytes, else null.
+outcome: null where work is to be done."""
+
+_BATCH = 4096
+_IDENTITY_STEPS = 1 << 14
+_TABULAR = (".parquet", ".csv")
+
+
+@dataclass
+class _Batch:
+    """Rows of the plan on their way into Arrow. objects: whose identity is wanted, by row."""
+
+    columns: dict[str, list[object]] = field(
+        default_factory=lambda: {name: [] for name in COLUMNS.names}
+    )
+    objects: dict[int, Entry] = field(default_factory=dict)
+
+    def add(self, subject: str, uri: str, **values: object) -> None:
+        row = {"subject_id": subject, "uri": uri, "reason": "", "detail": "", **values}
+        for name, column in self.columns.items():
+            column.append(row.get(name))
+
+    def table(self) -> pa.Table:
+        return pa.table(self.columns, schema=COLUMNS)
+
+    def __len__(self) -> int:
+        return len(self.columns["uri"])
+
+
+def detect(source: str, store: Store) -> SourceKind:
+    """Tell what kind of source an address is. Raises `SourceError` where it is none."""
+    if store.is_dir(source):
+        return SourceKind.FOLDER
+    if not store.exists(source):
+        raise SourceError(f"{source} does not exist: give a folder, a manifest or a Parquet file")
+    if not source.lower().endswith(_TABULAR):
+        raise SourceError(f"{source} is neither a folder nor a .parquet or .csv file")
+    if source.lower().endswith(".csv"):
+        return SourceKind.MANIFEST
+    with store.open(source) as handle:
+        names = _parquet(source, handle).schema_arrow.names
+    if "embedding" not in names and "uri" not in names:
+        raise SourceError(
+            f"{source} has neither a column uri (a manifest) nor embedding (a gallery), beside "
+            f"subject_id; found {', '.join(names)}"
+        )
+    return SourceKind.EMBEDDINGS if "embedding" in names else SourceKind.MANIFEST
+
+
+def read(
+    source: str, kind: SourceKind, store: Store, key: bytes, limit: int | None = None
+) -> Iterator[pa.Table]:
+    """Yield the inputs of a source as tables of `COLUMNS`.
+
+    key: 32 secret bytes that identities of embeddings are keyed with. limit: bytes above which an
+    image is not read for its identity, since it will be refused.
+    """
+    if kind is SourceKind.FOLDER:
+        return _folder(source, store, limit)
+    if kind is SourceKind.MANIFEST:
+        return _manifest(source, store, limit)
+    return _embeddings(source, store, key)
+
+
+def _folder(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
+    """`<subject>/<image>`; deeper folders belong to the subject that holds them."""
+    batch = _Batch()
+    for entry in store.entries(source, recursive=False):
+        _add_stray(batch, entry)
+    for folder, entries in subject_folders(source, store):
+        if len(batch) >= _BATCH:
+            yield _identified(batch, store, limit)
+            batch = _Batch()
+        _add_subject(batch, folder, entries)
+    if len(batch):
+        yield _identified(batch, store, limit)
+
+
+def _identified(batch: _Batch, store: Store, limit: int | None) -> pa.Table:
+    """A batch with the identities of its objects."""
+    contents = _contents(list(batch.objects.values()), store, limit)
+    for place, content in zip(batch.objects, contents, strict=True):
+        batch.columns["content"][place] = content
+    return batch.table()
+
+
+def _add_stray(batch: _Batch, entry: Entry) -> None:
+    hidden = posixpath.basename(entry.uri).startswith(".")
+    reason = Reason.HIDDEN_FILE if hidden else Reason.NO_SUBJECT
+    uri, _ = _printable(entry.uri)
+    batch.add("", uri, outcome=Outcome.SKIPPED, reason=reason, detail="not in a subject's folder")
+
+
+def _add_subject(batch: _Batch, folder: str, entries: list[Entry]) -> None:
+    subject, clean = _printable(posixpath.basename(folder.rstrip("/")))
+    for entry in entries:
+        name, utf8 = _printable(entry.uri)
+        if not (clean and utf8):
+            batch.add(
+                subject,
+                name,
+                outcome=Outcome.FAILED,
+                reason=Reason.NAME_NOT_UTF8,
+                detail="rename the file or folder: its name is not valid UTF-8",
+            )
+        elif "/." in entry.uri.removeprefix(posixpath.dirname(folder)):
+            batch.add(subject, name, outcome=Outcome.SKIPPED, reason=Reason.HIDDEN_FILE)
+        else:
+            batch.objects[len(batch)] = entry
+            batch.add(subject, entry.uri)
+    if not entries:
+        uri, _ = _printable(folder)
+        batch.add(
+            subject,
+            uri,
+            outcome=Outcome.SKIPPED,
+            reason=Reason.EMPTY_SUBJECT,
+            detail="the folder holds no file",
+        )
+
+
+def _printable(name: str) -> tuple[str, bool]:
+    """A name that Arrow can hold, and whether it is the name itself."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), False
+    return name, True
+
+
+def _contents(entries: list[Entry], store: Store, limit: int | None) -> Iterator[str | None]:
+    """Identities of objects: the store's own MD5 tag where it has one, else a SHA-256.
+
+    An object that cannot be read has none; its failure is recorded when it is loaded.
+    """
+    unread = [entry.uri for entry in entries if entry.etag is None]
+    data = store.read_many(unread, limit)
+    for entry in entries:
+        if entry.etag is not None:
+            yield f"md5:{entry.etag}"
+            continue
+        found = next(data)
+        yield None if isinstance(found, OSError) else f"sha256:{sha256(found).hexdigest()}"
+
+
+def _manifest(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
+    """A CSV or Parquet with `subject_id` and `uri`; relative addresses start at its folder."""
+    table = _manifest_table(source, store).sort_by([("subject_id", "ascending")])
+    base = posixpath.dirname(source)
+    for chunk in table.to_batches(max_chunksize=_BATCH):
+        subjects, uris = (chunk[name].to_pylist() for name in chunk.schema.names)
+        pairs = [(s, _absolute(u, base) if u else "") for s, u in zip(subjects, uris, strict=True)]
+        wanted = [Entry(uri, size=-1) for subject, uri in pairs if subject and uri]
+        contents = _contents(wanted, store, limit)
+        batch = _Batch()
+        for subject, uri in pairs:
+            if subject and uri:
+                batch.add(subject, uri, content=next(contents))
+                continue
+            batch.add(
+                subject,
+                uri or source,
+                outcome=Outcome.SKIPPED,
+                reason=Reason.NO_SUBJECT,
+                detail="the manifest's row lacks a subject or a uri",
+            )
+        yield batch.table()
+
+
+def _absolute(uri: str, base: str) -> str:
+    uri = uri.removeprefix("file://")
+    return uri if "://" in uri or uri.startswith("/") else posixpath.join(base, uri)
+
+
+def _manifest_table(source: str, store: Store) -> pa.Table:
+    """The columns of a manifest as text; an absent value is the empty text."""
+    columns = ["subject_id", "uri"]
+    with store.open(source) as handle:
+        if source.lower().endswith(".csv"):
+            # Only an empty field is absent: NA or null may be somebody's id.
+            convert = pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in columns},
+                null_values=[""],
+                strings_can_be_null=True,
+            )
+            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+            try:
+                table = pyarrow.csv.read_csv(handle, parse_options=parse, convert_options=convert)
+                names = table.column_names
+            except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+                raise SourceError(f"{source} cannot be read as CSV: {error}") from None
+        else:
+            with _sound(source):
+                table = _parquet(source, handle).read()
+                names = table.column_names
+    wrong = [name for name in columns if names.count(name) != 1]
+    if wrong:
+        raise SourceError(
+            f"{source} lacks the column {' and '.join(wrong)}, or has it twice: a manifest names a "
+            f"subject_id and a uri on each row; found {', '.join(names)}"
+        )
+    texts = [_texts(source, name, table[name]) for name in columns]
+    return pa.table(dict(zip(columns, texts, strict=True)))
+
+
+def _texts(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> Any:
+    try:
+        texts = pc.fill_null(pc.cast(column, pa.large_string()), "")
+        texts.validate(full=True)
+        return texts
+    except pa.ArrowException:
+        raise SourceError(f"{source}: the column {name} holds no text ({column.type})") from None
+
+
+def _parquet(source: str, handle: object) -> pq.ParquetFile:
+    with _sound(source):
+        return pq.ParquetFile(handle)
+
+
+@contextmanager
+def _sound(source: str) -> Iterator[None]:
+    """A Parquet file that turns out to be damaged is a `SourceError`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        coded = isinstance(error, UnicodeDecodeError)
+        brief = "it holds text that is not UTF-8" if coded else str(error).partition("\n")[0]
+        raise SourceError(f"{source} cannot be read as Parquet: {brief}") from None
+
+
+def embedding_width(source: str, store: Store) -> int:
+    """The commonest width in the first rows of a Parquet of embeddings."""
+    with store.open(source) as handle:
+        parquet = _embedding_file(source, handle)
+        kind = parquet.schema_arrow.field("embedding").type
+        if pa.types.is_fixed_size_list(kind):
+            return int(kind.list_size)
+        with _sound(source):
+            first = next(parquet.iter_batches(_BATCH, columns=["embedding"]), None)
+    widths = [] if first is None else pc.list_value_length(first["embedding"]).drop_null()
+    if not len(widths):
+        raise SourceError(f"{source} holds no embeddings")
+    return int(pc.mode(widths)[0]["mode"].as_py())
+
+
+def embedding_column(column: pa.Array) -> tuple[NDArray[np.intp], F32]:
+    """How many values each row of a column of lists has, none for a null, (m,); and the rows of the
+    most frequent width, (k, n) float32.
+    """
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    if not lengths.any():
+        return lengths, np.empty((0, 0), dtype=np.float32)
+    n = int(np.bincount(lengths[lengths > 0]).argmax())
+    flat = pc.list_flatten(column.filter(pa.array(lengths == n))).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out
+        rows: F32 = flat.astype(np.float32).reshape(-1, n)
+    return lengths, rows
+
+
+def _embeddings(source: str, store: Store, key: bytes) -> Iterator[pa.Table]:
+    """A Parquet with `subject_id` and `embedding` (list of floats), subjects as they first come."""
+    with store.open(source) as handle:
+        parquet = _embedding_file(source, handle)
+        start = 0
+        parts = []
+        with _sound(source):
+            for chunk in parquet.iter_batches(_BATCH, columns=["subject_id", "embedding"]):
+                parts.append(_embedding_rows(chunk, start, source, key))
+                start += len(chunk)
+    if parts:
+        yield _grouped(pa.concat_tables(parts))
+
+
+def _embedding_file(source: str, handle: object) -> pq.ParquetFile:
+    parquet = _parquet(source, handle)
+    schema = parquet.schema_arrow
+    missing = {"subject_id", "embedding"} - set(schema.names)
+    if missing:
+        raise SourceError(f"{source} lacks the column {' and '.join(sorted(missing))}")
+    kind = schema.field("embedding").type
+    if not isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType) or not (
+        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    ):
+        raise SourceError(f"{source}: the column embedding must hold lists of floats, not {kind}")
+    return parquet
+
+
+def _embedding_rows(chunk: pa.RecordBatch, start: int, source: str, key: bytes) -> pa.Table:
+    batch = _Batch()
+    subjects = _texts(source, "subject_id", chunk["subject_id"]).to_pylist()
+    for offset, subject in enumerate(subjects):
+        row = start + offset
+        uri = f"{source}#row={row}"
+        if not subject:
+            batch.add("", uri, row=row, outcome=Outcome.SKIPPED, reason=Reason.NO_SUBJECT)
+            continue
+        batch.add(subject, uri, row=row, content=_identity(chunk["embedding"][offset], key))
+    return batch.table()
+
+
+def vector_identity(values: ArrayLike, key: bytes) -> str | None:
+    """What an embedding, (n,) of any scale, is known by; None where it is none. key: 32 bytes."""
+    with np.errstate(over="ignore"):
+        # What is kept of it, in a vault say, is float32.
+        vector = np.asarray(values, dtype=np.float32).astype(np.float64)
+    if not vector.size or not np.isfinite(vector).all() or not vector.any():
+        return None
+    # The direction alone counts, and not its last digits: exports differ in scale and type.
+    unit = vector / np.abs(vector).max()
+    steps = np.rint(unit / np.linalg.norm(unit) * _IDENTITY_STEPS).astype("<i4")
+    return "vec:" + blake2b(steps.tobytes(), key=key, digest_size=16).hexdigest()
+
+
+def _identity(value: pa.ListScalar, key: bytes) -> str | None:
+    return vector_identity(value.values, key) if value.is_valid else None
+
+
+def _grouped(table: pa.Table) -> pa.Table:
+    """Bring every subject's rows together, subjects in order of first appearance."""
+    codes = pc.dictionary_encode(table["subject_id"].combine_chunks()).indices
+    return table.take(pc.sort_indices(pa.table({"c": codes}), sort_keys=[("c", "ascending")]))

@@ -1,0 +1,156 @@
+"""An enrolment is judged before it begins: by which embeddings, and where that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import chain, islice
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from ironmask.arrays import F32, U8
+from ironmask.errors import ImageError, ParameterError, TableError
+from pipelines.plan import sources
+from pipelines.ports import Aligner, Recogniser, Store
+from pipelines.preflight.judge import Preflight, assess, check
+from pipelines.preflight.profile import LEAST_A_DIRECTION, Calibration, Profile, calibrated, sample
+from pipelines.spec.faces import FaceSettings
+from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob, digest
+from pipelines.table import layout
+from pipelines.table.held import Destination
+from pipelines.table.schemas import METRICS
+
+_KEY: Final = bytes(32)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """preflight: what one stolen row would be worth, where embeddings are at hand to tell. profile:
+    what the model's embeddings look like, as it is stored, where enough of them are.
+    """
+
+    preflight: Preflight | None = None
+    profile: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model at hand: its pack's name, and what loads its detector and its recogniser."""
+
+    name: str
+    load: Callable[[FaceSettings], tuple[Aligner, Recogniser]]
+
+
+def judge(
+    job: TemplateJob, given: str | None, model: Model | None, store: Store
+) -> tuple[TemplateJob, Judged]:
+    """The job with the profile that it fills by, and what a stolen row of it would be worth.
+
+    given: full address of a Parquet of embeddings of the job's model, if one was named.
+
+    Raises `RiskError` where that is too little, `ParameterError` for a filling without embeddings
+    that tell where to.
+    """
+    name = model.name if model else job.model.removeprefix(DECLARED)
+    known = _kept(job, name, store) if job.filling else None
+    if known:
+        # Decided when the model's first template was made.
+        check(job, None, name)
+        return _filled(job, Judged(profile=known))
+    found = calibrated_by(job, given, model, store)
+    judged = assess(found, job.params, job.encoding, job.filling, name) if found else None
+    check(job, judged, name)
+    whole = found.profile.to_bytes() if found and found.profile.is_enough else None
+    if not job.filling:
+        return job, Judged(judged, whole)
+    if whole is None:
+        raise ParameterError(
+            "filling needs to know which directions the model leaves empty: name a Parquet of "
+            f"{LEAST_A_DIRECTION * job.params.n:,} embeddings or more with --calibration"
+        )
+    return _filled(job, Judged(judged, whole))
+
+
+def _kept(job: TemplateJob, name: str, store: Store) -> bytes | None:
+    """The profile that a table has of a model. Raises `TableError` for one that was changed."""
+    for entry in store.entries(layout.join(job.dest, layout.PRIVATE), recursive=False):
+        digest = layout.profile_digest(entry.uri)
+        if digest is None:
+            continue
+        content = store.read(entry.uri)
+        if sha256(content).hexdigest() != digest:
+            raise TableError(f"{entry.uri} is not the profile that it was: restore it")
+        if Profile.from_bytes(content, entry.uri).model in (job.model, DECLARED + name):
+            return content
+    return None
+
+
+def _filled(job: TemplateJob, judged: Judged) -> tuple[TemplateJob, Judged]:
+    assert judged.profile is not None  # noqa: S101
+    return replace(job, profile=sha256(judged.profile).hexdigest()), judged
+
+
+def keep(judged: Judged, job: TemplateJob, store: Store) -> None:
+    """Store the profile of the model with the table, unless it has one of it."""
+    name = job.model.removeprefix(DECLARED)
+    if judged.profile and not _kept(job, name, store):
+        digest = sha256(judged.profile).hexdigest()
+        store.write(layout.profile_file(job.dest, digest), judged.profile)
+
+
+def record(judged: Judged, dest: Destination) -> None:
+    """Write what was foretold into `metrics`, once a model."""
+    found = judged.preflight
+    if found:
+        once = f"preflight-{digest(found.profile.model)[:12]}"
+        rows = [{**row, "at": datetime.now(UTC)} for row in found.metrics(once)]
+        dest.append("metrics", pa.Table.from_pylist(rows, METRICS), once)
+
+
+def calibrated_by(
+    job: TemplateJob, given: str | None, model: Model | None, store: Store
+) -> Calibration | None:
+    """Embeddings of the job's model: of a file that is given, of the source itself, or of some of
+    its photos where it matters. None where there are none, or too few to say anything.
+
+    Raises `SourceError` for a file that holds none, `ParameterError` for one of another width.
+    """
+    stored = job.source if job.kind is SourceKind.EMBEDDINGS else None
+    address = given or stored
+    if address:
+        vectors = sample(address, store)
+    elif model and (job.filling or not job.sealed):
+        address, vectors = job.source, _embedded(job, model, store)
+    else:
+        return None
+    if vectors.shape[1] != job.params.n:
+        raise ParameterError(
+            f"{address} holds embeddings of width {vectors.shape[1]}, the model's are "
+            f"{job.params.n}: calibrate with embeddings of the same model"
+        )
+    if not given and len(vectors) < job.params.n:
+        return None
+    return calibrated(job.model, address, vectors)
+
+
+def _embedded(job: TemplateJob, model: Model, store: Store) -> F32:
+    """Embeddings of the source's first photos, as many as a profile needs, in this process."""
+    aligner, recogniser = model.load(job.faces)
+    batches = sources.read(job.source, job.kind, store, _KEY, job.faces.max_bytes)
+    rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+    wanted = (row["uri"] for row in rows if not row["outcome"])
+    needed = (LEAST_A_DIRECTION + 1) * job.params.n
+    crops: list[U8] = []
+    for content in store.read_many(list(islice(wanted, 2 * needed)), job.faces.max_bytes):
+        if not isinstance(content, OSError):
+            with suppress(ImageError):
+                crops.append(aligner.align(content).crop)
+        if len(crops) == needed:
+            break
+    parts = [recogniser.embed(np.stack(crops[i : i + 32])) for i in range(0, len(crops), 32)]
+    return np.concatenate(parts) if parts else np.empty((0, job.params.n), dtype=np.float32)

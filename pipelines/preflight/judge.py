@@ -1,0 +1,93 @@
+"""Before an enrolment: what one stolen row would be worth, with this model and these settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ironmask.attacks import Foretold, foretell
+from ironmask.errors import RiskError
+from ironmask.filling import Filling
+from ironmask.params import Params
+from ironmask.random import secure_generator
+from pipelines.preflight.profile import LEAST_A_DIRECTION, Calibration, Profile
+from pipelines.spec.template_job import RISKS, TemplateJob
+
+FLOOR_BITS: Final = 64.0
+"""The least that one row whose helper is in the clear must take to be searched, in bits."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """profile: what was measured of the model, name: what people call it. left: bits that nothing
+    but the subspace rules out. row: what the search of one row takes.
+    """
+
+    profile: Profile
+    name: str
+    left: float
+    row: Foretold
+
+    def describe(self) -> str:
+        """What was measured, for people."""
+        least = "at least " if self.row.is_bound else "about "
+        share, space = self.row.share, self.profile.space
+        rows = "one row gives" if share in (0, 1) else f"{share:.0%} of rows give each"
+        return (
+            f"embeddings of {self.name} use about {space.effective_rank:.0f} of {space.n} "
+            f"directions (measured on {space.count:,}); with its helper in the clear, {rows} its "
+            f"template after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
+        )
+
+    def metrics(self, run_id: str) -> Iterator[dict[str, Any]]:
+        """As rows of `metrics`, but for their time."""
+        space = self.profile.space
+        found = {
+            "row_bits": self.row.bits, "bits_left": self.left,
+            "effective_rank": space.effective_rank,
+        }  # fmt: skip
+        for name, value in found.items():
+            yield {
+                "run_id": run_id, "name": f"preflight_{name}", "label": self.profile.model,
+                "value": value, "denominator": space.count,
+            }  # fmt: skip
+
+
+def assess(
+    calibration: Calibration, params: Params, encoding: str, share: float, name: str
+) -> Preflight:
+    """Foretell the search of one row. share: of filling, 0 for none. name: the model's."""
+    profile = calibration.profile
+    filling = Filling.of(profile.space, share) if share else None
+    space = filling.spectrum(profile.space) if filling else profile.space
+    row = foretell(
+        calibration.others, profile.space, params.alpha, secure_generator(), filling=filling,
+        encoding=encoding,
+    )  # fmt: skip
+    return Preflight(profile, name, space.bits_left(params), row)
+
+
+def check(job: TemplateJob, found: Preflight | None, name: str) -> None:
+    """Refuse helpers in the clear that do not hide what they were made from. name: the model's.
+
+    Raises `RiskError` unless the job names the risk.
+    """
+    if job.sealed or job.accepted_risk == RISKS[0]:
+        return
+    way_out = (
+        "Leave --plaintext-helpers out, and helpers are encrypted; or take the risk by name: "
+        f"--accept-risk {RISKS[0]}"
+    )
+    if found is None or not found.profile.is_enough:
+        seen = f"only {found.profile.space.count:,}" if found else "none"
+        needed = LEAST_A_DIRECTION * job.params.n
+        raise RiskError(
+            "refused: with --plaintext-helpers a stolen row may give its template away; to tell, "
+            f"{needed:,} embeddings of {name} are needed, and {seen} are at hand. "
+            f"Name a Parquet of them with --calibration. {way_out}"
+        )
+    if found.row.bits < FLOOR_BITS:
+        raise RiskError(
+            f"refused: {found.describe()}, and {FLOOR_BITS:.0f} bits are the least. {way_out}"
+        )

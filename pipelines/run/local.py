@@ -1,0 +1,24 @@
+"""Units of work one after another in this process: the same results, no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from pipelines.run.work import Work
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Runs every unit here."""
+
+    def run(self, work: Work, units: Iterable[int]) -> Iterator[Any]:
+        """Yield the results in the order of the units."""
+        for unit in units:
+            # Matrices of this size are too small for threads, which only get in each other's way.
+            with threadpool_limits(1):
+                result = work.function(*work.common, unit)
+            yield result

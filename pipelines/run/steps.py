@@ -1,0 +1,100 @@
+"""Enrolment: plan, run, commit, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from typing import Final, Protocol
+
+from pipelines.plan.plans import Plan
+from pipelines.run.begin import write_run
+from pipelines.run.commit import Committer
+from pipelines.run.live_note import Counted, Journal
+from pipelines.run.summary import Summary, Tally, summarise, write_metrics
+from pipelines.shard.context import ShardResult
+from pipelines.spec.template_job import TemplateJob
+from pipelines.table import layout
+from pipelines.table.held import Destination
+from pipelines.table.orphans import destroy_orphans
+from pipelines.table.run_records import RunState, rows_of_run
+
+_log = logging.getLogger("ironmask.enrol")
+WAVE_SHARDS: Final = 16
+WAVE_SECONDS: Final = 30.0
+
+
+class Executor(Protocol):
+    """Runs the stages over shards, anywhere, in any order."""
+
+    def run(self, job: TemplateJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]: ...
+
+
+class Timer:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+
+Progress = Callable[[Plan, Tally], None]
+
+
+def quiet(_plan: Plan, _tally: Tally) -> None:
+    """No progress display."""
+
+
+def run(
+    job: TemplateJob,
+    frozen: Plan,
+    dest: Destination,
+    executor: Executor,
+    progress: Progress = quiet,
+) -> tuple[Tally, int]:
+    """Execute the shards that the log does not list yet; commit them in waves.
+
+    Returns this call's totals, and how many shards earlier calls had committed.
+    """
+    committer = Committer(dest, frozen.run_id)
+    done = committer.done()
+    orphans = destroy_orphans(dest.tables, dest.store, dest.check)
+    started = {"run_id": frozen.run_id, "shards_done": len(done), "orphans_destroyed": orphans}
+    _log.info("started", extra=started)
+    tally = Tally(before=rows_of_run(dest.tables, "inputs", frozen.run_id))
+    wave: list[ShardResult] = []
+    last = time.monotonic()
+    todo = Counted(shard for shard in range(frozen.shards) if shard not in done)
+    journal = Journal(dest, frozen, tally)
+    progress(frozen, tally)
+    for result in executor.run(job, frozen, todo):
+        wave.append(result)
+        if len(wave) >= WAVE_SHARDS or time.monotonic() - last >= WAVE_SECONDS:
+            committer.commit(wave)
+            _log.info("wave committed", extra={"run_id": frozen.run_id, "shards": len(wave)})
+            wave, last = [], time.monotonic()
+        tally.add(result)
+        journal.note(todo.count, len(wave))
+        progress(frozen, tally)
+    committer.commit(wave)
+    return tally, len(done)
+
+
+def report(
+    job: TemplateJob, frozen: Plan, tally: Tally, resumed: int, dest: Destination, seconds: float
+) -> Summary:
+    """Check the counts against the plan, record the run, and say what happened."""
+    orphans = destroy_orphans(dest.tables, dest.store, dest.check)
+    summary = summarise(job, frozen, tally, resumed, orphans, dest.tables, seconds)
+    write_metrics(dest, summary)
+    counts = {k: v for k, v in asdict(summary).items() if k not in ("stage_seconds", "seconds")}
+    timings = {"seconds": seconds, "stages": summary.stage_seconds}
+    write_run(dest, frozen, job, RunState.COMPLETE, counts, timings)
+    dest.store.delete([layout.progress_file(job.dest)])
+    dest.seal.end()
+    done = {"run_id": frozen.run_id, "inputs": summary.inputs, "failed": summary.failed}
+    _log.info("completed", extra=done)
+    return summary

@@ -1,0 +1,148 @@
+"""What a run did: running totals, the checked summary at its end, and its metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ironmask.errors import CountError
+from pipelines.plan.plans import Plan
+from pipelines.ports import Tables
+from pipelines.shard.context import ShardResult
+from pipelines.spec.outcomes import ACQUISITION, Outcome
+from pipelines.spec.template_job import TemplateJob
+from pipelines.table.held import Destination
+from pipelines.table.run_records import of_run, rows_of_run
+from pipelines.table.schemas import METRICS
+
+
+@dataclass
+class Tally:
+    """Running totals of one call; `before`: inputs that earlier calls of the run had done."""
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    enrolled: int = 0
+    bytes_written: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+    before: int = 0
+    shards: int = 0
+
+    def add(self, result: ShardResult) -> None:
+        self.outcomes += result.outcomes
+        self.shards += 1
+        self.enrolled += result.enrolled
+        self.bytes_written += sum(file.size for file in result.files.values())
+        for name, seconds in result.timings.items():
+            self.timings[name] = self.timings.get(name, 0.0) + seconds
+
+    def of(self, outcome: Outcome) -> int:
+        """Inputs that ended so."""
+        return sum(count for (found, _), count in self.outcomes.items() if found == outcome)
+
+    @property
+    def inputs(self) -> int:
+        return sum(self.outcomes.values())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished run did, in counts and seconds; safe to log and to keep anywhere."""
+
+    run_id: str
+    dest: str
+    settings: str
+    inputs: int
+    used: int
+    failed: int
+    duplicate: int
+    skipped: int
+    reasons: dict[str, int]
+    subjects_enrolled: int
+    subjects_not_enrolled: int
+    resumed_shards: int
+    orphans_destroyed: int
+    bytes_written: int
+    seconds: float
+    stage_seconds: dict[str, float]
+
+
+def summarise(
+    job: TemplateJob,
+    frozen: Plan,
+    tally: Tally,
+    resumed: int,
+    orphans: int,
+    tables: Tables,
+    seconds: float,
+) -> Summary:
+    """Count what the log lists of a run. Raises `CountError` where that is not the plan."""
+    rows = tables.table("inputs").rows(["subject_id", "outcome", "reason"], of_run(frozen.run_id))
+    outcomes = _outcomes(rows)
+    if sum(outcomes.values()) != frozen.inputs:
+        raise CountError(
+            f"{job.dest}: run {frozen.run_id} planned {frozen.inputs:,} inputs and has outcomes "
+            f"for {sum(outcomes.values()):,}; it is not recorded as complete"
+        )
+    by_outcome, reasons = Counter[str](), Counter[str]()
+    for (outcome, reason), count in outcomes.items():
+        by_outcome[outcome] += count
+        if reason:
+            reasons[reason] += count
+    return Summary(
+        run_id=frozen.run_id,
+        dest=job.dest,
+        settings=job.describe(),
+        inputs=frozen.inputs,
+        **{outcome.value: by_outcome[outcome.value] for outcome in Outcome},
+        reasons=dict(sorted(reasons.items())),
+        subjects_enrolled=rows_of_run(tables, "templates", frozen.run_id),
+        subjects_not_enrolled=_subjects_without_template(rows),
+        resumed_shards=resumed,
+        orphans_destroyed=orphans,
+        bytes_written=tally.bytes_written,
+        seconds=seconds,
+        stage_seconds={name: round(value, 3) for name, value in tally.timings.items()},
+    )
+
+
+def _outcomes(rows: pa.Table) -> Counter[tuple[str, str]]:
+    grouped = rows.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
+    return Counter(
+        {(row["outcome"], row["reason"]): row["count_all"] for row in grouped.to_pylist()}
+    )
+
+
+def _subjects_without_template(rows: pa.Table) -> int:
+    """Subjects whose every input failed: the numerator of the failure-to-enrol rate."""
+    tried = pa.array([Outcome.USED.value, Outcome.FAILED.value])
+    found = rows.filter(pc.is_in(rows["outcome"], tried))
+    subjects = found.group_by("subject_id").aggregate([("outcome", "max")])
+    return sum(value == Outcome.FAILED.value for value in subjects["outcome_max"].to_pylist())
+
+
+def write_metrics(dest: Destination, summary: Summary) -> None:
+    """Record the rates of a run, once however often it ends."""
+    not_acquired = sum(summary.reasons.get(reason, 0) for reason in ACQUISITION)
+    subjects = summary.subjects_enrolled + summary.subjects_not_enrolled
+    rates = {
+        "failure_to_acquire": (not_acquired, summary.used + summary.failed),
+        "failure_to_enrol": (summary.subjects_not_enrolled, subjects),
+    }
+    rows = [
+        {
+            "run_id": summary.run_id,
+            "name": name,
+            "label": "enrolment",
+            "value": errors / trials if trials else 0.0,
+            "numerator": errors,
+            "denominator": trials,
+            "at": datetime.now(UTC),
+        }
+        for name, (errors, trials) in rates.items()
+    ]
+    once = f"{summary.run_id}/metrics"
+    dest.append("metrics", pa.Table.from_pylist(rows, METRICS), once)

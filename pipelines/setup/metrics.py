@@ -1,0 +1,30 @@
+"""Rows that a job adds to the `metrics` of a table it holds only for that."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from infra.store.lease import lease
+from pipelines.ports import GenerationKeys, Store, Tables
+from pipelines.table.held import Destination
+from pipelines.table.log_seal import LogSeal
+from pipelines.table.schemas import METRICS
+
+
+def add_metrics(
+    tables: Tables, store: Store, keys: GenerationKeys, rows: list[dict[str, Any]], run: str
+) -> None:
+    """Add rows to the `metrics` of a table, those of one run once; they get their time here.
+
+    Raises `BusyError` while an enrolment works on the table.
+    """
+    now = datetime.now(UTC)
+    content = pa.Table.from_pylist([{**row, "at": now} for row in rows], METRICS)
+    with lease(tables.dest, store) as check:
+        seal = LogSeal(tables, store, keys)
+        seal.begin()
+        Destination(tables, store, keys, check, seal).append("metrics", content, f"{run}/metrics")
+        seal.end()

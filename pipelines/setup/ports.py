@@ -1,0 +1,59 @@
+"""Where the stages' ports meet what provides them.
+
+A `Spec` travels to workers as plain values; each process builds from it, once, what cannot travel:
+stores, keys and models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from infra.keys.key_file import KeyFile
+from infra.settings import StorageSettings
+from infra.store.delta import DeltaTables
+from infra.store.objects import FsspecStore
+from ironmask.errors import WrongKeyError
+from pipelines.ports import GenerationKeys, Store, Tables
+
+
+def open_store(storage: StorageSettings) -> Store:
+    return FsspecStore(storage)
+
+
+def open_tables(dest: str, storage: StorageSettings) -> Tables:
+    return DeltaTables(dest, storage.delta_options())
+
+
+def keys(path: Path, table_id: str, generation: int) -> GenerationKeys:
+    """Open a generation's keys."""
+    return KeyFile.open(path, table_id).generation(generation)
+
+
+def seal_key_of(file: KeyFile) -> Callable[[str], bytes]:
+    """Finds the key of a seal by the id of the generation's keys that it names."""
+
+    def find(key_id: str) -> bytes:
+        for number, record in file.generations().items():
+            if record.key_id == key_id:
+                return file.generation(number).seal_key()
+        raise WrongKeyError(
+            f"{file.path} holds no keys {key_id}, which the seal of its table names: name the "
+            "right file with --keys"
+        )
+
+    return find
+
+
+@lru_cache(maxsize=4)
+def shared_store(storage: tuple[tuple[str, Any], ...]) -> Store:
+    """One store a process: its connections are kept, and what was read is known by it."""
+    return open_store(StorageSettings(**dict(storage)))
+
+
+@lru_cache(maxsize=4)
+def shared_tables(dest: str, storage: tuple[tuple[str, Any], ...]) -> Tables:
+    """The tables of a destination, once a process."""
+    return open_tables(dest, StorageSettings(**dict(storage)))

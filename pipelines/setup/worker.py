@@ -1,0 +1,161 @@
+"""What a worker builds from the plain values that travel to it, and a whole shard done with it.
+
+A `WorkerSpec` travels; stores, keys and models cannot, so each process builds them, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.faces.onnx_faces import FaceAligner, FaceRecogniser
+from infra.models.packs import ModelPack
+from pipelines.plan.plans import Plan
+from pipelines.ports import U8, Aligner, Recogniser
+from pipelines.preflight import profile
+from pipelines.run.work import Parts, Work
+from pipelines.setup.ports import keys, shared_store
+from pipelines.shard import embeddings, photos, vault
+from pipelines.shard.context import (
+    AlignedShard,
+    Context,
+    ShardResult,
+    bytes_in_memory,
+    clock,
+    is_stored,
+)
+from pipelines.shard.protect import protect_shard
+from pipelines.shard.rewrite import rewrite
+from pipelines.spec.template_job import SourceKind, TemplateJob
+from pipelines.table import layout
+from pipelines.table.layout import FIRST_GENERATION
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker needs to build its surroundings; holds no secret itself.
+
+    storage: `StorageSettings.public()`. keys: path of the keyset file, which every worker must be
+    able to read. pack: None where the source holds embeddings. vault_keys: path of the vault's.
+    """
+
+    storage: tuple[tuple[str, Any], ...]
+    keys: Path
+    table_id: str
+    pack: ModelPack | None = None
+    vault_keys: Path | None = None
+
+
+def context(spec: WorkerSpec, job: TemplateJob, plan: Plan) -> Context:
+    """Build what the stages of one shard share; secrets come from the process's environment.
+
+    The keys are opened anew each time, so that destroyed or revoked ones stop a run within one
+    shard.
+    """
+    store = shared_store(spec.storage)
+    filling = None
+    if job.profile:
+        address = layout.profile_file(job.dest, job.profile)
+        filling = profile.filling(address, job.profile, job.filling, store)
+    old_keys = None
+    if job.purpose.rewrites and job.renews is not None:
+        old_keys = keys(spec.keys, spec.table_id, job.renews)
+    vault_keys = None
+    if spec.vault_keys:
+        vault_keys = keys(spec.vault_keys, layout.vault_id(spec.table_id), FIRST_GENERATION)
+    return Context(
+        job=job,
+        plan=plan,
+        table_id=spec.table_id,
+        store=store,
+        keys=keys(spec.keys, spec.table_id, job.generation),
+        filling=filling,
+        old_keys=old_keys,
+        vault_keys=vault_keys,
+    )
+
+
+@lru_cache(maxsize=2)
+def aligner(spec: WorkerSpec, job: TemplateJob) -> Aligner:
+    """Load the detector, once a process."""
+    assert spec.pack is not None  # noqa: S101
+    return FaceAligner(spec.pack, job.faces)
+
+
+@lru_cache(maxsize=2)
+def recogniser(spec: WorkerSpec, job: TemplateJob) -> Recogniser:
+    """Load the recogniser, once a process."""
+    assert spec.pack is not None  # noqa: S101
+    return FaceRecogniser(spec.pack, job.faces)
+
+
+def shard_work(spec: WorkerSpec, job: TemplateJob, plan: Plan) -> Work:
+    """A plan's shards as units of work; those of photos can be parted."""
+    photographs = not (is_stored(job) or job.purpose.rewrites)
+    parts = Parts(prepare_shard, ShardEmbedder, finish_shard) if photographs else None
+    return Work(whole_shard, (spec, job, plan), bytes_in_memory(job), parts)
+
+
+def whole_shard(spec: WorkerSpec, job: TemplateJob, plan: Plan, shard: int) -> ShardResult:
+    """All stages of one shard."""
+    around = context(spec, job, plan)
+    if job.purpose.rewrites:
+        return rewrite(around, shard)
+    if is_stored(job):
+        load = vault.load if job.kind is SourceKind.VAULT else embeddings.load_embeddings
+        return protect_shard(around, shard, *load(around, shard))
+    aligned = photos.prepare(around, shard, aligner(spec, job))
+    model = recogniser(spec, job)
+    with clock(aligned.timings, "embed"):
+        embedded = photos.embed(aligned, model)
+    return protect_shard(around, shard, aligned, embedded)
+
+
+def prepare_shard(
+    spec: WorkerSpec, job: TemplateJob, plan: Plan, shard: int
+) -> tuple[AlignedShard, U8]:
+    """A shard of photos up to its crops, which travel apart from it."""
+    aligned = photos.prepare(context(spec, job, plan), shard, aligner(spec, job))
+    return replace(aligned, crops=aligned.crops[:0]), aligned.crops
+
+
+class ShardEmbedder:
+    """Holds the recogniser in one process, from the first shard on: its errors are a shard's."""
+
+    def __init__(self, spec: WorkerSpec, job: TemplateJob, plan: Plan) -> None:
+        self._common = spec, job, plan
+
+    def embed(self, shard: int, crops: U8) -> tuple[bytes, float]:
+        """Return the shard's embeddings, encrypted for the journey, and the seconds it took."""
+        spec, job, plan = self._common
+        around = context(spec, job, plan)
+        aligned = AlignedShard([], [], crops)
+        with clock(aligned.timings, "embed"):
+            embedded = photos.embed(aligned, recogniser(spec, job))
+        sealed = around.keys.seal(embedded.tobytes(), _transit(plan, shard))
+        return sealed, aligned.timings["embed"]
+
+
+def finish_shard(
+    spec: WorkerSpec,
+    job: TemplateJob,
+    plan: Plan,
+    shard: int,
+    aligned: AlignedShard,
+    sent: tuple[bytes, float],
+) -> ShardResult:
+    """A shard from its embeddings on, as `ShardEmbedder.embed` sent them."""
+    around = context(spec, job, plan)
+    sealed, seconds = sent
+    plain = around.keys.open(sealed, _transit(plan, shard))
+    embedded = np.frombuffer(plain, dtype=np.float32).reshape(-1, job.params.n)
+    aligned.timings["embed"] = seconds
+    return protect_shard(around, shard, aligned, embedded)
+
+
+def _transit(plan: Plan, shard: int) -> bytes:
+    return f"ironmask embeddings in transit {plan.run_id} {shard}".encode()

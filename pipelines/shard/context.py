@@ -1,0 +1,128 @@
+"""The stages of an enrolment as plain functions: prepare, embed, finish.
+
+`prepare` and `embed` may run on other machines than `finish`; embeddings travel between them
+sealed. Helpers never travel: `finish` makes, encrypts and writes them in one call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ironmask.filling import Filling
+from ironmask.template import row_bytes
+from pipelines.plan.plans import Plan
+from pipelines.ports import U8, DataFile, GenerationKeys, Store
+from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.spec.template_job import SourceKind, TemplateJob
+
+_CROP = (112, 112, 3)
+# A worker with its decoder, without and with both models loaded.
+_STORED_BYTES = 300 << 20
+_MODEL_BYTES = 700 << 20
+# Rows, their pages and the file are in memory at the same time.
+_COPIES = 3
+
+
+@dataclass(slots=True)
+class InputRow:
+    """One row of `inputs` in the making."""
+
+    uri: str
+    subject_id: str
+    shard: int
+    run_id: str
+    outcome: str = ""
+    reason: str = ""
+    detail: str = ""
+    sha256: str | None = None
+    identities: list[str] | None = None
+    face_x1: float | None = None
+    face_y1: float | None = None
+    face_x2: float | None = None
+    face_y2: float | None = None
+    faces: int | None = None
+    det_score: float | None = None
+    sharpness: float | None = None
+    quality: float | None = None
+
+    def settle(self, outcome: Outcome, reason: str = Reason.NONE, detail: str = "") -> None:
+        self.outcome, self.reason, self.detail = outcome.value, Reason(reason).value, detail
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedShard:
+    """A shard's inputs after detection: crops[i] belongs to rows[places[i]].
+
+    crops: (k, 112, 112, 3) uint8 BGR.
+    """
+
+    rows: list[InputRow]
+    places: list[int]
+    crops: U8 = field(repr=False)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every stage of one run shares inside one process."""
+
+    job: TemplateJob
+    plan: Plan
+    table_id: str
+    store: Store = field(repr=False)
+    keys: GenerationKeys = field(repr=False)
+    filling: Filling | None = None
+    old_keys: GenerationKeys | None = field(default=None, repr=False)
+    vault_keys: GenerationKeys | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What leaves a finished shard: names, counts and times, nothing about any face."""
+
+    shard: int
+    files: dict[str, DataFile]
+    outcomes: Counter[tuple[str, str]]
+    enrolled: int
+    timings: dict[str, float]
+
+
+@contextmanager
+def clock(timings: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds a block takes to timings[name]."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def input_row(context: Context, item: dict[str, Any]) -> InputRow:
+    """A planned input's row; one that needs no work has its outcome."""
+    row = InputRow(item["uri"], item["subject_id"], item["shard"], context.plan.run_id)
+    if item["outcome"]:
+        row.settle(Outcome(item["outcome"]), item["reason"], item["detail"])
+    return row
+
+
+def no_crops() -> U8:
+    """The crops of inputs that are no images."""
+    return np.empty((0, *_CROP), dtype=np.uint8)
+
+
+def is_stored(job: TemplateJob) -> bool:
+    """Tell whether the source holds embeddings, so that no model is needed."""
+    return job.kind in (SourceKind.EMBEDDINGS, SourceKind.VAULT)
+
+
+def bytes_in_memory(job: TemplateJob) -> int:
+    """About what a process takes that does one shard of a job."""
+    models = _STORED_BYTES if is_stored(job) else _MODEL_BYTES
+    return models + _COPIES * job.shard_size * row_bytes(job.params, job.encoding)

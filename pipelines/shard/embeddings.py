@@ -1,0 +1,95 @@
+"""Stored embeddings of a shard, read from the row groups that hold them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ironmask.errors import SourceError
+from pipelines.ports import F32, Store
+from pipelines.shard.context import AlignedShard, Context, clock, input_row, no_crops
+from pipelines.spec.outcomes import Outcome, Reason
+
+_STORED = ["subject_id", "embedding"]
+# A larger row group is decoded anew for each shard instead of being kept.
+_GROUP_BYTES = 512 << 20
+
+
+def load_embeddings(context: Context, shard: int) -> tuple[AlignedShard, F32]:
+    """Read one shard of stored embeddings: the rows, and the (k, n) float32 that can be used."""
+    timings: dict[str, float] = {}
+    planned = context.plan.shard(shard, context.store)
+    rows = [input_row(context, item) for item in planned]
+    todo = [place for place, row in enumerate(rows) if not row.outcome]
+    with clock(timings, "read"):
+        found = _take(context, [planned[place]["row"] for place in todo])
+    n = context.job.params.n
+    places, usable = [], []
+    for place, (subject, vector) in zip(todo, found, strict=True):
+        content = planned[place]["content"]
+        rows[place].identities = [content] if content else None
+        if subject != rows[place].subject_id:
+            detail = "the row belongs to another subject now"
+            rows[place].settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, detail)
+            continue
+        if vector is None or vector.shape != (n,):
+            width = 0 if vector is None else len(vector)
+            detail = f"{width} values where the table has {n}"
+            rows[place].settle(Outcome.FAILED, Reason.WRONG_WIDTH, detail)
+            continue
+        places.append(place)
+        usable.append(vector)
+    stacked = np.stack(usable) if usable else np.empty((0, n), dtype=np.float32)
+    return AlignedShard(rows, places, no_crops(), timings), stacked
+
+
+def _take(context: Context, wanted: list[int]) -> list[tuple[str, F32 | None]]:
+    """Subjects and embeddings at the given rows of the source, from the row groups that hold them.
+
+    Raises `SourceError` where the file is not the one that was planned.
+    """
+    source, store, version = context.job.source, context.store, context.plan.source_version
+    if store.version(source) != version:
+        raise SourceError(
+            f"{source} was replaced after the run was planned: its rows may belong to others now; "
+            "put the planned file back, or add --restart to plan the rest afresh"
+        )
+    metadata = _metadata(source, store, version)
+    found: dict[int, tuple[str, F32 | None]] = {}
+    start = 0
+    for group in range(metadata.num_row_groups):
+        end = start + metadata.row_group(group).num_rows
+        inside = [row for row in wanted if start <= row < end]
+        if inside:
+            small = metadata.row_group(group).total_byte_size <= _GROUP_BYTES
+            read = _row_group if small else _row_group.__wrapped__
+            rows = read(source, store, version, group)
+            subjects = pc.cast(rows["subject_id"], pa.large_string())
+            for row in inside:
+                vector = _vector(rows["embedding"][row - start])
+                found[row] = subjects[row - start].as_py(), vector
+        start = end
+    return [found[row] for row in wanted]
+
+
+@lru_cache(maxsize=2)
+def _metadata(source: str, store: Store, _version: str) -> pq.FileMetaData:
+    with store.open(source) as handle:
+        return pq.ParquetFile(handle).metadata
+
+
+# Neighbouring shards lie in the same row group, which can only be decoded whole.
+@lru_cache(maxsize=1)
+def _row_group(source: str, store: Store, version: str, group: int) -> pa.Table:
+    with store.open(source) as handle:
+        parquet = pq.ParquetFile(handle, metadata=_metadata(source, store, version))
+        return parquet.read_row_group(group, columns=_STORED)
+
+
+def _vector(value: pa.ListScalar) -> F32 | None:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        return np.asarray(value.values, np.float32) if value.is_valid else None

@@ -1,0 +1,65 @@
+"""Photos of a shard: read, decoded, detected, aligned, embedded."""
+
+from __future__ import annotations
+
+from hashlib import md5, sha256
+
+import numpy as np
+
+from ironmask.errors import ImageError
+from pipelines.ports import F32, U8, Aligner, Recogniser
+from pipelines.shard.context import AlignedShard, Context, InputRow, clock, input_row, no_crops
+from pipelines.spec.outcomes import Outcome, Reason
+
+
+def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
+    """Read, decode, detect and align the inputs of one shard."""
+    timings: dict[str, float] = {}
+    planned = context.plan.shard(shard, context.store)
+    rows = [input_row(context, item) for item in planned]
+    todo = [place for place, row in enumerate(rows) if not row.outcome]
+    limit = context.job.faces.max_bytes
+    data = context.store.read_many([rows[place].uri for place in todo], limit)
+    crops: list[U8] = []
+    places: list[int] = []
+    for place in todo:
+        with clock(timings, "read"):
+            content = next(data)
+        with clock(timings, "detect"):
+            crop = _align(rows[place], content, planned[place]["content"], aligner)
+        if crop is not None:
+            crops.append(crop)
+            places.append(place)
+    stacked = np.stack(crops) if crops else no_crops()
+    return AlignedShard(rows, places, stacked, timings)
+
+
+def _align(
+    row: InputRow, content: bytes | OSError, planned: str | None, aligner: Aligner
+) -> U8 | None:
+    """Record what one image shows; None where it cannot be used."""
+    if isinstance(content, OSError):
+        row.settle(Outcome.FAILED, getattr(content, "reason", Reason.UNREADABLE), str(content))
+        return None
+    row.sha256 = sha256(content).hexdigest()
+    md5sum = md5(content, usedforsecurity=False).hexdigest()
+    row.identities = [f"sha256:{row.sha256}", f"md5:{md5sum}"]
+    # What could not be read when it was planned was never compared with the other inputs.
+    if planned not in row.identities:
+        row.settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, "the content differs from the plan's")
+        return None
+    try:
+        face = aligner.align(content)
+    except ImageError as error:
+        row.settle(Outcome.FAILED, error.reason, str(error))
+        return None
+    row.face_x1, row.face_y1, row.face_x2, row.face_y2 = (float(edge) for edge in face.box)
+    row.faces, row.det_score, row.sharpness = face.faces, face.score, face.sharpness
+    return face.crop
+
+
+def embed(prepared: AlignedShard, recogniser: Recogniser) -> F32:
+    """Return the raw embeddings of a shard's crops, (k, n) float32."""
+    if not len(prepared.crops):
+        return np.empty((0, recogniser.n), dtype=np.float32)
+    return recogniser.embed(prepared.crops)

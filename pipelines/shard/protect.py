@@ -1,0 +1,256 @@
+"""The last stage: embeddings of whole subjects become sealed rows in one Parquet file."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
+from mmap import mmap
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ironmask import helper
+from ironmask.arrays import F64
+from ironmask.centring import centre
+from ironmask.errors import ProtectionError, TemplateError
+from ironmask.params import SCHEME_VERSION
+from ironmask.template import Protector, row_bytes
+from pipelines.ports import F32, DataFile
+from pipelines.shard import vault
+from pipelines.shard.context import AlignedShard, Context, InputRow, ShardResult, clock
+from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table import layout
+from pipelines.table.data_files import described
+from pipelines.table.row_cipher import sealed_helper
+from pipelines.table.schemas import INPUTS, TEMPLATES, as_parquet
+
+# Small row groups make a look-up cheap: it reads one group's helpers, not the file's.
+ROW_GROUP: Final = 8
+_IDS: Final = ["template_id", "subject_id"]
+_NOISE: Final = ("helper", "digests")
+# More bytes than a row takes beside its helper and digests, with its part of the footer; than a
+# character takes in its column and in the statistics; and than the schema takes. What is not used
+# of such memory is never there.
+_ROW_REST: Final = 16 << 10
+_NAMES: Final = 64
+_FILE_REST: Final = 1 << 20
+_AREAS: Final[list[mmap]] = []
+# A subject, the inputs that count for it, and their (m, n) embeddings.
+_Subject = tuple[str, list[InputRow], F32]
+
+
+def protect_shard(
+    context: Context, shard: int, prepared: AlignedShard, embeddings: F32
+) -> ShardResult:
+    """Centre, protect, seal and write one shard. embeddings: (k, n) for `prepared.places`.
+
+    Every call draws fresh randomness and writes under a name of its own; what it wrote counts only
+    once it is committed.
+    """
+    timings = dict(prepared.timings)
+    rows = prepared.rows
+    subjects = _by_subject(context, prepared, embeddings)
+    attempt = secrets.token_hex(8)
+    files: dict[str, DataFile] = {}
+    with _memory(context, subjects) as memory:
+        with clock(timings, "protect"):
+            sink = pa.FixedSizeBufferWriter(pa.py_buffer(memory))
+            enrolled = _write_templates(sink, context, shard, subjects)
+        with clock(timings, "write"):
+            if enrolled:
+                content = memory[: sink.tell()]
+                found = publish(context, "templates", shard, attempt, content, enrolled)
+                files["templates"] = found
+    kept = _kept(context, subjects)
+    with clock(timings, "write"):
+        if kept:
+            content, ids = as_parquet(vault.rows(context, kept)), _ids([row for row, _ in kept])
+            files["vault"] = publish(context, "vault", shard, attempt, content, ids)
+        content = as_parquet(pa.Table.from_pylist([asdict(row) for row in rows], INPUTS))
+        files["inputs"] = publish(context, "inputs", shard, attempt, content, _ids(rows))
+    return ShardResult(
+        shard=shard,
+        files=files,
+        outcomes=Counter((row.outcome, row.reason) for row in rows),
+        enrolled=len(enrolled),
+        timings=timings,
+    )
+
+
+def _by_subject(context: Context, prepared: AlignedShard, embeddings: F32) -> list[_Subject]:
+    """Usable embeddings of each subject, ordered by subject; the others' rows are settled."""
+    groups: dict[str, tuple[list[InputRow], list[F32]]] = {}
+    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    for place, vector, norm in zip(prepared.places, embeddings, norms, strict=True):
+        row = prepared.rows[place]
+        if not np.isfinite(vector).all():
+            row.settle(Outcome.FAILED, Reason.NOT_FINITE, "the embedding holds NaN or infinity")
+        elif not vector.any():
+            row.settle(Outcome.FAILED, Reason.ZERO_NORM, "the embedding is zero")
+        elif norm < context.job.faces.min_norm:
+            row.quality = float(norm)
+            row.settle(Outcome.FAILED, Reason.LOW_QUALITY, "the embedding is too short to trust")
+        else:
+            row.quality = float(norm)
+            members = groups.setdefault(row.subject_id, ([], []))
+            members[0].append(row)
+            members[1].append(vector)
+    return [(name, rows, np.stack(found)) for name, (rows, found) in sorted(groups.items())]
+
+
+def _kept(context: Context, subjects: list[_Subject]) -> list[tuple[InputRow, F32]]:
+    """The inputs that go to the vault, if there is one: those of templates."""
+    if context.vault_keys is None or not context.job.vault:
+        return []
+    pairs = (zip(rows, vectors, strict=True) for _, rows, vectors in subjects)
+    return [pair for some in pairs for pair in some if pair[0].outcome == Outcome.USED.value]
+
+
+@contextmanager
+def _memory(context: Context, subjects: list[_Subject]) -> Iterator[memoryview]:
+    """Memory for the file of these subjects' templates, which begins at a page.
+
+    It is used again and again: fresh pages cost more than what fills them.
+    """
+    job = context.job
+    row = row_bytes(job.params, job.encoding)
+    names = sum(len(name) + sum(len(one.uri) for one in rows) for name, rows, _ in subjects)
+    size = len(subjects) * (row + _ROW_REST) + _NAMES * names + _FILE_REST
+    area = _AREAS.pop() if _AREAS else mmap(-1, size)
+    if len(area) < size:
+        area = mmap(-1, size)
+    try:
+        yield memoryview(area)
+    finally:
+        _AREAS.append(area)
+
+
+def _write_templates(
+    sink: pa.NativeFile,
+    context: Context,
+    shard: int,
+    subjects: list[_Subject],
+) -> list[dict[str, str]]:
+    """Protect subjects a row group at a time into a Parquet file; return the ids in it."""
+    job = context.job
+    with Protector(job.params, job.encoding, context.filling) as protector:
+        groups = (
+            _protect(context, shard, subjects[start : start + ROW_GROUP], protector)
+            for start in range(0, len(subjects), ROW_GROUP)
+        )
+        return write_rows(sink, groups)
+
+
+def write_rows(sink: pa.NativeFile, groups: Iterable[list[dict[str, Any]]]) -> list[dict[str, str]]:
+    """Write rows of `templates`, a row group at a time, as a Parquet file; return their ids."""
+    schema = TEMPLATES.remove(TEMPLATES.get_field_index("generation"))
+    ids: list[dict[str, str]] = []
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression={name: "none" if name in _NOISE else "snappy" for name in schema.names},
+        use_dictionary=False,
+        write_statistics=_IDS,
+        sorting_columns=[pq.SortingColumn(schema.get_field_index("subject_id"))],
+    ) as writer:
+        for group in groups:
+            if group:
+                writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=ROW_GROUP)
+                ids += [{name: row[name] for name in _IDS} for row in group]
+    return ids
+
+
+def _protect(
+    context: Context,
+    shard: int,
+    subjects: list[_Subject],
+    protector: Protector,
+) -> list[dict[str, Any]]:
+    """Protect the templates of a few subjects; settle the outcomes of their inputs."""
+    out = []
+    for subject, rows, vectors in subjects:
+        try:
+            template = centre(vectors, context.job.params.n, context.job.centring)
+            out.append(_seal(context, shard, subject, rows, template, protector))
+        except TemplateError as error:
+            _settle_all(rows, Outcome.FAILED, error.reason, str(error))
+        except ProtectionError as error:
+            _settle_all(rows, Outcome.FAILED, Reason.PROTECT_FAILED, str(error))
+        else:
+            _settle_all(rows, Outcome.USED)
+    return out
+
+
+def _settle_all(
+    rows: list[InputRow], outcome: Outcome, reason: str = Reason.NONE, detail: str = ""
+) -> None:
+    for row in rows:
+        row.settle(outcome, reason, detail)
+
+
+def _seal(
+    context: Context,
+    shard: int,
+    subject: str,
+    inputs: list[InputRow],
+    template: F64,
+    protector: Protector,
+) -> dict[str, Any]:
+    job = context.job
+    template_id = str(uuid.uuid4())
+    row_key = context.keys.row_key(template_id)
+    protected = protector.protect(template, row_key)
+    row = {
+        "template_id": template_id,
+        "subject_id": subject,
+        "generation": job.generation,
+        "scheme_version": SCHEME_VERSION,
+        "n": job.params.n,
+        "alpha": job.params.alpha,
+        "tolerance": job.params.tolerance,
+        "encoding": helper.encoding(job.encoding).tag,
+        "digests": protected.digests,
+        "sealed": job.sealed,
+        "key_id": context.keys.key_id,
+        "model": job.model,
+        "centring": str(job.centring),
+        "filling": job.filling,
+        "images_used": len(inputs),
+        "quality": float(np.mean([row.quality for row in inputs])),
+        "source_uris": [row.uri for row in inputs],
+        "shard": shard,
+        "run_id": context.plan.run_id,
+        "enrolled_at": datetime.now(UTC),
+    }
+    row["helper"] = sealed_helper(context.table_id, row, protected.helper, context.keys)
+    return row
+
+
+def _ids(rows: list[InputRow]) -> list[dict[str, str]]:
+    return [{"subject_id": row.subject_id, "uri": row.uri} for row in rows]
+
+
+def publish(
+    context: Context,
+    table: str,
+    shard: int,
+    attempt: str,
+    content: memoryview,
+    ids: Sequence[dict[str, str]],
+) -> DataFile:
+    """Write a shard's data file, which waits for its commit. ids: those of its rows."""
+    partition = {"generation": str(context.job.generation)} if table == "templates" else {}
+    digest = sha256(content).hexdigest()
+    name = layout.ShardFile(context.plan.run_id, shard, attempt, digest).name
+    path = layout.in_partition(partition, name)
+    context.store.write(layout.join(context.job.dest, table, path), content)
+    columns = {name: [row[name] for row in ids] for name in ids[0]}
+    return described(path, len(content), columns, partition)

@@ -1,0 +1,30 @@
+"""Where a user wants the work done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ironmask.errors import ParameterError
+
+_EXECUTORS: Final = ("ray", "local")
+
+
+def check_executor(name: str) -> None:
+    """Raise `ParameterError` for one that is not known."""
+    if name not in _EXECUTORS:
+        raise ParameterError(f"unknown executor {name!r}; it is ray or local")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """executor: ray, or local (this process alone). workers: CPU workers; None: all cores.
+
+    embedders: processes that hold a recogniser, apart from the workers; None: one a GPU.
+    ray_address: of a running cluster; None: one made for this run.
+    """
+
+    executor: str = "ray"
+    workers: int | None = None
+    embedders: int | None = None
+    ray_address: str | None = None

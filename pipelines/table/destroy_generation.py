@@ -1,0 +1,165 @@
+"""A retired generation goes for good: its keys, its rows, its files in every version, with proof.
+
+Keys go first: from then on no copy of the files can be opened, wherever it lies. Each step can be
+taken again after a kill, and none of them touches what is live.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from ironmask.errors import KeyNotFoundError, TableError
+from pipelines.ports import Keyring, Store, Tables
+from pipelines.table import generations, layout
+from pipelines.table.data_files import destroy_below
+from pipelines.table.evidence import Evidence
+from pipelines.table.generations import Generation, State
+from pipelines.table.held import Destination
+
+_BATCH: Final = 10_000
+ABSENT: Final = "never: they were not in the keyset file"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is recorded of a destruction.
+
+    files, bytes: of the generation, as the log listed them. manifest: SHA-256 of the list of their
+    names, sizes and digests. keys_destroyed_at, files_destroyed_at: UTC.
+    """
+
+    generation: int
+    key_id: str
+    keys_destroyed_at: str
+    files: int
+    bytes: int
+    manifest: str
+    files_destroyed_at: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def destroy(dest: Destination, keyring: Keyring, number: int) -> Proof:
+    """Destroy a generation that is retired, or was given up while it was prepared.
+
+    Raises `TableError` where it is live, `StorageError` where a part of it cannot be destroyed.
+    """
+    found = generations.read(dest.tables)
+    one = found[number]
+    if number == generations.live_of(found):
+        raise TableError(f"{dest.tables.dest}: generation {number} is live and stays")
+    if one.state is State.DESTROYED:
+        return Proof(**one.proof)
+    manifest = _manifest(dest, number)
+    dest.check()
+    destroyed_at = _without_keys(keyring, one)
+    _take_out(dest, number)
+    dest.check()
+    destroy_below(dest.store, layout.generation_folder(dest.tables.table("templates").uri, number))
+    lines = manifest.decode().splitlines()
+    proof = Proof(
+        generation=number,
+        key_id=one.key_id,
+        keys_destroyed_at=destroyed_at,
+        files=len(lines),
+        bytes=sum(int(line.split()[0]) for line in lines),
+        manifest=sha256(manifest).hexdigest(),
+        files_destroyed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    generations.destroyed(dest, number, proof.as_dict())
+    return proof
+
+
+def _without_keys(keyring: Keyring, one: Generation) -> str:
+    """Destroy a generation's keys; say when they went."""
+    try:
+        return str(keyring.destroy_generation(one.number).destroyed_at)
+    except KeyNotFoundError:
+        # A keyset file of before it was begun: what it was to be is given up in any case.
+        if one.state is not State.PREPARING:
+            raise
+        return ABSENT
+
+
+def _manifest(dest: Destination, number: int) -> bytes:
+    """The generation's files as its log lists them, frozen before the first of them goes."""
+    address = layout.destroyed_file(dest.tables.dest, number)
+    if not dest.store.exists(address):
+        own = sorted(_listed(dest.tables, number).items())
+        lines = [f"{size} {layout.digest_in(path)} {path}\n" for path, size in own]
+        dest.store.write(address, "".join(lines).encode())
+    return dest.store.read(address)
+
+
+def _listed(tables: Tables, number: int) -> dict[str, int]:
+    """The generation's files that the log lists: bytes by path."""
+    files = tables.table("templates").files()
+    return {p: size for p, size in files.items() if layout.generation_of(p) == number}
+
+
+def _take_out(dest: Destination, number: int) -> None:
+    """Let the log list none of the generation's files any more."""
+    table = dest.tables.table("templates")
+    application = f"destroy/{number}"
+    own = list(_listed(dest.tables, number))
+    for start in range(0, len(own), _BATCH):
+        dest.check()
+        sequence = table.sequence(application) + 1
+        table.commit([], application, sequence, removed=own[start : start + _BATCH])
+    dest.seal.extend()
+
+
+def prove(
+    tables: Tables, store: Store, number: int, key_states: dict[int, tuple[str, bool]]
+) -> Evidence:
+    """Look for everything that a destroyed generation must not have left.
+
+    key_states: key id and whether there are keys, of each generation in the keyset file. The seal
+    over the tables' logs, which vouches for the record, is the caller's to check.
+    """
+    one = generations.read(tables).get(number)
+    bare = Evidence(tables.dest, f"generation {number}")
+    if one is None or one.state is not State.DESTROYED:
+        state = one.state if one else "not there"
+        return bare.found([(f"generation {number} was destroyed (it is {state})", False)])
+    proof = Proof(**one.proof)
+    record = {
+        "keys": f"{proof.key_id}, destroyed {proof.keys_destroyed_at}",
+        "files": f"{proof.files:,}, {proof.bytes:,} bytes, gone {proof.files_destroyed_at}",
+        "their list": f"SHA-256 {proof.manifest}",
+    }
+    return replace(bare, record=record).found(_facts(tables, store, proof, key_states))
+
+
+def _facts(
+    tables: Tables, store: Store, proof: Proof, key_states: dict[int, tuple[str, bool]]
+) -> list[tuple[str, bool]]:
+    number, folder = proof.generation, layout.generation_folder
+    key_id, has_keys = key_states.get(number, ("", False))
+    manifest = _read(store, layout.destroyed_file(tables.dest, number))
+    left = sum(1 for _ in store.remains(folder(tables.table("templates").uri, number)))
+    absent = proof.keys_destroyed_at == ABSENT and not key_id
+    return [
+        (
+            f"the keyset file knows no other keys of it than {proof.key_id}",
+            absent or key_id == proof.key_id,
+        ),
+        ("the keyset file holds no key of it", not has_keys),
+        ("the log lists none of its files", not _listed(tables, number)),
+        ("none of its files is there, in any version", not left),
+        (
+            f"the list of its {proof.files:,} files is the one that was recorded",
+            sha256(manifest).hexdigest() == proof.manifest,
+        ),
+    ]
+
+
+def _read(store: Store, uri: str) -> bytes:
+    try:
+        return store.read(uri)
+    except FileNotFoundError:
+        return b""

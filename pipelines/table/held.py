@@ -1,0 +1,45 @@
+"""A destination that this process holds against other runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import pyarrow as pa
+
+from pipelines.ports import DataFile, GenerationKeys, Store, Tables
+from pipelines.table import layout
+from pipelines.table.log_seal import LogSeal
+from pipelines.table.schemas import as_parquet
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Its tables, where they lie, its keys, the hold on it, and the seal over its logs.
+
+    old_keys: of the generation whose templates are made anew, while they are. check: raises
+    `BusyError` once another run has taken over; asked before each commit and before
+    anything is destroyed.
+    """
+
+    tables: Tables
+    store: Store
+    keys: GenerationKeys = field(repr=False)
+    check: Callable[[], None] = field(repr=False)
+    seal: LogSeal = field(repr=False)
+    old_keys: GenerationKeys | None = field(default=None, repr=False)
+
+    def append(self, name: str, rows: pa.Table, once: str = "") -> None:
+        """Add a few rows to a table as one commit; under a name, only the first time."""
+        table = self.tables.table(name)
+        if once and table.sequence(once):
+            return
+        content = as_parquet(rows)
+        digest = sha256(content).hexdigest()
+        attempt = secrets.token_hex(8)
+        path = layout.rows_file(attempt, digest)
+        self.store.write(layout.join(table.uri, path), content)
+        file = DataFile(path, len(content), len(rows), digest, {}, {}, {})
+        table.commit([file], once or f"rows/{attempt}", 1)

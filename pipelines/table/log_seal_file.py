@@ -1,0 +1,121 @@
+"""The file that holds a seal: what it says, and how that is authenticated."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Final
+
+from ironmask.errors import TableError
+from pipelines.ports import Store
+from pipelines.table import layout
+
+KeyOf = Callable[[str], bytes]
+"""Finds the key of a seal by the id of the keys that it names; may raise `KeyStoreError`."""
+
+LOG: Final = "_delta_log"
+_FORMAT: Final = "ironmask-seal/1"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One log up to a version, -1 before the first. digest: hex."""
+
+    version: int = -1
+    digest: str = ""
+
+    def then(self, entry: bytes) -> Chain:
+        """The chain with the next log entry."""
+        link = bytes.fromhex(self.digest) + sha256(entry).digest()
+        return Chain(self.version + 1, sha256(link).hexdigest())
+
+
+@dataclass(frozen=True)
+class State:
+    """What a seal says.
+
+    files: SHA-256 by address below the destination. starts: of the logs whose history was
+    forgotten, the chain up to the last entry that may be gone.
+    """
+
+    table_id: str
+    key_id: str
+    open: bool
+    logs: dict[str, Chain] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    starts: dict[str, Chain] = field(default_factory=dict)
+
+    def start(self, name: str) -> Chain:
+        """Where the chain of a log begins."""
+        return self.starts.get(name, Chain())
+
+    def bases(self) -> dict[str, str]:
+        """By table, the checkpoint that holds its forgotten history: an address below DEST."""
+        return {
+            name: checkpoint_path(name, start.version + 1) for name, start in self.starts.items()
+        }
+
+
+def checkpoint_path(name: str, version: int) -> str:
+    """Address below the destination of the checkpoint of a log at a version."""
+    return layout.join(name, LOG, f"{version:020d}.checkpoint.parquet")
+
+
+def write(state: State, dest: str, store: Store, key: bytes) -> None:
+    """Publish a seal in the place of the one before."""
+    store.write(layout.seal_file(dest), _encoded(state, key))
+
+
+def read(dest: str, store: Store, key_of: KeyOf) -> State | None:
+    """The seal of a destination; None where it has none.
+
+    Raises `TableError` where it was changed or made under another key, and what `key_of` raises.
+    """
+    uri = layout.seal_file(dest)
+    try:
+        content = store.read(uri)
+    except FileNotFoundError:
+        return None
+    changed = TableError(
+        f"{uri} does not authenticate: it was changed, or belongs to another table or other keys; "
+        "restore it from a backup"
+    )
+    try:
+        state = _parsed(content)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise changed from None
+    if not hmac.compare_digest(_encoded(state, key_of(state.key_id)), content):
+        raise changed
+    return state
+
+
+def _parsed(content: bytes) -> State:
+    found = json.loads(content)
+    found.pop("mac"), found.pop("format")
+    # Encoded again, whatever is missing here or too much makes other bytes.
+    logs, starts = (
+        {name: Chain(**chain) for name, chain in found.pop(part, {}).items()}
+        for part in ("logs", "starts")
+    )
+    state = State(**found, logs=logs, starts=starts)
+    chains = [*logs.values(), *starts.values()]
+    texts = [state.table_id, state.key_id, *state.files.values(), *(c.digest for c in chains)]
+    numbers = [state.open, *(c.version for c in chains)]
+    if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
+        raise TypeError
+    return state
+
+
+def _encoded(state: State, key: bytes) -> bytes:
+    fields = {"format": _FORMAT, **asdict(state)}
+    if not state.starts:
+        del fields["starts"]
+    mac = hmac.digest(key, _canonical(fields), "sha256").hex()
+    return _canonical({**fields, "mac": mac})
+
+
+def _canonical(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()

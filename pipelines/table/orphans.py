@@ -1,0 +1,71 @@
+"""Data files that no commit lists: which they are, and how they are destroyed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from pipelines.ports import Store, Tables
+from pipelines.table import layout
+from pipelines.table.layout import ShardFile
+from pipelines.table.schemas import TABLES
+
+# In the order of their commits: what comes after templates is of the same attempt.
+DATA_TABLES: Final = ("templates", "vault", "inputs")
+FOLLOWING: Final = DATA_TABLES[1:]
+
+
+Attempt = tuple[str, int, str]
+
+
+def attempt_of(file: ShardFile) -> Attempt:
+    return file.run_id, file.shard, file.attempt
+
+
+def uncommitted_inputs(tables: Tables) -> set[Attempt]:
+    """Attempts whose templates are committed and whose inputs are not: of one wave at most."""
+    listed = {
+        name: {
+            attempt_of(file)
+            for file in map(layout.parse_shard_file, tables.table(name).files())
+            if file
+        }
+        for name in ("templates", "inputs")
+    }
+    return listed["templates"] - listed["inputs"]
+
+
+def orphans(tables: Tables, store: Store) -> Iterator[str]:
+    """Addresses of data files that no commit lists, those that survive as older versions too.
+
+    Two issues of one person that survive anywhere can be broken together, so what a retried or
+    killed task left behind must not stay. What follows the templates of an interrupted wave is
+    none: it waits for its commit.
+    """
+    waiting = uncommitted_inputs(tables)
+    for name in TABLES:
+        table = tables.table(name)
+        listed = set(table.files())
+        base = table.uri.rstrip("/") + "/"
+        for uri in store.remains(table.uri):
+            if not layout.is_ours(uri) or uri.removeprefix(base) in listed:
+                continue
+            file = layout.parse_shard_file(uri)
+            if not (name in FOLLOWING and file and attempt_of(file) in waiting):
+                yield uri
+    private = store.remains(layout.join(tables.dest, layout.PRIVATE))
+    yield from (uri for uri in private if layout.is_partial(uri))
+
+
+def destroy_orphans(tables: Tables, store: Store, check: Callable[[], None]) -> int:
+    """Destroy every data file that no commit lists; return how many there were.
+
+    check: raises `BusyError` where this process does not hold the destination any more.
+    """
+    check()
+    found = list(orphans(tables, store))
+    store.delete(found)
+    for name in TABLES:
+        store.abort_uploads(tables.table(name).uri)
+    store.abort_uploads(layout.join(tables.dest, layout.PRIVATE))
+    return len(found)

@@ -1,0 +1,143 @@
+"""What a destination holds already, and whether a job may add to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from ironmask.errors import TableError
+from pipelines.ports import Tables
+from pipelines.spec.template_job import DECLARED, Purpose, TemplateJob, stored
+from pipelines.table.held import Destination
+from pipelines.table.layout import parse_shard_file
+from pipelines.table.schemas import RUNS
+
+
+class RunState(StrEnum):
+    """How far a run has come; a closed one was given up, and keeps what it had committed."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The newest word of the `runs` table about one run."""
+
+    run_id: str
+    kind: str
+    state: str
+    fingerprint: dict[str, str]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    counts: dict[str, Any]
+    timings: dict[str, Any]
+
+
+_JSON = ("fingerprint", "config", "versions", "counts", "timings")
+
+
+def runs(tables: Tables) -> list[RunRecord]:
+    """Every run of a destination that wrote templates, oldest first; see `records`."""
+    return [record for record in records(tables) if record.kind in set(Purpose)]
+
+
+def records(tables: Tables) -> list[RunRecord]:
+    """Everything that was done to a destination, oldest first, each as its newest row tells it.
+
+    What is complete or closed stays so, whatever the clocks of two machines say.
+    """
+    found = tables.table("runs").rows()
+    try:
+        rows = found.to_pylist()
+        if any(None in row.values() for row in rows):
+            raise ValueError
+        rows.sort(key=lambda row: (row["state"] != RunState.RUNNING, row["at"]))
+        newest = {row["run_id"]: row for row in rows}
+        begun: dict[str, datetime] = {}
+        for row in rows:
+            begun[row["run_id"]] = min(row["at"], begun.get(row["run_id"], row["at"]))
+        return [_record(newest[run_id]) for run_id in sorted(begun, key=begun.__getitem__)]
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise TableError(
+            f"{tables.dest}: a row of its runs cannot be read ({type(error).__name__}): restore "
+            "the table from a backup"
+        ) from None
+
+
+def _record(row: dict[str, Any]) -> RunRecord:
+    parsed = {name: json.loads(row[name]) for name in _JSON}
+    return RunRecord(row["run_id"], row["kind"], row["state"], **parsed)
+
+
+def write(dest: Destination, record: RunRecord) -> None:
+    """Add the newest word about a run."""
+    texts = {name: json.dumps(getattr(record, name), default=str) for name in _JSON}
+    row = {
+        "run_id": record.run_id,
+        "kind": record.kind,
+        "state": str(record.state),
+        "at": datetime.now(UTC),
+        **texts,
+    }
+    dest.append("runs", pa.Table.from_pylist([row], RUNS))
+
+
+def close(dest: Destination, record: RunRecord) -> None:
+    """Give up an unfinished run; its commits stay, its inputs without outcome are planned anew."""
+    write(dest, replace(record, state=RunState.CLOSED))
+
+
+def runs_of(tables: Tables, generation: int) -> list[str]:
+    """The runs that wrote a generation."""
+    return [r.run_id for r in runs(tables) if r.config.get("generation") == generation]
+
+
+def jobs(tables: Tables) -> list[TemplateJob]:
+    """The jobs of all runs, oldest first."""
+    return [stored(record.config["job"]) for record in runs(tables)]
+
+
+def jobs_of(tables: Tables, generation: int) -> list[TemplateJob]:
+    """The jobs that wrote a generation, oldest first, as if they wrote to where it lies now.
+
+    Those that enrolled nobody are left out, and re-protections that were planned afresh. Raises
+    `TableError` where there is none.
+    """
+    own = [record for record in runs(tables) if record.config.get("generation") == generation]
+    renewing = [record for record in own if record.kind != Purpose.ENROL]
+    counted = [
+        record
+        for record in own
+        if record not in renewing[:-1] and record.counts.get("subjects_enrolled") != 0
+    ]
+    found = [replace(stored(one.config["job"]), dest=tables.dest) for one in counted or own]
+    if not found:
+        raise TableError(f"{tables.dest}: no run is left that wrote generation {generation}")
+    return found
+
+
+def declared_model(tables: Tables, name: str) -> str | None:
+    """What a table of stored embeddings calls a model whose files were not at hand then."""
+    said = DECLARED + name
+    models = {record.config.get("shapes", {}).get("model") for record in runs(tables)}
+    return said if said in models else None
+
+
+def of_run(run_id: str) -> pads.Expression:
+    """The rows of one run, as a filter."""
+    return pads.field("run_id") == run_id
+
+
+def rows_of_run(tables: Tables, name: str, run_id: str) -> int:
+    """How many rows of a run a table's log lists."""
+    counts = tables.table(name).counts()
+    files = ((parse_shard_file(path), rows) for path, rows in counts.items())
+    return sum(rows for file, rows in files if file and file.run_id == run_id)

@@ -1,0 +1,136 @@
+"""What the tables hold: their Arrow schemas, and the closed codes of outcomes and reasons."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_TIME: Final = pa.timestamp("us", tz="UTC")
+
+TEMPLATES: Final = pa.schema(
+    [
+        pa.field("template_id", pa.string(), nullable=False),
+        pa.field("subject_id", pa.string(), nullable=False),
+        pa.field("generation", pa.int32(), nullable=False),
+        pa.field("scheme_version", pa.int32(), nullable=False),
+        pa.field("n", pa.int32(), nullable=False),
+        pa.field("alpha", pa.int32(), nullable=False),
+        pa.field("tolerance", pa.int32(), nullable=False),
+        pa.field("encoding", pa.string(), nullable=False),
+        pa.field("helper", pa.binary(), nullable=False),
+        pa.field("digests", pa.binary(), nullable=False),
+        pa.field("sealed", pa.bool_(), nullable=False),
+        pa.field("key_id", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("centring", pa.string(), nullable=False),
+        pa.field("filling", pa.float32(), nullable=False),
+        pa.field("images_used", pa.int32(), nullable=False),
+        pa.field("quality", pa.float32()),
+        pa.field("source_uris", pa.list_(pa.string()), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("enrolled_at", _TIME, nullable=False),
+    ]
+)
+
+# identities: digests of the content, by which a later run knows it again: `sha256:` and `md5:` of a
+# file, `vec:` of a stored embedding, keyed with the generation's keys.
+INPUTS: Final = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("subject_id", pa.string(), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("sha256", pa.string()),
+        pa.field("identities", pa.list_(pa.string())),
+        pa.field("face_x1", pa.float32()),
+        pa.field("face_y1", pa.float32()),
+        pa.field("face_x2", pa.float32()),
+        pa.field("face_y2", pa.float32()),
+        pa.field("faces", pa.int32()),
+        pa.field("det_score", pa.float32()),
+        pa.field("sharpness", pa.float32()),
+        pa.field("quality", pa.float32()),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ]
+)
+
+RUNS: Final = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("at", _TIME, nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("config", pa.string(), nullable=False),
+        pa.field("versions", pa.string(), nullable=False),
+        pa.field("counts", pa.string(), nullable=False),
+        pa.field("timings", pa.string(), nullable=False),
+    ]
+)
+
+METRICS: Final = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("numerator", pa.int64()),
+        pa.field("denominator", pa.int64()),
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("at", _TIME, nullable=False),
+    ]
+)
+
+# One row for each step of a generation's life; the furthest one counts. parent: the generation that
+# it replaces. proof: JSON, facts about the step.
+GENERATIONS: Final = pa.schema(
+    [
+        pa.field("generation", pa.int32(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("purpose", pa.string(), nullable=False),
+        pa.field("parent", pa.int32()),
+        pa.field("key_id", pa.string(), nullable=False),
+        pa.field("at", _TIME, nullable=False),
+        pa.field("proof", pa.string(), nullable=False),
+    ]
+)
+
+# Empty unless people were enrolled with a vault.
+VAULT: Final = pa.schema(
+    [
+        pa.field("subject_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("identities", pa.list_(pa.string())),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("embedding", pa.binary(), nullable=False),
+        pa.field("key_id", pa.string(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ]
+)
+
+TABLES: Final = MappingProxyType(
+    {
+        "templates": (TEMPLATES, ["generation"]),
+        "inputs": (INPUTS, []),
+        "runs": (RUNS, []),
+        "metrics": (METRICS, []),
+        "generations": (GENERATIONS, []),
+        "vault": (VAULT, []),
+    }
+)
+"""Schema and partition columns of each table of a destination."""
+
+
+def as_parquet(table: pa.Table) -> memoryview:
+    """A table as a Parquet file in memory."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return memoryview(sink.getvalue())

@@ -1,0 +1,69 @@
+"""A large set of texts that tables already hold, at 16 bytes each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+_BYTES: Final = 16
+
+Mask = NDArray[np.bool_]
+
+
+class TextSet:
+    """Texts by their 128-bit BLAKE2b hashes: two different ones never meet in practice."""
+
+    def __init__(self, texts: Iterable[pa.Array | pa.ChunkedArray] = ()) -> None:
+        parts = [_hashes(part) for part in texts]
+        self._sorted = np.unique(np.concatenate(parts)) if parts else np.empty(0, f"S{_BYTES}")
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def joined(self, other: TextSet) -> TextSet:
+        """The texts of both sets."""
+        both = TextSet()
+        both._sorted = np.union1d(self._sorted, other._sorted)
+        return both
+
+    def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
+        """Which of some texts are in the set, (k,) bool; a null is not."""
+        if not len(self):
+            return np.zeros(len(texts), bool)
+        asked = _hashes(texts)
+        places = np.minimum(np.searchsorted(self._sorted, asked), len(self) - 1)
+        found: Mask = (self._sorted[places] == asked) & np.asarray(texts.is_valid())
+        return found
+
+
+class GrowingTextSet:
+    """A set of texts that grows, in a few large parts instead of many small ones."""
+
+    def __init__(self) -> None:
+        self._parts: list[TextSet] = []
+
+    def add(self, more: TextSet) -> None:
+        self._parts.append(more)
+        while len(self._parts) > 1 and len(self._parts[-2]) <= 2 * len(self._parts[-1]):
+            last = self._parts.pop()
+            self._parts[-1] = self._parts[-1].joined(last)
+
+    def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
+        """Which of some texts are in the set, (k,) bool."""
+        found = np.zeros(len(texts), bool)
+        for part in self._parts:
+            found |= part.has(texts)
+        return found
+
+
+def _hashes(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
+    digests = [
+        blake2b((text or "").encode(), digest_size=_BYTES).digest() for text in texts.to_pylist()
+    ]
+    # All are as long as the type, so that the zeros that it cuts off are cut from all alike.
+    return np.array(digests, dtype=f"S{_BYTES}")

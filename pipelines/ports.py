@@ -58,9 +58,9 @@ class GenerationKeys(Protocol):
     sealed: bool
     """Whether the generation's helpers are encrypted: no row may say otherwise."""
 
-    def seal(self, plaintext: bytes, associated: bytes) -> bytes: ...
+    def encrypt(self, plaintext: bytes, associated: bytes) -> bytes: ...
 
-    def open(self, ciphertext: bytes, associated: bytes) -> bytes:
+    def decrypt(self, ciphertext: bytes, associated: bytes) -> bytes:
         """Raise `TamperedError` where the ciphertext or the associated data was changed."""
         ...
 
@@ -76,7 +76,7 @@ class GenerationKeys(Protocol):
         """32 bytes that identities of stored embeddings are keyed with."""
         ...
 
-    def seal_key(self) -> bytes:
+    def log_seal_key(self) -> bytes:
         """32 bytes that the seal over the tables' logs is keyed with."""
         ...
 

@@ -148,13 +148,13 @@ class TinkGenerationKeys(ProcessBound):
             f"key_id={self.key_id!r})"
         )
 
-    def seal(self, plaintext: bytes, associated: bytes) -> bytes:
+    def encrypt(self, plaintext: bytes, associated: bytes) -> bytes:
         """AES-256-GCM with a random nonce, bound to the associated data."""
         sealed: bytes = self.__aead.encrypt(plaintext, associated)
         return sealed
 
-    def open(self, ciphertext: bytes, associated: bytes) -> bytes:
-        """Undo `seal`. Raises `TamperedError` where either part is not what was sealed."""
+    def decrypt(self, ciphertext: bytes, associated: bytes) -> bytes:
+        """Undo `encrypt`. Raises `TamperedError` where either part is not what it was."""
         try:
             plain: bytes = self.__aead.decrypt(ciphertext, associated)
         except TinkError:
@@ -186,7 +186,7 @@ class TinkGenerationKeys(ProcessBound):
         key: bytes = self.__layers[0].compute(b"ironmask content key\0", _KEY_BYTES)
         return key
 
-    def seal_key(self) -> bytes:
+    def log_seal_key(self) -> bytes:
         """The 32-byte key of the seal over the logs: another one in every generation."""
         point = b"ironmask seal key\0" + bytes.fromhex(self.key_id)
         key: bytes = self.__layers[-1].compute(point, _KEY_BYTES)

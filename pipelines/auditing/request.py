@@ -37,7 +37,7 @@ from pipelines.setup.keys import refuse_other_keys
 from pipelines.spec.workplace import Workplace, check_executor
 from pipelines.table import read, run_records
 
-_SHAPE: Final = [
+_TRAITS: Final = [
     "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id"
 ]  # fmt: skip
 _LEAST_S: Final = 0.5
@@ -126,7 +126,7 @@ def prepare(request: AuditRequest) -> CheckedAudit:
 
 def _targets(tables: Tables, keys: str) -> Iterator[Target]:
     """The generations of a table."""
-    counted = read.templates_by(tables, _SHAPE)
+    counted = read.templates_by(tables, _TRAITS)
     if not counted:
         raise TableError(f"{tables.dest} holds no template: enrol into it first")
     known = {
@@ -134,19 +134,19 @@ def _targets(tables: Tables, keys: str) -> Iterator[Target]:
         for record in run_records.runs(tables)
         if "shapes" in record.config
     }
-    for shape, count in counted:
-        own = ports.keys(Path(keys), tables.table_id, shape["generation"])
-        refuse_other_keys(tables.dest, shape["key_id"], own)
+    for traits, count in counted:
+        own = ports.keys(Path(keys), tables.table_id, traits["generation"])
+        refuse_other_keys(tables.dest, traits["key_id"], own)
         yield Target(
             dest=tables.dest,
             table_id=tables.table_id,
-            generation=shape["generation"],
+            generation=traits["generation"],
             keys=keys,
-            params=Params(shape["n"], shape["alpha"], shape["tolerance"]),
-            encoding=shape["encoding"],
-            sealed=shape["sealed"],
-            filling=round(float(shape["filling"]), 6),
-            profile=known.get(shape["generation"]),
+            params=Params(traits["n"], traits["alpha"], traits["tolerance"]),
+            encoding=traits["encoding"],
+            sealed=traits["sealed"],
+            filling=round(float(traits["filling"]), 6),
+            profile=known.get(traits["generation"]),
             templates=count,
         )
 

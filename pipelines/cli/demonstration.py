@@ -21,8 +21,7 @@ from pipelines.enrolment import request as enrolment_request
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.evaluation import job as evaluation_job
 from pipelines.evaluation.request import EvaluateRequest
-from pipelines.operations import inspect
-from pipelines.operations.inventory import Inventory
+from pipelines.operations.inventory import Inventory, inspect
 from pipelines.report import page
 from pipelines.run import steps
 from pipelines.run.steps import Progress
@@ -83,7 +82,7 @@ def run(folder: Path, progress: Progress = steps.quiet) -> Demo:
     probes = {name: paths[_ENROLLED_EACH:] for name, paths in photos.items()}
     return Demo(
         summary=summary,
-        inventory=inspect.inspect(str(dest)),
+        inventory=inspect(str(dest)),
         people=[_ask(name, probes, request, len(photos[name])) for name in photos],
         query=duckdb_query(dest),
         report=_evaluate(folder, photos, pack),

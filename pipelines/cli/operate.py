@@ -19,10 +19,10 @@ def register(app: typer.Typer) -> None:
 
 def inspect(dest: Dest, as_json: Json = False) -> None:
     """Show what a table holds: parameters, generations, counts, sizes, failures by reason."""
-    from pipelines.operations import inspect as operations_inspect
+    from pipelines.operations import inventory
     from pipelines.report.terminal import print_inventory
 
-    found = operations_inspect.inspect(dest)
+    found = inventory.inspect(dest)
     if as_json:
         typer.echo(json.dumps(asdict(found), default=str))
     else:

@@ -60,7 +60,7 @@ def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEn
             seal.begin()
             dest = Destination(tables, store, keys, check, seal)
             generations.begin(dest)
-            calibrate.record(prepared.judged, dest)
+            calibrate.write_forecast(prepared.judged, dest)
             yield HeldEnrolment(job, dest, ShardExecutor(found, spec))
 
 

@@ -16,7 +16,7 @@ from pipelines.evaluation.blocks import Sources
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.frozen import Evaluation
 from pipelines.evaluation.rates import metrics, run_id
-from pipelines.evaluation.request import EvaluateRequest, asked, shape_of
+from pipelines.evaluation.request import EvaluateRequest, asked, traits_of
 from pipelines.evaluation.results import Results, results
 from pipelines.evaluation.work import block_work
 from pipelines.evaluation.work import sources as sources_of
@@ -60,13 +60,13 @@ def prepare(request: EvaluateRequest) -> CheckedEvaluation:
         raise ParameterError(f"SRC {source} and OUT {out} lie in one another: keep them apart")
     # The sources that blocks use here too, so that a plan is made once.
     public = storage.public()
-    shape = shape_of(request, settings, storage) if request.table else None
-    if shape and is_inside(out, shape.issued.dest):
+    traits = traits_of(request, settings, storage) if request.table else None
+    if traits and is_inside(out, traits.issued.dest):
         raise ParameterError(
-            f"OUT {out} lies inside the table {shape.issued.dest}: keep them apart"
+            f"OUT {out} lies inside the table {traits.issued.dest}: keep them apart"
         )
-    sources = sources_of(public, shape.issued if shape else None)
-    wanted = asked(request, source, out, sources.store, settings, shape)
+    sources = sources_of(public, traits.issued if traits else None)
+    wanted = asked(request, source, out, sources.store, settings, traits)
     address = layout.join(out, _FILE)
     if sources.store.exists(address):
         found = Evaluation.from_json(sources.store.read(address))

@@ -66,7 +66,7 @@ _OWN: Final[dict[str, Any]] = {
 }
 
 
-def shape_of(
+def traits_of(
     request: EvaluateRequest, settings: Settings, storage: StorageSettings
 ) -> TemplateTraits:
     """The templates of the table that was asked for, once its keys are at hand.
@@ -80,10 +80,10 @@ def shape_of(
         )
     tables = places.existing(str(request.table), storage)
     path = places.keys_path(request.keys, settings, tables)
-    shape = live(tables, str(path))
-    keys = ports.keys(path, tables.table_id, shape.issued.generation)
-    refuse_other_keys(tables.dest, shape.key_id, keys)
-    return shape
+    traits = live(tables, str(path))
+    keys = ports.keys(path, tables.table_id, traits.issued.generation)
+    refuse_other_keys(tables.dest, traits.key_id, keys)
+    return traits
 
 
 def asked(
@@ -92,7 +92,7 @@ def asked(
     out: str,
     store: Store,
     settings: Settings,
-    shape: TemplateTraits | None,
+    traits: TemplateTraits | None,
 ) -> Evaluation:
     """The evaluation that a request describes. source, out: normalised.
 
@@ -106,14 +106,14 @@ def asked(
         "excluded": tuple(excluded), "groups": request.groups, "seed": seed, "n": n,
         "floor": frozen.floor(loaded, seed), "block": frozen.block_size(len(loaded.vectors)),
     }  # fmt: skip
-    if shape:
-        params = shape.issued.params
+    if traits:
+        params = traits.issued.params
         if params.n != n:
             raise SourceError(f"{source} holds embeddings of width {n}, the table's are {params.n}")
         return Evaluation(
-            protocols=(TABLE_PROTOCOL,), listed=None, issued=shape.issued, alphas=(params.alpha,),
-            tolerance=params.tolerance, encodings=(shape.encoding,), centrings=(shape.centring,),
-            model=shape.model, **common,
+            protocols=(TABLE_PROTOCOL,), listed=None, issued=traits.issued, alphas=(params.alpha,),
+            tolerance=params.tolerance, encodings=(traits.encoding,), centrings=(traits.centring,),
+            model=traits.model, **common,
         )  # fmt: skip
     for name in request.encodings:
         encoding(name)

@@ -33,7 +33,7 @@ from pipelines.table import contents, generations, read
 from pipelines.table.row_cipher import open_row
 
 Index = NDArray[np.intp]
-_SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "centring", "model", "key_id"]
+_TRAITS = ["generation", "n", "alpha", "tolerance", "encoding", "centring", "model", "key_id"]
 _MADE_FROM = ("template_id", "subject_id", "source_uris")
 
 
@@ -55,13 +55,13 @@ def live(tables: Tables, keys: str) -> TemplateTraits:
     """
     generation = generations.live(tables)
     counted = [
-        (shape, count)
-        for shape, count in read.templates_by(tables, _SHAPE)
-        if shape["generation"] == generation
+        (traits, count)
+        for traits, count in read.templates_by(tables, _TRAITS)
+        if traits["generation"] == generation
     ]
     if not counted:
         raise TableError(f"{tables.dest} holds no template: enrol into it first")
-    shape, count = counted[-1]
+    traits, count = counted[-1]
     if len(counted) > 1:
         raise TableError(
             f"{tables.dest}: generation {generation} holds templates of several settings"
@@ -71,12 +71,12 @@ def live(tables: Tables, keys: str) -> TemplateTraits:
         table_id=tables.table_id,
         generation=generation,
         keys=keys,
-        params=Params(shape["n"], shape["alpha"], shape["tolerance"]),
+        params=Params(traits["n"], traits["alpha"], traits["tolerance"]),
         templates=count,
         digest=digest(_made_from(tables, generation)),
     )
-    name, centring = encoding(shape["encoding"]).name, Centring(shape["centring"])
-    return TemplateTraits(issued, name, centring, shape["model"], shape["key_id"])
+    name, centring = encoding(traits["encoding"]).name, Centring(traits["centring"])
+    return TemplateTraits(issued, name, centring, traits["model"], traits["key_id"])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipelines.auditing.request import AuditRequest  # noqa: E402
 from pipelines.auditing.results import FILES, AuditResults  # noqa: E402
 from pipelines.evaluation.job import finished as evaluation_of  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
-from pipelines.flows.evaluate import Held, publish  # noqa: E402
+from pipelines.flows.evaluate import Opaque, publish  # noqa: E402
 from pipelines.report import (  # noqa: E402
     audit_sheets,
     page,
@@ -40,14 +40,14 @@ def audit_flow(request: dict[str, Any], floor_bits: float | None = None) -> list
     asked = AuditRequest(**{**request, **lists})
     # Prefect walks through what is passed to a task; stores and results are no collections.
     prepared = task(name="prepare", cache_policy=NO_CACHE)(
-        lambda: Held(auditing_request.prepare(asked))
+        lambda: Opaque(auditing_request.prepare(asked))
     )()
     configure_logging(prepared.value.settings.log_level, prepared.value.settings.log_format)
 
     @task(name="attack", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
-    def attack() -> Held[AuditResults]:
+    def attack() -> Opaque[AuditResults]:
         with job.opened(asked, prepared.value) as executor:
-            return Held(job.run(prepared.value, executor, job.quiet))
+            return Opaque(job.run(prepared.value, executor, job.quiet))
 
     found = attack()
 

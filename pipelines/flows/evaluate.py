@@ -33,13 +33,13 @@ def evaluate_flow(request: dict[str, Any]) -> list[str]:
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
     asked = EvaluateRequest(**{**request, **lists})
     # Prefect walks through what is passed to a task; stores and results are no collections.
-    prepared = task(name="prepare", cache_policy=NO_CACHE)(lambda: Held(job.prepare(asked)))()
+    prepared = task(name="prepare", cache_policy=NO_CACHE)(lambda: Opaque(job.prepare(asked)))()
     configure_logging(prepared.value.settings.log_level, prepared.value.settings.log_format)
 
     @task(name="compare", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
-    def compare() -> Held[Results]:
+    def compare() -> Opaque[Results]:
         with job.opened(asked, prepared.value) as executor:
-            return Held(job.run(prepared.value, executor, job.quiet))
+            return Opaque(job.run(prepared.value, executor, job.quiet))
 
     found = compare()
 
@@ -61,7 +61,7 @@ def publish(made: Iterable[Sheet]) -> None:
         create_table_artifact(table=rows, description=f"{sheet.title}. {sheet.note}")
 
 
-class Held(Generic[T]):
+class Opaque(Generic[T]):
     """A value that is handed on as it is."""
 
     def __init__(self, value: T) -> None:

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from infra.telemetry import configure_logging  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
 from pipelines.flows.enrol import answered, show, worth_retrying  # noqa: E402
-from pipelines.flows.evaluate import Held as Kept  # noqa: E402
+from pipelines.flows.evaluate import Opaque  # noqa: E402
 from pipelines.plan.plans import Plan  # noqa: E402
 from pipelines.reprotection import job as reprotection_job  # noqa: E402
 from pipelines.reprotection import request as reprotection_request  # noqa: E402
@@ -43,8 +43,8 @@ def run_as_flow(
     """
 
     @flow(name=f"ironmask-{request.purpose}", persist_result=False, **notify.HOOKS)
-    def reprotect_here(dest: str, generation: int, settings: str) -> Kept[Renewed]:  # noqa: ARG001
-        return Kept(_reprotect(request, prepared, progress))
+    def reprotect_here(dest: str, generation: int, settings: str) -> Opaque[Renewed]:  # noqa: ARG001
+        return Opaque(_reprotect(request, prepared, progress))
 
     job = prepared.job
     with answered():
@@ -57,11 +57,11 @@ def _reprotect(
     """Hold the destination and do the job, a Prefect task each step."""
     timer = steps.Timer()
     with reprotection_request.opened(request, prepared) as held:
-        frozen = _step("plan")(_plan)(Kept(held)).value
+        frozen = _step("plan")(_plan)(Opaque(held)).value
         going = _step("run and commit", retries=2)(_run)
-        tally, resumed = going(Kept(held), Kept(frozen), progress).value
-        lost = _step("switch")(_switch)(Kept(held))
-        proof = _step("destroy", retries=2)(_destroy)(Kept(held)).value
+        tally, resumed = going(Opaque(held), Opaque(frozen), progress).value
+        lost = _step("switch")(_switch)(Opaque(held))
+        proof = _step("destroy", retries=2)(_destroy)(Opaque(held)).value
         done = reprotection_job.report(held, frozen, tally, resumed, lost, proof, timer.seconds())
     show("ironmask-reprotection", _facts(done), f"Re-protection of {done.summary.dest}")
     return done
@@ -78,20 +78,22 @@ def _step(name: str, retries: int = 0) -> Any:
 
 
 # Prefect walks through what is passed to a task; keys and stores are no collections.
-def _plan(held: Kept[HeldReprotection]) -> Kept[Plan]:
-    return Kept(reprotection_job.prepare(held.value))
+def _plan(held: Opaque[HeldReprotection]) -> Opaque[Plan]:
+    return Opaque(reprotection_job.prepare(held.value))
 
 
-def _run(held: Kept[HeldReprotection], frozen: Kept[Plan], progress: steps.Progress) -> Kept[Any]:
-    return Kept(reprotection_job.run(held.value, frozen.value, progress))
+def _run(
+    held: Opaque[HeldReprotection], frozen: Opaque[Plan], progress: steps.Progress
+) -> Opaque[Any]:
+    return Opaque(reprotection_job.run(held.value, frozen.value, progress))
 
 
-def _switch(held: Kept[HeldReprotection]) -> int:
+def _switch(held: Opaque[HeldReprotection]) -> int:
     return reprotection_job.switch(held.value)
 
 
-def _destroy(held: Kept[HeldReprotection]) -> Kept[Any]:
-    return Kept(reprotection_job.destroy_old(held.value))
+def _destroy(held: Opaque[HeldReprotection]) -> Opaque[Any]:
+    return Opaque(reprotection_job.destroy_old(held.value))
 
 
 def _facts(done: Renewed) -> list[tuple[str, str]]:

@@ -53,16 +53,16 @@ class Report:
         return not self.findings
 
 
-def check(scope: Scope, seal_key_of: Callable[[str], bytes], workers: int | None = None) -> Report:
+def check(scope: Scope, key_of: Callable[[str], bytes], workers: int | None = None) -> Report:
     """Check a destination; with `scope.deep`, open every helper as well.
 
-    seal_key_of: finds the key of a seal by the id of the keys that it names. Reads every file that
+    key_of: finds the key of a seal by the id of the keys that it names. Reads every file that
     the logs list, `workers` at a time (default: one a core). Where a re-protection or an erasure
     goes on meanwhile, what it finds may be theirs, and it looks again.
     """
     for _ in range(_AGAIN):
         before = _destructions(scope)
-        report = _checked(scope, seal_key_of, workers)
+        report = _checked(scope, key_of, workers)
         if report.sound or _destructions(scope) == before:
             break
     return report
@@ -79,11 +79,11 @@ def _destructions(scope: Scope) -> object:
         return None
 
 
-def _checked(scope: Scope, seal_key_of: Callable[[str], bytes], workers: int | None) -> Report:
+def _checked(scope: Scope, key_of: Callable[[str], bytes], workers: int | None) -> Report:
     start = time.monotonic()
     notes: list[str] = []
     seen = Seen()
-    is_open = _check_seal(scope, seal_key_of, seen.findings, notes)
+    is_open = _check_seal(scope, key_of, seen.findings, notes)
     try:
         # In this order a run that works meanwhile can only be ahead of what is known of it.
         records = _records(scope)

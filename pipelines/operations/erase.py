@@ -53,7 +53,7 @@ def erase(dest: Destination, subject: str) -> Erased:
     uris = {row["uri"] for row in found["inputs"]}
     plans = list(_plans_with(dest, subject))
     if not (any(found.values()) or plans or read_note(dest.tables.dest, dest.store)):
-        dest.seal.end()
+        dest.log_seal.end()
         raise TableError(f"{dest.tables.dest} holds nothing of subject {subject!r}")
     done = _begin(dest, pseudonym, {name: len(rows) for name, rows in found.items()})
     once = f"erase/{pseudonym}"
@@ -67,9 +67,9 @@ def erase(dest: Destination, subject: str) -> Erased:
     for record in plans:
         _drop_plan(dest, record)
     for name in found:
-        dest.seal.forget(name)
-    _record(dest, done)
-    dest.seal.end()
+        dest.log_seal.forget(name)
+    _write_run(dest, done)
+    dest.log_seal.end()
     _end(dest)
     return done
 
@@ -165,7 +165,7 @@ def _rewrite(
     new = [file for path in old if (file := _written(dest, name, path, change))]
     dest.check()
     table.commit(new, once, table.sequence(once) + 1, removed=old)
-    dest.seal.extend()
+    dest.log_seal.extend()
 
 
 def _shard_of(path: str) -> tuple[str, int] | None:
@@ -221,7 +221,7 @@ def _drop_plan(dest: Destination, record: RunRecord) -> None:
     destroy_below(dest.store, folder)
 
 
-def _record(dest: Destination, done: Erased) -> None:
+def _write_run(dest: Destination, done: Erased) -> None:
     """Add the erasure to the runs."""
     entry = RunRecord(
         run_id=done.run_id,

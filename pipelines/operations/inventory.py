@@ -7,10 +7,12 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from infra.settings import load as load_settings
 from ironmask.helper import encoding
 from ironmask.params import Params
 from ironmask.template import row_bytes
 from pipelines.ports import Tables
+from pipelines.setup import places
 from pipelines.table import generations, run_records
 from pipelines.table.read import templates_by
 
@@ -45,6 +47,12 @@ class Inventory:
     outcomes: dict[str, int]
     reasons: dict[str, int]
     runs: list[dict[str, Any]]
+
+
+def inspect(dest: str) -> Inventory:
+    """Count what a destination holds."""
+    _, storage = load_settings()
+    return inventory(places.existing(dest, storage))
 
 
 def inventory(tables: Tables) -> Inventory:
@@ -83,11 +91,11 @@ def _counts(column: Any) -> dict[str, int]:
     return {item["values"]: item["counts"] for item in sorted(found, key=lambda i: -i["counts"])}
 
 
-_SHAPE = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model", "key_id"]
+_TRAITS = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model", "key_id"]
 
 
 def _generations(tables: Tables, known: dict[int, generations.Generation]) -> list[GenerationSize]:
-    found = templates_by(tables, _SHAPE)
+    found = templates_by(tables, _TRAITS)
     states = {number: str(one.state) for number, one in known.items()}
     return [_generation(row, count, states.get(row["generation"], "begun")) for row, count in found]
 

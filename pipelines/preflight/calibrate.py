@@ -103,7 +103,7 @@ def keep(judged: Judged, job: TemplateJob, store: Store) -> None:
         store.write(layout.profile_file(job.dest, digest), judged.profile)
 
 
-def record(judged: Judged, dest: Destination) -> None:
+def write_forecast(judged: Judged, dest: Destination) -> None:
     """Write what was foretold into `metrics`, once a model."""
     found = judged.preflight
     if found:

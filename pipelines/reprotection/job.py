@@ -114,7 +114,7 @@ def switch(held: HeldReprotection) -> int:
         lost = losses.refuse_losses(dest.tables, job, held.allowed)
         losses.open_some(dest.tables, job.generation, dest.keys)
         generations.switch(dest, job.generation, {"lost": lost.count})
-        dest.seal.extend()
+        dest.log_seal.extend()
         _log.info("switched", extra={"generation": job.generation, "lost": lost.count})
     return int(generations.read(dest.tables)[job.generation].proof["lost"])
 
@@ -123,7 +123,7 @@ def destroy_old(held: HeldReprotection) -> Proof:
     """Destroy the generation that was replaced, once the seal depends on the new one alone."""
     job, dest = held.job, held.dest
     assert job.renews is not None  # noqa: S101
-    dest.seal.rekey(dest.keys)
+    dest.log_seal.rekey(dest.keys)
     if job.vault:
         _leave_other_models(dest, job.model)
     proof = destroy(dest, held.keyring, job.renews)
@@ -144,7 +144,7 @@ def _leave_other_models(dest: Destination, model: str) -> None:
     if old:
         dest.check()
         table.commit([], application, table.sequence(application) + 1, removed=old)
-        dest.seal.extend()
+        dest.log_seal.extend()
     destroy_orphans(dest.tables, dest.store, dest.check)
 
 
@@ -181,7 +181,7 @@ def abandon(dest: Destination, keyring: Keyring) -> Proof:
         run_records.close(dest, record)
     destroy_orphans(dest.tables, dest.store, dest.check)
     proof = destroy(dest, keyring, one.number)
-    dest.seal.end()
+    dest.log_seal.end()
     return proof
 
 

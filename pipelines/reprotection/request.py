@@ -264,10 +264,10 @@ def opened(request: ReprotectRequest, prepared: CheckedReprotection) -> Iterator
         place = request.workplace if old_keys else Workplace("local")
         gpus = job.faces.provider != "cpu"
         with engine(place, prepared.settings, gpus=gpus) as found:
-            seal = LogSeal(tables, store, old_keys or keys, ports.seal_key_of(file))
+            seal = LogSeal(tables, store, old_keys or keys, ports.log_seal_key_of(file))
             seal.begin()
             dest = Destination(tables, store, keys, check, seal, old_keys)
-            calibrate.record(prepared.judged, dest)
+            calibrate.write_forecast(prepared.judged, dest)
             yield HeldReprotection(
                 job, dest, file, ShardExecutor(found, spec), request.restart, request.max_lost
             )

@@ -26,7 +26,7 @@ def admit(tables: Tables, job: TemplateJob, *, restart: bool = False) -> RunReco
             continue
         found = [
             f"{name} is {before[name]} there and {value} here"
-            for name, value in job.shapes().items()
+            for name, value in job.traits().items()
             if name in before and before[name] != value
         ]
         goes_on = record.state == RunState.RUNNING and not restart

@@ -72,7 +72,7 @@ def prepare_plan(
     try:
         rows = draft(job, dest.tables, dest.store, dest.keys, dest.old_keys)
     except NothingToDoError:
-        dest.seal.end()
+        dest.log_seal.end()
         raise
     begin()
     uri = layout.plan_folder(job.dest, run_id)
@@ -276,7 +276,7 @@ def write_run(
         fingerprint=fingerprint(job, frozen.digest),
         config={
             "job": job.as_dict(),
-            "shapes": job.shapes(),
+            "shapes": job.traits(),
             "generation": job.generation,
             "key_id": dest.keys.key_id,
         },

@@ -2,7 +2,7 @@
 
 A shard is done if and only if the `inputs` log lists its file. Templates are committed first, so a
 kill between the two leaves templates without their inputs: `roll_forward` finds the inputs file of
-the same attempt, which the same call of `finish` wrote, and commits it.
+the same attempt, which the same call of `protect_shard` wrote, and commits it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Committer:
         self._sequence += 1
         for name in DATA_TABLES:
             self._commit(name, [result.files[name] for result in wave if name in result.files])
-        self.dest.seal.extend()
+        self.dest.log_seal.extend()
 
     def _application(self, name: str) -> str:
         return f"{self.run_id}/{name}"

@@ -94,7 +94,7 @@ def report(
     timings = {"seconds": seconds, "stages": summary.stage_seconds}
     write_run(dest, frozen, job, RunState.COMPLETE, counts, timings)
     dest.store.delete([layout.progress_file(job.dest)])
-    dest.seal.end()
+    dest.log_seal.end()
     done = {"run_id": frozen.run_id, "inputs": summary.inputs, "failed": summary.failed}
     _log.info("completed", extra=done)
     return summary

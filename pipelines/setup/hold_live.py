@@ -37,6 +37,6 @@ def opened_live(dest: str, keys: str | None) -> Iterator[tuple[Destination, Keyr
     with lease(tables.dest, store) as check:
         found = generations.read(tables)
         live = own_keys(file, found, generations.live_of(found))
-        seal = LogSeal(tables, store, live, ports.seal_key_of(file))
+        seal = LogSeal(tables, store, live, ports.log_seal_key_of(file))
         seal.begin()
         yield Destination(tables, store, live, check, seal), file

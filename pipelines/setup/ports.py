@@ -1,8 +1,4 @@
-"""Where the stages' ports meet what provides them.
-
-A `Spec` travels to workers as plain values; each process builds from it, once, what cannot travel:
-stores, keys and models.
-"""
+"""Where ports meet what provides them: stores, tables and keys, each built once a process."""
 
 from __future__ import annotations
 
@@ -32,13 +28,13 @@ def keys(path: Path, table_id: str, generation: int) -> GenerationKeys:
     return KeyFile.open(path, table_id).generation(generation)
 
 
-def seal_key_of(file: KeyFile) -> Callable[[str], bytes]:
+def log_seal_key_of(file: KeyFile) -> Callable[[str], bytes]:
     """Finds the key of a seal by the id of the generation's keys that it names."""
 
     def find(key_id: str) -> bytes:
         for number, record in file.generations().items():
             if record.key_id == key_id:
-                return file.generation(number).seal_key()
+                return file.generation(number).log_seal_key()
         raise WrongKeyError(
             f"{file.path} holds no keys {key_id}, which the seal of its table names: name the "
             "right file with --keys"

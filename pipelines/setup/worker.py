@@ -136,7 +136,7 @@ class ShardEmbedder:
         aligned = AlignedShard([], [], crops)
         with clock(aligned.timings, "embed"):
             embedded = photos.embed(aligned, recogniser(spec, job))
-        sealed = around.keys.seal(embedded.tobytes(), _transit(plan, shard))
+        sealed = around.keys.encrypt(embedded.tobytes(), _transit(plan, shard))
         return sealed, aligned.timings["embed"]
 
 
@@ -151,7 +151,7 @@ def finish_shard(
     """A shard from its embeddings on, as `ShardEmbedder.embed` sent them."""
     around = context(spec, job, plan)
     sealed, seconds = sent
-    plain = around.keys.open(sealed, _transit(plan, shard))
+    plain = around.keys.decrypt(sealed, _transit(plan, shard))
     embedded = np.frombuffer(plain, dtype=np.float32).reshape(-1, job.params.n)
     aligned.timings["embed"] = seconds
     return protect_shard(around, shard, aligned, embedded)

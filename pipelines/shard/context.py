@@ -1,7 +1,8 @@
-"""The stages of an enrolment as plain functions: prepare, embed, finish.
+"""What the stages of one shard share and hand on: rows in the making, crops, the result.
 
-`prepare` and `embed` may run on other machines than `finish`; embeddings travel between them
-sealed. Helpers never travel: `finish` makes, encrypts and writes them in one call.
+Stages are plain functions. Photos are prepared and embedded on other machines than those that
+protect them, perhaps; embeddings travel encrypted. Helpers never travel: `protect_shard` makes,
+encrypts and writes them in one call.
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ class InputRow:
 
 @dataclass(frozen=True, slots=True)
 class AlignedShard:
-    """A shard's inputs after detection: crops[i] belongs to rows[places[i]].
+    """A shard's inputs after detection: crops[i] belongs to rows[indices[i]].
 
     crops: (k, 112, 112, 3) uint8 BGR.
     """
 
     rows: list[InputRow]
-    places: list[int]
+    indices: list[int]
     crops: U8 = field(repr=False)
     timings: dict[str, float] = field(default_factory=dict)
 

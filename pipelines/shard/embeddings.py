@@ -28,7 +28,7 @@ def load_embeddings(context: Context, shard: int) -> tuple[AlignedShard, F32]:
     with clock(timings, "read"):
         found = _take(context, [planned[place]["row"] for place in todo])
     n = context.job.params.n
-    places, usable = [], []
+    indices, usable = [], []
     for place, (subject, vector) in zip(todo, found, strict=True):
         content = planned[place]["content"]
         rows[place].identities = [content] if content else None
@@ -41,10 +41,10 @@ def load_embeddings(context: Context, shard: int) -> tuple[AlignedShard, F32]:
             detail = f"{width} values where the table has {n}"
             rows[place].settle(Outcome.FAILED, Reason.WRONG_WIDTH, detail)
             continue
-        places.append(place)
+        indices.append(place)
         usable.append(vector)
     stacked = np.stack(usable) if usable else np.empty((0, n), dtype=np.float32)
-    return AlignedShard(rows, places, no_crops(), timings), stacked
+    return AlignedShard(rows, indices, no_crops(), timings), stacked
 
 
 def _take(context: Context, wanted: list[int]) -> list[tuple[str, F32 | None]]:

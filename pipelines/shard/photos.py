@@ -21,7 +21,7 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
     limit = context.job.faces.max_bytes
     data = context.store.read_many([rows[place].uri for place in todo], limit)
     crops: list[U8] = []
-    places: list[int] = []
+    indices: list[int] = []
     for place in todo:
         with clock(timings, "read"):
             content = next(data)
@@ -29,9 +29,9 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
             crop = _align(rows[place], content, planned[place]["content"], aligner)
         if crop is not None:
             crops.append(crop)
-            places.append(place)
+            indices.append(place)
     stacked = np.stack(crops) if crops else no_crops()
-    return AlignedShard(rows, places, stacked, timings)
+    return AlignedShard(rows, indices, stacked, timings)
 
 
 def _align(

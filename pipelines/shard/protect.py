@@ -29,7 +29,7 @@ from pipelines.shard.context import AlignedShard, Context, InputRow, ShardResult
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import layout
 from pipelines.table.data_files import described
-from pipelines.table.row_cipher import sealed_helper
+from pipelines.table.row_cipher import encrypted_helper
 from pipelines.table.schemas import INPUTS, TEMPLATES, as_parquet
 
 # Small row groups make a look-up cheap: it reads one group's helpers, not the file's.
@@ -50,7 +50,7 @@ _Subject = tuple[str, list[InputRow], F32]
 def protect_shard(
     context: Context, shard: int, prepared: AlignedShard, embeddings: F32
 ) -> ShardResult:
-    """Centre, protect, seal and write one shard. embeddings: (k, n) for `prepared.places`.
+    """Centre, protect, seal and write one shard. embeddings: (k, n) for `prepared.indices`.
 
     Every call draws fresh randomness and writes under a name of its own; what it wrote counts only
     once it is committed.
@@ -89,7 +89,7 @@ def _by_subject(context: Context, prepared: AlignedShard, embeddings: F32) -> li
     """Usable embeddings of each subject, ordered by subject; the others' rows are settled."""
     groups: dict[str, tuple[list[InputRow], list[F32]]] = {}
     norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-    for place, vector, norm in zip(prepared.places, embeddings, norms, strict=True):
+    for place, vector, norm in zip(prepared.indices, embeddings, norms, strict=True):
         row = prepared.rows[place]
         if not np.isfinite(vector).all():
             row.settle(Outcome.FAILED, Reason.NOT_FINITE, "the embedding holds NaN or infinity")
@@ -230,7 +230,7 @@ def _seal(
         "run_id": context.plan.run_id,
         "enrolled_at": datetime.now(UTC),
     }
-    row["helper"] = sealed_helper(context.table_id, row, protected.helper, context.keys)
+    row["helper"] = encrypted_helper(context.table_id, row, protected.helper, context.keys)
     return row
 
 

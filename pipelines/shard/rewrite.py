@@ -21,7 +21,7 @@ from pipelines.shard.protect import ROW_GROUP, publish, write_rows
 from pipelines.spec.outcomes import Outcome
 from pipelines.table import contents
 from pipelines.table.data_files import read_data_file
-from pipelines.table.row_cipher import open_row, sealed_helper
+from pipelines.table.row_cipher import encrypted_helper, open_row
 from pipelines.table.schemas import INPUTS, as_parquet
 
 
@@ -66,7 +66,7 @@ def _anew(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any]:
         "shard": shard,
         "run_id": context.plan.run_id,
     }
-    row["helper"] = sealed_helper(table_id, row, opened.helper, keys)
+    row["helper"] = encrypted_helper(table_id, row, opened.helper, keys)
     if open_row(table_id, row, keys).helper != opened.helper:
         raise ProtectionError(f"template {row['template_id']} does not open again as it was")
     return row

@@ -37,7 +37,7 @@ def rows(context: Context, inputs: Sequence[tuple[InputRow, F32]]) -> pa.Table:
                 "uri": row.uri,
                 "identities": row.identities,
                 "model": job.model,
-                "embedding": keys.seal(vector.astype("<f4").tobytes(), bound),
+                "embedding": keys.encrypt(vector.astype("<f4").tobytes(), bound),
                 "key_id": keys.key_id,
                 "shard": row.shard,
                 "run_id": row.run_id,
@@ -75,7 +75,7 @@ def _opened(context: Context, kept: dict[str, Any]) -> F32:
     assert keys is not None  # noqa: S101
     bound = _bound(context.table_id, kept["subject_id"], kept["uri"], kept["model"])
     try:
-        plain = keys.open(kept["embedding"], bound)
+        plain = keys.decrypt(kept["embedding"], bound)
     except TamperedError:
         raise TamperedError(
             f"an embedding in the vault of {context.job.dest} does not authenticate: its row was "

@@ -118,7 +118,7 @@ class TemplateJob:
         seal += f", filled {self.filling:g}" if self.filling else ""
         return f"{self.params.describe()}, {self.encoding}, centring {self.centring}, {seal}"
 
-    def shapes(self) -> dict[str, Any]:
+    def traits(self) -> dict[str, Any]:
         """What must be the same for two runs to share one generation of a table."""
         params = asdict(self.params)
         return {

@@ -110,7 +110,7 @@ def _take_out(dest: Destination, number: int) -> None:
         dest.check()
         sequence = table.sequence(application) + 1
         table.commit([], application, sequence, removed=own[start : start + _BATCH])
-    dest.seal.extend()
+    dest.log_seal.extend()
 
 
 def prove(

@@ -28,7 +28,7 @@ class Destination:
     store: Store
     keys: GenerationKeys = field(repr=False)
     check: Callable[[], None] = field(repr=False)
-    seal: LogSeal = field(repr=False)
+    log_seal: LogSeal = field(repr=False)
     old_keys: GenerationKeys | None = field(default=None, repr=False)
 
     def append(self, name: str, rows: pa.Table, once: str = "") -> None:

@@ -42,7 +42,7 @@ class LogSeal:
         self._tables = tables
         self._store = store
         self._key_of = key_of or _only(keys, tables.dest)
-        self._key = keys.seal_key()
+        self._key = keys.log_seal_key()
         self._state = State(tables.table_id, keys.key_id, open=True)
 
     def begin(self) -> None:
@@ -90,7 +90,7 @@ class LogSeal:
     def rekey(self, keys: GenerationKeys) -> None:
         """Publish the seal under the keys of another generation, and go on under these."""
         self.extend()
-        self._key = keys.seal_key()
+        self._key = keys.log_seal_key()
         self._publish(replace(self._state, key_id=keys.key_id))
 
     def forget(self, name: str) -> None:
@@ -160,7 +160,7 @@ def _only(keys: GenerationKeys, dest: str) -> KeyOf:
                 f"the seal of {dest} was made under the keys {key_id}, those at hand are "
                 f"{keys.key_id}: name the right file with --keys"
             )
-        return keys.seal_key()
+        return keys.log_seal_key()
 
     return key_of
 

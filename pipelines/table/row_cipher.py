@@ -44,14 +44,14 @@ def framed(fields: Sequence[str]) -> bytes:
     return b"".join(struct.pack("<I", len(field)) + field for field in encoded)
 
 
-def sealed_helper(
+def encrypted_helper(
     table_id: str, row: Mapping[str, Any], plain: bytes, keys: GenerationKeys
 ) -> bytes:
     """What a row stores as its helper: shuffled where its generation shuffles, then sealed."""
     secret = keys.shuffle_key(row["template_id"])
     if secret is not None:
         plain = shuffle.applied(plain, row["encoding"], row["n"], secret)
-    return keys.seal(plain, associated_data(table_id, row)) if keys.sealed else plain
+    return keys.encrypt(plain, associated_data(table_id, row)) if keys.sealed else plain
 
 
 def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> ProtectedTemplate:
@@ -67,7 +67,7 @@ def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> Pro
         )
     if keys.sealed:
         try:
-            helper = keys.open(helper, associated_data(table_id, row))
+            helper = keys.decrypt(helper, associated_data(table_id, row))
         except TamperedError:
             raise TamperedError(
                 f"template {row['template_id']} does not authenticate: its row was changed, holds "

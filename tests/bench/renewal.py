@@ -28,15 +28,15 @@ def by_hand(folder: str) -> Callable[[], None]:
     """Open, shuffle and seal 64 helpers, hash them and write them: no table, no pipeline."""
     keys = some_keys(Path(folder))
     row = protect(np.random.default_rng().standard_normal(N), preset("balanced"), bytes(32))
-    sealed = keys.seal(row.helper, b"bound")
+    sealed = keys.encrypt(row.helper, b"bound")
     store, path = LocalFiles(), str(Path(folder) / "rows")
 
     def work() -> None:
         parts = []
         for _ in range(_ROWS):
-            plain = keys.open(sealed, b"bound")
+            plain = keys.decrypt(sealed, b"bound")
             moved = shuffle.applied(plain, row.encoding, N, bytes(32))
-            parts += [keys.seal(moved, b"bound"), row.digests]
+            parts += [keys.encrypt(moved, b"bound"), row.digests]
         content = b"".join(parts)
         sha256(content).hexdigest()
         store.write(path, content)

@@ -70,7 +70,9 @@ class TestWhatTheKeysAre:
         assert keys.row_key("é") == mac(first, row) + mac(second, row)
         assert keys.shuffle_key("é") == mac(shuffle, b"ironmask shuffle key\0" + "é".encode())
         assert keys.content_key() == mac(first, b"ironmask content key\0")
-        assert keys.seal_key() == mac(second, b"ironmask seal key\0" + bytes.fromhex(keys.key_id))
+        assert keys.log_seal_key() == mac(
+            second, b"ironmask seal key\0" + bytes.fromhex(keys.key_id)
+        )
 
         salt = json.loads(path.read_text())["generations"]["2"]["salt"]
         place = f"ironmask-keys/1\0{TABLE}\x002\0key id\0sealed\0{salt}".encode()
@@ -82,7 +84,7 @@ class TestWhatTheKeysAre:
         key_file.succeed(2, 1, rekey=True, rotate_mac=True)
         keys = key_file.generation(2)
         row = keys.row_key("")
-        made = [row[:32], row[32:], keys.shuffle_key(""), keys.content_key(), keys.seal_key()]
+        made = [row[:32], row[32:], keys.shuffle_key(""), keys.content_key(), keys.log_seal_key()]
         assert len(set(made)) == 5
 
 
@@ -97,11 +99,11 @@ class TestSucceed:
         assert len(new.row_key("a")) == (64 if choice["rotate_mac"] else 32)
         assert (new.shuffle_key("a") is not None) == choice["rekey"]
         assert new.content_key() == old.content_key()
-        assert new.seal_key() != old.seal_key()
+        assert new.log_seal_key() != old.log_seal_key()
         assert new.key_id != old.key_id
-        assert new.open(new.seal(b"helper", b"row"), b"row") == b"helper"
+        assert new.decrypt(new.encrypt(b"helper", b"row"), b"row") == b"helper"
         with pytest.raises(TamperedError):
-            new.open(old.seal(b"helper", b"row"), b"row")
+            new.decrypt(old.encrypt(b"helper", b"row"), b"row")
 
     def test_a_shuffle_lasts_until_the_next_rekey(self, key_file: KeyFile) -> None:
         key_file.succeed(2, 1, rekey=True, rotate_mac=False)
@@ -112,7 +114,7 @@ class TestSucceed:
         assert made[3].shuffle_key("a") != made[4].shuffle_key("a")
         assert [len(keys.row_key("a")) for keys in made.values()] == [32, 64, 96]
         assert len({keys.content_key() for keys in made.values()}) == 1
-        assert len({keys.seal_key() for keys in made.values()}) == 3
+        assert len({keys.log_seal_key() for keys in made.values()}) == 3
         assert len({keys.key_id for keys in made.values()}) == 3
 
     @pytest.mark.parametrize("sealed", [True, False])

@@ -58,17 +58,17 @@ class Held:
     def __init__(self, key_file: KeyFile, generation: int) -> None:
         keys = key_file.generation(generation)
         self.generation = generation
-        self.sealed = keys.seal(b"helper", ROW)
+        self.sealed = keys.encrypt(b"helper", ROW)
         self.made = self._made(keys)
 
     @staticmethod
     def _made(keys: Any) -> tuple[object, ...]:
-        rows = keys.row_key("a"), keys.shuffle_key("a"), keys.content_key(), keys.seal_key()
+        rows = keys.row_key("a"), keys.shuffle_key("a"), keys.content_key(), keys.log_seal_key()
         return (keys.key_id, keys.sealed, *rows)
 
     def check(self, key_file: KeyFile) -> None:
         keys = key_file.generation(self.generation)
-        assert keys.open(self.sealed, ROW) == b"helper"
+        assert keys.decrypt(self.sealed, ROW) == b"helper"
         assert self._made(keys) == self.made
 
 
@@ -90,7 +90,7 @@ def test_every_live_keyset_is_wrapped_anew_and_opens_as_before(
     for one in held:
         for file in (key_file, opened, KeyFile.open(path, TABLE)):
             one.check(file)
-    assert still_open.open(held[0].sealed, ROW) == b"helper"
+    assert still_open.decrypt(held[0].sealed, ROW) == b"helper"
     with pytest.raises(KeyNotFoundError, match="destroyed"):
         opened.generation(3)
 

@@ -99,11 +99,11 @@ class TestKeyService:
     ) -> None:
         made = KeyFile.create(path, TABLE, "fake-kms://a")
         made.add_generation(1)
-        sealed = made.generation(1).seal(b"helper", ASSOCIATED)
+        sealed = made.generation(1).encrypt(b"helper", ASSOCIATED)
         content = json.loads(path.read_text())
         assert content["kek"] == {"uri": "fake-kms://a", "keyset": None}
         again = KeyFile.open(path, TABLE)
-        assert again.generation(1).open(sealed, ASSOCIATED) == b"helper"
+        assert again.generation(1).decrypt(sealed, ASSOCIATED) == b"helper"
 
     def test_another_key_of_the_service_is_refused(self, service: Service, path: Path) -> None:
         KeyFile.create(path, TABLE, "fake-kms://a").add_generation(1)
@@ -185,7 +185,7 @@ class TestRotation:
         made.add_generation(1)
         made.succeed(2, 1, rekey=True, rotate_mac=True)
         opened, keys = KeyFile.open(path, TABLE), made.generation(2)
-        sealed, row = keys.seal(b"helper", ASSOCIATED), keys.row_key("a")
+        sealed, row = keys.encrypt(b"helper", ASSOCIATED), keys.row_key("a")
         for old, new in [(LOCAL, self.A), (self.A, self.B), (self.B, self.B), (self.B, LOCAL)]:
             before = json.loads(path.read_text())["generations"]["1"]["data"]
             assert made.rotate_kek(new) == KekRotation(old, new, 6)
@@ -194,7 +194,7 @@ class TestRotation:
             assert (content["kek"]["keyset"] is None) == (new != LOCAL)
             assert content["generations"]["1"]["data"] != before
             for file in (made, opened, KeyFile.open(path, TABLE)):
-                assert file.generation(2).open(sealed, ASSOCIATED) == b"helper"
+                assert file.generation(2).decrypt(sealed, ASSOCIATED) == b"helper"
                 assert file.generation(2).row_key("a") == row
 
     @pytest.mark.parametrize("again", [None, A])
@@ -332,7 +332,7 @@ class Moto:
             port = probe.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        with (folder / "log").open("wb") as log:
+        with (folder / "log").decrypt("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self._wait(folder / "log")
 
@@ -407,8 +407,8 @@ class TestAws:
         content = json.loads(path.read_text())
         assert content["kek"] == {"uri": uri, "keyset": None}
         opened = KeyFile.open(path, TABLE).generation(2)
-        sealed = made.generation(2).seal(b"helper", ASSOCIATED)
-        assert opened.open(sealed, ASSOCIATED) == b"helper"
+        sealed = made.generation(2).encrypt(b"helper", ASSOCIATED)
+        assert opened.decrypt(sealed, ASSOCIATED) == b"helper"
         assert opened.row_key("a").startswith(made.generation(1).row_key("a"))
 
     def test_rotates_from_the_file_through_two_keys_and_back(self, aws: Moto, path: Path) -> None:
@@ -416,11 +416,11 @@ class TestAws:
         made = KeyFile.create(path, TABLE)
         made.add_generation(1)
         opened, keys = KeyFile.open(path, TABLE), made.generation(1)
-        sealed, row = keys.seal(b"helper", ASSOCIATED), keys.row_key("a")
+        sealed, row = keys.encrypt(b"helper", ASSOCIATED), keys.row_key("a")
         for old, new in [(LOCAL, a), (a, b), (b, b), (b, LOCAL)]:
             assert made.rotate_kek(new) == KekRotation(old, new, 2)
             for file in (made, opened, KeyFile.open(path, TABLE)):
-                assert file.generation(1).open(sealed, ASSOCIATED) == b"helper"
+                assert file.generation(1).decrypt(sealed, ASSOCIATED) == b"helper"
                 assert file.generation(1).row_key("a") == row
             if new == b:
                 # Nothing hangs on the old key any more.

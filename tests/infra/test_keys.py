@@ -44,26 +44,26 @@ class TestGenerationKeys:
     def test_opens_what_it_sealed(
         self, keys: TinkGenerationKeys, plain: bytes, associated: bytes
     ) -> None:
-        sealed = keys.seal(plain, associated)
-        assert keys.open(sealed, associated) == plain
-        assert keys.seal(plain, associated) != sealed
+        sealed = keys.encrypt(plain, associated)
+        assert keys.decrypt(sealed, associated) == plain
+        assert keys.encrypt(plain, associated) != sealed
         assert len(plain) < 8 or plain not in sealed
 
     @given(data=st.data(), plain=st.binary(min_size=1, max_size=80))
     def test_a_flipped_bit_is_noticed(
         self, keys: TinkGenerationKeys, data: st.DataObject, plain: bytes
     ) -> None:
-        sealed = bytearray(keys.seal(plain, ASSOCIATED))
+        sealed = bytearray(keys.encrypt(plain, ASSOCIATED))
         sealed[data.draw(st.integers(0, len(sealed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
         with pytest.raises(TamperedError, match="row was changed"):
-            keys.open(bytes(sealed), ASSOCIATED)
+            keys.decrypt(bytes(sealed), ASSOCIATED)
 
     def test_another_row_another_generation_and_nothing_are_refused(
         self, key_file: KeyFile
     ) -> None:
         key_file.add_generation(2)
         first, second = key_file.generation(1), key_file.generation(2)
-        sealed = first.seal(b"helper", ASSOCIATED)
+        sealed = first.encrypt(b"helper", ASSOCIATED)
         for keys, value, bound in [
             (first, sealed, b"row 2"),
             (second, sealed, ASSOCIATED),
@@ -71,7 +71,7 @@ class TestGenerationKeys:
             (first, sealed[:20], ASSOCIATED),
         ]:
             with pytest.raises(TamperedError, match="another"):
-                keys.open(value, bound)
+                keys.decrypt(value, bound)
 
     def test_row_keys_differ_by_row_and_generation_and_last(
         self, key_file: KeyFile, path: Path
@@ -290,7 +290,7 @@ class TestDamage:
     def test_every_bit_flip_is_refused_or_harmless(self, path: Path, key_file: KeyFile) -> None:
         """A changed file never yields another key: it gives the same keys or an error of ours."""
         keys = key_file.generation(1)
-        sealed, row_key = keys.seal(b"helper", ASSOCIATED), keys.row_key("row")
+        sealed, row_key = keys.encrypt(b"helper", ASSOCIATED), keys.row_key("row")
         whole = path.read_bytes()
         chooser = random.Random(1)
         outcomes = {"same": 0, "refused": 0}
@@ -305,7 +305,7 @@ class TestDamage:
                 continue
             assert again.key_id == keys.key_id
             assert again.row_key("row") == row_key
-            assert again.open(sealed, ASSOCIATED) == b"helper"
+            assert again.decrypt(sealed, ASSOCIATED) == b"helper"
             outcomes["same"] += 1
         assert outcomes["refused"] > 0.8 * len(whole), outcomes
 

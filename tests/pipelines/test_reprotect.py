@@ -312,7 +312,7 @@ def test_rows_are_made_from_rows(dest: Path, source: Path, command: str) -> None
     for name, row in new.items():
         assert row["helper"] != old[name]["helper"]
         assert (row["digests"] != old[name]["digests"]) == (command == "rotate-mac")
-        stored = now.open(row["helper"], _bound(tables.table_id, row))
+        stored = now.decrypt(row["helper"], _bound(tables.table_id, row))
         assert (stored != opened[name].helper) == (command == "rekey")
         assert open_row(tables.table_id, row, now).helper == opened[name].helper
     assert answers(dest, unit_vectors(PEOPLE)) == GENUINE

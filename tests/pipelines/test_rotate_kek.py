@@ -31,14 +31,14 @@ def test_no_file_of_the_table_is_touched(tmp_path: Path, people: int) -> None:
     source = write_embeddings(tmp_path / "e.parquet", names, unit_vectors(people))
     assert enroll(source, dest, "--tolerance=0", "--shard-size=512").code == 0
     before, content = digests(dest), keys_of(dest).read_text()
-    sealed = generation_keys(dest).seal(b"x", b"y")
+    sealed = generation_keys(dest).encrypt(b"x", b"y")
     answer = rotated(dest)
     assert answer.code == 0, answer.err
     assert answer.json() == {"old_uri": "local:", "new_uri": "local:", "keysets": 2}
     assert digests(dest) == before
     assert keys_of(dest).read_text() != content
     assert not set(_wrapped(content)) & set(_wrapped(keys_of(dest).read_text()))
-    assert generation_keys(dest).open(sealed, b"y") == b"x"
+    assert generation_keys(dest).decrypt(sealed, b"y") == b"x"
     assert ironmask("check", dest, f"--keys={keys_of(dest)}").code == 0
 
 

@@ -39,7 +39,7 @@ def state(dest):
 
 def key_of(dest):
     """Finds the keys of this generation and the next."""
-    keys = {one.key_id: one.seal_key() for one in (generation_keys(dest), Successor)}
+    keys = {one.key_id: one.log_seal_key() for one in (generation_keys(dest), Successor)}
     return keys.__getitem__
 
 
@@ -49,7 +49,7 @@ class Successor:
     key_id = "next"
 
     @staticmethod
-    def seal_key() -> bytes:
+    def log_seal_key() -> bytes:
         return sha256(b"next").digest()
 
 
@@ -156,7 +156,7 @@ class TestKeys:
 
         def key_of(key_id):
             asked.append(key_id)
-            return keys.seal_key()
+            return keys.log_seal_key()
 
         found = log_seal_file.read(str(dest), FsspecStore(), key_of)
         assert asked == [found.key_id] == [keys.key_id]
@@ -189,7 +189,9 @@ class TestKeys:
         content = {**json.loads(path.read_text()), **change}
         path.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
         with pytest.raises(TableError, match="does not authenticate"):
-            log_seal_file.read(str(dest), FsspecStore(), lambda _: generation_keys(dest).seal_key())
+            log_seal_file.read(
+                str(dest), FsspecStore(), lambda _: generation_keys(dest).log_seal_key()
+            )
 
     def test_the_name_of_other_keys_does_not_authenticate(self, dest):
         path = dest / layout.PRIVATE / "seal.json"

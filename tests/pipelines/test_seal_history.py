@@ -34,7 +34,7 @@ class Keys:
 
     key_id = "k1"
 
-    def seal_key(self) -> bytes:
+    def log_seal_key(self) -> bytes:
         return sha256(self.key_id.encode()).digest()
 
 
@@ -71,7 +71,7 @@ class World:
         return own
 
     def state(self) -> State:
-        found = log_seal_file.read(self.dest, self.store, lambda _: Keys().seal_key())
+        found = log_seal_file.read(self.dest, self.store, lambda _: Keys().log_seal_key())
         assert found
         return found
 

@@ -51,12 +51,8 @@ class Recogniser(Protocol):
         ...
 
 
-class GenerationKeys(Protocol):
-    """The keys of one generation of one table. Cannot be pickled, copied or printed."""
-
-    key_id: str
-    sealed: bool
-    """Whether the generation's helpers are encrypted: no row may say otherwise."""
+class Cipher(Protocol):
+    """Authenticated encryption, bound to associated data."""
 
     def encrypt(self, plaintext: bytes, associated: bytes) -> bytes: ...
 
@@ -64,8 +60,46 @@ class GenerationKeys(Protocol):
         """Raise `TamperedError` where the ciphertext or the associated data was changed."""
         ...
 
-    def row_key(self, template_id: str) -> bytes:
-        """32 bytes for each layer of the digests, pseudo-random functions of the template id."""
+
+class TableKeys(Protocol):
+    """Keys that live as long as a table. Cannot be pickled, copied or printed."""
+
+    def identity_key(self, generation: int) -> bytes:
+        """32 bytes that identities of contents are keyed with in a generation's outcomes."""
+        ...
+
+    def pseudonym_key(self) -> bytes:
+        """32 bytes that pseudonyms are keyed with."""
+        ...
+
+    def cipher(self, run_id: str) -> Cipher:
+        """What encrypts the details of one run's outcomes."""
+        ...
+
+
+class GenerationKeys(Protocol):
+    """The keys of one generation of one table. Cannot be pickled, copied or printed."""
+
+    key_id: str
+    sealed: bool
+    """Whether the generation's helpers are encrypted: no row may say otherwise."""
+
+    @property
+    def table(self) -> TableKeys | None:
+        """The keys that live as long as the table; None where it has none yet."""
+        ...
+
+    def encrypt(self, plaintext: bytes, associated: bytes) -> bytes: ...
+
+    def decrypt(self, ciphertext: bytes, associated: bytes) -> bytes:
+        """Raise `TamperedError` where the ciphertext or the associated data was changed."""
+        ...
+
+    def row_key(self, template_id: str, earlier: Sequence[str] = ()) -> bytes:
+        """32 bytes for each layer of the digests, pseudo-random functions of the template id.
+
+        earlier: ids that the row had when its first layers were made, one for each of them.
+        """
         ...
 
     def shuffle_key(self, template_id: str) -> bytes | None:
@@ -73,7 +107,7 @@ class GenerationKeys(Protocol):
         ...
 
     def content_key(self) -> bytes:
-        """32 bytes that identities of stored embeddings are keyed with."""
+        """32 bytes that identities of embeddings were keyed with before tables had keys."""
         ...
 
     def log_seal_key(self) -> bytes:

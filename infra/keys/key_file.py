@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from infra.keys import keyset_file
+from infra.keys import keyset_file, table_keys
 from infra.keys.kek import LOCAL, Kek, ProcessBound, local_keyset, resolve
 from infra.keys.keyset_file import DESTROYED, LIVE, PLAINTEXT, SEALED, Content, Entry
 from infra.keys.keysets import Binding, Keysets, TinkGenerationKeys
+from infra.keys.table_keys import TinkTableKeys
 from ironmask.errors import KeyFileError, KeyNotFoundError, WrongKeyError
 
 
@@ -66,7 +67,7 @@ class KeyFile(ProcessBound):
 
     @classmethod
     def create(cls, path: Path, table_id: str, kek_uri: str = LOCAL) -> KeyFile:
-        """Make a new keyset file, without a generation yet.
+        """Make a new keyset file: with the keys of the table, without a generation yet.
 
         Raises `KeyFileError` where one exists or none can be written, `KeyStoreError` where the
         KEK's service cannot be used.
@@ -74,6 +75,7 @@ class KeyFile(ProcessBound):
         path = Path(os.path.realpath(path))
         # A KEK that cannot be used must fail before a file exists.
         content, kek = _with_new_kek(kek_uri, table_id, {})
+        content["table"] = table_keys.wrapped(table_keys.fresh(), kek, table_id, datetime.now(UTC))
         with keyset_file.writing(path):
             if path.exists():
                 raise KeyFileError(f"{path} exists already: keys are never overwritten")
@@ -142,7 +144,28 @@ class KeyFile(ProcessBound):
         content = self.__now()
         entry = self.__live(content, generation)
         keysets = self.__unwrapped(content, generation, entry)
-        return TinkGenerationKeys(self.__binding(generation, entry), entry["key_id"], keysets)
+        binding = self.__binding(generation, entry)
+        return TinkGenerationKeys(binding, entry["key_id"], keysets, self.__table_of(content))
+
+    def table(self) -> TinkTableKeys | None:
+        """The keys that live as long as the table; None in a file of before there were such keys.
+
+        Raises as `generation`.
+        """
+        return self.__table_of(self.__now())
+
+    def add_table(self) -> None:
+        """Make the keys of the table where a file of before has none. Raises `KeyStoreError` where
+        the KEK's service does not serve, `KeyFileError` where the file cannot be written.
+        """
+        if "table" in self.__now():
+            return
+        with keyset_file.writing(self.path):
+            content = self.__now()
+            if "table" not in content:
+                now, kek = datetime.now(UTC), self.__kek_of(content)
+                made = table_keys.wrapped(table_keys.fresh(), kek, self.table_id, now)
+                self.__write({**content, "table": made})
 
     def destroy_generation(self, generation: int, now: datetime | None = None) -> KeyRecord:
         """Remove the keys of a generation from the file for good; it needs no KEK.
@@ -177,6 +200,10 @@ class KeyFile(ProcessBound):
             entries = dict(old["generations"])
             new, kek = _with_new_kek(new_uri or old_uri, self.table_id, entries)
             rewrapped = 0
+            if "table" in old:
+                before = self.__kek_of(old)
+                new["table"] = table_keys.rewrapped(old["table"], before, kek, self.table_id)
+                rewrapped += 1
             for number, entry in old["generations"].items():
                 if entry["state"] != LIVE:
                     continue
@@ -228,6 +255,12 @@ class KeyFile(ProcessBound):
                 "cannot be opened without them; name the right file with --keys or IRONMASK_KEYS"
             )
         return entry
+
+    def __table_of(self, content: Content) -> TinkTableKeys | None:
+        if "table" not in content:
+            return None
+        kek = self.__kek_of(content)
+        return TinkTableKeys(table_keys.unwrapped(content["table"], kek, self.table_id))
 
     def __unwrapped(self, content: Content, generation: int, entry: Entry) -> Keysets:
         kek = self.__kek_of(content)

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, NotRequired, TypedDict, cast
 
 from ironmask.errors import KeyFileError, KeyNotFoundError, WrongKeyError
 
@@ -57,13 +57,22 @@ class Entry(TypedDict):
     destroyed_at: str | None
 
 
+class TableEntry(TypedDict):
+    """The keys that live as long as the table."""
+
+    salt: str
+    prf: str
+    made_at: str
+
+
 class Content(TypedDict):
-    """A whole file."""
+    """A whole file. table: absent in files of before there were such keys."""
 
     format: str
     table_id: str
     kek: KekEntry
     generations: dict[str, Entry]
+    table: NotRequired[TableEntry]
 
 
 def read(path: Path) -> Content:
@@ -95,7 +104,8 @@ def read_again(path: Path, before: Content) -> Content:
         number in now["generations"] and _follows(now["generations"][number], old)
         for number, old in before["generations"].items()
     )
-    if now["table_id"] != before["table_id"] or not went_on:
+    kept = before.get("table") is None or _salt(now) == _salt(before)
+    if now["table_id"] != before["table_id"] or not (went_on and kept):
         raise WrongKeyError(
             f"{path} was replaced by another keyset file, or an older copy, meanwhile"
         )
@@ -154,6 +164,12 @@ def _write_new(path: Path, content: Content) -> None:
         os.fsync(handle.fileno())
 
 
+def _salt(content: Content) -> str | None:
+    """Tells the keys of a table from any others, whatever wraps them."""
+    entry = content.get("table")
+    return entry["salt"] if entry else None
+
+
 def _follows(now: Entry, old: Entry) -> bool:
     return now["key_id"] == old["key_id"] and (now["state"] == DESTROYED or old["state"] == LIVE)
 
@@ -175,9 +191,21 @@ def _parse(path: Path, text: str) -> Content:
         raise damaged
     if not isinstance(kek.setdefault("keyset", None), str | None):
         raise damaged
+    if "table" in content and not _is_table(content["table"]):
+        raise damaged
     if not all(_is_entry(number, entry) for number, entry in generations.items()):
         raise damaged
     return cast(Content, content)
+
+
+def _is_table(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and set(entry) == set(TableEntry.__annotations__)
+        and _is_hex(entry["salt"], 32)
+        and isinstance(entry["prf"], str)
+        and _is_time(entry["made_at"])
+    )
 
 
 def _is_entry(number: str, entry: Any) -> bool:

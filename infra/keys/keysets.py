@@ -12,6 +12,7 @@ from tink import KeysetHandle, TinkError, aead, new_keyset_handle, prf
 
 from infra.keys.kek import Kek, ProcessBound
 from infra.keys.keyset_file import FORMAT, LIVE, SEALED, Entry
+from infra.keys.table_keys import TinkTableKeys
 from ironmask.errors import TamperedError, WrongKeyError
 
 aead.register()
@@ -131,9 +132,21 @@ class Keysets(ProcessBound):
 class TinkGenerationKeys(ProcessBound):
     """The keys of one generation; see `pipelines.ports.GenerationKeys`."""
 
-    __slots__ = ("__aead", "__layers", "__shuffle", "generation", "key_id", "sealed", "table_id")
+    __slots__ = (
+        "__aead",
+        "__layers",
+        "__shuffle",
+        "generation",
+        "key_id",
+        "sealed",
+        "table",
+        "table_id",
+    )
 
-    def __init__(self, binding: Binding, key_id: str, keysets: Keysets) -> None:
+    def __init__(
+        self, binding: Binding, key_id: str, keysets: Keysets, table: TinkTableKeys | None = None
+    ) -> None:
+        self.table = table
         self.table_id = binding.table_id
         self.generation = binding.generation
         self.key_id = key_id
@@ -164,13 +177,17 @@ class TinkGenerationKeys(ProcessBound):
             ) from None
         return plain
 
-    def row_key(self, template_id: str) -> bytes:
+    def row_key(self, template_id: str, earlier: Sequence[str] = ()) -> bytes:
         """The digest key of one row: of each layer 32 bytes, oldest first.
 
-        Each is HMAC-SHA-256 of the row's id, domain separated.
+        Each is HMAC-SHA-256 of the row's id, domain separated. earlier: ids that the row had when
+        its first layers were made, one for each of them; the later ones are of its present id.
         """
-        point = b"ironmask row key\0" + template_id.encode()
-        return b"".join(layer.compute(point, _KEY_BYTES) for layer in self.__layers)
+        ids = [*earlier, *[template_id] * (len(self.__layers) - len(earlier))]
+        pairs = zip(self.__layers, ids, strict=False)
+        return b"".join(
+            layer.compute(b"ironmask row key\0" + one.encode(), _KEY_BYTES) for layer, one in pairs
+        )
 
     def shuffle_key(self, template_id: str) -> bytes | None:
         """The 32-byte key of one row's signed permutation; None where there is no shuffle."""
@@ -182,7 +199,9 @@ class TinkGenerationKeys(ProcessBound):
         return key
 
     def content_key(self) -> bytes:
-        """The 32-byte key of the identities of embeddings; the oldest layer's, so it stays."""
+        """The 32-byte key of the identities of embeddings of before tables had keys of their own;
+        the oldest layer's, so that rotations keep it.
+        """
         key: bytes = self.__layers[0].compute(b"ironmask content key\0", _KEY_BYTES)
         return key
 

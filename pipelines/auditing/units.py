@@ -31,7 +31,7 @@ from ironmask.template import ProtectedTemplate, verify_batch
 from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind, Unit
 from pipelines.plan.labelled_faces import Faces, Index
 from pipelines.ports import GenerationKeys, Tables
-from pipelines.table.row_cipher import open_row
+from pipelines.table.row_cipher import open_row, row_key
 
 _STRANGERS: Final = 100
 _SEEDS: Final = 50
@@ -96,7 +96,7 @@ def _stored(around: Surroundings, target: int, subject: str) -> _Row:
         raise TableError(f"a sampled row of {some.dest} is gone since the audit began")
     keys = around.keys(target)
     protected = open_row(some.table_id, rows[0], keys)
-    return _Row(protected, keys.row_key(rows[0]["template_id"]), rows[0]["helper"])
+    return _Row(protected, row_key(some.table_id, rows[0], keys), rows[0]["helper"])
 
 
 def _space(around: Surroundings, target: int) -> Spectrum:

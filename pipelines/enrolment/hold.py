@@ -92,6 +92,7 @@ def _ensure_keys(path: Path, tables: Tables, job: TemplateJob, kek: str | None) 
     if not path.exists() and not runs:
         KeyFile.create(path, tables.table_id, kek or LOCAL)
     file = KeyFile.open(path, tables.table_id)
+    file.add_table()
     if kek not in (None, file.kek_uri):
         raise ParameterError(f"{path} is wrapped by {file.kek_uri}, not by {kek}: leave --kek out")
     if job.generation not in file.generations() and not known:

@@ -30,7 +30,7 @@ from pipelines.ports import GenerationKeys, Tables
 from pipelines.spec.outcomes import Outcome
 from pipelines.spec.template_job import digest
 from pipelines.table import contents, generations, read
-from pipelines.table.row_cipher import open_row
+from pipelines.table.row_cipher import open_row, row_key
 
 Index = NDArray[np.intp]
 _TRAITS = ["generation", "n", "alpha", "tolerance", "encoding", "centring", "model", "key_id"]
@@ -160,7 +160,8 @@ def opened(
         if template_id not in stored:
             raise TableError(f"template {template_id} is gone since this evaluation began")
         protected = open_row(table_id, stored[template_id], keys)
-        code = reopen(protected, templates[place], keys.row_key(template_id))
+        key = row_key(table_id, stored[template_id], keys)
+        code = reopen(protected, templates[place], key)
         if code is not None:
             opened[place] = protected.helper, code
     return opened

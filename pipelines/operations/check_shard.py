@@ -20,7 +20,7 @@ from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import contents, layout
 from pipelines.table.layout import ShardFile
 from pipelines.table.row_cipher import open_row
-from pipelines.table.schemas import INPUTS, TEMPLATES
+from pipelines.table.schemas import COLUMNS_OF_BEFORE, INPUTS, TEMPLATES
 
 Keys = Callable[[int], GenerationKeys]
 _HASH_BYTES: Final = 16
@@ -134,7 +134,7 @@ def _wrong_inputs(scope: Scope, frozen: Plan | None, path: str, rows: pa.Table) 
     named = _named(path)
     if not _are(rows, named):
         yield f"inputs/{path}: its rows belong to another run or shard"
-    if not rows.schema.equals(INPUTS):
+    if not (rows.schema.equals(INPUTS) or rows.schema.names == COLUMNS_OF_BEFORE["inputs"]):
         yield f"inputs/{path}: its columns are not those of the table"
     if frozen is None:
         return
@@ -154,7 +154,8 @@ def _wrong_inputs(scope: Scope, frozen: Plan | None, path: str, rows: pa.Table) 
 def _wrong_templates(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
     if not _are(rows, _named(path)):
         yield f"templates/{path}: its rows belong to another run or shard"
-    if rows.schema.names != [name for name in TEMPLATES.names if name != _PARTITION]:
+    known = (TEMPLATES.names, COLUMNS_OF_BEFORE["templates"])
+    if rows.schema.names not in [[n for n in names if n != _PARTITION] for names in known]:
         yield f"templates/{path}: its columns are not those of the table"
     generation = _generation(path)
     try:

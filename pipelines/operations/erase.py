@@ -20,14 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from ironmask.errors import BusyError, TableError
-from pipelines.operations.prove_erasure import PURPOSE, name_of
+from pipelines.operations.prove_erasure import PURPOSE, names_of
 from pipelines.plan import plans as plan_plans
 from pipelines.ports import DataFile
 from pipelines.run import begin
 from pipelines.shard.protect import ROW_GROUP, write_rows
-from pipelines.spec.outcomes import Reason
+from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import generations, layout, run_records
 from pipelines.table.data_files import described, destroy_below, read_data_file
+from pipelines.table.details import decrypted, encrypted, table_keys
 from pipelines.table.erasing import Erased, read_note
 from pipelines.table.generations import State
 from pipelines.table.held import Destination
@@ -35,8 +36,9 @@ from pipelines.table.orphans import destroy_orphans
 from pipelines.table.run_records import RunRecord, RunState
 from pipelines.table.schemas import INPUTS, VAULT, as_parquet
 
-# Columns of an outcome that tell of the input, not of what became of it.
+# Columns of an outcome that say what became of the input; the others tell of it.
 _KEPT: Final = frozenset({"subject_id", "uri", "outcome", "reason", "detail", "shard", "run_id"})
+_TELLING: Final = ["run_id", "shard", "subject_id", "uri", "outcome", "detail", "details"]
 _Change = Callable[[pa.Table], pa.Table]
 
 
@@ -45,8 +47,7 @@ def erase(dest: Destination, subject: str) -> Erased:
 
     Raises `TableError` where it holds nothing, `BusyError` where another run has to end first.
     """
-    pseudonym = name_of(dest.keys.content_key(), subject)
-    _refuse_unfinished(dest, pseudonym)
+    pseudonym = _pseudonym(dest, subject)
     # A planning that was killed may have left rows that name the person.
     begin.destroy_unfinished_plans(dest)
     found = {name: _rows_of(dest, name, subject) for name in ("templates", "vault", "inputs")}
@@ -58,7 +59,7 @@ def erase(dest: Destination, subject: str) -> Erased:
     done = _begin(dest, pseudonym, {name: len(rows) for name, rows in found.items()})
     once = f"erase/{pseudonym}"
     changes = {"templates": _without(subject), "vault": _without(subject)}
-    changes["inputs"] = _renamed(subject, pseudonym, uris)
+    changes["inputs"] = _renamed(dest, subject, pseudonym, uris)
     places = {name: {_place(row) for row in rows} for name, rows in found.items()}
     places["inputs"] |= set(_mentions(dest, uris))
     for name in found:
@@ -74,7 +75,18 @@ def erase(dest: Destination, subject: str) -> Erased:
     return done
 
 
-def _refuse_unfinished(dest: Destination, pseudonym: str) -> None:
+def _pseudonym(dest: Destination, subject: str) -> str:
+    """What the person's outcomes are kept under: as an erasure that was broken off began.
+
+    Raises `BusyError` where another run has to end first.
+    """
+    names = names_of(dest.keys, subject)
+    _refuse_unfinished(dest, names)
+    begun = read_note(dest.tables.dest, dest.store)
+    return begun.pseudonym if begun else names[0]
+
+
+def _refuse_unfinished(dest: Destination, names: list[str]) -> None:
     where = dest.tables.dest
     for record in run_records.runs(dest.tables):
         if record.state == RunState.RUNNING:
@@ -86,7 +98,7 @@ def _refuse_unfinished(dest: Destination, pseudonym: str) -> None:
     if any(one.state in (State.PREPARING, State.RETIRED) for one in found.values()):
         raise BusyError(f"{where}: a re-protection has not ended: finish it, and erase then")
     other = read_note(where, dest.store)
-    if other and other.pseudonym != pseudonym:
+    if other and other.pseudonym not in names:
         raise BusyError(
             f"{where}: the erasure of another subject was broken off: finish it with the same "
             "command first"
@@ -125,26 +137,37 @@ def _mentions(dest: Destination, uris: set[str]) -> Iterator[tuple[str, int]]:
     ends = tuple(uris)
     if not ends:
         return
-    for batch in dest.tables.table("inputs").batches(["run_id", "shard", "detail"]):
-        told = batch.filter(pc.not_equal(batch["detail"], ""))
-        yield from (_place(row) for row in told.to_pylist() if row["detail"].endswith(ends))
+    for batch in dest.tables.table("inputs").batches(_TELLING):
+        # Only duplicates tell of another input.
+        told = batch.filter(pc.equal(batch["outcome"], Outcome.DUPLICATE.value))
+        for row in told.to_pylist():
+            if _detail(dest, row).endswith(ends):
+                yield _place(row)
+
+
+def _detail(dest: Destination, row: dict[str, Any]) -> str:
+    found = decrypted(dest.tables.table_id, row, dest.keys.table)
+    return str(found.get("detail", ""))
 
 
 def _without(subject: str) -> _Change:
     return lambda rows: rows.filter(pc.not_equal(rows["subject_id"], subject))
 
 
-def _renamed(subject: str, pseudonym: str, uris: set[str]) -> _Change:
+def _renamed(dest: Destination, subject: str, pseudonym: str, uris: set[str]) -> _Change:
     """Outcomes of a person under a pseudonym, without what tells of their inputs."""
     ends = tuple(uris)
+    table_id, keys = dest.tables.table_id, table_keys(dest.keys)
 
     def changed(number: int, row: dict[str, Any]) -> dict[str, Any]:
         if row["subject_id"] == subject:
             nothing = dict.fromkeys(row.keys() - _KEPT)
             row |= nothing | {"subject_id": pseudonym, "uri": f"{pseudonym}/{number}"}
             return row | {"reason": Reason.ERASED.value, "detail": ""}
-        if uris and row["detail"].endswith(ends):
-            return row | {"detail": "same content as an input that was erased"}
+        facts = decrypted(table_id, row, keys)
+        if uris and str(facts.get("detail", "")).endswith(ends):
+            facts["detail"] = "same content as an input that was erased"
+            return row | {"detail": "", "details": encrypted(table_id, row, facts, keys)}
         return row
 
     def change(rows: pa.Table) -> pa.Table:

@@ -29,7 +29,7 @@ def prove(
     store = ports.open_store(storage)
     if generation is None:
         live = file.generation(generations.live(tables))
-        found = prove_erasure.prove(tables, store, subject, live.content_key())
+        found = prove_erasure.prove(tables, store, subject, live)
     else:
         found = destroy_generation.prove(tables, store, generation, key_states(file))
     state = log_seal_file.read(tables.dest, store, ports.log_seal_key_of(file))

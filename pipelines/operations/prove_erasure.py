@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-from pipelines.ports import Store, Tables
+from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.spec.template_job import TemplateJob
 from pipelines.table import layout, run_records
 from pipelines.table.evidence import Evidence
@@ -25,28 +25,38 @@ _HEX: Final = 32
 _PARTITION: Final = "partitionValues"
 
 
-def name_of(key: bytes, subject: str) -> str:
-    """A person's pseudonym: the same as long as contents are keyed with the same key."""
-    mac = hmac.digest(key, b"ironmask pseudonym\0" + subject.encode(), sha256).hex()
-    return layout.PSEUDONYM + mac[:_HEX]
+def names_of(keys: GenerationKeys, subject: str) -> list[str]:
+    """A person's pseudonyms: that of the table's keys, and the one that tables of before gave.
+
+    The first stays the same as long as the table lives, the other one as long as rows are made from
+    rows.
+    """
+    before = [] if keys.table is None else [keys.table.pseudonym_key()]
+    macs = [
+        hmac.digest(key, b"ironmask pseudonym\0" + subject.encode(), sha256).hex()
+        for key in (*before, keys.content_key())
+    ]
+    return [layout.PSEUDONYM + mac[:_HEX] for mac in macs]
 
 
-def prove(tables: Tables, store: Store, subject: str, key: bytes) -> Evidence:
+def prove(tables: Tables, store: Store, subject: str, keys: GenerationKeys) -> Evidence:
     """Look for what an erased person must not have left: in rows, logs, plans and private files.
 
-    key: of the live generation's contents, which pseudonyms are keyed with; of an erasure before
-    the last re-protection no record can be told. The seal is the caller's to check.
+    keys: of the live generation. Of an erasure by software of before, no record can be told after
+    the next re-protection. The seal is the caller's to check.
     """
-    pseudonym = name_of(key, subject)
+    names = names_of(keys, subject)
     record = {
-        f"erasure {entry.run_id}": f"{entry.counts['templates']} templates, as {pseudonym}"
+        f"erasure {entry.run_id}": (
+            f"{entry.counts['templates']} templates, as {entry.config['pseudonym']}"
+        )
         for entry in run_records.records(tables)
-        if entry.kind == PURPOSE and entry.config.get("pseudonym") == pseudonym
+        if entry.kind == PURPOSE and entry.config.get("pseudonym") in names
     }
     folders = [layout.join(tables.table(one).uri, "_delta_log") for one in TABLES]
     folders.append(layout.join(tables.dest, layout.PRIVATE))
-    names = _Names(subject, run_records.jobs(tables))
-    naming = [uri for folder in folders for uri in _naming(store, folder, names)]
+    naming_texts = _Names(subject, run_records.jobs(tables))
+    naming = [uri for folder in folders for uri in _naming(store, folder, naming_texts)]
     facts = [
         (f"no row of {table} is of the subject", not _has_rows(tables, table, subject))
         for table in ("templates", "inputs", "vault")

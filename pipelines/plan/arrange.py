@@ -18,20 +18,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ironmask.errors import StorageError
+from pipelines.plan.naming import Known, named
 from pipelines.plan.sources import COLUMNS
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table.text_set import Mask, TextSet
 
-SCHEMA: Final = COLUMNS.append(pa.field("shard", pa.int32()))
+_PLANNED: Final = COLUMNS.remove(COLUMNS.get_field_index("before"))
+SCHEMA: Final = _PLANNED.append(pa.field("shard", pa.int32()))
 _HASH: Final = "hash"
-_SPOOLED: Final = COLUMNS.append(pa.field(_HASH, pa.int64()))
+_SPOOLED: Final = _PLANNED.append(pa.field(_HASH, pa.int64()))
 _ROWS: Final = 1 << 16
 
 Hashes = NDArray[np.int64]
 
 
 def arrange(
-    batches: Iterable[pa.Table], live: TextSet, used: TextSet, shard_size: int
+    batches: Iterable[pa.Table], live: TextSet, used: Known, shard_size: int
 ) -> Iterator[pa.Table]:
     """Yield the inputs of a source as tables of `SCHEMA`, ordered by shard.
 
@@ -66,15 +68,13 @@ def rows_of_file(rows: pa.Table, shard: int, detail: str, content: str | None = 
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def _first_pass(
-    batches: Iterable[pa.Table], live: TextSet, used: TextSet, file: IO[bytes]
-) -> Hashes:
+def _first_pass(batches: Iterable[pa.Table], live: TextSet, used: Known, file: IO[bytes]) -> Hashes:
     """Spool the rows; return the sorted hashes of contents that come more than once."""
     seen: list[Hashes] = []
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with _explained(), pa.ipc.new_stream(file, _SPOOLED, options=options) as stream:
         for table in batches:
-            settled = _settle_known(table.combine_chunks(), live, used)
+            settled = named(_settle_known(table.combine_chunks(), live, used), used.identities)
             hashes = _hashes(settled)
             seen.append(hashes[_may_repeat(settled)])
             spooled = settled.append_column(_SPOOLED.field(_HASH), pa.array(hashes))
@@ -116,11 +116,11 @@ def _may_repeat(table: pa.Table) -> Mask:
     return np.asarray(pc.and_(pc.is_null(table["outcome"]), pc.is_valid(table["content"])))
 
 
-def _settle_known(table: pa.Table, live: TextSet, used: TextSet) -> pa.Table:
+def _settle_known(table: pa.Table, live: TextSet, used: Known) -> pa.Table:
     is_open = np.asarray(pc.is_null(table["outcome"]))
     enrolled = is_open & live.has(table["subject_id"])
     table = _settle(table, enrolled, Outcome.SKIPPED, Reason.ALREADY_ENROLLED, "")
-    taken = is_open & ~enrolled & used.has(table["content"])
+    taken = is_open & ~enrolled & used.has(table)
     detail = "another subject's live template was made from the same content"
     return _settle(table, taken, Outcome.DUPLICATE, Reason.DUPLICATE_OTHER_SUBJECT, detail)
 

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ironmask.errors import SourceError
 from pipelines.plan.subject_folders import subject_folders
 from pipelines.ports import F32, Entry, Store
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import SourceKind
+from pipelines.table.identities import of_tag, of_vector
 
 # 32-bit offsets would end at 2 GiB of names, which some million inputs reach.
 COLUMNS = pa.schema(
@@ -33,16 +34,16 @@ COLUMNS = pa.schema(
         ("uri", pa.large_string()),
         ("row", pa.int64()),
         ("content", pa.large_string()),
+        ("before", pa.large_string()),
         ("outcome", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.large_string()),
     ]
 )
-"""row: index in a Parquet of embeddings, else null. content: identity of the bytes, else null.
-outcome: null where work is to be done."""
+"""row: index in a Parquet of embeddings, else null. content: its name (`table.identities`), else
+null. before: what tables of before named it by. outcome: null where work is to be done."""
 
 _BATCH = 4096
-_IDENTITY_STEPS = 1 << 14
 _TABULAR = (".parquet", ".csv")
 
 
@@ -88,18 +89,23 @@ def detect(source: str, store: Store) -> SourceKind:
 
 
 def read(
-    source: str, kind: SourceKind, store: Store, key: bytes, limit: int | None = None
+    source: str,
+    kind: SourceKind,
+    store: Store,
+    limit: int | None = None,
+    key_before: bytes | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the inputs of a source as tables of `COLUMNS`.
 
-    key: 32 secret bytes that identities of embeddings are keyed with. limit: bytes above which an
-    image is not read for its identity, since it will be refused.
+    limit: bytes above which an image is not read for its content, since it will be refused.
+    key_before: 32 secret bytes that tables of before keyed the names of embeddings with; None where
+    nobody asks for these.
     """
     if kind is SourceKind.FOLDER:
         return _folder(source, store, limit)
     if kind is SourceKind.MANIFEST:
         return _manifest(source, store, limit)
-    return _embeddings(source, store, key)
+    return _embeddings(source, store, key_before)
 
 
 def _folder(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
@@ -117,7 +123,7 @@ def _folder(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
 
 
 def _identified(batch: _Batch, store: Store, limit: int | None) -> pa.Table:
-    """A batch with the identities of its objects."""
+    """A batch with the names of its objects' contents."""
     contents = _contents(list(batch.objects.values()), store, limit)
     for place, content in zip(batch.objects, contents, strict=True):
         batch.columns["content"][place] = content
@@ -169,7 +175,7 @@ def _printable(name: str) -> tuple[str, bool]:
 
 
 def _contents(entries: list[Entry], store: Store, limit: int | None) -> Iterator[str | None]:
-    """Identities of objects: the store's own MD5 tag where it has one, else a SHA-256.
+    """Names of objects' contents: the store's own MD5 tag where it has one, else a SHA-256.
 
     An object that cannot be read has none; its failure is recorded when it is loaded.
     """
@@ -177,7 +183,7 @@ def _contents(entries: list[Entry], store: Store, limit: int | None) -> Iterator
     data = store.read_many(unread, limit)
     for entry in entries:
         if entry.etag is not None:
-            yield f"md5:{entry.etag}"
+            yield of_tag(entry.etag)
             continue
         found = next(data)
         yield None if isinstance(found, OSError) else f"sha256:{sha256(found).hexdigest()}"
@@ -297,7 +303,7 @@ def embedding_column(column: pa.Array) -> tuple[NDArray[np.intp], F32]:
     return lengths, rows
 
 
-def _embeddings(source: str, store: Store, key: bytes) -> Iterator[pa.Table]:
+def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator[pa.Table]:
     """A Parquet with `subject_id` and `embedding` (list of floats), subjects as they first come."""
     with store.open(source) as handle:
         parquet = _embedding_file(source, handle)
@@ -305,7 +311,7 @@ def _embeddings(source: str, store: Store, key: bytes) -> Iterator[pa.Table]:
         parts = []
         with _sound(source):
             for chunk in parquet.iter_batches(_BATCH, columns=["subject_id", "embedding"]):
-                parts.append(_embedding_rows(chunk, start, source, key))
+                parts.append(_embedding_rows(chunk, start, source, key_before))
                 start += len(chunk)
     if parts:
         yield _grouped(pa.concat_tables(parts))
@@ -325,7 +331,9 @@ def _embedding_file(source: str, handle: object) -> pq.ParquetFile:
     return parquet
 
 
-def _embedding_rows(chunk: pa.RecordBatch, start: int, source: str, key: bytes) -> pa.Table:
+def _embedding_rows(
+    chunk: pa.RecordBatch, start: int, source: str, key_before: bytes | None
+) -> pa.Table:
     batch = _Batch()
     subjects = _texts(source, "subject_id", chunk["subject_id"]).to_pylist()
     for offset, subject in enumerate(subjects):
@@ -334,25 +342,14 @@ def _embedding_rows(chunk: pa.RecordBatch, start: int, source: str, key: bytes) 
         if not subject:
             batch.add("", uri, row=row, outcome=Outcome.SKIPPED, reason=Reason.NO_SUBJECT)
             continue
-        batch.add(subject, uri, row=row, content=_identity(chunk["embedding"][offset], key))
+        values = chunk["embedding"][offset]
+        before = _name(values, key_before) if key_before else None
+        batch.add(subject, uri, row=row, content=_name(values), before=before)
     return batch.table()
 
 
-def vector_identity(values: ArrayLike, key: bytes) -> str | None:
-    """What an embedding, (n,) of any scale, is known by; None where it is none. key: 32 bytes."""
-    with np.errstate(over="ignore"):
-        # What is kept of it, in a vault say, is float32.
-        vector = np.asarray(values, dtype=np.float32).astype(np.float64)
-    if not vector.size or not np.isfinite(vector).all() or not vector.any():
-        return None
-    # The direction alone counts, and not its last digits: exports differ in scale and type.
-    unit = vector / np.abs(vector).max()
-    steps = np.rint(unit / np.linalg.norm(unit) * _IDENTITY_STEPS).astype("<i4")
-    return "vec:" + blake2b(steps.tobytes(), key=key, digest_size=16).hexdigest()
-
-
-def _identity(value: pa.ListScalar, key: bytes) -> str | None:
-    return vector_identity(value.values, key) if value.is_valid else None
+def _name(value: pa.ListScalar, key: bytes = b"") -> str | None:
+    return of_vector(value.values, key) if value.is_valid else None
 
 
 def _grouped(table: pa.Table) -> pa.Table:

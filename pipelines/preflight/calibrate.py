@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import chain, islice
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +23,6 @@ from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob, diges
 from pipelines.table import layout
 from pipelines.table.held import Destination
 from pipelines.table.schemas import METRICS
-
-_KEY: Final = bytes(32)
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ def calibrated_by(
 def _embedded(job: TemplateJob, model: Model, store: Store) -> F32:
     """Embeddings of the source's first photos, as many as a profile needs, in this process."""
     aligner, recogniser = model.load(job.faces)
-    batches = sources.read(job.source, job.kind, store, _KEY, job.faces.max_bytes)
+    batches = sources.read(job.source, job.kind, store, job.faces.max_bytes)
     rows = chain.from_iterable(batch.to_pylist() for batch in batches)
     wanted = (row["uri"] for row in rows if not row["outcome"])
     needed = (LEAST_A_DIRECTION + 1) * job.params.n

@@ -254,6 +254,7 @@ def opened(request: ReprotectRequest, prepared: CheckedReprotection) -> Iterator
         erasing.refuse_unfinished_erasure(tables.dest, store)
         tables.create()
         calibrate.keep(prepared.judged, job, store)
+        file.add_table()
         keys, old_keys = _keys(file, tables, job)
         prepared.storage.export()
         kept = None
@@ -306,6 +307,6 @@ def _keys(
 def _make_keys(file: KeyFile, job: TemplateJob, parent: int) -> None:
     if job.purpose.rewrites:
         rekey = job.purpose is Purpose.REKEY
-        file.succeed(job.generation, parent, rekey=rekey, rotate_mac=not rekey)
+        file.succeed(job.generation, parent, rekey=rekey, rotate_mac=True)
     else:
         file.add_generation(job.generation, sealed=job.sealed)

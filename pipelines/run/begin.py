@@ -17,6 +17,7 @@ from ironmask.errors import MismatchError, NothingToDoError, SourceError
 from ironmask.template import row_bytes
 from pipelines.plan import from_live, from_rows, from_vault, plans, sources
 from pipelines.plan.arrange import arrange
+from pipelines.plan.naming import Known
 from pipelines.plan.plans import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.run import admit
@@ -24,6 +25,7 @@ from pipelines.run.commit import Committer
 from pipelines.spec.template_job import RETRY_ALL, SourceKind, TemplateJob, digest, versions
 from pipelines.table import contents, layout, run_records
 from pipelines.table.held import Destination
+from pipelines.table.identities import Identities
 from pipelines.table.orphans import destroy_orphans
 from pipelines.table.run_records import RunState
 from pipelines.table.text_set import TextSet
@@ -139,17 +141,28 @@ def _drafted(
     if tables and job.kind is SourceKind.VAULT:
         return from_vault.planned(job, tables, store)
     live = contents.live_subjects(tables, job.generation) if tables else TextSet()
-    used = contents.used_contents(tables, job.generation) if tables else TextSet()
-    # Without keys there is no template yet that an embedding could be in.
-    key = keys.content_key() if keys else secrets.token_bytes(32)
+    unkeyed = tables is not None and run_records.has_unkeyed(tables)
+    # The newest keys that names of before could have been made with.
+    newest = old_keys or keys
+    key_before = newest.content_key() if unkeyed and newest else None
     if tables and job.renews is not None:
-        old_key = old_keys.content_key() if old_keys else key
-        batches = from_live.batches(job, tables, store, key, old_key)
+        wanted = contents.used_by_subject(tables, job.renews)
+        renewed = Known(_identities(keys, job.renews), wanted, unkeyed)
+        batches = from_live.batches(job, store, renewed, key_before)
     else:
-        batches = sources.read(job.source, job.kind, store, key, job.faces.max_bytes)
+        batches = sources.read(job.source, job.kind, store, job.faces.max_bytes, key_before)
     if job.retry:
         batches = _again(batches, job, tables, live)
-    return arrange(batches, live, used, job.shard_size)
+    used = contents.used_contents(tables, job.generation) if tables else TextSet()
+    known = Known(_identities(keys, job.generation), used, unkeyed)
+    return arrange(batches, live, known, job.shard_size)
+
+
+def _identities(keys: GenerationKeys | None, generation: int) -> Identities:
+    """How a generation's contents are named; without keys there is no template yet of any."""
+    if keys is None or keys.table is None:
+        return Identities(secrets.token_bytes(32))
+    return Identities.of(keys, generation)
 
 
 def _again(
@@ -279,6 +292,7 @@ def write_run(
             "shapes": job.traits(),
             "generation": job.generation,
             "key_id": dest.keys.key_id,
+            "keyed": True,
         },
         versions=versions(),
         counts=counts,

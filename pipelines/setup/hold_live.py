@@ -35,6 +35,7 @@ def opened_live(dest: str, keys: str | None) -> Iterator[tuple[Destination, Keyr
     store = ports.open_store(storage)
     file = KeyFile.open(places.keys_path(keys, settings, tables), tables.table_id)
     with lease(tables.dest, store) as check:
+        file.add_table()
         found = generations.read(tables)
         live = own_keys(file, found, generations.live_of(found))
         seal = LogSeal(tables, store, live, ports.log_seal_key_of(file))

@@ -22,8 +22,11 @@ from pipelines.plan.plans import Plan
 from pipelines.ports import U8, DataFile, GenerationKeys, Store
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import SourceKind, TemplateJob
+from pipelines.table.details import encrypted, table_keys
+from pipelines.table.identities import Identities
 
 _CROP = (112, 112, 3)
+_PLAIN = ("uri", "subject_id", "outcome", "reason", "shard", "run_id")
 # A worker with its decoder, without and with both models loaded.
 _STORED_BYTES = 300 << 20
 _MODEL_BYTES = 700 << 20
@@ -33,7 +36,10 @@ _COPIES = 3
 
 @dataclass(slots=True)
 class InputRow:
-    """One row of `inputs` in the making."""
+    """One row of `inputs` in the making.
+
+    contents: names of its content (`table.identities`). face: box, score, sharpness, how many.
+    """
 
     uri: str
     subject_id: str
@@ -42,19 +48,26 @@ class InputRow:
     outcome: str = ""
     reason: str = ""
     detail: str = ""
-    sha256: str | None = None
-    identities: list[str] | None = None
-    face_x1: float | None = None
-    face_y1: float | None = None
-    face_x2: float | None = None
-    face_y2: float | None = None
-    faces: int | None = None
-    det_score: float | None = None
-    sharpness: float | None = None
+    contents: list[str] = field(default_factory=list)
+    face: dict[str, Any] = field(default_factory=dict)
     quality: float | None = None
 
     def settle(self, outcome: Outcome, reason: str = Reason.NONE, detail: str = "") -> None:
         self.outcome, self.reason, self.detail = outcome.value, Reason(reason).value, detail
+
+    def stored(self, context: Context) -> dict[str, Any]:
+        """The row as it is stored: what tells of the input is encrypted, its identities keyed."""
+        keys = table_keys(context.keys)
+        row = {name: getattr(self, name) for name in _PLAIN}
+        facts = {
+            "detail": self.detail,
+            "contents": self.contents,
+            "quality": self.quality,
+            **self.face,
+        }
+        named = Identities.of(context.keys, context.job.generation).all_named(self.contents)
+        details = encrypted(context.table_id, row, facts, keys)
+        return {**row, "detail": "", "identities": named or None, "details": details}
 
 
 @dataclass(frozen=True, slots=True)

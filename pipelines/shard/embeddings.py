@@ -13,6 +13,7 @@ from ironmask.errors import SourceError
 from pipelines.ports import F32, Store
 from pipelines.shard.context import AlignedShard, Context, clock, input_row, no_crops
 from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table.identities import of_vector
 
 _STORED = ["subject_id", "embedding"]
 # A larger row group is decoded anew for each shard instead of being kept.
@@ -30,8 +31,8 @@ def load_embeddings(context: Context, shard: int) -> tuple[AlignedShard, F32]:
     n = context.job.params.n
     indices, usable = [], []
     for place, (subject, vector) in zip(todo, found, strict=True):
-        content = planned[place]["content"]
-        rows[place].identities = [content] if content else None
+        content = None if vector is None else of_vector(vector)
+        rows[place].contents = [content] if content else []
         if subject != rows[place].subject_id:
             detail = "the row belongs to another subject now"
             rows[place].settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, detail)

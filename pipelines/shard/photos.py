@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from hashlib import md5, sha256
-
 import numpy as np
 
 from ironmask.errors import ImageError
 from pipelines.ports import F32, U8, Aligner, Recogniser
 from pipelines.shard.context import AlignedShard, Context, InputRow, clock, input_row, no_crops
 from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table import identities
 
 
 def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
@@ -26,7 +25,7 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
         with clock(timings, "read"):
             content = next(data)
         with clock(timings, "detect"):
-            crop = _align(rows[place], content, planned[place]["content"], aligner)
+            crop = _align(context, rows[place], content, planned[place]["content"], aligner)
         if crop is not None:
             crops.append(crop)
             indices.append(place)
@@ -35,17 +34,21 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
 
 
 def _align(
-    row: InputRow, content: bytes | OSError, planned: str | None, aligner: Aligner
+    context: Context,
+    row: InputRow,
+    content: bytes | OSError,
+    planned: str | None,
+    aligner: Aligner,
 ) -> U8 | None:
     """Record what one image shows; None where it cannot be used."""
     if isinstance(content, OSError):
         row.settle(Outcome.FAILED, getattr(content, "reason", Reason.UNREADABLE), str(content))
         return None
-    row.sha256 = sha256(content).hexdigest()
-    md5sum = md5(content, usedforsecurity=False).hexdigest()
-    row.identities = [f"sha256:{row.sha256}", f"md5:{md5sum}"]
-    # What could not be read when it was planned was never compared with the other inputs.
-    if planned not in row.identities:
+    row.contents = identities.of_file(content)
+    named = identities.Identities.of(context.keys, context.job.generation)
+    # What could not be read when it was planned was never compared with the other inputs. A plan
+    # of before has the names themselves.
+    if planned not in [*named.all_named(row.contents), *row.contents]:
         row.settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, "the content differs from the plan's")
         return None
     try:
@@ -53,8 +56,12 @@ def _align(
     except ImageError as error:
         row.settle(Outcome.FAILED, error.reason, str(error))
         return None
-    row.face_x1, row.face_y1, row.face_x2, row.face_y2 = (float(edge) for edge in face.box)
-    row.faces, row.det_score, row.sharpness = face.faces, face.score, face.sharpness
+    row.face = {
+        "box": [float(edge) for edge in face.box],
+        "faces": face.faces,
+        "det_score": float(face.score),
+        "sharpness": float(face.sharpness),
+    }
     return face.crop
 
 

@@ -7,7 +7,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
 from mmap import mmap
@@ -29,13 +28,13 @@ from pipelines.shard.context import AlignedShard, Context, InputRow, ShardResult
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import layout
 from pipelines.table.data_files import described
-from pipelines.table.row_cipher import encrypted_helper
+from pipelines.table.row_cipher import encrypted_details, encrypted_helper
 from pipelines.table.schemas import INPUTS, TEMPLATES, as_parquet
 
 # Small row groups make a look-up cheap: it reads one group's helpers, not the file's.
 ROW_GROUP: Final = 8
 _IDS: Final = ["template_id", "subject_id"]
-_NOISE: Final = ("helper", "digests")
+_NOISE: Final = ("helper", "digests", "details")
 # More bytes than a row takes beside its helper and digests, with its part of the footer; than a
 # character takes in its column and in the statistics; and than the schema takes. What is not used
 # of such memory is never there.
@@ -74,7 +73,7 @@ def protect_shard(
         if kept:
             content, ids = as_parquet(vault.rows(context, kept)), _ids([row for row, _ in kept])
             files["vault"] = publish(context, "vault", shard, attempt, content, ids)
-        content = as_parquet(pa.Table.from_pylist([asdict(row) for row in rows], INPUTS))
+        content = as_parquet(pa.Table.from_pylist([row.stored(context) for row in rows], INPUTS))
         files["inputs"] = publish(context, "inputs", shard, attempt, content, _ids(rows))
     return ShardResult(
         shard=shard,
@@ -224,12 +223,13 @@ def _seal(
         "centring": str(job.centring),
         "filling": job.filling,
         "images_used": len(inputs),
-        "quality": float(np.mean([row.quality for row in inputs])),
         "source_uris": [row.uri for row in inputs],
         "shard": shard,
         "run_id": context.plan.run_id,
         "enrolled_at": datetime.now(UTC),
     }
+    facts = {"quality": float(np.mean([row.quality for row in inputs]))}
+    row["details"] = encrypted_details(context.table_id, row, facts, context.keys)
     row["helper"] = encrypted_helper(context.table_id, row, protected.helper, context.keys)
     return row
 

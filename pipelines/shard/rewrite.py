@@ -1,4 +1,4 @@
-"""Rows made from rows: new data keys and a shuffle, or one more MAC key, for a whole generation.
+"""Rows made from rows: new data keys, ids and a shuffle, or one more MAC key, for a generation.
 
 One file of the old generation becomes one of the new. No template, embedding or codeword is
 needed or seen: helpers are opened and sealed again, digests are tagged again.
@@ -7,21 +7,32 @@ needed or seen: helpers are opened and sealed again, digests are tagged again.
 from __future__ import annotations
 
 import secrets
+import uuid
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from ironmask import digest
 from ironmask.errors import ProtectionError
-from ironmask.params import Params
+from ironmask.template import ProtectedTemplate
 from pipelines.ports import DataFile
 from pipelines.shard.context import Context, ShardResult, clock
 from pipelines.shard.protect import ROW_GROUP, publish, write_rows
 from pipelines.spec.outcomes import Outcome
+from pipelines.spec.template_job import Purpose
 from pipelines.table import contents
 from pipelines.table.data_files import read_data_file
-from pipelines.table.row_cipher import encrypted_helper, open_row
+from pipelines.table.details import decrypted, encrypted, table_keys
+from pipelines.table.identities import Identities
+from pipelines.table.row_cipher import (
+    details_of,
+    encrypted_details,
+    encrypted_helper,
+    open_row,
+    row_key,
+)
 from pipelines.table.schemas import INPUTS, as_parquet
 
 
@@ -57,25 +68,54 @@ def _anew(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any]:
     """A row under the new generation's keys; it is opened again before it counts."""
     assert context.old_keys is not None  # noqa: S101
     keys, table_id = context.keys, context.table_id
-    opened = open_row(table_id, {**old, "generation": context.job.renews}, context.old_keys)
+    old = {**old, "generation": context.job.renews}
+    opened = open_row(table_id, old, context.old_keys)
     row = {
-        **old,
+        **_renamed(old, context.job.purpose),
         "generation": context.job.generation,
-        "digests": _digests(old, opened.digests, opened.params, context),
         "key_id": keys.key_id,
         "shard": shard,
         "run_id": context.plan.run_id,
     }
+    facts = _facts(context, old, row)
+    row["details"] = encrypted_details(table_id, row, facts, keys)
+    row["digests"] = _digests(old, row, opened, context)
     row["helper"] = encrypted_helper(table_id, row, opened.helper, keys)
     if open_row(table_id, row, keys).helper != opened.helper:
         raise ProtectionError(f"template {row['template_id']} does not open again as it was")
     return row
 
 
-def _digests(old: dict[str, Any], digests: bytes, params: Params, context: Context) -> bytes:
+def _renamed(old: dict[str, Any], purpose: Purpose) -> dict[str, Any]:
+    """A row without what would tell that it is the old one, where it gets new data keys for that.
+
+    Its person and the addresses of its inputs stay: they are the operator's labels.
+    """
+    if purpose is not Purpose.REKEY:
+        return dict(old)
+    return {**old, "template_id": str(uuid.uuid4()), "enrolled_at": datetime.now(UTC)}
+
+
+def _facts(context: Context, old: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """What a row keeps encrypted: as before, and the ids that its layers were made under."""
+    assert context.old_keys is not None  # noqa: S101
+    told = details_of(context.table_id, old, context.old_keys)
+    facts = {"quality": old.get("quality"), "enrolled_at": old["enrolled_at"].isoformat(), **told}
+    if row["template_id"] == old["template_id"]:
+        return facts
+    earlier = told.get("earlier_ids", [])
+    layers = len(digest.layers(context.old_keys.row_key(old["template_id"], earlier)))
+    return {**facts, "earlier_ids": earlier + [old["template_id"]] * (layers - len(earlier))}
+
+
+def _digests(
+    old: dict[str, Any], row: dict[str, Any], opened: ProtectedTemplate, context: Context
+) -> bytes:
     """The row's digests under the layers that the new keys have more than the old ones."""
     assert context.old_keys is not None  # noqa: S101
-    before, now = (k.row_key(old["template_id"]) for k in (context.old_keys, context.keys))
+    digests, params, table_id = opened.digests, opened.params, context.table_id
+    before = row_key(table_id, old, context.old_keys)
+    now = row_key(table_id, row, context.keys)
     if not now.startswith(before):
         raise ProtectionError(
             f"the keys of generation {context.job.generation} do not go on from those of "
@@ -86,8 +126,19 @@ def _digests(old: dict[str, Any], digests: bytes, params: Params, context: Conte
     return digests
 
 
+def _outcome(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any]:
+    """An outcome in the new generation: identities under its key, details bound to the new row."""
+    keys = table_keys(context.keys)
+    facts = decrypted(context.table_id, old, keys)
+    row = {**old, "shard": shard, "run_id": context.plan.run_id, "detail": ""}
+    named = Identities.of(context.keys, context.job.generation)
+    row["identities"] = named.all_named(facts.get("contents", [])) or None
+    row["details"] = encrypted(context.table_id, row, facts, keys)
+    return row
+
+
 def _publish_inputs(context: Context, shard: int, attempt: str, used: pa.Table) -> DataFile:
-    rows = [{**row, "shard": shard, "run_id": context.plan.run_id} for row in used.to_pylist()]
+    rows = [_outcome(context, shard, row) for row in used.to_pylist()]
     content = as_parquet(pa.Table.from_pylist(rows, INPUTS))
     ids = [{name: row[name] for name in ("subject_id", "uri")} for row in rows]
     return publish(context, "inputs", shard, attempt, content, ids)

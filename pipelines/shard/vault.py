@@ -6,6 +6,7 @@ takes that back: keep its keys apart from those of the templates.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,15 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from ironmask.errors import TamperedError
-from pipelines.plan.sources import vector_identity
 from pipelines.ports import F32
 from pipelines.shard.context import AlignedShard, Context, InputRow, input_row, no_crops
 from pipelines.table.data_files import read_data_file
+from pipelines.table.identities import is_file, of_vector
 from pipelines.table.row_cipher import framed
 from pipelines.table.schemas import VAULT
 
 _DOMAIN = "ironmask vault v1"
-_OF_EMBEDDINGS = "vec:"
 
 
 def rows(context: Context, inputs: Sequence[tuple[InputRow, F32]]) -> pa.Table:
@@ -35,15 +35,19 @@ def rows(context: Context, inputs: Sequence[tuple[InputRow, F32]]) -> pa.Table:
             {
                 "subject_id": row.subject_id,
                 "uri": row.uri,
-                "identities": row.identities,
                 "model": job.model,
-                "embedding": keys.encrypt(vector.astype("<f4").tobytes(), bound),
+                "embedding": keys.encrypt(_payload(row, vector), bound),
                 "key_id": keys.key_id,
                 "shard": row.shard,
                 "run_id": row.run_id,
             }
         )
     return pa.Table.from_pylist(made, VAULT)
+
+
+def _payload(row: InputRow, vector: F32) -> bytes:
+    """An embedding, and after it the names of the content that it is of."""
+    return vector.astype("<f4").tobytes() + json.dumps(row.contents).encode()
 
 
 def _bound(table_id: str, subject: str, uri: str, model: str) -> bytes:
@@ -63,14 +67,14 @@ def load(context: Context, shard: int) -> tuple[AlignedShard, F32]:
     vectors: list[F32] = []
     for item in planned_rows:
         row, kept = input_row(context, item), by_input[item["subject_id"], item["uri"]]
-        vector = _opened(context, kept)
-        row.identities = _identities(context, kept, vector)
+        vector, row.contents = _opened(context, kept)
         rows.append(row)
         vectors.append(vector)
     return AlignedShard(rows, list(range(len(rows))), no_crops()), np.stack(vectors)
 
 
-def _opened(context: Context, kept: dict[str, Any]) -> F32:
+def _opened(context: Context, kept: dict[str, Any]) -> tuple[F32, list[str]]:
+    """An embedding and the names of its content."""
     keys, n = context.vault_keys, context.job.params.n
     assert keys is not None  # noqa: S101
     bound = _bound(context.table_id, kept["subject_id"], kept["uri"], kept["model"])
@@ -81,16 +85,17 @@ def _opened(context: Context, kept: dict[str, Any]) -> F32:
             f"an embedding in the vault of {context.job.dest} does not authenticate: its row was "
             "changed, or it was sealed under another key; restore the vault from a backup"
         ) from None
-    vector: F32 = np.frombuffer(plain, "<f4").astype(np.float32)
-    if vector.shape != (n,):
-        raise TamperedError(f"an embedding in the vault has {len(vector)} values, not {n}")
-    return vector
+    size = n * np.dtype("<f4").itemsize
+    if len(plain) < size:
+        raise TamperedError(f"an embedding in the vault has {len(plain) // 4} values, not {n}")
+    vector: F32 = np.frombuffer(plain[:size], "<f4").astype(np.float32)
+    return vector, _contents(kept, plain[size:], vector)
 
 
-def _identities(context: Context, kept: dict[str, Any], vector: F32) -> list[str] | None:
-    """What the content is known by from now on; of an embedding, under the new keys."""
-    known = kept["identities"]
-    if not known or not str(known[0]).startswith(_OF_EMBEDDINGS):
-        return list(known) if known else None
-    found = vector_identity(vector, context.keys.content_key())
-    return [found] if found else None
+def _contents(kept: dict[str, Any], told: bytes, vector: F32) -> list[str]:
+    """The names of a content; rows of before have those of files in the clear."""
+    if told:
+        return [str(name) for name in json.loads(told)]
+    files = [name for name in kept["identities"] or [] if is_file(name)]
+    own = of_vector(vector)
+    return files or ([own] if own else [])

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from pipelines.ports import Tables
 from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table.identities import with_owner
 from pipelines.table.run_records import runs, runs_of
 from pipelines.table.text_set import TextSet
 
@@ -29,13 +30,13 @@ def used_contents(tables: Tables, generation: int) -> TextSet:
 
 
 def used_by_subject(tables: Tables, generation: int) -> TextSet:
-    """The same, each as `owned` by the person whose template it is of."""
+    """The same, each with the person whose template it is of (`identities.with_owner`)."""
     return TextSet(map(_owned, _used(tables, generation, ["subject_id", "identities"])))
 
 
 def _owned(used: pa.RecordBatch) -> pa.Array:
     places = pc.list_parent_indices(used["identities"])
-    return owned(used["subject_id"].take(places), pc.list_flatten(used["identities"]))
+    return with_owner(used["subject_id"].take(places), pc.list_flatten(used["identities"]))
 
 
 def used_inputs(tables: Tables, generation: int) -> int:
@@ -54,14 +55,6 @@ def is_used(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
     """Which of some `inputs` a template was made from; those of erased people only count."""
     used = pc.equal(rows["outcome"], Outcome.USED.value)
     return pc.and_(used, pc.not_equal(rows["reason"], Reason.ERASED.value))
-
-
-def owned(subjects: pa.Array, contents: pa.Array) -> pa.Array:
-    """Contents with their owners, as one text each; null where there is no content."""
-    kind = pa.large_string()
-    return pc.binary_join_element_wise(
-        pc.cast(subjects, kind), pc.cast(contents, kind), pa.scalar("\0", kind)
-    )
 
 
 @dataclass(frozen=True, slots=True)

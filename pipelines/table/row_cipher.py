@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -14,6 +15,7 @@ from ironmask.template import ProtectedTemplate
 from pipelines.ports import GenerationKeys
 
 _DOMAIN = "ironmask row v1"
+_DETAILS = "ironmask template details v1"
 
 
 def associated_data(table_id: str, row: Mapping[str, Any]) -> bytes:
@@ -42,6 +44,37 @@ def framed(fields: Sequence[str]) -> bytes:
     """Texts one after another, each preceded by its length."""
     encoded = [field.encode() for field in fields]
     return b"".join(struct.pack("<I", len(field)) + field for field in encoded)
+
+
+def encrypted_details(
+    table_id: str, row: Mapping[str, Any], facts: Mapping[str, Any], keys: GenerationKeys
+) -> bytes:
+    """What a row of `templates` stores of some facts, JSON values by name."""
+    plain = json.dumps(facts, separators=(",", ":")).encode()
+    return keys.encrypt(plain, _details_bound(table_id, row))
+
+
+def details_of(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> dict[str, Any]:
+    """The facts that a row of `templates` stores; none in rows of before they were encrypted.
+
+    Raises `TamperedError` where they do not belong to this row.
+    """
+    stored = row.get("details")
+    if stored is None:
+        return {}
+    found: dict[str, Any] = json.loads(keys.decrypt(stored, _details_bound(table_id, row)))
+    return found
+
+
+def row_key(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> bytes:
+    """The key of a row's digests: each layer is of the id that the row had when it was made."""
+    earlier = details_of(table_id, row, keys).get("earlier_ids", ())
+    return keys.row_key(row["template_id"], earlier)
+
+
+def _details_bound(table_id: str, row: Mapping[str, Any]) -> bytes:
+    names = ("template_id", "subject_id", "generation", "key_id")
+    return framed([_DETAILS, table_id, *(str(row[name]) for name in names)])
 
 
 def encrypted_helper(

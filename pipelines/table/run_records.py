@@ -100,6 +100,11 @@ def runs_of(tables: Tables, generation: int) -> list[str]:
     return [r.run_id for r in runs(tables) if r.config.get("generation") == generation]
 
 
+def has_unkeyed(tables: Tables) -> bool:
+    """Whether contents of some run may be named as tables of before did it, in the clear."""
+    return any(not record.config.get("keyed") for record in runs(tables))
+
+
 def jobs(tables: Tables) -> list[TemplateJob]:
     """The jobs of all runs, oldest first."""
     return [stored(record.config["job"]) for record in runs(tables)]

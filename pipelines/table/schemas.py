@@ -28,7 +28,7 @@ TEMPLATES: Final = pa.schema(
         pa.field("centring", pa.string(), nullable=False),
         pa.field("filling", pa.float32(), nullable=False),
         pa.field("images_used", pa.int32(), nullable=False),
-        pa.field("quality", pa.float32()),
+        pa.field("details", pa.binary()),
         pa.field("source_uris", pa.list_(pa.string()), nullable=False),
         pa.field("shard", pa.int32(), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
@@ -36,8 +36,8 @@ TEMPLATES: Final = pa.schema(
     ]
 )
 
-# identities: digests of the content, by which a later run knows it again: `sha256:` and `md5:` of a
-# file, `vec:` of a stored embedding, keyed with the generation's keys.
+# identities: keyed digests of the content, by which a later run knows it again. details: encrypted,
+# what tells of the photo, and the detail of an outcome. detail: empty; tables of before have it.
 INPUTS: Final = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
@@ -45,16 +45,8 @@ INPUTS: Final = pa.schema(
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
-        pa.field("sha256", pa.string()),
         pa.field("identities", pa.list_(pa.string())),
-        pa.field("face_x1", pa.float32()),
-        pa.field("face_y1", pa.float32()),
-        pa.field("face_x2", pa.float32()),
-        pa.field("face_y2", pa.float32()),
-        pa.field("faces", pa.int32()),
-        pa.field("det_score", pa.float32()),
-        pa.field("sharpness", pa.float32()),
-        pa.field("quality", pa.float32()),
+        pa.field("details", pa.binary()),
         pa.field("shard", pa.int32(), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
     ]
@@ -102,7 +94,7 @@ GENERATIONS: Final = pa.schema(
     ]
 )
 
-# Empty unless people were enrolled with a vault.
+# Empty unless people were enrolled with a vault. identities: null; tables of before have them.
 VAULT: Final = pa.schema(
     [
         pa.field("subject_id", pa.string(), nullable=False),
@@ -127,6 +119,19 @@ TABLES: Final = MappingProxyType(
     }
 )
 """Schema and partition columns of each table of a destination."""
+
+
+COLUMNS_OF_BEFORE: Final = MappingProxyType(
+    {
+        "templates": ["quality" if name == "details" else name for name in TEMPLATES.names],
+        "inputs": [
+            "uri", "subject_id", "outcome", "reason", "detail", "sha256", "identities",
+            "face_x1", "face_y1", "face_x2", "face_y2", "faces", "det_score", "sharpness",
+            "quality", "shard", "run_id",
+        ],
+    }
+)  # fmt: skip
+"""Columns of files that were written before what tells of a photo was encrypted."""
 
 
 def as_parquet(table: pa.Table) -> memoryview:

@@ -10,7 +10,7 @@ from ironmask.errors import ImageError, MismatchError, TemplateError
 from ironmask.template import verify_batch
 from pipelines.ports import F32, Aligner, GenerationKeys, Recogniser
 from pipelines.spec.template_job import DECLARED
-from pipelines.table.row_cipher import open_row
+from pipelines.table.row_cipher import open_row, row_key
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def verify_embeddings(
 ) -> list[bool]:
     """Tell for each probe embedding, (k, n), whether it matches the row."""
     protected = open_row(table_id, row, keys)
-    answers = verify_batch(protected, embeddings, keys.row_key(row["template_id"]))
+    answers = verify_batch(protected, embeddings, row_key(table_id, row, keys))
     return [bool(answer) for answer in answers]
 
 

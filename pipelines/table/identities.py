@@ -1,0 +1,106 @@
+"""What contents are known by: keyed, so that who holds a photo and a table cannot tell them joined.
+
+A content's own name is what it is: `sha256:` and `md5:` of a file, `vec:` of an embedding's
+direction. It is kept encrypted only (`details`). In the clear stands an HMAC of it, whose key
+belongs to the table and to one generation of its templates, so that no two generations share one.
+Tables of before had the names themselves in the clear; they are still matched.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b, md5, sha256
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike
+
+from ironmask.errors import KeyNotFoundError
+from pipelines.ports import GenerationKeys
+
+_KEYED: Final = "id:"
+_HEX: Final = 32
+_STEPS: Final = 1 << 14
+_KIND: Final = pa.large_string()
+FILES: Final = ("sha256:", "md5:")
+"""Before the names of files."""
+
+
+@dataclass(frozen=True)
+class Identities:
+    """How the contents of one generation's inputs are named. key: 32 secret bytes."""
+
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, keys: GenerationKeys, generation: int) -> Identities:
+        """Those of a generation. Raises `KeyNotFoundError` where the table has no keys yet."""
+        if keys.table is None:
+            raise KeyNotFoundError(
+                "the keyset file is of before tables had keys of their own: run `ironmask "
+                "reprotect` or any command that writes to the table"
+            )
+        return cls(keys.table.identity_key(generation))
+
+    def named(self, own: str) -> str:
+        """The identity of a content, given by its own name."""
+        mac = hmac.digest(self.key, own.encode(), sha256).hex()
+        return _KEYED + mac[:_HEX]
+
+    def all_named(self, own: Iterable[str]) -> list[str]:
+        """Identities of several contents, in their order."""
+        return [self.named(one) for one in own]
+
+    def column(self, own: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Identities of a column of names; null where there is none."""
+        names = own.to_pylist()
+        made = [None if name is None else self.named(name) for name in names]
+        return pa.array(made, _KIND)
+
+
+def of_file(content: bytes) -> list[str]:
+    """The names of a file's content: by SHA-256, and by the MD5 that stores know it by."""
+    md5sum = md5(content, usedforsecurity=False).hexdigest()
+    return [f"sha256:{sha256(content).hexdigest()}", f"md5:{md5sum}"]
+
+
+def of_tag(tag: str) -> str:
+    """The name of an object's content, by the MD5 that its store says it has."""
+    return f"md5:{tag}"
+
+
+def of_vector(values: ArrayLike, key: bytes = b"") -> str | None:
+    """The name of an embedding, (n,) of any scale; None where it is none.
+
+    key: 32 bytes, for the names that tables of before had in the clear.
+    """
+    with np.errstate(over="ignore"):
+        # What is kept of it, in a vault say, is float32.
+        vector = np.asarray(values, dtype=np.float32).astype(np.float64)
+    if not vector.size or not np.isfinite(vector).all() or not vector.any():
+        return None
+    # The direction alone counts, and not its last digits: exports differ in scale and type.
+    unit = vector / np.abs(vector).max()
+    steps = np.rint(unit / np.linalg.norm(unit) * _STEPS).astype("<i4")
+    return "vec:" + blake2b(steps.tobytes(), key=key, digest_size=16).hexdigest()
+
+
+def is_file(own: str) -> bool:
+    """Whether a name is of a file, not of an embedding."""
+    return own.startswith(FILES)
+
+
+def is_keyed(identity: str) -> bool:
+    """Whether an identity is keyed: those of before were not, or not by the table's keys."""
+    return identity.startswith(_KEYED)
+
+
+def with_owner(subjects: pa.Array, contents: pa.Array) -> pa.Array:
+    """Contents with their owners, as one text each; null where there is no content."""
+    return pc.binary_join_element_wise(
+        pc.cast(subjects, _KIND), pc.cast(contents, _KIND), pa.scalar("\0", _KIND)
+    )

@@ -35,7 +35,8 @@ folder, count = sys.argv[1], int(sys.argv[2])
 for _ in arrange(batches(50_000), TextSet(), TextSet(), 256): pass
 before = peak()
 store = FsspecStore()
-frozen = plans.write(arrange(batches(count), TextSet(), TextSet(), 256), "0" * 12, folder, {}, store)
+rows = arrange(batches(count), TextSet(), TextSet(), 256)
+frozen = plans.write(rows, "0" * 12, folder, {}, store)
 print(frozen.inputs, frozen.todo, frozen.shards, peak() - before)
 assert plans.digest_of(frozen, store) == frozen.digest
 last = frozen.shard(frozen.shards - 1, store)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from commandline import Answer, ironmask
 
+from infra.keys.key_file import KeyFile
 from infra.store.delta import DeltaTables
 from ironmask.arrays import F32
 from pipelines.enrolment import hold
@@ -26,6 +27,7 @@ from pipelines.run.steps import Executor
 from pipelines.run.summary import Summary
 from pipelines.setup import ports
 from pipelines.table import read
+from pipelines.table.details import decrypted
 from pipelines.verification import probe
 
 WIDTH = 64
@@ -149,6 +151,13 @@ def outcomes(dest: Path) -> Counter[tuple[str, str]]:
 
 def generation_keys(dest: Path, generation: int = 1) -> GenerationKeys:
     return ports.keys(keys_of(dest), open_tables(dest).table_id, generation)
+
+
+def told(dest: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """What a row of inputs keeps encrypted."""
+    tables = open_tables(dest)
+    keys = KeyFile.open(keys_of(dest), tables.table_id).table()
+    return decrypted(tables.table_id, row, keys)
 
 
 def verified(dest: Path, subject: str, probes: Any) -> list[bool]:

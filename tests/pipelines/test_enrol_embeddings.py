@@ -26,6 +26,7 @@ from enrolling import (
     rows,
     run,
     several,
+    told,
     unit_vectors,
     write_embeddings,
 )
@@ -285,7 +286,7 @@ class TestReasons:
         for row in rows(dest, "inputs"):
             assert row["reason"] in list(Reason)
             assert (row["reason"] == "") == (row["outcome"] == "used")
-            assert row["reason"] != "wrong_width" or str(WIDTH) in row["detail"]
+            assert row["reason"] != "wrong_width" or str(WIDTH) in told(dest, row)["detail"]
 
     def test_a_template_is_made_of_its_usable_inputs(self, settled):
         dest, _, _ = settled

@@ -13,6 +13,8 @@ import pyarrow as pa
 from infra.store.objects import FsspecStore
 from pipelines.plan import plans, sources
 from pipelines.plan.arrange import arrange
+from pipelines.plan.naming import Known
+from pipelines.table.identities import Identities
 from pipelines.table.text_set import TextSet
 
 def batches(count):
@@ -24,6 +26,7 @@ def batches(count):
             "uri": [f"s3://photos/by-person/person-{n // 2:09d}/{n % 2}.jpg" for n in numbers],
             "row": [None] * 50_000,
             "content": [f"md5:{n - (n % 100 == 99):032x}" for n in numbers],
+            "before": [None] * 50_000,
             "outcome": [None] * 50_000, "reason": [""] * 50_000, "detail": [""] * 50_000,
         }
         yield pa.table(rows, schema=sources.COLUMNS)
@@ -31,11 +34,12 @@ def batches(count):
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
+known = Known(Identities(bytes(32)))
 folder, count = sys.argv[1], int(sys.argv[2])
-for _ in arrange(batches(50_000), TextSet(), TextSet(), 256): pass
+for _ in arrange(batches(50_000), TextSet(), known, 256): pass
 before = peak()
 store = FsspecStore()
-rows = arrange(batches(count), TextSet(), TextSet(), 256)
+rows = arrange(batches(count), TextSet(), known, 256)
 frozen = plans.write(rows, "0" * 12, folder, {}, store)
 print(frozen.inputs, frozen.todo, frozen.shards, peak() - before)
 assert plans.digest_of(frozen, store) == frozen.digest

@@ -16,9 +16,12 @@ from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError, TableError
 from pipelines.plan import plans, sources
 from pipelines.plan.arrange import arrange
+from pipelines.plan.naming import Known
+from pipelines.table.identities import Identities
 from pipelines.table.text_set import TextSet
 
 Inputs = list[tuple[str, str | None]]
+IDENTITIES = Identities(bytes(32))
 
 
 def source(inputs: Inputs, **settled: Any) -> pa.Table:
@@ -35,8 +38,13 @@ def build(inputs: Inputs, live=(), used=(), shard_size: int = 4) -> list[dict[st
 
 
 def arranged(batches, live=(), used=(), shard_size: int = 4) -> list[dict[str, Any]]:
-    known = [TextSet([pa.array(list(names), pa.string())]) for names in (live, used)]
-    return [row for table in arrange(batches, *known, shard_size) for row in table.to_pylist()]
+    known = Known(IDENTITIES, texts(IDENTITIES.all_named(used)))
+    tables = arrange(batches, texts(live), known, shard_size)
+    return [row for table in tables for row in table.to_pylist()]
+
+
+def texts(names) -> TextSet:
+    return TextSet([pa.array(list(names), pa.string())])
 
 
 def reasons(rows: list[dict[str, Any]]) -> list[str]:
@@ -109,7 +117,8 @@ class TestDuplicates:
         inputs: Inputs = sorted([("a", "z"), *drawn], key=lambda item: item[0])
         rows = build(inputs)
         kept = [row["content"] for row in rows if row["outcome"] is None and row["content"]]
-        assert sorted(kept) == sorted({content for _, content in inputs if content})
+        named = IDENTITIES.all_named({content for _, content in inputs if content})
+        assert sorted(kept) == sorted(named)
 
 
 subjects = st.sampled_from(["", "a", "b", "c", "d", "e"])
@@ -172,7 +181,7 @@ class TestFile:
     @pytest.fixture
     def write(self, tmp_path: Path, local_store: FsspecStore):
         def written(inputs: Inputs, shard_size: int = 2, name: str = "p") -> plans.Plan:
-            rows = arrange([source(inputs)], TextSet(), TextSet(), shard_size)
+            rows = arrange([source(inputs)], TextSet(), Known(IDENTITIES), shard_size)
             uri = str(tmp_path / name)
             return plans.write(rows, "0123456789ab", uri, {"settings": "s"}, local_store)
 

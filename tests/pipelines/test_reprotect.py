@@ -299,19 +299,20 @@ def test_keys_of_another_table_are_refused(dest: Path, source: Path, tmp_path: P
 @pytest.mark.parametrize("command", ["rekey", "rotate-mac"])
 def test_rows_are_made_from_rows(dest: Path, source: Path, command: str) -> None:
     source.unlink()  # no embedding is needed
-    old = {row["template_id"]: row for row in rows(dest, "templates")}
+    old = {row["subject_id"]: row for row in rows(dest, "templates")}
     tables = open_tables(dest)
     keys = ports.keys(keys_of(dest), tables.table_id, 1)
     opened = {i: open_row(tables.table_id, row, keys) for i, row in old.items()}
     answer = again(dest, command=command)
     assert answer.code == 0, answer.err
-    new = {row["template_id"]: row for row in rows(dest, "templates")}
+    new = {row["subject_id"]: row for row in rows(dest, "templates")}
     assert new.keys() == old.keys()
     assert states(dest) == {1: "destroyed", 2: "live"}
     now = ports.keys(keys_of(dest), tables.table_id, 2)
     for name, row in new.items():
         assert row["helper"] != old[name]["helper"]
-        assert (row["digests"] != old[name]["digests"]) == (command == "rotate-mac")
+        assert row["digests"] != old[name]["digests"]
+        assert (row["template_id"] != old[name]["template_id"]) == (command == "rekey")
         stored = now.decrypt(row["helper"], _bound(tables.table_id, row))
         assert (stored != opened[name].helper) == (command == "rekey")
         assert open_row(tables.table_id, row, now).helper == opened[name].helper

@@ -25,13 +25,15 @@ from pipelines.ports import Entry
 from pipelines.setup import ports
 from pipelines.spec.template_job import SourceKind
 
-KEY = bytes(32)
-
 
 def read(
-    source: Path, kind: SourceKind, store: FsspecStore, key: bytes = KEY, limit: int | None = None
+    source: Path,
+    kind: SourceKind,
+    store: FsspecStore,
+    limit: int | None = None,
+    key_before: bytes | None = None,
 ) -> list[dict[str, Any]]:
-    tables = list(sources.read(str(source), kind, store, key, limit))
+    tables = list(sources.read(str(source), kind, store, limit, key_before))
     for table in tables:
         assert table.schema == sources.COLUMNS
     return pa.concat_tables([sources.COLUMNS.empty_table(), *tables]).to_pylist()
@@ -200,7 +202,7 @@ class TestBucket:
         for name in names:
             put(tmp_path / "in" / name, f"in/{name}".encode())
         store = ports.open_store(load_settings()[1])
-        there = list(sources.read(source, SourceKind.FOLDER, store, KEY))
+        there = list(sources.read(source, SourceKind.FOLDER, store))
         here = read(tmp_path / "in", SourceKind.FOLDER, store)
         rows = pa.concat_tables(there).to_pylist()
         assert all(row["content"].startswith("md5:") for row in rows if not row["outcome"])
@@ -387,8 +389,9 @@ class TestEmbeddings:
         assert again["a"] == by_subject["a"]
         assert again["b"] not in by_subject.values()
         assert again["c"] == by_subject["b"]
-        other = read(path, SourceKind.EMBEDDINGS, local_store, key=bytes(31) + b"1")
-        assert not {row["content"] for row in other} & set(again.values())
+        before = read(path, SourceKind.EMBEDDINGS, local_store, key_before=bytes(31) + b"1")
+        assert {row["content"] for row in before} == set(again.values())
+        assert not {row["before"] for row in before} & {None, *again.values()}
 
     def test_no_content_where_there_is_no_direction(self, parquet):
         _, listed = parquet

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from commandline import Answer, ironmask
-from enrolling import assert_sound, enroll, keys_of, open_tables, rows
+from enrolling import assert_sound, enroll, keys_of, open_tables, rows, told
 from pictures import (
     animated,
     blurred,
@@ -258,10 +258,12 @@ class TestFolder:
 
     def test_details_tell_people_and_quote_nothing(self, enrolled):
         for row in enrolled.settled:
-            assert (row["detail"] != "") or row["reason"] in ("", Reason.HIDDEN_FILE), row
-            assert row["detail"].isprintable()
-            assert len(row["detail"]) < 600
-            assert "\\x" not in row["detail"] or row["reason"] == Reason.NAME_NOT_UTF8
+            detail = told(enrolled.dest, row).get("detail", "")
+            assert row["detail"] == ""
+            assert (detail != "") or row["reason"] in ("", Reason.HIDDEN_FILE), row
+            assert detail.isprintable()
+            assert len(detail) < 600
+            assert "\\x" not in detail or row["reason"] == Reason.NAME_NOT_UTF8
 
     def test_no_content_is_kept_or_printed(self, enrolled):
         said = (enrolled.answer.out + enrolled.answer.err).encode()
@@ -270,11 +272,14 @@ class TestFolder:
 
     def test_what_was_seen_of_a_face_is_kept(self, enrolled):
         for row in enrolled.settled:
+            facts = told(enrolled.dest, row)
             if row["outcome"] == "used":
-                assert row["faces"] >= 1
-                assert row["face_x1"] < row["face_x2"]
+                assert facts["faces"] >= 1
+                assert facts["box"][0] < facts["box"][2]
+                assert facts["quality"] > 0
             if row["reason"] in ("unreadable", "too_large", "name_not_utf8", "hidden_file"):
-                assert row["sha256"] is None
+                assert row["identities"] is None
+                assert "contents" not in facts
 
     def test_failures_below_the_limit_are_no_failure_of_the_run(self, enrolled):
         answer = enroll(

@@ -64,12 +64,17 @@ class TestWhatTheKeysAre:
         """Against HMAC-SHA-256 of the standard library over the raw keys."""
         key_file.succeed(2, 1, rekey=True, rotate_mac=True)
         keys = key_file.generation(2)
-        _, first, second, shuffle = raw_keys(key_file, 2, monkeypatch)
+        _, first, second, shuffle, table = raw_keys(key_file, 2, monkeypatch)
         assert first == raw_keys(key_file, 1, monkeypatch)[1]
         row = b"ironmask row key\0" + "é".encode()
         assert keys.row_key("é") == mac(first, row) + mac(second, row)
         assert keys.shuffle_key("é") == mac(shuffle, b"ironmask shuffle key\0" + "é".encode())
         assert keys.content_key() == mac(first, b"ironmask content key\0")
+        point = b"ironmask table key\0"
+        assert keys.table.identity_key(2) == mac(table, point + b"identities\x002")
+        assert keys.table.pseudonym_key() == mac(table, point + b"pseudonyms")
+        earlier = keys.row_key("new", ["é"])
+        assert earlier == mac(first, row) + mac(second, b"ironmask row key\0new")
         assert keys.log_seal_key() == mac(
             second, b"ironmask seal key\0" + bytes.fromhex(keys.key_id)
         )

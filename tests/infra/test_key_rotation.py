@@ -79,7 +79,7 @@ def test_every_live_keyset_is_wrapped_anew_and_opens_as_before(
     opened = KeyFile.open(path, TABLE)
     still_open = opened.generation(1)
     before, records = load(path), key_file.generations()
-    assert key_file.rotate_kek(LOCAL) == KekRotation(LOCAL, LOCAL, 6)
+    assert key_file.rotate_kek(LOCAL) == KekRotation(LOCAL, LOCAL, 7)
     after = load(path)
     assert after["kek"]["keyset"] != before["kek"]["keyset"]
     assert len(wrapped(after)) == 6
@@ -100,7 +100,7 @@ def test_a_file_opened_before_goes_on_writing_after(key_file: KeyFile, path: Pat
     key_file.rotate_kek()
     opened.add_generation(4)
     opened.succeed(5, 2, rekey=False, rotate_mac=True)
-    assert opened.rotate_kek(LOCAL).keysets == 13
+    assert opened.rotate_kek(LOCAL).keysets == 14
     fresh = KeyFile.open(path, TABLE)
     assert len(fresh.generation(5).row_key("a")) == 96
     assert key_file.generation(4).key_id == fresh.generation(4).key_id
@@ -108,10 +108,12 @@ def test_a_file_opened_before_goes_on_writing_after(key_file: KeyFile, path: Pat
 
 def test_nothing_live_is_nothing_to_wrap(path: Path) -> None:
     made = KeyFile.create(path, TABLE)
-    assert made.rotate_kek().keysets == 0
+    # The keys of the table are always there.
+    assert made.rotate_kek().keysets == 1
     made.add_generation(1)
     made.destroy_generation(1)
-    assert made.rotate_kek().keysets == 0
+    # The keys of the table are always there.
+    assert made.rotate_kek().keysets == 1
     assert KeyFile.open(path, TABLE).generations()[1].state == "destroyed"
 
 
@@ -354,7 +356,7 @@ def test_a_full_disk_leaves_the_old_file(key_file: KeyFile, path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == old
     assert len(list(path.parent.iterdir())) == 2
-    assert key_file.rotate_kek(LOCAL).keysets == 6
+    assert key_file.rotate_kek(LOCAL).keysets == 7
 
 
 def test_readers_and_writers_go_on_meanwhile(key_file: KeyFile, path: Path) -> None:
@@ -396,5 +398,5 @@ def test_two_processes_rotate_one_after_the_other(key_file: KeyFile, path: Path)
     )
     command = [sys.executable, "-c", code, str(path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
-    assert [p.communicate(timeout=60)[0] for p in started] == [b"[6, 6, 6, 6, 6]\n"] * 2
+    assert [p.communicate(timeout=60)[0] for p in started] == [b"[7, 7, 7, 7, 7]\n"] * 2
     held.check(key_file)

@@ -188,7 +188,7 @@ class TestRotation:
         sealed, row = keys.encrypt(b"helper", ASSOCIATED), keys.row_key("a")
         for old, new in [(LOCAL, self.A), (self.A, self.B), (self.B, self.B), (self.B, LOCAL)]:
             before = json.loads(path.read_text())["generations"]["1"]["data"]
-            assert made.rotate_kek(new) == KekRotation(old, new, 6)
+            assert made.rotate_kek(new) == KekRotation(old, new, 7)
             content = json.loads(path.read_text())
             assert content["kek"]["uri"] == new == made.kek_uri
             assert (content["kek"]["keyset"] is None) == (new != LOCAL)
@@ -205,7 +205,7 @@ class TestRotation:
         made.add_generation(1)
         row, remote = made.generation(1).row_key("a"), service.keys[self.A]
         remote.rotate()
-        assert made.rotate_kek(again) == KekRotation(self.A, self.A, 2)
+        assert made.rotate_kek(again) == KekRotation(self.A, self.A, 3)
         remote.older.clear()
         assert KeyFile.open(path, TABLE).generation(1).row_key("a") == row
 
@@ -225,8 +225,8 @@ class TestRotation:
             assert not isinstance(error, WrongKeyError)
             assert f"{failing} did not serve" in str(error)
             assert path.read_bytes() == before
-        # Each of five keysets is opened; wrapped, it is opened again.
-        assert calls == {self.A: 5, self.B: 10}[failing]
+        # Each of six keysets is opened; wrapped, it is opened again.
+        assert calls == {self.A: 6, self.B: 12}[failing]
         assert json.loads(path.read_text())["kek"]["uri"] == self.B
 
     def test_a_service_that_encrypts_only_does_not_lock_us_out(
@@ -257,7 +257,9 @@ class TestRotation:
         made.add_generation(1)
         service.keys[self.A].failure = ConnectionError("refused")
         assert made.destroy_generation(1).state == "destroyed"
-        assert made.rotate_kek(self.B).keysets == 0
+        # The keys of the table still need it.
+        with pytest.raises(KeyStoreError, match="did not serve"):
+            made.rotate_kek(self.B)
 
 
 class Transit(BaseHTTPRequestHandler):
@@ -418,7 +420,7 @@ class TestAws:
         opened, keys = KeyFile.open(path, TABLE), made.generation(1)
         sealed, row = keys.encrypt(b"helper", ASSOCIATED), keys.row_key("a")
         for old, new in [(LOCAL, a), (a, b), (b, b), (b, LOCAL)]:
-            assert made.rotate_kek(new) == KekRotation(old, new, 2)
+            assert made.rotate_kek(new) == KekRotation(old, new, 3)
             for file in (made, opened, KeyFile.open(path, TABLE)):
                 assert file.generation(1).decrypt(sealed, ASSOCIATED) == b"helper"
                 assert file.generation(1).row_key("a") == row

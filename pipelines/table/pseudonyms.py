@@ -1,0 +1,99 @@
+"""Labels of an operator that do not lie in the clear: subject ids and addresses, keyed.
+
+A table that was enrolled with `--pseudonymous` stores an HMAC of each. The labels themselves are
+encrypted, in the plan for those who read the inputs and in each outcome's details.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+import pyarrow as pa
+
+from ironmask.errors import KeyNotFoundError
+from pipelines.ports import TableKeys, Tables
+from pipelines.table import run_records
+
+_HEX: Final = 32
+_PLAN: Final = "plan"
+_KIND: Final = pa.large_string()
+ADDRESS: Final = "address"
+"""Column of a plan: subject id and address of an input, encrypted."""
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """Those of one table."""
+
+    keys: TableKeys = field(repr=False)
+
+    def subject(self, name: str) -> str:
+        """What a person is stored as."""
+        return f"p-{self._mac('subject', name)}" if name else ""
+
+    def address(self, uri: str) -> str:
+        """What an input's address is stored as."""
+        return f"a-{self._mac('address', uri)}"
+
+    def _mac(self, kind: str, text: str) -> str:
+        point = f"ironmask label\0{kind}\0{text}".encode()
+        return hmac.digest(self.keys.pseudonym_key(), point, sha256).hex()[:_HEX]
+
+    def hidden(self, batch: pa.Table) -> pa.Table:
+        """Rows of a source with pseudonyms in place of their labels, which are encrypted."""
+        pairs = zip(batch["subject_id"].to_pylist(), batch["uri"].to_pylist(), strict=True)
+        made = [self._hidden(subject, uri) for subject, uri in pairs]
+        columns = dict(zip(("subject_id", "uri", ADDRESS), zip(*made, strict=True), strict=True))
+        for name, values in columns.items():
+            place = batch.schema.get_field_index(name)
+            kind = batch.schema.field(place).type
+            batch = batch.set_column(place, batch.schema.field(place), pa.array(values, kind))
+        return batch
+
+    def _hidden(self, subject: str, uri: str) -> tuple[str, str, bytes]:
+        stored = self.address(uri)
+        plain = json.dumps([subject, uri]).encode()
+        sealed = self.keys.cipher(_PLAN).encrypt(plain, stored.encode())
+        return self.subject(subject), stored, sealed
+
+    def shown(self, uri: str, sealed: bytes) -> tuple[str, str]:
+        """Subject id and address of a planned input, from its stored address and what is beside it.
+
+        Raises `TamperedError` where they do not belong together.
+        """
+        subject, address = json.loads(self.keys.cipher(_PLAN).decrypt(sealed, uri.encode()))
+        return str(subject), str(address)
+
+
+def are_kept(tables: Tables) -> bool:
+    """Whether a destination holds pseudonyms in place of labels."""
+    return any(job.pseudonymous for job in run_records.jobs(tables)[-1:])
+
+
+def stored_subject(tables: Tables, keys: TableKeys | None, subject: str) -> str:
+    """What a person is stored as in a destination: the id itself, or its pseudonym.
+
+    Raises `KeyNotFoundError` where the keys that give it are not at hand.
+    """
+    if not are_kept(tables):
+        return subject
+    if keys is None:
+        raise KeyNotFoundError(
+            f"{tables.dest} holds pseudonyms, and the keyset file has no keys of its table: "
+            "restore it from a backup"
+        )
+    return Pseudonyms(keys).subject(subject)
+
+
+def stored_subjects(
+    tables: Tables, keys: TableKeys | None, subjects: Iterable[str]
+) -> dict[str, str]:
+    """The same for several people: their ids by what they are stored as."""
+    if not are_kept(tables):
+        return {subject: subject for subject in subjects}
+    return {stored_subject(tables, keys, subject): subject for subject in subjects}

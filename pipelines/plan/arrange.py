@@ -7,9 +7,7 @@ again, and numbers the shards. The file holds names, addresses and keyed identit
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import IO, Any, Final
 
 import numpy as np
@@ -17,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ironmask.errors import StorageError
 from pipelines.plan.sources import COLUMNS
+from pipelines.plan.spool import explained, spool
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table.text_set import Mask, TextSet
 
@@ -40,11 +38,11 @@ def arrange(
     photo under two subjects would be two issues of one person. A subject is in the shard in which
     its first input falls. Raises `StorageError` where the temporary file finds no room.
     """
-    with _spool() as file:
+    with spool() as file:
         repeated = _first_pass(batches, live, used, file)
         originals = _Originals(repeated)
         numbers = _Numbers(shard_size)
-        with _explained():
+        with explained():
             file.seek(0)
             with pa.ipc.open_stream(file) as stream:
                 for batch in stream:
@@ -72,7 +70,7 @@ def _first_pass(
     """Spool the rows; return the sorted hashes of contents that come more than once."""
     seen: list[Hashes] = []
     options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with _explained(), pa.ipc.new_stream(file, _SPOOLED, options=options) as stream:
+    with explained(), pa.ipc.new_stream(file, _SPOOLED, options=options) as stream:
         for table in batches:
             settled = _settle_known(table.combine_chunks(), live, used)
             hashes = _hashes(settled)
@@ -83,26 +81,6 @@ def _first_pass(
     everything = np.sort(np.concatenate(seen)) if seen else np.empty(0, np.int64)
     again = everything[1:] == everything[:-1]
     return np.unique(everything[1:][again])
-
-
-@contextmanager
-def _spool() -> Iterator[IO[bytes]]:
-    # Closing it writes what is still on its way.
-    with _explained(), tempfile.TemporaryFile(prefix="ironmask-plan-") as file:
-        yield file
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{tempfile.gettempdir()}: {error.strerror or error}: make room there for the plan, or "
-            "name another folder in TMPDIR"
-        ) from None
 
 
 def _hashes(table: pa.Table) -> Hashes:

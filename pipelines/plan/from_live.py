@@ -46,7 +46,7 @@ def _read(
     """A source's batches as they are planned, and as the renewed generation knew their contents."""
     limit = job.faces.max_bytes
     new, old = keys
-    read = sources.read(source, kind, store, new, limit)
+    read = sources.read(source, kind, store, new, limit, job.allow_roots)
     if kind is not SourceKind.EMBEDDINGS or new == old:
         return ((batch, batch) for batch in read)
     return zip(read, sources.read(source, kind, store, old, limit), strict=True)

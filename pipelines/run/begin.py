@@ -146,7 +146,9 @@ def _drafted(
         old_key = old_keys.content_key() if old_keys else key
         batches = from_live.batches(job, tables, store, key, old_key)
     else:
-        batches = sources.read(job.source, job.kind, store, key, job.faces.max_bytes)
+        batches = sources.read(
+            job.source, job.kind, store, key, job.faces.max_bytes, job.allow_roots
+        )
     if job.retry:
         batches = _again(batches, job, tables, live)
     return arrange(batches, live, used, job.shard_size)

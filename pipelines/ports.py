@@ -165,8 +165,18 @@ class Store(Protocol):
         """Addresses of the folders directly under a folder, in a fixed order."""
         ...
 
-    def entries(self, uri: str, *, recursive: bool = True) -> Iterator[Entry]:
-        """The objects under a folder, in a fixed order: by address where the server sorts so."""
+    def entries(
+        self, uri: str, *, recursive: bool = True, roots: Sequence[str] | None = None
+    ) -> Iterator[Entry]:
+        """The objects under a folder, in a fixed order: by address where the server sorts so.
+
+        roots: as `resolve` gives them. A link to a folder outside them is an entry itself, and what
+        lies behind it is not listed.
+        """
+        ...
+
+    def resolve(self, uri: str) -> str:
+        """The address that is read for another one: links are followed, dots are no parts."""
         ...
 
     def read(self, uri: str, limit: int | None = None) -> bytes:

@@ -44,7 +44,10 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # From this floor on, ports meet what provides them; everything below sees ports only.
 PROVIDED_FROM = FLOOR["setup"]
 # What `infra` provides, and the names that it provides it under.
-PORTS = {"ports", "spec.faces", "spec.outcomes", "table.layout", "table.schemas"}
+PORTS = {
+    "ports", "spec.addresses", "spec.faces", "spec.outcomes", "spec.texts", "table.layout",
+    "table.schemas",
+}  # fmt: skip
 # Only these may name the schedulers.
 RAY = {"pipelines.run.ray", "infra.ray_cluster"}
 PREFECT = {

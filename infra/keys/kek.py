@@ -25,6 +25,7 @@ from tink import (
 )
 
 from ironmask.errors import KeyFileError, KeyStoreError, WrongKeyError
+from pipelines.spec.addresses import has_secret, shown
 
 LOCAL: Final = "local:"
 # Errors by which the services say that a ciphertext is not of this key.
@@ -120,6 +121,11 @@ def resolve(uri: str, keyset: str | None) -> Kek:
     """
     if uri == LOCAL:
         return Kek(uri, _local(keyset))
+    if has_secret(uri):
+        raise KeyStoreError(
+            f"{shown(uri)}: the address of the key-encryption key carries credentials, which would "
+            "be stored and shown: leave them out, and give them in the environment"
+        )
     try:
         remote = _remote(uri)
         return Kek(uri, aead.KmsEnvelopeAead(aead.aead_key_templates.AES256_GCM, remote))

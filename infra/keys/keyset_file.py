@@ -22,13 +22,15 @@ import json
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NotRequired, TypedDict, cast
 
+from infra.keys.custody import forbid_core_dumps, refuse_open_folder, refuse_strangers
+from infra.keys.kek import LOCAL
+from infra.store.local_files import open_regular
 from ironmask.errors import KeyFileError, KeyNotFoundError, WrongKeyError
 
 FORMAT: Final = "ironmask-keys/1"
@@ -76,14 +78,19 @@ class Content(TypedDict):
 
 
 def read(path: Path) -> Content:
-    """Read a file. Raises `KeyNotFoundError` without one, `KeyFileError` for one at fault."""
+    """Read a file. Raises `KeyNotFoundError` without one, `KeyFileError` for one at fault.
+
+    From here on the process leaves no core dump.
+    """
+    forbid_core_dumps()
     try:
-        with path.open(encoding="utf-8") as handle:
-            mode = os.fstat(handle.fileno()).st_mode
-            # Before any of it is read.
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise KeyFileError(f"{path} is open to other users: run `chmod 600 {path}`")
-            return _parse(path, handle.read())
+        with open_regular(str(path)) as handle:
+            found = os.fstat(handle.fileno())
+            content = _parse(path, handle.read().decode())
+        # Whether it holds a secret is for its content to say; what says nothing holds one.
+        wrapped = content["kek"]["uri"] != LOCAL and content["kek"]["keyset"] is None
+        refuse_strangers(path, found, secret=not wrapped)
+        return content
     except FileNotFoundError:
         raise KeyNotFoundError(
             f"no keyset file at {path}: name it with --keys or IRONMASK_KEYS; templates cannot be "
@@ -142,8 +149,10 @@ def writing(path: Path) -> Iterator[None]:
 
     Raises `KeyFileError` where the place cannot be written.
     """
+    forbid_core_dumps()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        refuse_open_folder(path)
         descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

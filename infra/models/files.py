@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from infra.models.registry import BY_DIGEST, BY_NAME, KnownFile, Role
-from ironmask.errors import ModelDigestError, ModelError
+from infra.models.registry import BY_DIGEST, BY_NAME, KnownFile
+from infra.models.roles import role_of
+from ironmask.errors import ModelDigestError
 
 SUMS: Final = "SHA256SUMS"
 _OWN_LICENCE: Final = "the operator's own model"
@@ -57,30 +58,4 @@ def identify(path: Path, sums: dict[str, str]) -> KnownFile:
             f"{path}: unknown model, sha256 {digest}. If it is yours, pin it: run "
             f"`sha256sum {path.name} >> {SUMS}` in {path.parent}"
         )
-    return KnownFile(path.name, digest, _role(path), _OWN_LICENCE, SUMS)
-
-
-def _role(path: Path) -> Role:
-    """Tell a recogniser, (N, 3, 112, 112), from a detector with points, 9 or 15 outputs."""
-    import onnx
-    from google.protobuf.message import (  # type: ignore[import-untyped,unused-ignore]
-        DecodeError,
-    )
-
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: not an ONNX model ({type(error).__name__})") from error
-    weights: Any = model.graph.initializer
-    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in weights):
-        raise ModelError(f"{path}: its weights lie in another file; save the model as one file")
-    names = {tensor.name for tensor in weights}
-    inputs = [value for value in model.graph.input if value.name not in names]
-    shape = [axis.dim_value for axis in inputs[0].type.tensor_type.shape.dim] if inputs else []
-    if shape[1:] == [3, 112, 112]:
-        return "recogniser"
-    if len(model.graph.output) in (9, 15):
-        return "detector"
-    raise ModelError(
-        f"{path}: neither a recogniser with input (N, 3, 112, 112) nor a detector with 5 points"
-    )
+    return KnownFile(path.name, digest, role_of(path), _OWN_LICENCE, SUMS)

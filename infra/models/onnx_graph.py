@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.models.external_data import external_data
+
 _PRELU: Final = "PRelu"
 # Below this, dividing by it would cost digits.
 _LEAST_FACTOR: Final = 0.1
@@ -26,7 +28,7 @@ def for_cpu(path: Path) -> bytes | None:
     model = onnx.load(str(path), load_external_data=False)
     graph = model.graph
     slopes = {tensor.name: tensor for tensor in graph.initializer}
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
+    if external_data(model):
         return None
     nodes = list(graph.node)
     fast = {place for place, node in enumerate(nodes) if _is_fast(node, slopes)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from infra.models.files import file_digest
 from infra.models.onnx_graph import for_cpu
 from ironmask.errors import ModelDigestError, ModelError, ModelNotFoundError, ProviderError
@@ -50,6 +52,24 @@ def open_session(path: Path, sha256: str, provider: Provider) -> Any:
     if wanted not in session.get_providers():
         raise _inactive(provider, wanted, session.get_providers())
     return session
+
+
+def try_recogniser(path: Path, sha256: str, width: int) -> None:
+    """Run a recogniser once. Raises `ModelError` where it fails, or gives another width."""
+    session = open_session(path, sha256, "cpu")
+    blank = np.zeros((1, 3, 112, 112), np.float32)
+    try:
+        (made,) = session.run(None, {session.get_inputs()[0].name: blank})
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise ModelError(
+            f"{path}: onnxruntime cannot run it on one face ({type(error).__name__}); export it "
+            "anew, and try it there first"
+        ) from error
+    if made.shape != (1, width):
+        raise ModelError(
+            f"{path}: it declares embeddings of {width} values, and gives {made.shape} for one "
+            "face; export it with the output that it has"
+        )
 
 
 def _check_file(path: Path, sha256: str) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final, get_args
 
 from infra.models.files import SUMS, identify, read_sums
-from infra.models.registry import KNOWN_PACKS, UNNEEDED, KnownFile, KnownPack, Role
+from infra.models.onnx_session import try_recogniser
+from infra.models.registry import BY_DIGEST, KNOWN_PACKS, UNNEEDED, KnownFile, KnownPack, Role
+from infra.models.roles import declared_width, load_graph
 from infra.models.sources import fetch_folder, fetch_insightface, fetch_wheels
 from ironmask.errors import ModelDownloadError, ModelError, ModelNotFoundError
 
@@ -89,7 +91,7 @@ def _inspect(folder: Path) -> _Found:
         if role not in found:
             raise ModelError(
                 f"{folder}: no {role} among its ONNX files; a pack holds one detector and one "
-                "recogniser"
+                f"recogniser: put a {role} beside the other and pin it in {SUMS}"
             )
     return found
 
@@ -251,15 +253,12 @@ def _require(pack: KnownPack, found: _Found, source: str) -> None:
 
 
 def embedding_width(pack: ModelPack) -> int:
-    """Width of a pack's embeddings, from the recogniser's declared output.
+    """Width of a pack's embeddings: what the recogniser declares, and what it gives.
 
-    Raises `ModelError` where the model does not declare it.
+    An operator's own model is run once, on this machine's CPU. Raises `ModelError` where it does
+    not run, or gives another width than it declares.
     """
-    import onnx
-
-    graph = onnx.load(str(pack.recogniser), load_external_data=False).graph
-    dimensions = graph.output[0].type.tensor_type.shape.dim
-    width = int(dimensions[-1].dim_value) if dimensions else 0
-    if width < 1:
-        raise ModelError(f"{pack.recogniser} does not declare the width of its output")
+    width = declared_width(pack.recogniser, load_graph(pack.recogniser))
+    if pack.recogniser_sha256 not in BY_DIGEST:
+        try_recogniser(pack.recogniser, pack.recogniser_sha256, width)
     return width

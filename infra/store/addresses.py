@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import Final
 
-from ironmask.errors import StorageError
+from ironmask.errors import ParameterError, StorageError
+from pipelines.spec.addresses import S3, has_secret, shown
 
-_S3: Final = "s3://"
 _NO_TABLE: Final = re.compile(r"%[0-9A-Fa-f]{2}|[][^|\\]")
 
 
 def is_s3(uri: str) -> bool:
     """Tell whether an address is of an object store."""
-    return uri.startswith(_S3)
+    return uri.startswith(S3)
 
 
 def is_text(name: str) -> bool:
@@ -27,10 +28,21 @@ def is_text(name: str) -> bool:
 
 
 def normalise(uri: str) -> str:
-    """A full address without a trailing slash: `~` and relative local paths are resolved."""
+    """A full address without a trailing slash: `~` and relative local paths are resolved.
+
+    Raises `ParameterError` for one that carries credentials, `StorageError` for one that is none.
+    """
+    if has_secret(uri):
+        raise ParameterError(
+            f"{shown(uri)}: the address carries credentials, which would be stored and shown: "
+            "leave them out, and give them in the environment (IRONMASK_S3_ACCESS_KEY, ...)"
+        )
     if is_s3(uri):
-        if not uri.removeprefix(_S3).split("/")[0]:
+        bucket, _, key = uri.removeprefix(S3).partition("/")
+        if not bucket:
             raise StorageError(f"{uri!r} names no bucket: write s3://bucket/prefix")
+        if {"", ".", ".."} & set(key.rstrip("/").split("/")) and key:
+            raise StorageError(f"{uri!r}: a part of its key is empty or dots: write it without")
         return uri.rstrip("/")
     if not is_text(uri):
         raise StorageError(f"{uri!r} is no address: it is not UTF-8; rename it")
@@ -55,6 +67,11 @@ def table_address(uri: str) -> str:
     if not is_s3(full) and not os.path.isdir(where):
         raise StorageError(f"{full} holds no table: {where} is a file; enrol into a folder")
     return full
+
+
+def allowed(roots: Iterable[str]) -> tuple[str, ...]:
+    """Folders and prefixes that inputs may lie in: full addresses, in order, each once."""
+    return tuple(sorted({normalise(root) for root in roots}))
 
 
 def is_inside(inner: str, outer: str) -> bool:

@@ -7,19 +7,38 @@ import mmap
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
 
 from pipelines.ports import Entry
+from pipelines.spec.outcomes import Reason
 from pipelines.table.layout import partial_file
 
 _SCHEME: Final = "file://"
 _PAGE: Final = mmap.PAGESIZE
 _BLOCK: Final = 8 << 20
 _LARGE: Final = 4 << 20
+_KERNEL_SYSTEMS: Final = frozenset(
+    {
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "debugfs",
+        "efivarfs",
+        "mqueue",
+        "proc",
+        "pstore",
+        "securityfs",
+        "selinuxfs",
+        "sysfs",
+        "tracefs",
+    }
+)
 
 
 class LocalFiles:
@@ -39,12 +58,10 @@ class LocalFiles:
         return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
 
     def open(self, uri: str) -> BinaryIO:
-        path = _path(uri)
-        # Opening a pipe would wait for a writer, and a device may have no end.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            is_folder = os.path.isdir(path)
-            raise OSError(errno.EISDIR if is_folder else errno.ENXIO, "it is no regular file")
-        return Path(path).open("rb")
+        return open_regular(_path(uri))
+
+    def resolve(self, uri: str) -> str:
+        return os.path.realpath(_path(uri))
 
     def read(self, uri: str, limit: int | None) -> bytes:
         with self.open(uri) as handle:
@@ -58,8 +75,10 @@ class LocalFiles:
             if _is_folder(item):
                 yield item.path
 
-    def entries(self, uri: str, recursive: bool) -> Iterator[Entry]:
-        yield from _walk(_path(uri), recursive, frozenset())
+    def entries(
+        self, uri: str, recursive: bool, roots: Sequence[str] | None = None
+    ) -> Iterator[Entry]:
+        yield from _walk(_path(uri), recursive, frozenset(), roots)
 
     def write(self, uri: str, data: bytes | memoryview) -> None:
         path = _path(uri)
@@ -94,6 +113,52 @@ class LocalFiles:
         return 0
 
 
+class NotRegularError(OSError):
+    """A folder, a pipe, a socket, a device or a file of the kernel, where a file was wanted."""
+
+    reason = Reason.NOT_A_REGULAR_FILE
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file to read it. Raises `NotRegularError` for anything else, without waiting.
+
+    Opening a pipe would wait for a writer, opening a device may set it going, and neither need ever
+    end. What looked like a file may have become one of them before it was opened.
+    """
+    _refuse_irregular(os.stat(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _refuse_irregular(os.fstat(descriptor))
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _refuse_irregular(found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise NotRegularError(errno.EISDIR, "it is a folder, no regular file")
+    if not stat.S_ISREG(found.st_mode) or found.st_dev in _kernel_devices():
+        raise NotRegularError(errno.ENXIO, "it is no regular file")
+
+
+@lru_cache(maxsize=1)
+def _kernel_devices() -> frozenset[int]:
+    """Devices of file systems whose files the kernel makes up as they are read, such as /proc."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:  # no Linux
+        return frozenset()
+    found = set()
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        if right.split(" ")[0] in _KERNEL_SYSTEMS:
+            major, minor = left.split(" ")[2].split(":")
+            found.add(os.makedev(int(major), int(minor)))
+    return frozenset(found)
+
+
 def _path(uri: str) -> str:
     if "\0" in uri:
         raise OSError(errno.EINVAL, "a NUL character is in the name")
@@ -111,10 +176,17 @@ def _scan(path: str) -> list[os.DirEntry[str]]:
         return sorted(items, key=lambda item: os.fsencode(item.name + "/" * _is_folder(item)))
 
 
-def _walk(path: str, recursive: bool, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
+def _walk(
+    path: str,
+    recursive: bool,
+    above: frozenset[tuple[int, int]],
+    roots: Sequence[str] | None = None,
+) -> Iterator[Entry]:
     """`above` holds the folders on the way here, so that a link to one of them ends the walk."""
     for item in _scan(path):
-        if not _is_folder(item):
+        if _is_folder(item) and _leads_out(item, roots):
+            yield Entry(item.path, 0)
+        elif not _is_folder(item):
             # Pipes and devices are no objects; a dangling link is one that cannot be read.
             if item.is_symlink() or item.is_file():
                 yield Entry(item.path, item.stat(follow_symlinks=not _dangles(item)).st_size)
@@ -122,7 +194,15 @@ def _walk(path: str, recursive: bool, above: frozenset[tuple[int, int]]) -> Iter
             found = item.stat()
             here = (found.st_dev, found.st_ino)
             if here not in above:
-                yield from _walk(item.path, recursive, above | {here})
+                yield from _walk(item.path, recursive, above | {here}, roots)
+
+
+def _leads_out(item: os.DirEntry[str], roots: Sequence[str] | None) -> bool:
+    """Whether an item is a link to what lies below none of some folders."""
+    if roots is None or not item.is_symlink():
+        return False
+    target = f"{os.path.realpath(item.path)}/"
+    return not any(target.startswith(f"{root.rstrip('/')}/") for root in roots)
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 
 from infra.settings import StorageSettings
 from infra.store.addresses import is_s3
-from infra.store.local_files import LocalFiles
+from infra.store.local_files import LocalFiles, NotRegularError
 from infra.store.s3_objects import S3Objects
 from ironmask.errors import StorageError
 from pipelines.ports import Entry
@@ -78,9 +78,15 @@ class FsspecStore:
         with _explained(uri):
             yield from self._for(uri).children(uri)
 
-    def entries(self, uri: str, *, recursive: bool = True) -> Iterator[Entry]:
+    def entries(
+        self, uri: str, *, recursive: bool = True, roots: Sequence[str] | None = None
+    ) -> Iterator[Entry]:
         with _explained(uri):
-            yield from self._for(uri).entries(uri, recursive)
+            yield from self._for(uri).entries(uri, recursive, roots)
+
+    def resolve(self, uri: str) -> str:
+        with _explained(uri):
+            return self._for(uri).resolve(uri)
 
     def version(self, uri: str) -> str:
         with _explained(uri):
@@ -151,7 +157,7 @@ class FsspecStore:
 
 def _is_of_the_object(uri: str, error: OSError) -> bool:
     """Tell a fault of one object from one of its store, which says nothing about the object."""
-    if isinstance(error, TooLargeError | FileNotFoundError):
+    if isinstance(error, TooLargeError | NotRegularError | FileNotFoundError):
         return True
     return not is_s3(uri) and error.errno in _OWN_FAULTS
 

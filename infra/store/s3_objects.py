@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Final, cast
 
 from infra.settings import StorageSettings
@@ -87,7 +87,16 @@ class S3Objects:
                     raise OSError(errno.EINVAL, f"a key has an empty part: {common['Prefix']}")
                 yield f"{_S3}{bucket}/{common['Prefix'].removesuffix('/')}"
 
-    def entries(self, uri: str, recursive: bool) -> Iterator[Entry]:
+    def resolve(self, uri: str) -> str:
+        """The address itself: a bucket knows no links, and its keys no dots."""
+        return uri
+
+    def entries(
+        self,
+        uri: str,
+        recursive: bool,
+        roots: Sequence[str] | None = None,  # noqa: ARG002 - no link leads out of a bucket
+    ) -> Iterator[Entry]:
         bucket, _ = _split(uri)
         for page in self._pages(uri, delimiter="" if recursive else "/"):
             for item in page.get("Contents", []):

@@ -11,6 +11,7 @@ import typer
 from pipelines.cli.options import (
     EXIT_PARTIAL,
     EXIT_REJECTED,
+    AllowRoot,
     Dest,
     Executor,
     Json,
@@ -63,6 +64,7 @@ def enroll(
     kind: Annotated[
         str, typer.Option(help="Kind of SRC: auto, folder, manifest or embeddings.")
     ] = "auto",
+    allow_root: AllowRoot = None,
     det_size: Annotated[
         list[int] | None,
         typer.Option(help="Detector sizes in pixels; the next is tried where no face was found."),
@@ -105,6 +107,14 @@ def enroll(
         str | None,
         typer.Option(help="Keyset file of the vault. Default: beside that of the templates."),
     ] = None,
+    pseudonymous: Annotated[
+        bool,
+        typer.Option(
+            "--pseudonymous",
+            help="Store subject ids and addresses of inputs keyed, so that the table names nobody. "
+            "`verify`, `erase` and `prove` still take the ids themselves.",
+        ),
+    ] = False,
     plaintext_helpers: Annotated[
         bool,
         typer.Option(
@@ -186,6 +196,7 @@ def enroll(
         vault_keys=vault_keys,
         calibration=calibration,
         accepted_risk=accept_risk,
+        pseudonymous=pseudonymous,
         faces=faces,
         keys=keys,
         kek=kek,
@@ -195,6 +206,7 @@ def enroll(
         ray_address=ray_address,
         restart=restart,
         retry=tuple(retry_failed.split(",")) if retry_failed else (),
+        allow_roots=tuple(allow_root or ()),
     )
     prepared = enrolment_request.prepare(request)
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)

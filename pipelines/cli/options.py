@@ -28,6 +28,13 @@ Workers = Annotated[int | None, typer.Option(help="CPU workers. Default: all cor
 RayAddress = Annotated[
     str | None, typer.Option(help="A running cluster. Default: one made for this run.")
 ]
+AllowRoot = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where inputs may lie, beside SRC's own folder. Several: once for each.",
+    ),
+]
 Prefect = Annotated[
     bool | None,
     typer.Option(

@@ -12,6 +12,7 @@ from ironmask.errors import ParameterError
 from pipelines.cli.options import (
     EXIT_ERROR,
     EXIT_PARTIAL,
+    AllowRoot,
     Dest,
     Executor,
     Json,
@@ -53,6 +54,7 @@ def reprotect(
             "Default: where they were.",
         ),
     ] = None,
+    allow_root: AllowRoot = None,
     vault: Annotated[
         bool,
         typer.Option("--vault", help="From the vault's embeddings, without any image."),
@@ -141,6 +143,7 @@ def reprotect(
         ray_address=ray_address,
         restart=restart,
         max_lost=max_lost,
+        allow_roots=tuple(allow_root or ()),
     )
     _do(request, prefect, as_json)
 

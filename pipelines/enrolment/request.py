@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from infra.models import packs
 from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
-from infra.store.addresses import is_inside, normalise, table_address
+from infra.store.addresses import allowed, is_inside, normalise, table_address
 from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError
 from ironmask.helper import DEFAULT_ENCODING
@@ -25,7 +25,10 @@ from pipelines.spec.workplace import Workplace, check_executor
 
 @dataclass(frozen=True)
 class EnrolRequest:
-    """An enrolment as a user asks for it: plain values, none of them secret."""
+    """An enrolment as a user asks for it: plain values, none of them secret.
+
+    allow_roots: folders and prefixes that inputs may lie in, beside that of the source.
+    """
 
     source: str
     dest: str
@@ -43,6 +46,7 @@ class EnrolRequest:
     vault_keys: str | None = None
     calibration: str | None = None
     accepted_risk: str | None = None
+    pseudonymous: bool = False
     faces: FaceSettings = field(default_factory=FaceSettings)
     keys: str | None = None
     kek: str | None = None
@@ -52,6 +56,7 @@ class EnrolRequest:
     workers: int | None = None
     embedders: int | None = None
     ray_address: str | None = None
+    allow_roots: tuple[str, ...] = ()
 
     @property
     def workplace(self) -> Workplace:
@@ -101,6 +106,8 @@ def prepare(request: EnrolRequest) -> CheckedEnrolment:
         accepted_risk=request.accepted_risk,
         filling=request.filling,
         vault=request.vault,
+        pseudonymous=request.pseudonymous,
+        allow_roots=allowed(request.allow_roots),
     )
     calibration = normalise(request.calibration) if request.calibration else None
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)

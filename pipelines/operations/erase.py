@@ -33,6 +33,7 @@ from pipelines.table.erasing import Erased, read_note
 from pipelines.table.generations import State
 from pipelines.table.held import Destination
 from pipelines.table.orphans import destroy_orphans
+from pipelines.table.pseudonyms import stored_subject
 from pipelines.table.run_records import RunRecord, RunState
 from pipelines.table.schemas import INPUTS, VAULT, as_parquet
 
@@ -48,6 +49,7 @@ def erase(dest: Destination, subject: str) -> Erased:
     Raises `TableError` where it holds nothing, `BusyError` where another run has to end first.
     """
     pseudonym = _pseudonym(dest, subject)
+    subject = stored_subject(dest.tables, dest.keys.table, subject)
     # A planning that was killed may have left rows that name the person.
     begin.destroy_unfinished_plans(dest)
     found = {name: _rows_of(dest, name, subject) for name in ("templates", "vault", "inputs")}

@@ -17,6 +17,7 @@ from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.spec.template_job import TemplateJob
 from pipelines.table import layout, run_records
 from pipelines.table.evidence import Evidence
+from pipelines.table.pseudonyms import stored_subject
 from pipelines.table.schemas import TABLES
 
 PURPOSE: Final = "erase"
@@ -55,10 +56,11 @@ def prove(tables: Tables, store: Store, subject: str, keys: GenerationKeys) -> E
     }
     folders = [layout.join(tables.table(one).uri, "_delta_log") for one in TABLES]
     folders.append(layout.join(tables.dest, layout.PRIVATE))
+    stored = stored_subject(tables, keys.table, subject)
     naming_texts = _Names(subject, run_records.jobs(tables))
     naming = [uri for folder in folders for uri in _naming(store, folder, naming_texts)]
     facts = [
-        (f"no row of {table} is of the subject", not _has_rows(tables, table, subject))
+        (f"no row of {table} is of the subject", not _has_rows(tables, table, stored))
         for table in ("templates", "inputs", "vault")
     ]
     facts.append(("no entry of a log, plan or private file names the subject", not naming))

@@ -7,9 +7,7 @@ again, and numbers the shards. The file holds names, addresses and keyed identit
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import IO, Any, Final
 
 import numpy as np
@@ -17,14 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ironmask.errors import StorageError
 from pipelines.plan.naming import Known, named
 from pipelines.plan.sources import COLUMNS
+from pipelines.plan.spool import explained, spool
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table.text_set import Mask, TextSet
 
 _PLANNED: Final = COLUMNS.remove(COLUMNS.get_field_index("before"))
 SCHEMA: Final = _PLANNED.append(pa.field("shard", pa.int32()))
+_LATER: Final = SCHEMA.get_field_index("address")
+SCHEMA_OF_BEFORE: Final = SCHEMA.remove(_LATER)
+"""Of plans that were written before there were pseudonyms."""
 _HASH: Final = "hash"
 _SPOOLED: Final = _PLANNED.append(pa.field(_HASH, pa.int64()))
 _ROWS: Final = 1 << 16
@@ -42,11 +43,11 @@ def arrange(
     photo under two subjects would be two issues of one person. A subject is in the shard in which
     its first input falls. Raises `StorageError` where the temporary file finds no room.
     """
-    with _spool() as file:
+    with spool() as file:
         repeated = _first_pass(batches, live, used, file)
         originals = _Originals(repeated)
         numbers = _Numbers(shard_size)
-        with _explained():
+        with explained():
             file.seek(0)
             with pa.ipc.open_stream(file) as stream:
                 for batch in stream:
@@ -72,7 +73,7 @@ def _first_pass(batches: Iterable[pa.Table], live: TextSet, used: Known, file: I
     """Spool the rows; return the sorted hashes of contents that come more than once."""
     seen: list[Hashes] = []
     options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with _explained(), pa.ipc.new_stream(file, _SPOOLED, options=options) as stream:
+    with explained(), pa.ipc.new_stream(file, _SPOOLED, options=options) as stream:
         for table in batches:
             settled = named(_settle_known(table.combine_chunks(), live, used), used.identities)
             hashes = _hashes(settled)
@@ -83,26 +84,6 @@ def _first_pass(batches: Iterable[pa.Table], live: TextSet, used: Known, file: I
     everything = np.sort(np.concatenate(seen)) if seen else np.empty(0, np.int64)
     again = everything[1:] == everything[:-1]
     return np.unique(everything[1:][again])
-
-
-@contextmanager
-def _spool() -> Iterator[IO[bytes]]:
-    # Closing it writes what is still on its way.
-    with _explained(), tempfile.TemporaryFile(prefix="ironmask-plan-") as file:
-        yield file
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{tempfile.gettempdir()}: {error.strerror or error}: make room there for the plan, or "
-            "name another folder in TMPDIR"
-        ) from None
 
 
 def _hashes(table: pa.Table) -> Hashes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -14,21 +14,27 @@ from pipelines.ports import Store
 from pipelines.spec.template_job import TemplateJob
 from pipelines.table.text_set import GrowingTextSet, TextSet
 
+Labelled = Callable[[pa.Table], pa.Table]
+
 
 def batches(
-    job: TemplateJob, store: Store, known: Known, key_before: bytes | None
+    job: TemplateJob, store: Store, known: Known, key_before: bytes | None, labelled: Labelled
 ) -> Iterator[pa.Table]:
     """Those inputs of a job's sources that the generation which it renews was made from.
 
     Content tells them, not the address, so that sources may have moved meanwhile. Each person is
     taken from the first source that has one of them. known: the contents of that generation, each
-    with its owner. key_before: as `sources.read` takes it.
+    with its owner. key_before: as `sources.read` takes it. labelled: gives rows the labels that
+    they are stored under.
     """
     earlier = GrowingTextSet()
     for source in (job.source, *job.more_sources):
         kind = sources.detect(source, store) if job.more_sources else job.kind
         taken: list[pa.Array] = []
-        for batch in sources.read(source, kind, store, job.faces.max_bytes, key_before):
+        for batch in sources.read(
+            source, kind, store, job.faces.max_bytes, job.allow_roots, key_before
+        ):
+            batch = labelled(batch)
             mask = np.asarray(pc.is_null(batch["outcome"])) & known.has(batch, by_owner=True)
             chosen = batch.filter(pa.array(mask & ~earlier.has(batch["subject_id"])))
             if len(chosen):

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ironmask.errors import StorageError, TableError
-from pipelines.plan.arrange import SCHEMA
+from pipelines.plan.arrange import SCHEMA, SCHEMA_OF_BEFORE
 from pipelines.ports import Store
 from pipelines.table import layout
 
@@ -165,8 +165,16 @@ def tables(frozen: Plan, store: Store) -> Iterator[pa.Table]:
     """All rows of a frozen plan, a part at a time."""
     for part in _parts(frozen.uri, store):
         with _opened(layout.join(frozen.uri, part.name), store) as parquet:
-            rows = parquet.read().cast(SCHEMA)
-        yield rows
+            rows = parquet.read()
+        yield _whole(rows)
+
+
+def _whole(rows: pa.Table) -> pa.Table:
+    """Rows with all columns of a plan; plans of before lack one."""
+    lacking = [field for field in SCHEMA if field.name not in rows.schema.names]
+    for field in lacking:
+        rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select(SCHEMA.names).cast(SCHEMA)
 
 
 def digest_of(frozen: Plan, store: Store) -> str:
@@ -241,7 +249,7 @@ def _opened(
 ) -> Iterator[pq.ParquetFile]:
     with store.open(uri) as handle, _sound(uri):
         parquet = pq.ParquetFile(handle, metadata=metadata, page_checksum_verification=True)
-        if not parquet.schema_arrow.equals(SCHEMA):
+        if not any(parquet.schema_arrow.equals(one) for one in (SCHEMA, SCHEMA_OF_BEFORE)):
             raise TypeError("not the columns of a plan")
         yield parquet
 

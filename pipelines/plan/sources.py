@@ -7,22 +7,24 @@ together. An input that needs no work (a hidden file, an empty subject) comes wi
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ironmask.errors import SourceError
+from pipelines.plan import manifest
+from pipelines.plan.reach import Reach, reach_of
 from pipelines.plan.subject_folders import subject_folders
+from pipelines.plan.tabular import TABULAR, parquet_file, sound, texts
 from pipelines.ports import F32, Entry, Store
+from pipelines.spec.addresses import shown
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import SourceKind
 from pipelines.table.identities import of_tag, of_vector
@@ -35,16 +37,17 @@ COLUMNS = pa.schema(
         ("row", pa.int64()),
         ("content", pa.large_string()),
         ("before", pa.large_string()),
+        ("address", pa.binary()),
         ("outcome", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.large_string()),
     ]
 )
 """row: index in a Parquet of embeddings, else null. content: its name (`table.identities`), else
-null. before: what tables of before named it by. outcome: null where work is to be done."""
+null. before: what tables of before named it by. address: encrypted labels, where
+subject_id and uri are pseudonyms. outcome: null where work is to be done."""
 
 _BATCH = 4096
-_TABULAR = (".parquet", ".csv")
 
 
 @dataclass
@@ -74,12 +77,12 @@ def detect(source: str, store: Store) -> SourceKind:
         return SourceKind.FOLDER
     if not store.exists(source):
         raise SourceError(f"{source} does not exist: give a folder, a manifest or a Parquet file")
-    if not source.lower().endswith(_TABULAR):
+    if not source.lower().endswith(TABULAR):
         raise SourceError(f"{source} is neither a folder nor a .parquet or .csv file")
     if source.lower().endswith(".csv"):
         return SourceKind.MANIFEST
     with store.open(source) as handle:
-        names = _parquet(source, handle).schema_arrow.names
+        names = parquet_file(source, handle).schema_arrow.names
     if "embedding" not in names and "uri" not in names:
         raise SourceError(
             f"{source} has neither a column uri (a manifest) nor embedding (a gallery), beside "
@@ -93,31 +96,33 @@ def read(
     kind: SourceKind,
     store: Store,
     limit: int | None = None,
+    allow_roots: Sequence[str] = (),
     key_before: bytes | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the inputs of a source as tables of `COLUMNS`.
 
     limit: bytes above which an image is not read for its content, since it will be refused.
+    allow_roots: where inputs may lie beside the source's own folder; others fail, and are not read.
     key_before: 32 secret bytes that tables of before keyed the names of embeddings with; None where
     nobody asks for these.
     """
     if kind is SourceKind.FOLDER:
-        return _folder(source, store, limit)
+        return _folder(source, store, limit, reach_of(source, kind, allow_roots, store))
     if kind is SourceKind.MANIFEST:
-        return _manifest(source, store, limit)
+        return _manifest(source, store, limit, reach_of(source, kind, allow_roots, store))
     return _embeddings(source, store, key_before)
 
 
-def _folder(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
+def _folder(source: str, store: Store, limit: int | None, reach: Reach) -> Iterator[pa.Table]:
     """`<subject>/<image>`; deeper folders belong to the subject that holds them."""
     batch = _Batch()
     for entry in store.entries(source, recursive=False):
         _add_stray(batch, entry)
-    for folder, entries in subject_folders(source, store):
+    for folder, entries in subject_folders(source, store, reach):
         if len(batch) >= _BATCH:
             yield _identified(batch, store, limit)
             batch = _Batch()
-        _add_subject(batch, folder, entries)
+        _add_subject(batch, folder, entries, reach)
     if len(batch):
         yield _identified(batch, store, limit)
 
@@ -133,24 +138,28 @@ def _identified(batch: _Batch, store: Store, limit: int | None) -> pa.Table:
 def _add_stray(batch: _Batch, entry: Entry) -> None:
     hidden = posixpath.basename(entry.uri).startswith(".")
     reason = Reason.HIDDEN_FILE if hidden else Reason.NO_SUBJECT
-    uri, _ = _printable(entry.uri)
+    uri = shown(_printable(entry.uri)[0])
     batch.add("", uri, outcome=Outcome.SKIPPED, reason=reason, detail="not in a subject's folder")
 
 
-def _add_subject(batch: _Batch, folder: str, entries: list[Entry]) -> None:
+def _add_subject(batch: _Batch, folder: str, entries: list[Entry], reach: Reach) -> None:
     subject, clean = _printable(posixpath.basename(folder.rstrip("/")))
+    subject = shown(subject)
     for entry in entries:
         name, utf8 = _printable(entry.uri)
         if not (clean and utf8):
             batch.add(
                 subject,
-                name,
+                shown(name),
                 outcome=Outcome.FAILED,
                 reason=Reason.NAME_NOT_UTF8,
                 detail="rename the file or folder: its name is not valid UTF-8",
             )
         elif "/." in entry.uri.removeprefix(posixpath.dirname(folder)):
-            batch.add(subject, name, outcome=Outcome.SKIPPED, reason=Reason.HIDDEN_FILE)
+            batch.add(subject, shown(name), outcome=Outcome.SKIPPED, reason=Reason.HIDDEN_FILE)
+        elif found := reach.fault(entry.uri):
+            reason, detail = found
+            batch.add(subject, shown(name), outcome=Outcome.FAILED, reason=reason, detail=detail)
         else:
             batch.objects[len(batch)] = entry
             batch.add(subject, entry.uri)
@@ -189,89 +198,24 @@ def _contents(entries: list[Entry], store: Store, limit: int | None) -> Iterator
         yield None if isinstance(found, OSError) else f"sha256:{sha256(found).hexdigest()}"
 
 
-def _manifest(source: str, store: Store, limit: int | None) -> Iterator[pa.Table]:
-    """A CSV or Parquet with `subject_id` and `uri`; relative addresses start at its folder."""
-    table = _manifest_table(source, store).sort_by([("subject_id", "ascending")])
-    base = posixpath.dirname(source)
-    for chunk in table.to_batches(max_chunksize=_BATCH):
-        subjects, uris = (chunk[name].to_pylist() for name in chunk.schema.names)
-        pairs = [(s, _absolute(u, base) if u else "") for s, u in zip(subjects, uris, strict=True)]
-        wanted = [Entry(uri, size=-1) for subject, uri in pairs if subject and uri]
+def _manifest(source: str, store: Store, limit: int | None, reach: Reach) -> Iterator[pa.Table]:
+    """A CSV or Parquet with `subject_id` and `uri`."""
+    rows = manifest.listed(source, store, reach)
+    while chosen := list(islice(rows, _BATCH)):
+        wanted = [Entry(row.uri, size=-1) for row in chosen if row.outcome is None]
         contents = _contents(wanted, store, limit)
         batch = _Batch()
-        for subject, uri in pairs:
-            if subject and uri:
-                batch.add(subject, uri, content=next(contents))
-                continue
+        for row in chosen:
+            content = next(contents) if row.outcome is None else None
             batch.add(
-                subject,
-                uri or source,
-                outcome=Outcome.SKIPPED,
-                reason=Reason.NO_SUBJECT,
-                detail="the manifest's row lacks a subject or a uri",
+                row.subject,
+                row.uri,
+                content=content,
+                outcome=row.outcome,
+                reason=row.reason,
+                detail=row.detail,
             )
         yield batch.table()
-
-
-def _absolute(uri: str, base: str) -> str:
-    uri = uri.removeprefix("file://")
-    return uri if "://" in uri or uri.startswith("/") else posixpath.join(base, uri)
-
-
-def _manifest_table(source: str, store: Store) -> pa.Table:
-    """The columns of a manifest as text; an absent value is the empty text."""
-    columns = ["subject_id", "uri"]
-    with store.open(source) as handle:
-        if source.lower().endswith(".csv"):
-            # Only an empty field is absent: NA or null may be somebody's id.
-            convert = pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in columns},
-                null_values=[""],
-                strings_can_be_null=True,
-            )
-            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            try:
-                table = pyarrow.csv.read_csv(handle, parse_options=parse, convert_options=convert)
-                names = table.column_names
-            except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-                raise SourceError(f"{source} cannot be read as CSV: {error}") from None
-        else:
-            with _sound(source):
-                table = _parquet(source, handle).read()
-                names = table.column_names
-    wrong = [name for name in columns if names.count(name) != 1]
-    if wrong:
-        raise SourceError(
-            f"{source} lacks the column {' and '.join(wrong)}, or has it twice: a manifest names a "
-            f"subject_id and a uri on each row; found {', '.join(names)}"
-        )
-    texts = [_texts(source, name, table[name]) for name in columns]
-    return pa.table(dict(zip(columns, texts, strict=True)))
-
-
-def _texts(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> Any:
-    try:
-        texts = pc.fill_null(pc.cast(column, pa.large_string()), "")
-        texts.validate(full=True)
-        return texts
-    except pa.ArrowException:
-        raise SourceError(f"{source}: the column {name} holds no text ({column.type})") from None
-
-
-def _parquet(source: str, handle: object) -> pq.ParquetFile:
-    with _sound(source):
-        return pq.ParquetFile(handle)
-
-
-@contextmanager
-def _sound(source: str) -> Iterator[None]:
-    """A Parquet file that turns out to be damaged is a `SourceError`."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        coded = isinstance(error, UnicodeDecodeError)
-        brief = "it holds text that is not UTF-8" if coded else str(error).partition("\n")[0]
-        raise SourceError(f"{source} cannot be read as Parquet: {brief}") from None
 
 
 def embedding_width(source: str, store: Store) -> int:
@@ -281,7 +225,7 @@ def embedding_width(source: str, store: Store) -> int:
         kind = parquet.schema_arrow.field("embedding").type
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
-        with _sound(source):
+        with sound(source):
             first = next(parquet.iter_batches(_BATCH, columns=["embedding"]), None)
     widths = [] if first is None else pc.list_value_length(first["embedding"]).drop_null()
     if not len(widths):
@@ -309,7 +253,7 @@ def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator
         parquet = _embedding_file(source, handle)
         start = 0
         parts = []
-        with _sound(source):
+        with sound(source):
             for chunk in parquet.iter_batches(_BATCH, columns=["subject_id", "embedding"]):
                 parts.append(_embedding_rows(chunk, start, source, key_before))
                 start += len(chunk)
@@ -318,7 +262,7 @@ def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator
 
 
 def _embedding_file(source: str, handle: object) -> pq.ParquetFile:
-    parquet = _parquet(source, handle)
+    parquet = parquet_file(source, handle)
     schema = parquet.schema_arrow
     missing = {"subject_id", "embedding"} - set(schema.names)
     if missing:
@@ -335,7 +279,7 @@ def _embedding_rows(
     chunk: pa.RecordBatch, start: int, source: str, key_before: bytes | None
 ) -> pa.Table:
     batch = _Batch()
-    subjects = _texts(source, "subject_id", chunk["subject_id"]).to_pylist()
+    subjects = texts(source, "subject_id", chunk["subject_id"]).to_pylist()
     for offset, subject in enumerate(subjects):
         row = start + offset
         uri = f"{source}#row={row}"

@@ -12,19 +12,21 @@ from typing import Final
 import numpy as np
 
 from ironmask.errors import SourceError
+from pipelines.plan.reach import Reach
 from pipelines.ports import Entry, Store
 
 _LISTINGS: Final = 16
 
 
-def subject_folders(source: str, store: Store) -> Iterator[tuple[str, list[Entry]]]:
+def subject_folders(source: str, store: Store, reach: Reach) -> Iterator[tuple[str, list[Entry]]]:
     """Folders directly under a source, in a fixed order, and the objects in each of them.
 
-    Empty folders are among them in a file system; a bucket has none.
+    Empty folders are among them in a file system; a bucket has none. A link that leads out of reach
+    is its own only entry, or one of its folder's: nothing behind it is listed.
     """
     if "://" in source:
         return cut_by_folder(source, store.entries(source))
-    return _listed(store.children(source), store)
+    return _listed(store.children(source), reach)
 
 
 def cut_by_folder(source: str, entries: Iterator[Entry]) -> Iterator[tuple[str, list[Entry]]]:
@@ -53,12 +55,18 @@ def _folder_of(uri: str, base: str) -> str:
     return base + name if slash else ""
 
 
-def _listed(folders: Iterator[str], store: Store) -> Iterator[tuple[str, list[Entry]]]:
+def _listed(folders: Iterator[str], reach: Reach) -> Iterator[tuple[str, list[Entry]]]:
     """Folders and what is in them, in order; the next few are asked for meanwhile."""
+
+    def entries(folder: str) -> list[Entry]:
+        if not reach.holds(folder):
+            return [Entry(folder, 0)]
+        return list(reach.store.entries(folder, roots=reach.roots))
+
     with ThreadPoolExecutor(_LISTINGS) as pool:
         ahead: deque[tuple[str, Future[list[Entry]]]] = deque()
         for folder in folders:
-            ahead.append((folder, pool.submit(lambda uri: list(store.entries(uri)), folder)))
+            ahead.append((folder, pool.submit(entries, folder)))
             if len(ahead) > _LISTINGS:
                 first, found = ahead.popleft()
                 yield first, found.result()

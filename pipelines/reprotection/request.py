@@ -10,7 +10,7 @@ from infra.keys.key_file import KeyFile
 from infra.models import packs
 from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
-from infra.store.addresses import normalise
+from infra.store.addresses import allowed, normalise
 from infra.store.lease import lease
 from ironmask.centring import Centring
 from ironmask.errors import BusyError, KeyNotFoundError, MismatchError, ParameterError, SourceError
@@ -41,6 +41,7 @@ class ReprotectRequest:
 
     source: where its inputs are now, if they have moved. vault: take embeddings from the vault.
     max_lost: people who may lose their template since nothing is left to make a new one from.
+    allow_roots: where inputs may lie, beside what the enrolments allowed.
     """
 
     dest: str
@@ -66,6 +67,7 @@ class ReprotectRequest:
     ray_address: str | None = None
     restart: bool = False
     max_lost: int = 0
+    allow_roots: tuple[str, ...] = ()
 
     @property
     def workplace(self) -> Workplace:
@@ -144,7 +146,8 @@ def _begun(tables: Tables, found: dict[int, Generation]) -> Generation | None:
 def _base(tables: Tables, parent: int, request: ReprotectRequest, store: Store) -> TemplateJob:
     """The live generation's job, with all the sources that it was made from."""
     newest = run_records.jobs_of(tables, parent)[-1]
-    newest = replace(newest, retry=(), more_sources=(), vault=False)
+    roots = allowed([*_allowed_before(tables, parent), *request.allow_roots])
+    newest = replace(newest, retry=(), more_sources=(), vault=False, allow_roots=roots)
     if request.vault and request.source:
         raise ParameterError("--vault takes embeddings from the vault: leave --source out")
     if request.vault and not tables.table("vault").files():
@@ -166,6 +169,12 @@ def _base(tables: Tables, parent: int, request: ReprotectRequest, store: Store) 
         )
     (source, kind), *others = found
     return replace(newest, source=source, more_sources=tuple(o for o, _ in others), kind=kind)
+
+
+def _allowed_before(tables: Tables, generation: int) -> list[str]:
+    """The roots that the runs of a generation were allowed."""
+    jobs = run_records.jobs_of(tables, generation)
+    return [root for job in jobs for root in job.allow_roots]
 
 
 def _refuse_gone(known: Sequence[str], store: Store) -> None:

@@ -21,7 +21,7 @@ def admit(tables: Tables, job: TemplateJob, *, restart: bool = False) -> RunReco
     known = runs(tables)
     _refuse_unfinished_generation(tables, job, known)
     for record in known:
-        before = record.config.get("shapes", {})
+        before = {"pseudonymous": False, **record.config.get("shapes", {})}
         if record.config.get("generation") != job.generation:
             continue
         found = [

@@ -27,6 +27,7 @@ from pipelines.table import contents, layout, run_records
 from pipelines.table.held import Destination
 from pipelines.table.identities import Identities
 from pipelines.table.orphans import destroy_orphans
+from pipelines.table.pseudonyms import Pseudonyms
 from pipelines.table.run_records import RunState
 from pipelines.table.text_set import TextSet
 
@@ -145,17 +146,28 @@ def _drafted(
     # The newest keys that names of before could have been made with.
     newest = old_keys or keys
     key_before = newest.content_key() if unkeyed and newest else None
+    labelled = _labelled(job, keys)
     if tables and job.renews is not None:
         wanted = contents.used_by_subject(tables, job.renews)
         renewed = Known(_identities(keys, job.renews), wanted, unkeyed)
-        batches = from_live.batches(job, store, renewed, key_before)
+        batches = from_live.batches(job, store, renewed, key_before, labelled)
     else:
-        batches = sources.read(job.source, job.kind, store, job.faces.max_bytes, key_before)
+        batches = sources.read(
+            job.source, job.kind, store, job.faces.max_bytes, job.allow_roots, key_before
+        )
+        batches = map(labelled, batches)
     if job.retry:
         batches = _again(batches, job, tables, live)
     used = contents.used_contents(tables, job.generation) if tables else TextSet()
     known = Known(_identities(keys, job.generation), used, unkeyed)
     return arrange(batches, live, known, job.shard_size)
+
+
+def _labelled(job: TemplateJob, keys: GenerationKeys | None) -> from_live.Labelled:
+    """What gives rows the labels that they are stored under."""
+    if not job.pseudonymous or keys is None or keys.table is None:
+        return lambda batch: batch
+    return Pseudonyms(keys.table).hidden
 
 
 def _identities(keys: GenerationKeys | None, generation: int) -> Identities:

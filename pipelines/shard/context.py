@@ -24,6 +24,7 @@ from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import SourceKind, TemplateJob
 from pipelines.table.details import encrypted, table_keys
 from pipelines.table.identities import Identities
+from pipelines.table.pseudonyms import ADDRESS, Pseudonyms
 
 _CROP = (112, 112, 3)
 _PLAIN = ("uri", "subject_id", "outcome", "reason", "shard", "run_id")
@@ -39,6 +40,7 @@ class InputRow:
     """One row of `inputs` in the making.
 
     contents: names of its content (`table.identities`). face: box, score, sharpness, how many.
+    labels: subject id and address, where the row has pseudonyms for them.
     """
 
     uri: str
@@ -51,6 +53,17 @@ class InputRow:
     contents: list[str] = field(default_factory=list)
     face: dict[str, Any] = field(default_factory=dict)
     quality: float | None = None
+    labels: tuple[str, str] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the input is."""
+        return self.labels[1] if self.labels else self.uri
+
+    @property
+    def subject(self) -> str:
+        """Whose it is, in the source's own words."""
+        return self.labels[0] if self.labels else self.subject_id
 
     def settle(self, outcome: Outcome, reason: str = Reason.NONE, detail: str = "") -> None:
         self.outcome, self.reason, self.detail = outcome.value, Reason(reason).value, detail
@@ -64,6 +77,7 @@ class InputRow:
             "contents": self.contents,
             "quality": self.quality,
             **self.face,
+            **(dict(zip(("subject", "address"), self.labels, strict=True)) if self.labels else {}),
         }
         named = Identities.of(context.keys, context.job.generation).all_named(self.contents)
         details = encrypted(context.table_id, row, facts, keys)
@@ -121,6 +135,8 @@ def clock(timings: dict[str, float], name: str) -> Iterator[None]:
 def input_row(context: Context, item: dict[str, Any]) -> InputRow:
     """A planned input's row; one that needs no work has its outcome."""
     row = InputRow(item["uri"], item["subject_id"], item["shard"], context.plan.run_id)
+    if item.get(ADDRESS):
+        row.labels = Pseudonyms(table_keys(context.keys)).shown(row.uri, item[ADDRESS])
     if item["outcome"]:
         row.settle(Outcome(item["outcome"]), item["reason"], item["detail"])
     return row

@@ -33,7 +33,7 @@ def load_embeddings(context: Context, shard: int) -> tuple[AlignedShard, F32]:
     for place, (subject, vector) in zip(todo, found, strict=True):
         content = None if vector is None else of_vector(vector)
         rows[place].contents = [content] if content else []
-        if subject != rows[place].subject_id:
+        if subject != rows[place].subject:
             detail = "the row belongs to another subject now"
             rows[place].settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, detail)
             continue

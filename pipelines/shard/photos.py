@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ironmask.errors import ImageError
+from pipelines.plan.reach import of_job
 from pipelines.ports import F32, U8, Aligner, Recogniser
 from pipelines.shard.context import AlignedShard, Context, InputRow, clock, input_row, no_crops
 from pipelines.spec.outcomes import Outcome, Reason
@@ -16,9 +17,10 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
     timings: dict[str, float] = {}
     planned = context.plan.shard(shard, context.store)
     rows = [input_row(context, item) for item in planned]
+    _refuse_out_of_reach(rows, context)
     todo = [place for place, row in enumerate(rows) if not row.outcome]
     limit = context.job.faces.max_bytes
-    data = context.store.read_many([rows[place].uri for place in todo], limit)
+    data = context.store.read_many([rows[place].address for place in todo], limit)
     crops: list[U8] = []
     indices: list[int] = []
     for place in todo:
@@ -31,6 +33,14 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
             indices.append(place)
     stacked = np.stack(crops) if crops else no_crops()
     return AlignedShard(rows, indices, stacked, timings)
+
+
+def _refuse_out_of_reach(rows: list[InputRow], context: Context) -> None:
+    """Settle inputs that no longer lie where they may: a link may have been changed since."""
+    reach = of_job(context.job, context.store)
+    for row in rows:
+        if not row.outcome and (found := reach.fault(row.uri)):
+            row.settle(Outcome.FAILED, *found)
 
 
 def _align(

@@ -25,6 +25,10 @@ class Reason(StrEnum):
     EMPTY_FILE = "empty_file"
     TOO_LARGE = "too_large"
     NAME_NOT_UTF8 = "name_not_utf8"
+    BAD_ADDRESS = "bad_address"
+    SECRET_IN_ADDRESS = "secret_in_address"  # noqa: S105 - no password
+    OUTSIDE_ROOTS = "outside_roots"
+    NOT_A_REGULAR_FILE = "not_a_regular_file"
     HIDDEN_FILE = "hidden_file"
     NO_SUBJECT = "no_subject"
     EMPTY_SUBJECT = "empty_subject"

@@ -63,7 +63,8 @@ class TemplateJob:
     accepted_risk: what the operator takes on by name. filling: share of noise in the directions
     that embeddings leave empty. profile: SHA-256 of the table's profile, which names these.
     renews: the generation whose templates are made anew. more_sources: read after the first one.
-    vault: embeddings are kept, encrypted.
+    vault: embeddings are kept, encrypted. allow_roots: folders and prefixes that inputs may lie in
+    beside the sources' own. pseudonymous: subject ids and addresses are stored keyed.
     """
 
     source: str
@@ -85,6 +86,8 @@ class TemplateJob:
     renews: int | None = None
     more_sources: tuple[str, ...] = ()
     vault: bool = False
+    pseudonymous: bool = False
+    allow_roots: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         encoding(self.encoding)
@@ -130,11 +133,12 @@ class TemplateJob:
             "centring": str(self.centring),
             "filling": self.filling,
             "profile": self.profile,
+            "pseudonymous": self.pseudonymous,
         }
 
 
 def stored(fields: dict[str, Any]) -> TemplateJob:
-    """A job as the runs table keeps it; undoes `EnrolJob.as_dict`."""
+    """A job as the runs table keeps it; undoes `TemplateJob.as_dict`."""
     faces = dict(fields["faces"])
     return TemplateJob(
         **{
@@ -146,6 +150,7 @@ def stored(fields: dict[str, Any]) -> TemplateJob:
             "retry": tuple(fields["retry"]),
             "purpose": Purpose(fields["purpose"]),
             "more_sources": tuple(fields["more_sources"]),
+            "allow_roots": tuple(fields.get("allow_roots", ())),
         }
     )
 

@@ -150,6 +150,7 @@ def small(lfw, faces, model, tmp_path_factory) -> tuple[Path, Answer]:
     entries += [(failed.parent.name, failed), (failed.parent.name, sound)]
     source, dest = write_manifest(folder / "m.csv", entries), folder / "dest"
     more = ("--model", model, "--keys", keys_of(dest), "--executor=local", "--max-failures=1")
+    more += ("--allow-root", faces)
     return dest, ironmask("enroll", source, dest, *more, "--json")
 
 

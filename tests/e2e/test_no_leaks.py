@@ -297,6 +297,7 @@ def run(faces, model, tmp_path_factory) -> Iterator[Run]:
                 "--model",
                 model,
                 "--embedders=1",
+                f"--allow-root={faces}",
             ),
             _enrol(folder, head, vectors, stored, "--shard-size=10"),
         ]

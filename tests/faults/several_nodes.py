@@ -108,6 +108,7 @@ def images(where: Cluster, folder: Path, people: int, after: int, node: int) -> 
     arguments = [
         "enroll", str(source), str(dest), f"--model={model}", f"--keys={keys_of(dest)}",
         "--shard-size=4", "--executor=local", "--max-failures=1000", "--embedders=2",
+        f"--allow-root={faces}",
     ]  # fmt: skip
     seen = disturb(where, arguments, dest, after, node)
     same = row_set(dest) == undisturbed(arguments, dest, folder)

@@ -358,7 +358,8 @@ class TestManifest:
         ]
         source = write_manifest(tmp_path / "m.csv", listed)
         dest = tmp_path / "dest"
-        answer = enroll(source, dest, f"--model={face_data / 'models' / 'buffalo_sc'}")
+        model = f"--model={face_data / 'models' / 'buffalo_sc'}"
+        answer = enroll(source, dest, model, "--allow-root=/")
         assert answer.code == 3, answer.err
         found = {row["subject_id"]: (row["outcome"], row["reason"]) for row in rows(dest, "inputs")}
         unreadable = (FAILED, Reason.UNREADABLE)
@@ -368,11 +369,11 @@ class TestManifest:
             "nobody": (SKIPPED, Reason.NO_SUBJECT),
             long: USED,
             "é" * 1_000: USED,
-            "folder": unreadable,
+            "folder": (FAILED, Reason.NOT_A_REGULAR_FILE),
             "absent": unreadable,
             "too long": unreadable,
             "longer than any path": unreadable,
-            "unknown scheme": unreadable,
+            "unknown scheme": (FAILED, Reason.BAD_ADDRESS),
         }
         assert_sound(dest, len(listed))
         assert read.find_row(open_tables(dest), long)["subject_id"] == long
@@ -382,7 +383,7 @@ class TestManifest:
         source = write_manifest(tmp_path / "m.csv", [("[/b] [red]", photo)])
         dest = tmp_path / "dest"
         model = f"--model={face_data / 'models' / 'buffalo_sc'}"
-        assert enroll(source, dest, model).code == 0
+        assert enroll(source, dest, model, f"--allow-root={face_data}").code == 0
         keys = f"--keys={keys_of(dest)}"
         answer = ironmask("verify", dest, "--subject=[/b] [red]", keys, model, photo)
         assert answer.code == 0, answer.err
@@ -392,10 +393,11 @@ class TestManifest:
         photo = next(photos(face_data))
         source = write_manifest(tmp_path / "m.csv", [("ann", photo), ("nul", "/tmp/a\0b.jpg")])
         dest = tmp_path / "dest"
-        answer = enroll(source, dest, f"--model={face_data / 'models' / 'buffalo_sc'}")
+        model = f"--model={face_data / 'models' / 'buffalo_sc'}"
+        answer = enroll(source, dest, model, f"--allow-root={face_data}")
         assert answer.code == 3, answer.err
         found = {row["subject_id"]: row["reason"] for row in rows(dest, "inputs")}
-        assert found == {"ann": "", "nul": Reason.UNREADABLE}
+        assert found == {"ann": "", "nul": Reason.BAD_ADDRESS}
 
     def test_a_pipe_is_unreadable_and_not_waited_for(self, tmp_path, local_store):
         pipe = tmp_path / "pipe.jpg"

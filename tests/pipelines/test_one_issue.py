@@ -129,7 +129,7 @@ class TestSameContent:
         photos = sorted((face_data / "faces" / "lfw_dev" / "Abdullah_Gul").iterdir())[:2]
         dest = tmp_path / "dest"
         model = f"--model={face_data / 'models' / 'buffalo_sc'}"
-        common = ["--alpha=16", "--tolerance=4", model]
+        common = ["--alpha=16", "--tolerance=4", model, f"--allow-root={face_data}"]
         first = self.manifest(tmp_path / "1.csv", [("abdullah", photos[0])])
         assert enroll(first, dest, *common).code == 0
         second = self.manifest(
@@ -180,7 +180,8 @@ class TestSameContent:
         dest = tmp_path / "dest"
         source = self.manifest(tmp_path / "1.csv", [("al", photo), ("broken", broken)])
         model = f"--model={face_data / 'models' / 'buffalo_sc'}"
-        enroll(source, dest, "--alpha=16", "--tolerance=4", model)
+        roots = f"--allow-root={face_data}"
+        enroll(source, dest, "--alpha=16", "--tolerance=4", model, roots)
         used = contents.used_contents(open_tables(dest), 1)
         (row,) = [row for row in rows(dest, "inputs") if row["outcome"] == "used"]
         assert told(dest, row)["contents"] == of_file(photo.read_bytes())

@@ -1,0 +1,32 @@
+"""Nameless temporary files, which nobody else can open."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from ironmask.errors import StorageError
+
+
+@contextmanager
+def spool() -> Iterator[IO[bytes]]:
+    """A temporary file that ends with its use. Raises `StorageError` where it finds no room."""
+    # Closing it writes what is still on its way.
+    with explained(), tempfile.TemporaryFile(prefix="ironmask-plan-") as file:
+        yield file
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """An error of a spooled file is a `StorageError` that says what to do."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{tempfile.gettempdir()}: {error.strerror or error}: make room there for the plan, or "
+            "name another folder in TMPDIR"
+        ) from None

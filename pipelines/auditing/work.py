@@ -20,7 +20,7 @@ from pipelines.ports import GenerationKeys
 from pipelines.preflight import profile
 from pipelines.run.work import Work
 from pipelines.setup import ports
-from pipelines.table import layout
+from pipelines.table import layout, pseudonyms
 
 Storage = tuple[tuple[str, Any], ...]
 """`StorageSettings.public()`."""
@@ -46,6 +46,12 @@ def surroundings(storage: Storage, audit: Audit) -> Surroundings:
         raise SourceError(f"{audit.source} was replaced since the audit began: begin again")
     labels = loaded.labels
     known = np.isin(labels.subjects, list(audit.sampled))
+    for target in audit.targets:
+        tables = ports.shared_tables(target.dest, storage)
+        if pseudonyms.are_kept(tables):
+            own = ports.keys(Path(target.keys), target.table_id, target.generation)
+            stored = pseudonyms.stored_subjects(tables, own.table, labels.subjects)
+            known |= np.isin(list(stored), list(audit.sampled))
     unknown = np.flatnonzero(~known[labels.subject])
     if not len(unknown):
         raise SourceError(f"{audit.source} holds faces of the sampled people only: add others")

@@ -30,6 +30,8 @@ from pipelines.ports import GenerationKeys, Tables
 from pipelines.spec.outcomes import Outcome
 from pipelines.spec.template_job import digest
 from pipelines.table import contents, generations, read
+from pipelines.table.details import decrypted
+from pipelines.table.pseudonyms import are_kept
 from pipelines.table.row_cipher import open_row, row_key
 
 Index = NDArray[np.intp]
@@ -116,7 +118,7 @@ def rows(access: Access, source: str, labels: Labels) -> Rows:
             f"the templates of {issued.dest} have changed since this evaluation began: name "
             "another OUT to evaluate them as they are now"
         )
-    places = _Places(source, labels)
+    places = _Places(source, labels, _labels(access))
     ids, subjects, templates = [], [], []
     used: set[int] = set()
     for template_id, subject, uris in made_from:
@@ -193,24 +195,45 @@ def losses(tables: Tables, generation: int) -> Losses:
 class _Places:
     """Where a table's inputs are among the faces of a source: by row, by name or its end."""
 
-    def __init__(self, source: str, labels: Labels) -> None:
+    def __init__(
+        self, source: str, labels: Labels, stored: dict[str, tuple[str, str]] | None = None
+    ) -> None:
+        """stored: subject id and address of inputs by what they are stored as, if that differs."""
         self._labels = labels
+        self._stored = stored or {}
         file = posixpath.basename(source)
         self._known = {f"{file}#row={row}": place for place, row in enumerate(labels.rows)}
         self._known |= {image: place for place, image in enumerate(labels.images)}
 
     def of(self, subject: str, uri: str) -> int | None:
         """The face of an input; None where the source has none, or another person's."""
+        subject, _ = self._stored.get(uri, (subject, uri))
         place = self.named(uri)
         if place is None or self._labels.subjects[self._labels.subject[place]] != subject:
             return None
         return place
 
     def named(self, uri: str) -> int | None:
+        _, uri = self._stored.get(uri, ("", uri))
         for name in _endings(uri):
             if name in self._known:
                 return self._known[name]
         return None
+
+
+def _labels(access: Access) -> dict[str, tuple[str, str]]:
+    """Subject id and address of the inputs of a table that holds pseudonyms for them."""
+    if not are_kept(access.tables):
+        return {}
+    table_id, keys = access.issued.table_id, access.keys().table
+    columns = ["run_id", "subject_id", "uri", "details"]
+    found: dict[str, tuple[str, str]] = {}
+    for batch in access.tables.table("inputs").batches(columns):
+        for row in batch.to_pylist():
+            facts = decrypted(table_id, row, keys)
+            if "address" in facts:
+                found[row["uri"]] = facts["subject"], facts["address"]
+    return found
 
 
 def _endings(uri: str) -> Iterator[str]:

@@ -18,8 +18,9 @@ from pipelines.plan.plans import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import contents, layout
+from pipelines.table.details import decrypted
 from pipelines.table.layout import ShardFile
-from pipelines.table.row_cipher import open_row
+from pipelines.table.row_cipher import details_of, open_row
 from pipelines.table.schemas import COLUMNS_OF_BEFORE, INPUTS, TEMPLATES
 
 Keys = Callable[[int], GenerationKeys]
@@ -85,6 +86,8 @@ def check_shard(
     if rows is not None and inputs:
         seen.findings += _wrong_inputs(scope, frozen, inputs, rows)
         _note_erased(seen, rows)
+        if scope.deep:
+            seen.findings += _wrong_details(scope, inputs, rows)
         counted = rows.group_by(["run_id", "outcome"]).aggregate([([], "count_all")])
         for row in counted.to_pylist():
             seen.outcomes[row["run_id"], row["outcome"]] += row["count_all"]
@@ -149,6 +152,22 @@ def _wrong_inputs(scope: Scope, frozen: Plan | None, path: str, rows: pa.Table) 
         yield f"inputs/{path}: {lost.total():,} planned inputs have no outcome"
     if extra := found - wanted:
         yield f"inputs/{path}: {extra.total():,} outcomes are of no planned input, or twice there"
+
+
+def _wrong_details(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
+    """Details that do not open with the keys of the table."""
+    live = [number for number, (_, there) in scope.key_states.items() if there]
+    if not live:
+        return
+    keys = scope.keys(max(live)).table
+    wrong = 0
+    for row in rows.to_pylist():
+        try:
+            decrypted(scope.table_id, row, keys)
+        except (TamperedError, KeyStoreError):
+            wrong += 1
+    if wrong:
+        yield f"inputs/{path}: the details of {wrong:,} rows do not open with the table's keys"
 
 
 def _wrong_templates(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
@@ -227,4 +246,5 @@ def _open_all(scope: Scope, seen: Seen, path: str, rows: pa.Table) -> None:
 
 def _open(row: dict[str, Any], scope: Scope, keys: GenerationKeys) -> None:
     protected = open_row(scope.table_id, row, keys)
+    details_of(scope.table_id, row, keys)
     helper.decode([protected.helper], protected.encoding, protected.params.n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow as pa
 from ironmask.errors import TableError
 from pipelines.plan.arrange import rows_of_file
 from pipelines.ports import Store, Tables
-from pipelines.spec.template_job import TemplateJob
+from pipelines.spec.template_job import Purpose, TemplateJob
 from pipelines.table import contents, layout
 from pipelines.table.data_files import columns_of
 
@@ -25,7 +26,11 @@ def planned(job: TemplateJob, tables: Tables, store: Store) -> Iterator[pa.Table
     number = 0
     templates_of = {inputs: templates for templates, inputs in _pairs(tables, job.renews)}
     columns = ["subject_id", "uri", "outcome", "reason"]
-    for inputs, found in columns_of(tables.dest, store, "inputs", templates_of, columns):
+    order = list(templates_of)
+    if job.purpose is Purpose.REKEY:
+        # The number of a shard would tell which old one it was.
+        secrets.SystemRandom().shuffle(order)
+    for inputs, found in columns_of(tables.dest, store, "inputs", order, columns):
         templates, rows = templates_of[inputs], found.filter(contents.is_used(found))
         if not done.has(rows["subject_id"][:1]).any():
             yield rows_of_file(rows, number, templates, inputs)

@@ -50,6 +50,7 @@ from pipelines.setup import worker
 from pipelines.setup.worker import WorkerSpec
 from pipelines.shard import photos
 from pipelines.table import layout
+from pipelines.table.details import decrypted
 
 SUBJECTS, EACH, SHARD = 40, 6, 60
 CANARIES, WIDTH = 40, 512
@@ -347,7 +348,8 @@ def _embeddings_again(source: Path, dest: Path, model: Path) -> tuple[list[str],
         for place, vector in zip(done.indices, found, strict=True):
             row = used[done.rows[place].uri]
             # Same length to the last bit: the same embedding.
-            assert np.float32(np.linalg.norm(vector.astype(np.float64))) == row["quality"]
+            facts = decrypted(table_id_of(dest), row, context.keys.table)
+            assert np.linalg.norm(vector.astype(np.float64)) == facts["quality"]
             owners.append(row["subject_id"])
             vectors.append(vector)
     return owners, np.stack(vectors)

@@ -169,6 +169,7 @@ def test_raw_bytes_hold_no_digest_of_a_photo(table: Table) -> None:
             assert one.hexdigest().encode() not in content
 
 
+@pytest.mark.slow
 def test_duplicates_are_found_by_who_has_the_keys(
     table: Table, shared: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +190,7 @@ def test_duplicates_are_found_by_who_has_the_keys(
     assert answer.code == 0, answer.out
 
 
+@pytest.mark.slow
 def test_an_erasure_is_proved_after_the_next_renewal(table: Table) -> None:
     keys = f"--keys={table.keys}"
     subject = table.photos[1].parent.name

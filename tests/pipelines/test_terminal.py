@@ -168,9 +168,11 @@ def test_logs(tmp_path: Path, form: str) -> None:
         assert json.loads(done.stderr)["subject"] == EVIL
 
 
-def test_json_is_exact(tmp_path: Path, dest: Path) -> None:
-    answer = ironmask("prove", dest, f"--subject={EVIL}", f"--keys={keys_of(dest)}", "--json")
-    assert EVIL in answer.json()["what"]
+def test_json_is_exact(tmp_path: Path) -> None:
+    source, dest = write_embeddings(tmp_path / "e.parquet", ["a"], unit_vectors(1)), tmp_path / "d"
+    assert enroll(source, dest, f"--model={EVIL}").code == 0
+    answer = ironmask("inspect", dest, "--json")
+    assert answer.json()["generations"][0]["model"] == f"declared:{EVIL}"
     assert_harmless(answer.out)
 
 
@@ -186,7 +188,6 @@ class TestVisible:
             "נעמה",
             "👩\u200d👧",
             "x" * 5000,
-            "می\u200cخواهم",
         ],
     )
     def test_what_people_write_is_left(self, text: str) -> None:

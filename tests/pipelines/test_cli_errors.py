@@ -340,8 +340,8 @@ class TestDestination:
 
 HOLD = """
 import sys
-from infra.lease import lease
-from infra.storage import FsspecStore
+from infra.store.lease import lease
+from infra.store.objects import FsspecStore
 with lease(sys.argv[1], FsspecStore()):
     print("held", flush=True)
     sys.stdin.read()

@@ -17,6 +17,7 @@ from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ironmask.errors import ParameterError
+from pipelines.spec.addresses import has_secret
 
 
 class StorageSettings(BaseSettings):
@@ -49,6 +50,10 @@ class StorageSettings(BaseSettings):
         scheme, mark, host = (self.endpoint or "https://amazon").partition("://")
         if scheme not in ("http", "https") or not mark or not host:
             raise ValueError("endpoint: give an address such as https://host:port")
+        if self.endpoint and has_secret(self.endpoint):
+            raise ValueError(
+                "endpoint: it carries credentials; give them as access_key and secret_key"
+            )
         if scheme == "http" and not self.allow_http:
             raise ValueError(
                 "endpoint: http:// is not encrypted; use https://, or set allow_http "

@@ -14,6 +14,8 @@ from typing import Any, Final, Literal
 
 import structlog
 
+from pipelines.spec.addresses import scrubbed
+
 LogFormat = Literal["text", "json"]
 
 _OURS: Final = ("ironmask", "pipelines", "infra")
@@ -135,7 +137,7 @@ def _blank(value: Any) -> str:
 
 
 def _text(value: str) -> str:
-    shown = _PRINTED.sub("<redacted>", value[: 4 * _TEXT_CHARS])
+    shown = scrubbed(_PRINTED.sub("<redacted>", value[: 4 * _TEXT_CHARS]))
     if len(shown) <= _TEXT_CHARS:
         return shown
     return f"{shown[:_TEXT_CHARS]}… <cut, {len(value)} characters>"

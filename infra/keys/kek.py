@@ -25,7 +25,7 @@ from tink import (
 )
 
 from ironmask.errors import KeyFileError, KeyStoreError, WrongKeyError
-from pipelines.spec.addresses import has_secret, shown
+from pipelines.spec.addresses import shown
 
 LOCAL: Final = "local:"
 # Errors by which the services say that a ciphertext is not of this key.
@@ -74,7 +74,7 @@ class Kek(ProcessBound):
         self.__aead = primitive
 
     def __repr__(self) -> str:
-        return f"Kek(uri={self.uri!r})"
+        return f"Kek(uri={shown(self.uri)!r})"
 
     def wrap(self, keyset: KeysetHandle, bound: bytes) -> str:
         """Encrypt a keyset to base64 text. Raises `KeyStoreError` where the service refuses."""
@@ -91,7 +91,7 @@ class Kek(ProcessBound):
         another KEK; `KeyStoreError` where the service does not answer or does not permit it.
         """
         foreign = WrongKeyError(
-            f"a wrapped keyset does not open with {self.uri}: it was changed, it belongs to "
+            f"a wrapped keyset does not open with {shown(self.uri)}: it was changed, it belongs to "
             "another table or generation, or its key-encryption key is another one"
         )
         try:
@@ -121,11 +121,6 @@ def resolve(uri: str, keyset: str | None) -> Kek:
     """
     if uri == LOCAL:
         return Kek(uri, _local(keyset))
-    if has_secret(uri):
-        raise KeyStoreError(
-            f"{shown(uri)}: the address of the key-encryption key carries credentials, which would "
-            "be stored and shown: leave them out, and give them in the environment"
-        )
     try:
         remote = _remote(uri)
         return Kek(uri, aead.KmsEnvelopeAead(aead.aead_key_templates.AES256_GCM, remote))
@@ -158,10 +153,10 @@ def _remote(uri: str) -> aead.Aead:
                 return connect(uri)
             except ImportError:
                 raise KeyStoreError(
-                    f"{uri} needs the client of its service: install ironmask[{extra}]"
+                    f"{shown(uri)} needs the client of its service: install ironmask[{extra}]"
                 ) from None
     known = ", ".join([LOCAL, *_SERVICES])
-    raise KeyStoreError(f"unknown key-encryption key {uri}: addresses start with {known}")
+    raise KeyStoreError(f"unknown key-encryption key {shown(uri)}: addresses start with {known}")
 
 
 def _aws(uri: str) -> aead.Aead:
@@ -208,6 +203,6 @@ def _unavailable(uri: str, error: Exception) -> KeyStoreError:
     cause = error.args[0] if isinstance(error, TinkError) and error.args else error
     kind = type(cause).__name__ if isinstance(cause, Exception) else "TinkError"
     return KeyStoreError(
-        f"the key service of {uri} did not serve ({kind}): check that it can be reached, and that "
-        "the credentials of this process may encrypt and decrypt with the key"
+        f"the key service of {shown(uri)} did not serve ({kind}): check that it can be reached, "
+        "and that the credentials of this process may encrypt and decrypt with the key"
     )

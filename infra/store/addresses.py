@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from ironmask.errors import ParameterError, StorageError
-from pipelines.spec.addresses import S3, has_secret, shown
+from ironmask.errors import StorageError
+from pipelines.spec.addresses import S3, without_secret
 
 _NO_TABLE: Final = re.compile(r"%[0-9A-Fa-f]{2}|[][^|\\]")
 
@@ -32,11 +32,7 @@ def normalise(uri: str) -> str:
 
     Raises `ParameterError` for one that carries credentials, `StorageError` for one that is none.
     """
-    if has_secret(uri):
-        raise ParameterError(
-            f"{shown(uri)}: the address carries credentials, which would be stored and shown: "
-            "leave them out, and give them in the environment (IRONMASK_S3_ACCESS_KEY, ...)"
-        )
+    without_secret(uri)
     if is_s3(uri):
         bucket, _, key = uri.removeprefix(S3).partition("/")
         if not bucket:

@@ -9,10 +9,18 @@ import typer
 
 from ironmask.errors import IronmaskError, NothingToDoError, ParameterError
 from pipelines.cli import audit, demo, enrol, evaluate, models, operate, reprotect
-from pipelines.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, say
+from pipelines.cli.options import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    Group,
+    guard_terminal,
+    say,
+)
 
 app = typer.Typer(
     name="ironmask",
+    cls=Group,
     help="IronMask-protected face templates at scale.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -47,6 +55,7 @@ def _main(
 
 def main() -> NoReturn:
     """Entry point: errors made on purpose become one line and an exit code."""
+    guard_terminal()
     # Typer knows no option whose value may be left out.
     sys.argv = ["--retry-failed=all" if a == "--retry-failed" else a for a in sys.argv]
     try:

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import EXIT_PARTIAL, Executor, Json, RayAddress, Workers, console, say
+from pipelines.cli.options import (
+    EXIT_PARTIAL,
+    Executor,
+    Json,
+    RayAddress,
+    Workers,
+    console,
+    say,
+    tell,
+)
 
 
 class Threat(StrEnum):
@@ -114,7 +123,7 @@ def audit(
         from pipelines.report.terminal import print_sheets
 
         print_sheets(audit_sheets.audit_sheets(found)[:3], console())
-        typer.echo(found.headline)
+        tell(found.headline)
     say(f"report: {written[0]}")
     least = found.least(FILES if threat is Threat.FILES else KEYS)
     if floor_bits is not None and least.bits < floor_bits:

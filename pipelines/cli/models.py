@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, console
+from pipelines.cli.options import Json, console, tell
 
 if TYPE_CHECKING:
     from infra.models.packs import PackInfo
@@ -47,5 +47,5 @@ def pull(
     from infra.models import packs as models_packs
 
     pack = models_packs.pull(name, source)
-    typer.echo(f"{pack.name} is in {pack.folder}")
-    typer.echo(f"licence: {pack.licence}")
+    tell(f"{pack.name} is in {pack.folder}")
+    tell(f"licence: {pack.licence}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import EXIT_ERROR, Dest, Json, Keys, console, say
+from pipelines.cli.options import EXIT_ERROR, Dest, Json, Keys, console, say, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -81,4 +81,4 @@ def vacuum(dest: Dest, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(done)))
     else:
-        typer.echo(f"destroyed {done.files:,} files and {done.uploads:,} unfinished uploads")
+        tell(f"destroyed {done.files:,} files and {done.uploads:,} unfinished uploads")

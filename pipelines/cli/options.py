@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import logging
+import sys
+import traceback
+from types import TracebackType
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from pipelines.spec.addresses import scrubbed
+from pipelines.spec.texts import visible
+
+# What all errors of arguments are; the library does not give it a public name.
+_UsageError: Final[Any] = typer.BadParameter.__bases__[0]
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -46,9 +58,61 @@ Prefect = Annotated[
 
 def say(text: str) -> None:
     """A line for people, beside the output."""
-    typer.echo(text, err=True)
+    typer.echo(visible(scrubbed(text)), err=True)
+
+
+def tell(text: str) -> None:
+    """A line for people, as the output."""
+    typer.echo(visible(scrubbed(text)))
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Names come from files: nothing in them is markup."""
-    return Console(stderr=stderr, markup=False, emoji=False)
+    """Names come from files: nothing in them is markup, and no sign of theirs takes effect."""
+    return _Console(stderr=stderr, markup=False, emoji=False)
+
+
+class _Console(Console):
+    """Every text that is printed, in a table or not, passes through here."""
+
+    def render_str(self, text: str, **choices: Any) -> Text:
+        """As `Console.render_str`, of a text whose control characters are written out."""
+        return super().render_str(visible(text, keep="\n"), **choices)
+
+
+class Group(TyperGroup):
+    """The command: what it says of wrong arguments quotes them, and they may hold anything."""
+
+    def make_context(self, *arguments: Any, **choices: Any) -> Any:
+        """As a group does it."""
+        try:
+            return super().make_context(*arguments, **choices)
+        except _UsageError as error:
+            error.message = visible(scrubbed(error.message))
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        """As a group does it."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            error.message = visible(scrubbed(error.message))
+            raise
+
+
+def guard_terminal() -> None:
+    """Write out control characters in what nobody catches, and in logs that nobody set up."""
+    sys.excepthook = _print_error
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_VisibleFormatter())
+
+
+def _print_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    lines = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(visible(scrubbed(lines), keep="\n"))
+
+
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(scrubbed(super().format(record)), keep="\n")

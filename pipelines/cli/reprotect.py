@@ -23,6 +23,7 @@ from pipelines.cli.options import (
     Workers,
     console,
     say,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def _abandon(dest: str, keys: str | None, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(proof.as_dict()))
     else:
-        typer.echo(f"generation {proof.generation} is given up, and its keys are destroyed")
+        tell(f"generation {proof.generation} is given up, and its keys are destroyed")
 
 
 def prove(
@@ -315,7 +316,7 @@ def rotate_kek(
     if as_json:
         typer.echo(json.dumps(asdict(done)))
     else:
-        typer.echo(f"{done.keysets} keysets: from {done.old_uri} to {done.new_uri}")
+        tell(f"{done.keysets} keysets: from {done.old_uri} to {done.new_uri}")
 
 
 def erase(
@@ -336,7 +337,7 @@ def erase(
     if as_json:
         typer.echo(json.dumps(asdict(done)))
     else:
-        typer.echo(
+        tell(
             f"erased {done.templates} templates and {done.embeddings} embeddings; "
             f"{done.outcomes} outcomes are kept as {done.pseudonym}"
         )

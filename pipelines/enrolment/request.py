@@ -18,6 +18,7 @@ from pipelines.preflight import calibrate
 from pipelines.preflight.calibrate import Judged
 from pipelines.setup import places, ports
 from pipelines.setup.models import at_hand
+from pipelines.spec.addresses import without_secret
 from pipelines.spec.faces import FaceSettings
 from pipelines.spec.template_job import DECLARED, DEFAULT_SHARD_SIZE, SourceKind, TemplateJob
 from pipelines.spec.workplace import Workplace, check_executor
@@ -116,6 +117,9 @@ def prepare(request: EnrolRequest) -> CheckedEnrolment:
 
 def _check_places(source: str, dest: str, request: EnrolRequest, settings: Settings) -> None:
     check_executor(request.executor)
+    without_secret(request.ray_address or settings.ray_address or "", "--ray-address")
+    without_secret(request.model or settings.model or "", "--model")
+    without_secret(request.kek or "", "--kek")
     if is_inside(source, dest) or is_inside(dest, source):
         raise ParameterError(
             f"SRC {source} and DEST {dest} lie in one another: the table's own files would be "

@@ -87,8 +87,11 @@ def _csv_batches(source: str, columns: Sequence[str], store: Store) -> Iterator[
         with store.open(source) as handle, pyarrow.csv.open_csv(handle, read, parse) as reader:
             names = reader.schema.names
         _refuse_absent(source, columns, names)
-        with store.open(source) as handle:
-            yield from pyarrow.csv.open_csv(handle, read, parse, convert)
+        with (
+            store.open(source) as handle,
+            pyarrow.csv.open_csv(handle, read, parse, convert) as reader,
+        ):
+            yield from reader
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pipelines.operations.check import Report
 from pipelines.operations.status import Status
 from pipelines.report.terminal import pairs, size
 from pipelines.reprotection.job import Renewed
+from pipelines.spec.texts import visible
 from pipelines.table.evidence import Evidence
 
 _SHOWN: Final = 50
@@ -86,6 +87,6 @@ def print_report(report: Report, console: Console) -> None:
     console.print(pairs(report.dest, rows))
     for title, lines in (("finding", report.findings), ("note", report.notes)):
         for line in lines[:_SHOWN]:
-            console.print(f"{title}: {line}", soft_wrap=True, highlight=False)
+            console.print(visible(f"{title}: {line}"), soft_wrap=True, highlight=False)
         if len(lines) > _SHOWN:
             console.print(f"and {len(lines) - _SHOWN:,} more; --json prints all of them")

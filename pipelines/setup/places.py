@@ -13,6 +13,7 @@ from infra.store.addresses import is_inside, table_address
 from infra.store.delta import DeltaTables
 from ironmask.errors import KeyNotFoundError, ParameterError, TableError
 from pipelines.ports import Tables
+from pipelines.spec.addresses import without_secret
 from pipelines.table import layout
 from pipelines.table.layout import FIRST_GENERATION
 
@@ -60,7 +61,7 @@ def vault_keys_path(given: str | None, keys: Path) -> Path:
 
 def expanded(path: str | Path) -> Path:
     """A path without `~` and relative parts."""
-    return Path(os.path.abspath(os.path.expanduser(path)))
+    return Path(os.path.abspath(os.path.expanduser(without_secret(str(path), "the path"))))
 
 
 def check_outside(path: Path, dest: str) -> None:
@@ -83,4 +84,4 @@ def rotate_kek(dest: str, kek: str | None, keys: str | None, *, vault: bool = Fa
     if vault:
         path, name = vault_keys_path(keys, path), layout.vault_id(name)
     file = KeyFile.open(path, name)
-    return file.rotate_kek(kek)
+    return file.rotate_kek(without_secret(kek, "--kek") if kek else None)

@@ -6,6 +6,8 @@ import re
 from typing import Final
 from urllib.parse import unquote, unquote_to_bytes
 
+from ironmask.errors import ParameterError
+
 S3: Final = "s3://"
 REMOVED: Final = "<removed>"
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):(?=//)|(data|file):", re.IGNORECASE)
@@ -42,6 +44,16 @@ def shown(address: str) -> str:
         rest = _without_user(rest)
     start = _query(scheme, rest)
     return scheme + rest if start is None else f"{scheme}{rest[:start]}{REMOVED}"
+
+
+def without_secret(address: str, what: str = "the address") -> str:
+    """The address itself. Raises `ParameterError` for one that carries credentials."""
+    if not has_secret(address):
+        return address
+    raise ParameterError(
+        f"{shown(address)}: {what} carries credentials, which would be stored and shown: leave "
+        "them out, and give them in the environment"
+    )
 
 
 def scrubbed(text: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ironmask.errors import ParameterError
+from pipelines.spec.addresses import without_secret
 
 _EXECUTORS: Final = ("ray", "local")
 
@@ -28,3 +29,7 @@ class Workplace:
     workers: int | None = None
     embedders: int | None = None
     ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ParameterError` for an address of a cluster that carries credentials."""
+        without_secret(self.ray_address or "", "--ray-address")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commandline import ironmask
 from enrolling import keys_of, several
 
 from infra.keys.key_file import KeyFile
@@ -159,10 +160,14 @@ class TestMode:
 
 
 def test_an_address_of_a_key_with_credentials_is_refused(path: Path) -> None:
-    with pytest.raises(KeyStoreError, match="carries credentials") as caught:
-        KeyFile.create(path, TABLE, "hcvault://user:hunter2@vault:8200/transit/keys/k")
-    assert "hunter2" not in str(caught.value)
+    address = "hcvault://user:hunter2@vault:8200/transit/keys/k"
+    source, dest = several(path.parent.parent / "e.parquet", 2), path.parent.parent / "d"
+    answer = ironmask("enroll", source, dest, f"--keys={path}", f"--kek={address}")
+    assert answer.code == 2
+    assert "--kek carries credentials" in answer.errors[0]
+    assert "hunter2" not in answer.err
     assert not path.exists()
+    assert not dest.exists()
 
 
 DUMPS = """

@@ -265,7 +265,7 @@ def test_killed_at_any_line_the_file_is_the_old_or_the_new(
         (os, "fstat"),
         (fcntl, "flock"),
         (Path, "mkdir"),
-        (Path, "open"),
+        (os, "stat"),
         (Path, "unlink"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Who holds a table from before a `rekey` and the one after it cannot join their rows by a value."""
+"""Who holds a table of before a `rekey`, and the one after it, cannot join rows by a value."""
 
 from __future__ import annotations
 

@@ -80,8 +80,8 @@ def _renewability(found: AuditResults) -> Sheet:
     note = (
         "Readable issues of one person, and how often their templates were recovered from them: "
         "why at most one may live. Rows of several issues are fresh ones, of one photo and of "
-        "several; angles: between two photos of one person. A readable copy of a row from before it "
-        "was renewed at a match is a further issue of the same template."
+        "several; angles: between two photos of one person. A readable copy of a row from before "
+        "it was renewed at a match is a further issue of the same template."
     )
     rows = [
         [one.issues, one.what, f"{one.recovered} of {one.tried}", f"{one.seconds:.1f}",

@@ -58,7 +58,10 @@ def surroundings(storage: Storage, audit: Audit) -> Surroundings:
         audit=audit,
         faces=loaded,
         unknown=unknown,
-        tables=[ports.shared_tables(target.dest, storage) for target in audit.targets],
+        tables=[
+            ports.shared_tables(target.dest, storage, Path(target.keys), target.table_id)
+            for target in audit.targets
+        ],
         keys=keys,
         space=Spectrum.of(loaded.vectors[unknown], loaded.vectors.shape[1]),
         fillings=[_filling(target, storage) for target in audit.targets],

@@ -109,6 +109,14 @@ class LogSeal:
         """Nobody else writes the seal that this process holds."""
         return False
 
+    def ahead(self, name: str) -> None:
+        """What this process commits is taken in at once."""
+
+    def explain(self, name: str) -> None:
+        """Raise `TableError` where a log that could not be read was changed."""
+        state = replace(self._state, logs=self._chains(), lists={})
+        log_chain.read_log(self._stored, self._store, state, name)
+
     def sequence(self, name: str, application: str) -> int:
         """The last sequence number committed under an application's name; 0 before the first."""
         return self._logs[name].sequences.get(application, 0)
@@ -131,7 +139,7 @@ class LogSeal:
         self._publish(announced={one.table: one.announcement() for one in wanted})
         for one in wanted:
             table = self._stored.table(one.table)
-            table.commit(one.files, one.application, one.sequence, one.removed)
+            table.commit(one.files, one.application, one.sequence, removed=one.removed)
             if not self._take(one.table):
                 self._refuse(log_chain.unannounced(one.table, self.version(one.table) + 1))
 

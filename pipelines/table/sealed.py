@@ -21,7 +21,7 @@ from ironmask.errors import StorageError, TableError, TamperedError
 from pipelines.ports import DataFile, Store, StoredTables
 from pipelines.table import layout, log_chain, log_seal_file
 from pipelines.table.data_files import Wanted, batched, rows_of
-from pipelines.table.log_entries import digest_of, line
+from pipelines.table.log_entries import Said, digest_of, line, parsed
 from pipelines.table.log_seal_file import Chain, KeyOf, State
 from pipelines.table.schemas import TABLES
 
@@ -47,8 +47,16 @@ class Source(Protocol):
         """The digest of the files that a log lists at that version."""
         ...
 
+    def ahead(self, name: str) -> Said | None:
+        """What the next entry says, where it was announced and has come."""
+        ...
+
     def renew(self) -> bool:
         """Look again; tell whether anything else is vouched for now."""
+        ...
+
+    def explain(self, name: str) -> None:
+        """Raise `TableError` where a log that could not be read was changed."""
         ...
 
 
@@ -76,6 +84,19 @@ class SealReader:
             log = log_chain.read_log(self._tables, self._store, self._state, name)
             self._lists[key] = log.list_digest()
         return self._lists[key]
+
+    def ahead(self, name: str) -> Said | None:
+        if name not in self._state.announced:
+            return None
+        try:
+            content = self._store.read(log_chain.entry(self._tables, name, self.version(name) + 1))
+        except FileNotFoundError:
+            return None
+        is_it = log_chain.is_announced(content, self._state.announced[name])
+        return parsed(content) if is_it else None
+
+    def explain(self, name: str) -> None:
+        log_chain.read_log(self._tables, self._store, self._state, name)
 
     def renew(self) -> bool:
         found = log_seal_file.read_content(self._tables.dest, self._store)
@@ -149,8 +170,12 @@ class SealedTables:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The files of a table at a version, and the same as what is pruned before it is read."""
+    """The files of a table at a version, and the same as what is pruned before it is read.
 
+    seal: the version of the log that the seal names, when it was asked.
+    """
+
+    seal: int
     version: int
     files: dict[str, DataFile]
     pruned: pads.FileSystemDataset
@@ -194,25 +219,37 @@ class SealedTable:
         while True:
             try:
                 return once()
-            except (TableError, StorageError, TamperedError):
-                if not self._owner.refresh():
-                    raise
+            except (TableError, StorageError, TamperedError) as error:
+                if self._owner.refresh():
+                    continue
+                if isinstance(error, StorageError):
+                    self._owner.source.explain(self._name)
+                raise
 
     def _listing(self) -> _Listing:
         version = self._owner.source.version(self._name)
-        if self._seen is None or self._seen.version != version:
-            found = self._owner.stored.table(self._name).listed(version) if version >= 0 else []
-            if version >= 0:
-                self._check(version, found)
-            self._seen = _Listing(version, {f.path: f for f in _sorted(found)}, self._pruned(found))
+        if self._seen is None or self._seen.seal != version:
+            files = {file.path: file for file in self._sealed(version)}
+            ahead = self._owner.source.ahead(self._name)
+            if ahead:
+                files = {path: file for path, file in files.items() if path not in ahead.removed}
+                files |= {file.path: file for file in ahead.added}
+            files = dict(sorted(files.items()))
+            pruned = self._pruned(list(files.values()))
+            self._seen = _Listing(version, version + (ahead is not None), files, pruned)
         return self._seen
 
-    def _check(self, version: int, found: list[DataFile]) -> None:
+    def _sealed(self, version: int) -> list[DataFile]:
+        """The files that the log lists at a sealed version, where these are what was sealed."""
+        if version < 0:
+            return []
+        found = self._owner.stored.table(self._name).listed(version)
         if digest_of(map(line, found)) != self._owner.source.list_digest(self._name):
             raise log_chain.changed(
                 self._owner.dest,
                 f"{self._name}: its log shows other files at version {version} than were sealed",
             )
+        return found
 
     def _pruned(self, found: list[DataFile]) -> pads.FileSystemDataset:
         """A dataset that is never read: it tells which files may hold certain rows."""
@@ -259,10 +296,6 @@ class SealedTable:
         with ThreadPoolExecutor(_THREADS) as pool:
             for some in batched(files, _WINDOW):
                 yield from pool.map(one, some)
-
-
-def _sorted(files: list[DataFile]) -> list[DataFile]:
-    return sorted(files, key=lambda file: file.path)
 
 
 def covers(file: DataFile) -> pads.Expression:

@@ -97,10 +97,10 @@ def before_commit_of(name: str) -> Callable[..., None]:
     """`DeltaTableHandle.commit` that ends the run before it commits to a table."""
     commit = DeltaTableHandle.commit
 
-    def cut(self: DeltaTableHandle, *arguments: Any) -> None:
+    def cut(self: DeltaTableHandle, *arguments: Any, **named: Any) -> None:
         if self.uri.endswith(f"/{name}"):
             raise PowerCutError
-        commit(self, *arguments)
+        commit(self, *arguments, **named)
 
     return cut
 

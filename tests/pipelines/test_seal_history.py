@@ -485,7 +485,7 @@ class TestGoingBack:
         shutil.rmtree(Path(erased.dest, LOG))
         shutil.copytree(copy, Path(erased.dest, LOG))
         Path(erased.dest, LOG, f"{4:020d}.json").unlink()
-        assert "inputs: an entry of its log is missing" in self.refused(erased)
+        assert f"{LOG}/{4:020d}.checkpoint.parquet is missing" in self.refused(erased)
 
     def test_the_seal_alone(self, erased, copy):
         """It asks for entries that are gone."""

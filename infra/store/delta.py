@@ -36,6 +36,7 @@ _FORMAT: Final = pads.ParquetFileFormat()
 _PRUNED: Final = ("subject_id",)
 _ATTEMPTS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
+_CREATED: Final = 0
 # The seal is a chain over the entries of the log, which go only where it is told before.
 _PROPERTIES: Final = {"delta.enableExpiredLogCleanup": "false"}
 
@@ -229,7 +230,13 @@ class DeltaTableHandle:
         return _patiently(once, f"{self.uri} cannot be reached")
 
     def identity(self) -> str:
-        return str(self._open().metadata().id)
+        try:
+            return str(self._open().metadata().id)
+        except StorageError as error:
+            # What somebody added must not hide it: it never changes.
+            with suppress(DeltaError):
+                return str(self._afresh(_CREATED).metadata().id)
+            raise error
 
 
 class DeltaTables:

@@ -59,10 +59,18 @@ def sealed(tables: StoredTables, store: Store, file: KeyFile) -> SealedTables:
     return SealedTables.of(tables, store, log_seal_key_of(file))
 
 
-@lru_cache(maxsize=4)
 def shared_tables(
     dest: str, storage: tuple[tuple[str, Any], ...], keys: Path, table_id: str
 ) -> SealedTables:
-    """The sealed tables of a destination, once a process. keys: path of its keyset file."""
+    """The sealed tables of a destination, once a process, as of now. keys: its keyset file."""
+    found = _kept_tables(dest, storage, keys, table_id)
+    found.refresh()
+    return found
+
+
+@lru_cache(maxsize=4)
+def _kept_tables(
+    dest: str, storage: tuple[tuple[str, Any], ...], keys: Path, table_id: str
+) -> SealedTables:
     tables = open_tables(dest, StorageSettings(**dict(storage)))
     return sealed(tables, shared_store(storage), KeyFile.open(keys, table_id))

@@ -340,8 +340,8 @@ class TestDestination:
 
 HOLD = """
 import sys
-from infra.lease import lease
-from infra.storage import FsspecStore
+from infra.store.lease import lease
+from infra.store.objects import FsspecStore
 with lease(sys.argv[1], FsspecStore()):
     print("held", flush=True)
     sys.stdin.read()
@@ -436,7 +436,7 @@ class TestKeys:
         rewrite(next((dest / "templates").rglob("part-*.parquet")), flip)
         keys = f"--keys={keys_of(dest)}"
         answer = ironmask("verify", dest, "--subject=ann", keys, model, photo)
-        refused(answer, ERROR, "does not authenticate", "row was changed")
+        refused(answer, ERROR, "is not what was written", "restore it")
 
 
 class TestModel:

@@ -122,12 +122,12 @@ class SealReader:
                 return state
             versions = {name: state.logs.get(name, Chain()).version for name in TABLES}
             later = log_chain.beyond(self._tables, self._store, versions)
-            now = log_seal_file.read_content(dest, self._store)
-            if later and now == self._content:
-                name, files = next(iter(later.items()))
-                raise log_chain.changed(dest, log_chain.goes_on(name, versions[name], files))
             if not later:
                 return state
+            now = log_seal_file.read_content(dest, self._store)
+            if now == self._content:
+                name, files = next(iter(later.items()))
+                raise log_chain.changed(dest, log_chain.goes_on(name, versions[name], files))
             # A run has begun meanwhile.
             self._content = now
 

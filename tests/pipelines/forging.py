@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Place:
     source: str
     out: Path
 
-    @property
+    @cached_property
     def store(self) -> FsspecStore:
         return FsspecStore(StorageSettings())
 
@@ -49,6 +50,18 @@ class Place:
         """Every data file that is there, whatever lists it."""
         found = (uri for name in TABLES for uri in self.store.remains(layout.join(self.dest, name)))
         return {uri for uri in found if "_delta_log" not in uri}
+
+    def state(self) -> dict[str, bytes]:
+        """All that is there, by address."""
+        return {entry.uri: self.store.read(entry.uri) for entry in self.store.entries(self.dest)}
+
+    def restore(self, before: dict[str, bytes]) -> None:
+        """Undo what somebody did since."""
+        now = self.state()
+        self.store.delete([uri for uri in now if uri not in before])
+        for uri, content in before.items():
+            if now.get(uri) != content:
+                self.store.write(uri, content)
 
     def listed(self, name: str) -> dict[str, int]:
         """What readers find that know nothing of seals."""

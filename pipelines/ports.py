@@ -190,6 +190,17 @@ class Store(Protocol):
         """
         ...
 
+    def part(self, uri: str, start: int, end: int) -> bytes:
+        """Bytes [start, end) of the object; fewer where it ends before."""
+        ...
+
+    def after(self, uri: str, name: str) -> list[str]:
+        """Names of the objects directly under a folder that come after a given one, in byte order.
+
+        At most the first thousand of them, by one request.
+        """
+        ...
+
     def open(self, uri: str) -> BinaryIO:
         """A seekable reader over the object."""
         ...
@@ -233,7 +244,7 @@ class DataFile:
 
 
 class Table(Protocol):
-    """One table: data files, and a log that says which of them readers see."""
+    """One table for whoever reads it: data files, and a log that says which of them are its."""
 
     uri: str
 
@@ -243,6 +254,30 @@ class Table(Protocol):
 
     def counts(self) -> dict[str, int]:
         """How many rows each of those files has, as the log says."""
+        ...
+
+    def rows(
+        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+    ) -> pa.Table:
+        """The rows that the log lists, as of now.
+
+        Raises `TableError` where a file that it lists is missing or damaged.
+        """
+        ...
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The same, a part at a time."""
+        ...
+
+
+class StoredTable(Table, Protocol):
+    """A table as it lies: its newest version, whoever wrote it, and what writes the next one."""
+
+    def listed(self, version: int) -> list[DataFile]:
+        """The files at a version of the log, whose digests are left empty.
+
+        Raises `StorageError` where that version cannot be read.
+        """
         ...
 
     def commit(
@@ -271,30 +306,11 @@ class Table(Protocol):
         """The last sequence number committed under an application's name; 0 before the first."""
         ...
 
-    def rows(
-        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
-    ) -> pa.Table:
-        """The rows that the log lists, as of now.
-
-        Raises `TableError` where a file that it lists is missing or damaged.
-        """
-        ...
-
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The same, a part at a time."""
-        ...
-
 
 class Tables(Protocol):
-    """The tables of one destination."""
+    """The tables of one destination, to be read."""
 
     dest: str
-
-    def exist(self) -> bool: ...
-
-    def create(self) -> None:
-        """Create the tables, empty. Those that exist already are left as they are."""
-        ...
 
     @property
     def table_id(self) -> str:
@@ -302,5 +318,19 @@ class Tables(Protocol):
         ...
 
     def table(self, name: str) -> Table:
+        """One of `pipelines.table.schemas.TABLES`."""
+        ...
+
+
+class StoredTables(Tables, Protocol):
+    """The tables of one destination as they lie, perhaps not there yet."""
+
+    def exist(self) -> bool: ...
+
+    def create(self) -> None:
+        """Create the tables, empty. Those that exist already are left as they are."""
+        ...
+
+    def table(self, name: str) -> StoredTable:
         """One of `pipelines.table.schemas.TABLES`."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
@@ -16,7 +16,15 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
 from infra.store.addresses import is_s3
-from infra.store.delta_log import add_action, brief, is_torn, listing, may_pass, remove_actions
+from infra.store.delta_log import (
+    add_action,
+    brief,
+    data_files,
+    is_torn,
+    listing,
+    may_pass,
+    remove_actions,
+)
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
 from pipelines.table.layout import join
@@ -28,12 +36,13 @@ _FORMAT: Final = pads.ParquetFileFormat()
 _PRUNED: Final = ("subject_id",)
 _ATTEMPTS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
+_CREATED: Final = 0
 # The seal is a chain over the entries of the log, which go only where it is told before.
 _PROPERTIES: Final = {"delta.enableExpiredLogCleanup": "false"}
 
 
 class DeltaTableHandle:
-    """One Delta table; see `pipelines.ports.Table`."""
+    """One Delta table; see `pipelines.ports.StoredTable`."""
 
     def __init__(self, uri: str, name: str, options: dict[str, str]) -> None:
         self.uri = uri
@@ -75,6 +84,24 @@ class DeltaTableHandle:
 
     def counts(self) -> dict[str, int]:
         return _listed(self._open(), "num_records")
+
+    def listed(self, version: int) -> list[DataFile]:
+        failure = f"{self.uri} cannot be read at version {version} of its log"
+        try:
+            return data_files(_patiently(lambda: self._at(version), failure))
+        except TableNotFoundError:
+            raise StorageError(f"{self.uri} is not a table: its log is missing") from None
+
+    def _at(self, version: int) -> DeltaTable:
+        """The table as its log was at a version, which may be the newest that is known."""
+        known = self._known
+        if known is not None and known.version() < version:
+            with suppress(DeltaError):
+                known = self._opened()
+        if known is None or known.version() != version:
+            known = self._afresh(version)
+            self._known = self._known or known
+        return known
 
     def commit(
         self,
@@ -203,11 +230,17 @@ class DeltaTableHandle:
         return _patiently(once, f"{self.uri} cannot be reached")
 
     def identity(self) -> str:
-        return str(self._open().metadata().id)
+        try:
+            return str(self._open().metadata().id)
+        except StorageError as error:
+            # What somebody added must not hide it: it never changes.
+            with suppress(DeltaError):
+                return str(self._afresh(_CREATED).metadata().id)
+            raise error
 
 
 class DeltaTables:
-    """The tables of one destination; see `pipelines.ports.Tables`."""
+    """The tables of one destination; see `pipelines.ports.StoredTables`."""
 
     def __init__(self, dest: str, options: dict[str, str]) -> None:
         self.dest = dest

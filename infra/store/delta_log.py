@@ -17,6 +17,8 @@ from ironmask.errors import TableError
 from pipelines.ports import DataFile
 
 _PARTITION: Final = "partition."
+_KINDS: Final = ("partition", "min", "max")
+_FACTS: Final = ("path", "size_bytes", "num_records", *(f"{kind}." for kind in _KINDS))
 # A file of the log that was there when it was listed, and not when it was read.
 _GONE: Final = r"_delta_log/\S+ not found|File not found: .*_delta_log/"
 _TORN: Final = re.compile(f"{_GONE}|found gap|No files in log segment|No table metadata")
@@ -32,6 +34,35 @@ _ERROR_CHARS: Final = 300
 def listing(table: DeltaTable) -> pa.Table:
     """The files that a log lists, a row each: path, sizes, partition and statistics."""
     return pa.table(table.get_add_actions(flatten=True))
+
+
+def data_files(table: DeltaTable) -> list[DataFile]:
+    """The files that a log lists and what it says of each, their digests left empty."""
+    found = listing(table)
+    known = {
+        name: found[name].to_pylist()
+        for name in found.column_names
+        if found[name].null_count < len(found) and name.startswith(_FACTS)
+    }
+    rows = zip(*known.values(), strict=True)
+    return [_data_file(dict(zip(known, row, strict=True))) for row in rows]
+
+
+def _data_file(row: dict[str, Any]) -> DataFile:
+    facts: dict[str, dict[str, str]] = {kind: {} for kind in _KINDS}
+    for name, value in row.items():
+        kind, _, column = name.partition(".")
+        if column and value is not None:
+            facts[kind][column] = str(value)
+    return DataFile(
+        path=row["path"],
+        size=row["size_bytes"],
+        rows=row.get("num_records") or 0,
+        sha256="",
+        partition=facts["partition"],
+        low=facts["min"],
+        high=facts["max"],
+    )
 
 
 def add_action(file: DataFile) -> AddAction:

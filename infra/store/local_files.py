@@ -21,6 +21,7 @@ from pipelines.table.layout import partial_file
 _SCHEME: Final = "file://"
 _PAGE: Final = mmap.PAGESIZE
 _BLOCK: Final = 8 << 20
+_PAGE_NAMES: Final = 1000
 _LARGE: Final = 4 << 20
 _KERNEL_SYSTEMS: Final = frozenset(
     {
@@ -69,6 +70,19 @@ class LocalFiles:
         if limit is not None and len(data) > limit:
             raise OSError(errno.EFBIG, "too large")
         return data
+
+    def part(self, uri: str, start: int, end: int) -> bytes:
+        with self.open(uri) as handle:
+            handle.seek(start)
+            return handle.read(end - start)
+
+    def after(self, uri: str, name: str) -> list[str]:
+        first = os.fsencode(name)
+        try:
+            found = [item for item in os.listdir(_path(uri)) if os.fsencode(item) > first]
+        except FileNotFoundError:
+            return []
+        return sorted(found, key=os.fsencode)[:_PAGE_NAMES]
 
     def children(self, uri: str) -> Iterator[str]:
         for item in _scan(_path(uri)):

@@ -128,6 +128,14 @@ class FsspecStore:
                 if uri is not None:
                     ahead.append(pool.submit(one, uri))
 
+    def part(self, uri: str, start: int, end: int) -> bytes:
+        with _explained(uri):
+            return self._for(uri).part(uri, start, end)
+
+    def after(self, uri: str, name: str) -> list[str]:
+        with _explained(uri):
+            return self._for(uri).after(uri, name)
+
     def write(self, uri: str, data: bytes | memoryview) -> None:
         with _explained(uri):
             self._for(uri).write(uri, data)

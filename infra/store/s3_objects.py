@@ -79,6 +79,22 @@ class S3Objects:
         with os_errors():
             return self._fs.get(bucket, key, limit)
 
+    def part(self, uri: str, start: int, end: int) -> bytes:
+        if end <= start:
+            return b""
+        bucket, key = _split(uri)
+        with os_errors():
+            return self._fs.get(bucket, key, span=f"bytes={start}-{end - 1}")
+
+    def after(self, uri: str, name: str) -> list[str]:
+        folder = f"{_split(uri)[1]}/"
+        page = self._call(
+            "list_objects_v2", uri, Prefix=folder, Delimiter="/", StartAfter=folder + name
+        )
+        # A server may give more than it was asked for.
+        names = [str(item["Key"]).removeprefix(folder) for item in page.get("Contents", [])]
+        return sorted(found for found in names if found > name)
+
     def children(self, uri: str) -> Iterator[str]:
         bucket, _ = _split(uri)
         for page in self._pages(uri, delimiter="/"):

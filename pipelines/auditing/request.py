@@ -97,11 +97,12 @@ def prepare(request: AuditRequest) -> CheckedAudit:
     targets: list[Target] = []
     opened: list[Tables] = []
     for number, dest in enumerate(request.tables):
-        tables = places.existing(dest, storage)
-        if is_inside(out, tables.dest):
-            raise ParameterError(f"OUT {out} lies inside the table {tables.dest}: keep them apart")
+        stored = places.existing(dest, storage)
+        if is_inside(out, stored.dest):
+            raise ParameterError(f"OUT {out} lies inside the table {stored.dest}: keep them apart")
         given = request.keys[number] if request.keys else None
-        path = places.keys_path(given, settings, tables)
+        path = places.keys_path(given, settings, stored)
+        tables = ports.shared_tables(stored.dest, storage.public(), path, stored.table_id)
         for target in _targets(tables, str(path)):
             targets.append(target)
             opened.append(tables)

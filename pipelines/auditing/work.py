@@ -20,7 +20,8 @@ from pipelines.ports import GenerationKeys
 from pipelines.preflight import profile
 from pipelines.run.work import Work
 from pipelines.setup import ports
-from pipelines.table import layout, pseudonyms
+from pipelines.table import layout
+from pipelines.table.pseudonyms import stored_subjects
 
 Storage = tuple[tuple[str, Any], ...]
 """`StorageSettings.public()`."""
@@ -45,26 +46,28 @@ def surroundings(storage: Storage, audit: Audit) -> Surroundings:
     if store.version(audit.source) != audit.version:
         raise SourceError(f"{audit.source} was replaced since the audit began: begin again")
     labels = loaded.labels
-    known = np.isin(labels.subjects, list(audit.sampled))
-    for target in audit.targets:
-        tables = ports.shared_tables(target.dest, storage)
-        if pseudonyms.are_kept(tables):
-            own = ports.keys(Path(target.keys), target.table_id, target.generation)
-            stored = pseudonyms.stored_subjects(tables, own.table, labels.subjects)
-            known |= np.isin(list(stored), list(audit.sampled))
-    unknown = np.flatnonzero(~known[labels.subject])
-    if not len(unknown):
-        raise SourceError(f"{audit.source} holds faces of the sampled people only: add others")
+    tables = [
+        ports.shared_tables(target.dest, storage, Path(target.keys), target.table_id)
+        for target in audit.targets
+    ]
 
     def keys(target: int) -> GenerationKeys:
         some = audit.targets[target]
         return ports.keys(Path(some.keys), some.table_id, some.generation)
 
+    known = np.zeros(len(labels.subjects), bool)
+    for place, own in enumerate(tables):
+        stored = stored_subjects(own, keys(place).table, labels.subjects)
+        known |= np.isin(stored, list(audit.sampled))
+    unknown = np.flatnonzero(~known[labels.subject])
+    if not len(unknown):
+        raise SourceError(f"{audit.source} holds faces of the sampled people only: add others")
+
     return Surroundings(
         audit=audit,
         faces=loaded,
         unknown=unknown,
-        tables=[ports.shared_tables(target.dest, storage) for target in audit.targets],
+        tables=tables,
         keys=keys,
         space=Spectrum.of(loaded.vectors[unknown], loaded.vectors.shape[1]),
         fillings=[_filling(target, storage) for target in audit.targets],

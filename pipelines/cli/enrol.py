@@ -261,8 +261,8 @@ def _dry_run(request: EnrolRequest, prepared: CheckedEnrolment, as_json: bool) -
     from pipelines.run import begin
     from pipelines.setup import ports
 
-    tables = ports.open_tables(prepared.job.dest, prepared.storage)
-    known = tables if tables.exist() else None
+    stored = ports.open_tables(prepared.job.dest, prepared.storage)
+    known = hold.sealed(request, prepared, stored)
     keys = hold.existing_keys(request, prepared, known) if known else None
     job = hold.settled_job(prepared, known)
     forecast = begin.forecast(job, known, prepared.store, keys, restart=request.restart)

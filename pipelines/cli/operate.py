@@ -69,15 +69,15 @@ def check(
         raise typer.Exit(EXIT_ERROR)
 
 
-def vacuum(dest: Dest, as_json: Json = False) -> None:
+def vacuum(dest: Dest, keys: Keys = None, as_json: Json = False) -> None:
     """Destroy what killed tasks left behind: data files that no log lists, in all their versions.
 
-    Each run does so at its start and its end; schedule it where a cluster's lost nodes may still
-    write after a run has ended.
+    Destroys nothing where a log is not what the seal vouches for. Each run does so at its start and
+    its end; schedule it where a cluster's lost nodes may still write after a run has ended.
     """
     from pipelines.operations import vacuum as operations_vacuum
 
-    done = operations_vacuum.vacuum(dest)
+    done = operations_vacuum.vacuum(dest, keys)
     if as_json:
         typer.echo(json.dumps(asdict(done)))
     else:

@@ -12,7 +12,7 @@ from infra.keys.key_file import KeyFile
 from infra.store.lease import lease
 from ironmask.errors import MismatchError, ParameterError, WrongKeyError
 from pipelines.enrolment.request import CheckedEnrolment, EnrolRequest
-from pipelines.ports import GenerationKeys, Tables
+from pipelines.ports import GenerationKeys, StoredTables, Tables
 from pipelines.preflight import calibrate
 from pipelines.run import admit
 from pipelines.run.steps import Executor
@@ -20,9 +20,10 @@ from pipelines.setup import places, ports
 from pipelines.setup.worker import WorkerSpec
 from pipelines.setup.workplace import ShardExecutor, engine
 from pipelines.spec.template_job import SourceKind, TemplateJob
-from pipelines.table import erasing, generations, run_records
+from pipelines.table import erasing, generations, layout, run_records
 from pipelines.table.held import Destination
 from pipelines.table.log_seal import LogSeal
+from pipelines.table.sealed import SealedTables
 
 
 @dataclass(frozen=True)
@@ -37,31 +38,48 @@ class HeldEnrolment:
 @contextmanager
 def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEnrolment]:
     """Hold the destination: its lease, its tables, its keys and a place to work."""
-    tables = ports.open_tables(prepared.job.dest, prepared.storage)
-    known = tables if tables.exist() else None
+    stored = ports.open_tables(prepared.job.dest, prepared.storage)
+    known = sealed(request, prepared, stored)
     job, store = settled_job(prepared, known), prepared.store
     if known:
-        # A refusal must not wait for keys and workers.
+        # A refusal must not wait for workers.
         admit.admit(known, job, restart=request.restart)
     with lease(job.dest, store) as check:
         erasing.refuse_unfinished_erasure(job.dest, store)
-        tables.create()
+        stored.create()
         calibrate.keep(prepared.judged, job, store)
-        path = places.keys_path(request.keys, prepared.settings, tables)
-        keys = _ensure_keys(path, tables, job, request.kek)
+        path = places.keys_path(request.keys, prepared.settings, stored)
+        tables = sealed(request, prepared, stored)
+        keys = _ensure_keys(path, tables or stored, job, request.kek)
         prepared.storage.export()
         kept = (
-            places.vault_keys(request.vault_keys, path, tables, request.kek) if job.vault else None
+            places.vault_keys(request.vault_keys, path, stored, request.kek) if job.vault else None
         )
-        spec = WorkerSpec(prepared.storage.public(), path, tables.table_id, prepared.pack, kept)
+        spec = WorkerSpec(prepared.storage.public(), path, stored.table_id, prepared.pack, kept)
         gpus = job.faces.provider != "cpu"
         with engine(request.workplace, prepared.settings, gpus=gpus) as found:
-            seal = LogSeal(tables, store, keys)
+            seal = LogSeal(stored, store, keys)
             seal.begin()
-            dest = Destination(tables, store, keys, check, seal)
+            dest = Destination(seal.tables, store, keys, check, seal)
             generations.begin(dest)
             calibrate.write_forecast(prepared.judged, dest)
             yield HeldEnrolment(job, dest, ShardExecutor(found, spec))
+
+
+def sealed(
+    request: EnrolRequest, prepared: CheckedEnrolment, stored: StoredTables
+) -> SealedTables | None:
+    """The tables that are there already, as far as their seal vouches for them.
+
+    None where they hold nothing that there could be keys for. Raises `TableError` where they were
+    changed, `KeyStoreError` where their keys are not at hand.
+    """
+    if not stored.exist():
+        return None
+    path = places.keys_path(request.keys, prepared.settings, stored)
+    if not path.exists() and not prepared.store.exists(layout.seal_file(stored.dest)):
+        return None
+    return ports.sealed(stored, prepared.store, KeyFile.open(path, stored.table_id))
 
 
 def settled_job(prepared: CheckedEnrolment, tables: Tables | None) -> TemplateJob:

@@ -90,8 +90,8 @@ def write_rates(prepared: CheckedEvaluation, found: Results) -> None:
     """Write the rates into the `metrics` of the table that was evaluated, if one was; once."""
     access = prepared.sources.access
     if access:
-        rows = list(metrics(found))
-        add_metrics(access.tables, prepared.sources.store, access.keys(), rows, run_id(found))
+        rows, tables = list(metrics(found)), ports.open_tables(access.issued.dest, prepared.storage)
+        add_metrics(tables, prepared.sources.store, access.keys(), rows, run_id(found))
 
 
 def finished(

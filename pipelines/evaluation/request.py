@@ -78,8 +78,9 @@ def traits_of(
             "--table compares the templates that are there: leave out --protocol, --alpha, "
             "--tolerance, --encoding, --centring and --model"
         )
-    tables = places.existing(str(request.table), storage)
-    path = places.keys_path(request.keys, settings, tables)
+    stored = places.existing(str(request.table), storage)
+    path = places.keys_path(request.keys, settings, stored)
+    tables = ports.shared_tables(stored.dest, storage.public(), path, stored.table_id)
     traits = live(tables, str(path))
     keys = ports.keys(path, tables.table_id, traits.issued.generation)
     refuse_other_keys(tables.dest, traits.key_id, keys)

@@ -25,7 +25,12 @@ def sources(storage: Storage, issued: Issued | None) -> Sources:
     if issued is None:
         return Sources(store)
     opener = partial(keys, Path(issued.keys), issued.table_id, issued.generation)
-    return Sources(store, Access(issued, shared_tables(issued.dest, storage), opener))
+    return Sources(
+        store,
+        Access(
+            issued, shared_tables(issued.dest, storage, Path(issued.keys), issued.table_id), opener
+        ),
+    )
 
 
 def block_work(storage: Storage, evaluation: Evaluation) -> Work:

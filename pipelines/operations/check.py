@@ -18,7 +18,7 @@ from pipelines.operations.check_shard import Scope, Seen, check_file, check_shar
 from pipelines.plan import plans as plan_plans
 from pipelines.plan.plans import Plan
 from pipelines.spec.outcomes import Outcome
-from pipelines.table import generations, layout, log_seal, log_seal_file, run_records
+from pipelines.table import generations, layout, log_chain, log_seal_file, run_records
 from pipelines.table.generations import Generation, State
 from pipelines.table.layout import ShardFile
 from pipelines.table.orphans import orphans
@@ -163,14 +163,14 @@ def _check_seal(
     """Note what the seal finds; tell whether it is open."""
     try:
         state = log_seal_file.read(scope.tables.dest, scope.store, key_of)
-        if state is None and not log_seal.has_commits(scope.tables):
+        if state is None and not log_chain.has_commits(scope.tables):
             notes.append(f"{scope.tables.dest} was made, and no run has begun in it yet")
             return True
         if state is None:
             findings.append(f"{layout.seal_file(scope.tables.dest)} is missing")
             return False
-        findings += log_seal.broken_logs(scope.tables, scope.store, state)
-        findings += log_seal.broken_files(scope.tables, scope.store, state)
+        findings += log_chain.broken_logs(scope.tables, scope.store, state)
+        findings += log_chain.broken_files(scope.tables, scope.store, state)
     except IronmaskError as error:
         findings.append(str(error))
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from typing import Any, Final
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from pipelines.plan.plans import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import contents, layout
+from pipelines.table.data_files import is_intact
 from pipelines.table.details import decrypted
 from pipelines.table.layout import ShardFile
 from pipelines.table.row_cipher import details_of, open_row
@@ -120,7 +121,7 @@ def _read(scope: Scope, seen: Seen, name: str, path: str) -> pa.Table | None:
         seen.findings.append(str(error))
         return None
     seen.size += len(content)
-    if sha256(content).hexdigest() != layout.digest_in(path):
+    if not is_intact(path, content):
         seen.findings.append(f"{uri}: its content is not what was written")
         return None
     try:

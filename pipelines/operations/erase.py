@@ -12,7 +12,6 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from hashlib import sha256
 from typing import Any, Final
 
 import pyarrow as pa
@@ -27,11 +26,12 @@ from pipelines.run import begin
 from pipelines.shard.protect import ROW_GROUP, write_rows
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import generations, layout, run_records
-from pipelines.table.data_files import described, destroy_below, read_data_file
+from pipelines.table.data_files import described, destroy_below, named, read_data_file
 from pipelines.table.details import decrypted, encrypted, table_keys
 from pipelines.table.erasing import Erased, read_note
 from pipelines.table.generations import State
 from pipelines.table.held import Destination
+from pipelines.table.log_entries import Commit
 from pipelines.table.orphans import destroy_orphans
 from pipelines.table.pseudonyms import stored_subject
 from pipelines.table.run_records import RunRecord, RunState
@@ -183,13 +183,11 @@ def _rewrite(
     dest: Destination, name: str, wanted: set[tuple[str, int]], change: _Change, once: str
 ) -> None:
     """Write the files of some shards anew in a table."""
-    table = dest.tables.table(name)
-    old = [p for p in table.files() if _shard_of(p) in wanted]
+    old = [p for p in dest.tables.table(name).files() if _shard_of(p) in wanted]
     if not old:
         return
     new = [file for path in old if (file := _written(dest, name, path, change))]
-    dest.check()
-    table.commit(new, once, table.sequence(once) + 1, removed=old)
+    dest.commit(Commit(name, new, once, dest.sequence(name, once) + 1, old))
     dest.log_seal.extend()
 
 
@@ -206,7 +204,7 @@ def _written(dest: Destination, name: str, path: str, change: _Change) -> DataFi
     content = _as_file(name, rows)
     file = layout.parse_shard_file(path)
     assert file is not None  # noqa: S101
-    renamed = replace(file, sha256=sha256(content).hexdigest()).name
+    renamed = named(file, content).name
     generation = layout.generation_of(path)
     partition = {} if generation is None else {"generation": str(generation)}
     target = layout.in_partition(partition, renamed)

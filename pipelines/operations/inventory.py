@@ -14,6 +14,7 @@ from ironmask.template import row_bytes
 from pipelines.ports import Tables
 from pipelines.setup import places
 from pipelines.table import generations, run_records
+from pipelines.table.log_seal_file import NOT_CHECKED
 from pipelines.table.read import templates_by
 
 
@@ -36,7 +37,8 @@ class GenerationSize:
 class Inventory:
     """What a destination holds. destroyed: when each generation that is gone went, UTC.
 
-    outcomes, reasons: of the inputs of all runs, each re-protection's among them.
+    outcomes, reasons: of the inputs of all runs, each re-protection's among them. seal: what can be
+    said of it without keys.
     """
 
     dest: str
@@ -47,6 +49,7 @@ class Inventory:
     outcomes: dict[str, int]
     reasons: dict[str, int]
     runs: list[dict[str, Any]]
+    seal: str = NOT_CHECKED
 
 
 def inspect(dest: str) -> Inventory:

@@ -7,7 +7,7 @@ from infra.settings import load as load_settings
 from pipelines.operations import prove_erasure
 from pipelines.setup import ports
 from pipelines.setup.places import existing, keys_path
-from pipelines.table import destroy_generation, generations, log_seal, log_seal_file
+from pipelines.table import destroy_generation, generations, log_chain, log_seal_file
 from pipelines.table.evidence import Evidence
 
 
@@ -24,15 +24,16 @@ def prove(
 ) -> Evidence:
     """Look for what a destroyed generation, or an erased person, must not have left."""
     settings, storage = load_settings()
-    tables = existing(dest, storage)
-    file = KeyFile.open(keys_path(keys, settings, tables), tables.table_id)
+    stored = existing(dest, storage)
+    file = KeyFile.open(keys_path(keys, settings, stored), stored.table_id)
     store = ports.open_store(storage)
+    tables = ports.sealed(stored, store, file)
     if generation is None:
         live = file.generation(generations.live(tables))
         found = prove_erasure.prove(tables, store, subject, live)
     else:
         found = destroy_generation.prove(tables, store, generation, key_states(file))
     state = log_seal_file.read(tables.dest, store, ports.log_seal_key_of(file))
-    broken = list(log_seal.broken_logs(tables, store, state)) if state else ["there is no seal"]
+    broken = list(log_chain.broken_logs(stored, store, state)) if state else ["there is no seal"]
     told = f" ({'; '.join(broken)})" if broken else ""
     return found.found([(f"the logs that say so are those that were sealed{told}", not broken)])

@@ -18,6 +18,7 @@ from pipelines.run.live_note import Note, last_note
 from pipelines.spec.outcomes import Outcome
 from pipelines.table import layout, run_records
 from pipelines.table.layout import parse_shard_file
+from pipelines.table.log_seal_file import NOT_CHECKED
 from pipelines.table.run_records import RunRecord
 
 _COLUMNS: Final = ["run_id", "outcome", "reason"]
@@ -32,7 +33,8 @@ class Status:
     holder: who is working on it now, None where nobody is. in_flight, waiting: shards that are
     worked on, and finished ones that wait for their commit. inputs_done: inputs whose outcome is
     committed. failed: their failures by reason. per_second: inputs settled a second by the working
-    process. ends_at: when the run will end at that rate, UTC; None where nobody works on it.
+    process. ends_at: when the run will end at that rate, UTC; None where nobody works on it. seal:
+    what can be said of it without keys.
     """
 
     dest: str
@@ -50,6 +52,7 @@ class Status:
     failed: dict[str, int]
     per_second: float | None
     ends_at: datetime | None
+    seal: str = NOT_CHECKED
 
 
 def status(tables: Tables, store: Store, holder: str | None) -> Status:

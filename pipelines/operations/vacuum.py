@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from infra.settings import load as load_settings
-from infra.store.lease import lease
-from pipelines.setup import ports
-from pipelines.setup.places import existing
+from pipelines.setup.hold_live import opened_live
 from pipelines.table.orphans import destroy_orphans
 from pipelines.table.schemas import TABLES
 
@@ -21,12 +18,15 @@ class Vacuumed:
     uploads: int
 
 
-def vacuum(dest: str) -> Vacuumed:
-    """Destroy what killed tasks left behind. Raises `BusyError` while a run is under way."""
-    _, storage = load_settings()
-    tables = existing(dest, storage)
-    store = ports.open_store(storage)
-    with lease(tables.dest, store) as held:
-        files = destroy_orphans(tables, store, held)
-        uploads = sum(store.abort_uploads(tables.table(name).uri) for name in TABLES)
-    return Vacuumed(tables.dest, files, uploads)
+def vacuum(dest: str, keys: str | None) -> Vacuumed:
+    """Destroy what killed tasks left behind. keys: path of the table's keyset file.
+
+    Nothing is taken for left behind on the word of a log that the seal does not vouch for. Raises
+    `BusyError` while a run is under way, `TableError` where a log was changed.
+    """
+    with opened_live(dest, keys) as (held, _):
+        files = destroy_orphans(held.tables, held.store, held.check)
+        addresses = [held.tables.table(name).uri for name in TABLES]
+        uploads = sum(held.store.abort_uploads(uri) for uri in addresses)
+        held.log_seal.end()
+    return Vacuumed(held.tables.dest, files, uploads)

@@ -30,6 +30,7 @@ def print_status(found: Status, console: Console) -> None:
         ("shards done", f"{found.shards_done:,} of {found.shards:,}"),
         ("shards in flight", f"{found.in_flight:,}, and {found.waiting:,} wait for their commit"),
         ("ends", _end(found)),
+        ("logs", found.seal),
     ]
     console.print(pairs(found.dest, rows))
 

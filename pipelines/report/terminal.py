@@ -84,7 +84,7 @@ def _answer(verdict: Verdict) -> str:
 
 def print_inventory(found: Inventory, console: Console) -> None:
     """Show what a destination holds."""
-    rows = [("table", found.table_id)]
+    rows = [("table", found.table_id), ("logs", found.seal)]
     for g in found.generations:
         seal = "encrypted" if g.sealed else "PLAINTEXT (research mode)"
         rows += [

@@ -25,6 +25,7 @@ from pipelines.table.destroy_generation import Proof, destroy
 from pipelines.table.generations import State
 from pipelines.table.held import Destination
 from pipelines.table.layout import destroyed_file, parse_shard_file, plan_folder
+from pipelines.table.log_entries import Commit
 from pipelines.table.orphans import destroy_orphans
 from pipelines.table.run_records import RunRecord, RunState
 
@@ -142,8 +143,8 @@ def _leave_other_models(dest: Destination, model: str) -> None:
     old = [p for p in table.files() if (f := parse_shard_file(p)) and f.run_id in others]
     application = f"vault/{model[:12]}"
     if old:
-        dest.check()
-        table.commit([], application, table.sequence(application) + 1, removed=old)
+        sequence = dest.sequence("vault", application) + 1
+        dest.commit(Commit("vault", [], application, sequence, old))
         dest.log_seal.extend()
     destroy_orphans(dest.tables, dest.store, dest.check)
 

@@ -16,7 +16,7 @@ from ironmask.centring import Centring
 from ironmask.errors import BusyError, KeyNotFoundError, MismatchError, ParameterError, SourceError
 from ironmask.params import Params, preset
 from pipelines.plan import sources
-from pipelines.ports import GenerationKeys, Store, Tables
+from pipelines.ports import GenerationKeys, Store, StoredTables, Tables
 from pipelines.preflight import calibrate
 from pipelines.preflight.calibrate import Judged
 from pipelines.reprotection.job import HeldReprotection
@@ -84,7 +84,7 @@ class CheckedReprotection:
     settings: Settings
     storage: StorageSettings
     store: Store
-    tables: Tables
+    tables: StoredTables
     judged: Judged
 
 
@@ -95,24 +95,25 @@ def prepare(request: ReprotectRequest) -> CheckedReprotection:
     """
     check_executor(request.executor)
     settings, storage = load_settings()
-    tables = places.existing(request.dest, storage)
+    stored = places.existing(request.dest, storage)
     store = ports.open_store(storage)
     purpose = Purpose(request.purpose)
-    file = KeyFile.open(places.keys_path(request.keys, settings, tables), tables.table_id)
+    file = KeyFile.open(places.keys_path(request.keys, settings, stored), stored.table_id)
+    tables = ports.sealed(stored, store, file)
     number, parent = _numbers(tables, purpose, file)
     if generations.live(tables) == number:
         job = run_records.jobs_of(tables, number)[-1]
-        return CheckedReprotection(job, None, settings, storage, store, tables, Judged())
+        return CheckedReprotection(job, None, settings, storage, store, stored, Judged())
     base = replace(
         _base(tables, parent, request, store), generation=number, renews=parent, purpose=purpose
     )
     if purpose.rewrites:
-        return CheckedReprotection(base, None, settings, storage, store, tables, Judged())
+        return CheckedReprotection(base, None, settings, storage, store, stored, Judged())
     pack = _pack(base, request, settings)
     job = _job(base, pack, request, keeps=bool(tables.table("vault").files()))
     calibration = normalise(request.calibration) if request.calibration else None
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)
-    return CheckedReprotection(job, pack, settings, storage, store, tables, judged)
+    return CheckedReprotection(job, pack, settings, storage, store, stored, judged)
 
 
 def _numbers(tables: Tables, purpose: Purpose, file: KeyFile) -> tuple[int, int]:
@@ -253,15 +254,16 @@ def _params(base: Params, pack: packs.ModelPack | None, request: ReprotectReques
 @contextmanager
 def opened(request: ReprotectRequest, prepared: CheckedReprotection) -> Iterator[HeldReprotection]:
     """Hold the destination: its lease, its tables, the keys of both generations, and workers."""
-    job, store, tables = prepared.job, prepared.store, prepared.tables
+    job, store, stored = prepared.job, prepared.store, prepared.tables
     with lease(job.dest, store) as check:
-        path = places.keys_path(request.keys, prepared.settings, tables)
-        file = KeyFile.open(path, tables.table_id)
+        path = places.keys_path(request.keys, prepared.settings, stored)
+        file = KeyFile.open(path, stored.table_id)
+        tables = ports.sealed(stored, store, file)
         _refuse_change(tables, job, file)
         # What is refused must leave nothing behind.
         admit.admit(tables, job, restart=request.restart)
         erasing.refuse_unfinished_erasure(tables.dest, store)
-        tables.create()
+        stored.create()
         calibrate.keep(prepared.judged, job, store)
         file.add_table()
         keys, old_keys = _keys(file, tables, job)
@@ -274,9 +276,9 @@ def opened(request: ReprotectRequest, prepared: CheckedReprotection) -> Iterator
         place = request.workplace if old_keys else Workplace("local")
         gpus = job.faces.provider != "cpu"
         with engine(place, prepared.settings, gpus=gpus) as found:
-            seal = LogSeal(tables, store, old_keys or keys, ports.log_seal_key_of(file))
+            seal = LogSeal(stored, store, old_keys or keys, ports.log_seal_key_of(file))
             seal.begin()
-            dest = Destination(tables, store, keys, check, seal, old_keys)
+            dest = Destination(seal.tables, store, keys, check, seal, old_keys)
             calibrate.write_forecast(prepared.judged, dest)
             yield HeldReprotection(
                 job, dest, file, ShardExecutor(found, spec), request.restart, request.max_lost

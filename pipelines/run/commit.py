@@ -19,6 +19,7 @@ from pipelines.table import layout
 from pipelines.table.data_files import described
 from pipelines.table.held import Destination
 from pipelines.table.layout import ShardFile
+from pipelines.table.log_entries import Commit
 from pipelines.table.orphans import DATA_TABLES, FOLLOWING, Attempt, attempt_of, uncommitted_inputs
 
 
@@ -34,7 +35,7 @@ class Committer:
         """Shards of this run that the log lists as complete; repairs an interrupted wave."""
         # Sequence numbers only ever grow, also over the resumes of one run.
         self._sequence = max(
-            self.dest.tables.table(name).sequence(self._application(name)) for name in DATA_TABLES
+            self.dest.sequence(name, self._application(name)) for name in DATA_TABLES
         )
         self._roll_forward()
         return {file.shard for file in self._committed("inputs")}
@@ -43,17 +44,15 @@ class Committer:
         """Make a wave visible: its templates in one commit, then its inputs in one."""
         if not wave:
             return
-        self.dest.check()
         self._sequence += 1
-        for name in DATA_TABLES:
-            self._commit(name, [result.files[name] for result in wave if name in result.files])
-        self.dest.log_seal.extend()
+        files = {name: [r.files[name] for r in wave if name in r.files] for name in DATA_TABLES}
+        self.dest.commit(*(self._commit(name, files[name]) for name in DATA_TABLES))
 
     def _application(self, name: str) -> str:
         return f"{self.run_id}/{name}"
 
-    def _commit(self, name: str, files: list[DataFile]) -> None:
-        self.dest.tables.table(name).commit(files, self._application(name), self._sequence)
+    def _commit(self, name: str, files: list[DataFile]) -> Commit:
+        return Commit(name, files, self._application(name), self._sequence)
 
     def _committed(self, name: str) -> Iterator[ShardFile]:
         return _of_run(self.run_id, self.dest.tables.table(name).files())
@@ -72,7 +71,7 @@ class Committer:
                 )
             listed = set(self.dest.tables.table(name).files())
             files = [self._file(uri) for uri in found.values()]
-            self._commit(name, [file for file in files if file.path not in listed])
+            self.dest.commit(self._commit(name, [f for f in files if f.path not in listed]))
 
     def _waiting(self, name: str, wanted: set[Attempt]) -> dict[Attempt, str]:
         """Addresses of the files of some attempts."""

@@ -36,8 +36,8 @@ def opened_live(dest: str, keys: str | None) -> Iterator[tuple[Destination, Keyr
     file = KeyFile.open(places.keys_path(keys, settings, tables), tables.table_id)
     with lease(tables.dest, store) as check:
         file.add_table()
-        found = generations.read(tables)
+        found = generations.read(ports.sealed(tables, store, file))
         live = own_keys(file, found, generations.live_of(found))
         seal = LogSeal(tables, store, live, ports.log_seal_key_of(file))
         seal.begin()
-        yield Destination(tables, store, live, check, seal), file
+        yield Destination(seal.tables, store, live, check, seal), file

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from infra.store.lease import lease
-from pipelines.ports import GenerationKeys, Store, Tables
+from pipelines.ports import GenerationKeys, Store, StoredTables
 from pipelines.table.held import Destination
 from pipelines.table.log_seal import LogSeal
 from pipelines.table.schemas import METRICS
 
 
 def add_metrics(
-    tables: Tables, store: Store, keys: GenerationKeys, rows: list[dict[str, Any]], run: str
+    tables: StoredTables, store: Store, keys: GenerationKeys, rows: list[dict[str, Any]], run: str
 ) -> None:
     """Add rows to the `metrics` of a table, those of one run once; they get their time here.
 
@@ -26,5 +26,6 @@ def add_metrics(
     with lease(tables.dest, store) as check:
         seal = LogSeal(tables, store, keys)
         seal.begin()
-        Destination(tables, store, keys, check, seal).append("metrics", content, f"{run}/metrics")
+        dest = Destination(seal.tables, store, keys, check, seal)
+        dest.append("metrics", content, f"{run}/metrics")
         seal.end()

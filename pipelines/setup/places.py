@@ -12,13 +12,13 @@ from infra.settings import load as load_settings
 from infra.store.addresses import is_inside, table_address
 from infra.store.delta import DeltaTables
 from ironmask.errors import KeyNotFoundError, ParameterError, TableError
-from pipelines.ports import Tables
+from pipelines.ports import StoredTables, Tables
 from pipelines.spec.addresses import without_secret
 from pipelines.table import layout
 from pipelines.table.layout import FIRST_GENERATION
 
 
-def existing(dest: str, storage: StorageSettings) -> Tables:
+def existing(dest: str, storage: StorageSettings) -> StoredTables:
     """The tables of a destination. Raises `TableError` where there are none."""
     tables = DeltaTables(table_address(dest), storage.delta_options())
     if not tables.exist():

@@ -12,14 +12,15 @@ from infra.settings import StorageSettings
 from infra.store.delta import DeltaTables
 from infra.store.objects import FsspecStore
 from ironmask.errors import WrongKeyError
-from pipelines.ports import GenerationKeys, Store, Tables
+from pipelines.ports import GenerationKeys, Store, StoredTables
+from pipelines.table.sealed import SealedTables
 
 
 def open_store(storage: StorageSettings) -> Store:
     return FsspecStore(storage)
 
 
-def open_tables(dest: str, storage: StorageSettings) -> Tables:
+def open_tables(dest: str, storage: StorageSettings) -> StoredTables:
     return DeltaTables(dest, storage.delta_options())
 
 
@@ -49,7 +50,27 @@ def shared_store(storage: tuple[tuple[str, Any], ...]) -> Store:
     return open_store(StorageSettings(**dict(storage)))
 
 
+def sealed(tables: StoredTables, store: Store, file: KeyFile) -> SealedTables:
+    """The tables of a destination as far as its seal vouches for them.
+
+    Raises `TableError` where the seal or a log was changed, `KeyStoreError` where its key is not in
+    the keyset file.
+    """
+    return SealedTables.of(tables, store, log_seal_key_of(file))
+
+
+def shared_tables(
+    dest: str, storage: tuple[tuple[str, Any], ...], keys: Path, table_id: str
+) -> SealedTables:
+    """The sealed tables of a destination, once a process, as of now. keys: its keyset file."""
+    found = _kept_tables(dest, storage, keys, table_id)
+    found.refresh()
+    return found
+
+
 @lru_cache(maxsize=4)
-def shared_tables(dest: str, storage: tuple[tuple[str, Any], ...]) -> Tables:
-    """The tables of a destination, once a process."""
-    return open_tables(dest, StorageSettings(**dict(storage)))
+def _kept_tables(
+    dest: str, storage: tuple[tuple[str, Any], ...], keys: Path, table_id: str
+) -> SealedTables:
+    tables = open_tables(dest, StorageSettings(**dict(storage)))
+    return sealed(tables, shared_store(storage), KeyFile.open(keys, table_id))

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
 from mmap import mmap
 from typing import Any, Final
 
@@ -26,8 +25,8 @@ from pipelines.ports import F32, DataFile
 from pipelines.shard import vault
 from pipelines.shard.context import AlignedShard, Context, InputRow, ShardResult, clock
 from pipelines.spec.outcomes import Outcome, Reason
-from pipelines.table import layout
-from pipelines.table.data_files import described
+from pipelines.table import grouped_files, layout
+from pipelines.table.data_files import described, named
 from pipelines.table.row_cipher import encrypted_details, encrypted_helper
 from pipelines.table.schemas import INPUTS, TEMPLATES, as_parquet
 
@@ -152,7 +151,7 @@ def write_rows(sink: pa.NativeFile, groups: Iterable[list[dict[str, Any]]]) -> l
     """Write rows of `templates`, a row group at a time, as a Parquet file; return their ids."""
     schema = TEMPLATES.remove(TEMPLATES.get_field_index("generation"))
     ids: list[dict[str, str]] = []
-    with pq.ParquetWriter(
+    with grouped_files.writer(
         sink,
         schema,
         compression={name: "none" if name in _NOISE else "snappy" for name in schema.names},
@@ -162,7 +161,7 @@ def write_rows(sink: pa.NativeFile, groups: Iterable[list[dict[str, Any]]]) -> l
     ) as writer:
         for group in groups:
             if group:
-                writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=ROW_GROUP)
+                writer.write(pa.Table.from_pylist(group, schema))
                 ids += [{name: row[name] for name in _IDS} for row in group]
     return ids
 
@@ -248,9 +247,8 @@ def publish(
 ) -> DataFile:
     """Write a shard's data file, which waits for its commit. ids: those of its rows."""
     partition = {"generation": str(context.job.generation)} if table == "templates" else {}
-    digest = sha256(content).hexdigest()
-    name = layout.ShardFile(context.plan.run_id, shard, attempt, digest).name
-    path = layout.in_partition(partition, name)
+    file = named(layout.ShardFile(context.plan.run_id, shard, attempt, ""), content)
+    path = layout.in_partition(partition, file.name)
     context.store.write(layout.join(context.job.dest, table, path), content)
     columns = {name: [row[name] for row in ids] for name in ids[0]}
     return described(path, len(content), columns, partition)

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-from ironmask.errors import StorageError, TamperedError
+from ironmask.errors import StorageError, TableError, TamperedError
 from pipelines.ports import DataFile, Store
-from pipelines.table import layout
+from pipelines.table import grouped_files, layout
+from pipelines.table.grouped_files import CheckedParts, RemoteGroups
+from pipelines.table.layout import ShardFile
+
+T = TypeVar("T")
 
 _THREADS: Final = 16
 _WINDOW: Final = 64
+_PARQUET: Final = pads.ParquetFileFormat()
+_WIDE: Final = frozenset({"helper", "digests"})
+# So many row groups are read whole, and checked, whatever columns are asked for.
+_FEW: Final = 2
 
 
 def columns_of(
@@ -60,7 +70,7 @@ def destroy_below(store: Store, folder: str, of: str = "", kept: Collection[str]
         )
 
 
-def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Items in lists of so many."""
     left = iter(items)
     while some := list(islice(left, size)):
@@ -82,6 +92,22 @@ def described(
     )
 
 
+def named(file: ShardFile, content: bytes | memoryview) -> ShardFile:
+    """A shard's file under the name that its content gives it, by the digest that it has."""
+    found = grouped_files.footer_of(content)
+    if found is None:
+        return replace(file, sha256=sha256(content).hexdigest(), groups=False)
+    return replace(file, sha256=found.digest, groups=True)
+
+
+def is_intact(path: str, content: bytes | memoryview) -> bool:
+    """Whether the content of a data file is what its name says."""
+    file = layout.parse_shard_file(path)
+    if file and file.groups:
+        return grouped_files.is_whole(content, file.sha256)
+    return sha256(content).hexdigest() == layout.digest_in(path)
+
+
 def read_data_file(dest: str, store: Store, table: str, path: str) -> pa.Table:
     """The rows of a data file, given by its path in its table.
 
@@ -90,7 +116,89 @@ def read_data_file(dest: str, store: Store, table: str, path: str) -> pa.Table:
     """
     uri = layout.join(dest, table, path)
     content = store.read(uri)
-    if sha256(content).hexdigest() != layout.digest_in(path):
-        raise TamperedError(f"{uri} is not what was written: restore it from a backup")
+    if not is_intact(path, content):
+        raise grouped_files.not_written(uri)
     # A thread of Arrow's that frees a buffer while the interpreter ends aborts the process.
     return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is read of a table. columns: None for all. where: which rows. schema: of the table."""
+
+    schema: pa.Schema
+    columns: Sequence[str] | None = None
+    where: pads.Expression | None = None
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the columns that take nearly all of a file are left out."""
+        return self.columns is not None and not _WIDE & set(self.columns)
+
+
+def rows_of(
+    store: Store, uri: str, file: DataFile, covered: pads.Expression, wanted: Wanted
+) -> pa.Table:
+    """Some rows of a data file, from bytes that are what its name says.
+
+    Where only narrow columns of many row groups of templates are asked for, these are read without
+    that. covered: what holds for every row. Raises `TamperedError`, `StorageError`.
+    """
+    try:
+        found = _fragment(store, uri, file, covered, wanted)
+        return found.to_table(
+            schema=wanted.schema,
+            columns=None if wanted.columns is None else list(wanted.columns),
+            filter=wanted.where,
+            use_threads=False,
+        )
+    except FileNotFoundError:
+        raise TableError(
+            f"{uri} is missing, which the log of its table lists: restore it from a backup"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise TamperedError(
+            f"{uri} cannot be read as Parquet ({type(error).__name__}): restore it from a backup"
+        ) from None
+
+
+def _fragment(
+    store: Store, uri: str, file: DataFile, covered: pads.Expression, wanted: Wanted
+) -> pads.ParquetFileFragment:
+    shard = layout.parse_shard_file(file.path)
+    if shard and shard.groups:
+        groups = RemoteGroups(store, uri, file.size, shard.sha256)
+        return _checked_groups(groups, covered, wanted)
+    if layout.generation_of(file.path) is not None and wanted.is_narrow:
+        remote = RemoteGroups(store, uri, file.size, "")
+        return _made(CheckedParts(file.size, remote.unchecked), covered)
+    content = store.read(uri)
+    if not is_intact(file.path, content):
+        raise grouped_files.not_written(uri)
+    return _PARQUET.make_fragment(pa.BufferReader(content), partition_expression=covered)
+
+
+def _checked_groups(
+    remote: RemoteGroups, covered: pads.Expression, wanted: Wanted
+) -> pads.ParquetFileFragment:
+    """The row groups that may hold what is wanted, by the statistics of the checked footer."""
+    footer = remote.footer()
+    parts = CheckedParts(remote.size)
+    parts.add(footer.start, footer.content)
+    found = _made(parts, covered)
+    if wanted.where is not None:
+        found = found.subset(filter=wanted.where, schema=wanted.schema)
+    numbers = [group.id for group in found.row_groups]
+    if wanted.is_narrow and len(numbers) > _FEW:
+        rest = CheckedParts(remote.size, remote.unchecked)
+        rest.add(footer.start, footer.content)
+        return _made(rest, covered).subset(row_group_ids=numbers)
+    for number in numbers:
+        parts.add(*remote.group(footer, number))
+    return found
+
+
+def _made(parts: CheckedParts, covered: pads.Expression) -> pads.ParquetFileFragment:
+    return _PARQUET.make_fragment(pa.PythonFile(parts, mode="r"), partition_expression=covered)

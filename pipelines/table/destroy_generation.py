@@ -18,6 +18,7 @@ from pipelines.table.data_files import destroy_below
 from pipelines.table.evidence import Evidence
 from pipelines.table.generations import Generation, State
 from pipelines.table.held import Destination
+from pipelines.table.log_entries import Commit
 
 _BATCH: Final = 10_000
 ABSENT: Final = "never: they were not in the keyset file"
@@ -103,13 +104,11 @@ def _listed(tables: Tables, number: int) -> dict[str, int]:
 
 def _take_out(dest: Destination, number: int) -> None:
     """Let the log list none of the generation's files any more."""
-    table = dest.tables.table("templates")
     application = f"destroy/{number}"
     own = list(_listed(dest.tables, number))
     for start in range(0, len(own), _BATCH):
-        dest.check()
-        sequence = table.sequence(application) + 1
-        table.commit([], application, sequence, removed=own[start : start + _BATCH])
+        sequence = dest.sequence("templates", application) + 1
+        dest.commit(Commit("templates", [], application, sequence, own[start : start + _BATCH]))
     dest.log_seal.extend()
 
 

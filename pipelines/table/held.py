@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipelines.ports import DataFile, GenerationKeys, Store, Tables
 from pipelines.table import layout
+from pipelines.table.log_entries import Commit
 from pipelines.table.log_seal import LogSeal
 from pipelines.table.schemas import as_parquet
 
@@ -19,9 +20,9 @@ from pipelines.table.schemas import as_parquet
 class Destination:
     """Its tables, where they lie, its keys, the hold on it, and the seal over its logs.
 
-    old_keys: of the generation whose templates are made anew, while they are. check: raises
-    `BusyError` once another run has taken over; asked before each commit and before
-    anything is destroyed.
+    tables: what the seal vouches for, this process's own commits included. old_keys: of the
+    generation whose templates are made anew, while they are. check: raises `BusyError` once another
+    run has taken over; asked before each commit and before anything is destroyed.
     """
 
     tables: Tables
@@ -31,15 +32,27 @@ class Destination:
     log_seal: LogSeal = field(repr=False)
     old_keys: GenerationKeys | None = field(default=None, repr=False)
 
+    def commit(self, *commits: Commit) -> None:
+        """Change tables, one after the other; the one way in which any of them is changed.
+
+        Raises `BusyError` where another run has taken over, `TableError` where somebody else has
+        added to a log.
+        """
+        self.check()
+        self.log_seal.commit(*commits)
+
+    def sequence(self, name: str, application: str) -> int:
+        """The last sequence number committed to a table under an application's name, or 0."""
+        return self.log_seal.sequence(name, application)
+
     def append(self, name: str, rows: pa.Table, once: str = "") -> None:
         """Add a few rows to a table as one commit; under a name, only the first time."""
-        table = self.tables.table(name)
-        if once and table.sequence(once):
+        if once and self.sequence(name, once):
             return
         content = as_parquet(rows)
         digest = sha256(content).hexdigest()
         attempt = secrets.token_hex(8)
         path = layout.rows_file(attempt, digest)
-        self.store.write(layout.join(table.uri, path), content)
+        self.store.write(layout.join(self.tables.table(name).uri, path), content)
         file = DataFile(path, len(content), len(rows), digest, {}, {}, {})
-        table.commit([file], once or f"rows/{attempt}", 1)
+        self.commit(Commit(name, [file], once or f"rows/{attempt}", 1))

@@ -9,7 +9,7 @@ from typing import Final
 
 _SHARD_FILE: Final = re.compile(
     r"part-(?P<run>[0-9a-f]{12})-(?P<shard>\d{6,})-(?P<attempt>[0-9a-f]{16})"
-    r"-(?P<sha256>[0-9a-f]{64})\.parquet"
+    r"-(?P<groups>g?)(?P<sha256>[0-9a-f]{64})\.parquet"
 )
 _ROWS_FILE: Final = re.compile(r"rows-[0-9a-f]{16}-(?P<sha256>[0-9a-f]{64})\.parquet")
 _PROFILE: Final = re.compile(r"profile-(?P<sha256>[0-9a-f]{64})\.parquet")
@@ -30,16 +30,22 @@ def join(base: str, *parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """What the name of a shard's data file says. attempt: 16 hex digits, new for each writing."""
+    """What the name of a shard's data file says. attempt: 16 hex digits, new for each writing.
+
+    groups: the digest is one over the digests of the file's row groups, which its footer holds; not
+    one over the whole content.
+    """
 
     run_id: str
     shard: int
     attempt: str
     sha256: str
+    groups: bool = False
 
     @property
     def name(self) -> str:
-        return f"part-{self.run_id}-{self.shard:06d}-{self.attempt}-{self.sha256}.parquet"
+        digest = f"{'g' * self.groups}{self.sha256}"
+        return f"part-{self.run_id}-{self.shard:06d}-{self.attempt}-{digest}.parquet"
 
 
 def parse_shard_file(path: str) -> ShardFile | None:
@@ -47,7 +53,13 @@ def parse_shard_file(path: str) -> ShardFile | None:
     found = _SHARD_FILE.fullmatch(_name(path))
     if found is None:
         return None
-    return ShardFile(found["run"], int(found["shard"]), found["attempt"], found["sha256"])
+    return ShardFile(
+        found["run"],
+        int(found["shard"]),
+        found["attempt"],
+        found["sha256"],
+        groups=bool(found["groups"]),
+    )
 
 
 def rows_file(attempt: str, sha256: str) -> str:
@@ -56,7 +68,7 @@ def rows_file(attempt: str, sha256: str) -> str:
 
 
 def digest_in(path: str) -> str | None:
-    """The SHA-256 that a data file's name says its content has; None for other files."""
+    """The SHA-256 in a data file's name, over one thing or another; None for other files."""
     name = _name(path)
     found = _SHARD_FILE.fullmatch(name) or _ROWS_FILE.fullmatch(name)
     return found["sha256"] if found else None

@@ -2,11 +2,14 @@
 
 A table's log names its data files, and their names hold their digests; so what vouches for the log
 vouches for every byte that it lists. The chain of a log is h(v) = SHA-256(h(v - 1) || SHA-256(entry
-v)), h(-1) empty. `DEST/_ironmask/seal.json` holds each table's last version and chain, the digests
-of the files beside the entries (checkpoints, plans), and an HMAC-SHA-256 over all of it.
+v)), h(-1) empty. `DEST/_ironmask/seal.json` holds each table's last version and chain, a digest of
+the files that its log lists then, the digests of the files beside the entries (checkpoints,
+plans), and an HMAC-SHA-256 over all of it. Readers open each log at the version that the seal
+names, and check the list alone.
 
-While a run is under way the seal is open: the log may be ahead of it by what was committed after it
-was written. Once the run is over it is closed, and anything beyond it is somebody else's.
+While a run is under way the seal is open. It announces each commit before that is made: a log may
+be ahead of it by that one entry. Once the run is over it is closed. Anything else beyond it is
+somebody else's: nothing is destroyed, and nothing is answered, on its word.
 
 The history of a log can be forgotten. Its chain then starts after the forgotten entries, and what
 they said stands in a checkpoint whose digest is sealed.
@@ -14,84 +17,179 @@ they said stands in a checkpoint whose digest is sealed.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
-from ironmask.errors import TableError, WrongKeyError
-from pipelines.ports import GenerationKeys, Store, Tables
-from pipelines.table import layout
+from ironmask.errors import WrongKeyError
+from pipelines.ports import GenerationKeys, Store, StoredTables
+from pipelines.table import layout, log_chain
 from pipelines.table.data_files import destroy_below
+from pipelines.table.log_chain import MOVING, entry, entry_name
+from pipelines.table.log_entries import Commit, Log
 from pipelines.table.log_seal_file import LOG, Chain, KeyOf, State, checkpoint_path, read, write
 from pipelines.table.schemas import TABLES
+from pipelines.table.sealed import SealedTables
 
-_ENTRY: Final = re.compile(r"\d{20}\.json")
-# Replaced by each checkpoint, so that an open seal may hold an older one.
-_MOVING: Final = "_last_checkpoint"
+_CREATED: Final = 0
 
 
 class LogSeal:
-    """The seal of a destination that this process holds."""
+    """The seal of a destination that this process holds; all its commits go through here.
+
+    tables: what it vouches for, for whoever reads them.
+    """
 
     def __init__(
-        self, tables: Tables, store: Store, keys: GenerationKeys, key_of: KeyOf | None = None
+        self, tables: StoredTables, store: Store, keys: GenerationKeys, key_of: KeyOf | None = None
     ) -> None:
         """key_of: knows the keys of the seal that is there; without it these are `keys`."""
-        self._tables = tables
+        self._stored = tables
         self._store = store
-        self._key_of = key_of or _only(keys, tables.dest)
+        self._key_of = key_of or only(keys, tables.dest)
         self._key = keys.log_seal_key()
         self._state = State(tables.table_id, keys.key_id, open=True)
+        self._logs = {name: Log() for name in TABLES}
+        self.tables = SealedTables(tables, store, self)
 
     def begin(self) -> None:
         """Check the logs against the seal that is there, and open it under its own key.
 
-        Raises `TableError` where they are not what was sealed, `KeyStoreError` where its key is not
-        at hand.
+        Raises `TableError` where they are not what was sealed, or show something else to readers,
+        `KeyStoreError` where its key is not at hand.
         """
-        found = read(self._tables.dest, self._store, self._named)
-        if found is None and has_commits(self._tables):
-            self._refuse(f"its seal is missing: {layout.seal_file(self._tables.dest)}")
-        if found is not None:
+        found = read(self._stored.dest, self._store, self._named)
+        if found is None:
+            self._begin_anew()
+        else:
             self._state = replace(found, open=True)
-            for problem in broken_logs(self._tables, self._store, found):
-                self._refuse(problem)
-        self.extend()
+            self._logs = {
+                name: log_chain.read_log(self._stored, self._store, found, name) for name in TABLES
+            }
+            self._take_in(found)
+        for name in TABLES:
+            self.tables.table(name).files()
+        self._publish()
+
+    def _begin_anew(self) -> None:
+        """Take in logs that say no more than that their tables were created."""
+        for name in TABLES:
+            self._logs[name].take(self._store.read(entry(self._stored, name, _CREATED)))
+        if self._beyond() or any(log.files for log in self._logs.values()):
+            self._refuse(f"its seal is missing: {layout.seal_file(self._stored.dest)}")
+
+    def _take_in(self, found: State) -> None:
+        """Take in what came after a seal that was open, and refuse everything else."""
+        if found.open and not found.lists:
+            # Made by a release that announced nothing.
+            for name in TABLES:
+                while content := self._next(name):
+                    self._logs[name].take(content)
+        if not found.open:
+            for name, files in self._beyond().items():
+                self._refuse(log_chain.goes_on(name, self.version(name), files))
+        self._settle()
 
     def _named(self, key_id: str) -> bytes:
         self._key = self._key_of(key_id)
         return self._key
 
     def _refuse(self, problem: str) -> NoReturn:
-        raise TableError(
-            f"{self._tables.dest} was changed by other hands: {problem}; run `ironmask check`, "
-            "and restore what it names from a backup"
-        )
+        raise log_chain.changed(self._stored.dest, problem)
+
+    def version(self, name: str) -> int:
+        """The last version of a log that is vouched for; -1 before the first."""
+        return self._logs[name].chain.version
+
+    def list_digest(self, name: str) -> str:
+        """The digest of the files that a log lists at that version."""
+        return self._logs[name].list_digest()
+
+    def renew(self) -> bool:
+        """Nobody else writes the seal that this process holds."""
+        return False
+
+    def ahead(self, name: str) -> None:
+        """What this process commits is taken in at once."""
+
+    def explain(self, name: str) -> None:
+        """Raise `TableError` where a log that could not be read was changed."""
+        state = replace(self._state, logs=self._chains(), lists={})
+        log_chain.read_log(self._stored, self._store, state, name)
+
+    def sequence(self, name: str, application: str) -> int:
+        """The last sequence number committed under an application's name; 0 before the first."""
+        return self._logs[name].sequences.get(application, 0)
+
+    def commit(self, *commits: Commit) -> None:
+        """Announce a commit for each of some tables, make them in this order, and take them in.
+
+        What is committed already, and what changes nothing, is left out. Raises `TableError` where
+        somebody else has added to a log.
+        """
+        self._settle()
+        wanted = [
+            one
+            for one in commits
+            if (one.files or one.removed)
+            and self.sequence(one.table, one.application) < one.sequence
+        ]
+        if not wanted:
+            return
+        self._publish(announced={one.table: one.announcement() for one in wanted})
+        for one in wanted:
+            table = self._stored.table(one.table)
+            table.commit(one.files, one.application, one.sequence, removed=one.removed)
+            if not self._take(one.table):
+                self._refuse(log_chain.unannounced(one.table, self.version(one.table) + 1))
+
+    def _take(self, name: str) -> bool:
+        """Take in the next entry of a log, if it is there and is the one that was announced."""
+        content, announced = self._next(name), dict(self._state.announced)
+        if content is None or not log_chain.is_announced(content, announced.pop(name, "")):
+            return False
+        self._logs[name].take(content)
+        self._state = replace(self._state, announced=announced)
+        return True
+
+    def _next(self, name: str) -> bytes | None:
+        """The entry of a log after the last one that was taken in."""
+        try:
+            return self._store.read(entry(self._stored, name, self.version(name) + 1))
+        except FileNotFoundError:
+            return None
+
+    def _beyond(self) -> dict[str, list[str]]:
+        versions = {name: self.version(name) for name in TABLES}
+        return log_chain.beyond(self._stored, self._store, versions)
+
+    def _settle(self) -> None:
+        """Take in what was announced and has come, and refuse what nobody announced."""
+        for name in list(self._state.announced):
+            self._take(name)
+        for name in self._beyond():
+            self._refuse(log_chain.unannounced(name, self.version(name) + 1))
 
     def extend(self) -> None:
-        """Take in what was committed since."""
-        logs = {
-            name: _extended(self._state.logs.get(name, Chain()), self._tables, name, self._store)
-            for name in TABLES
-        }
-        self._publish(replace(self._state, logs=logs))
+        """Publish what was committed since: before anything is destroyed on its word."""
+        self._settle()
+        self._publish()
 
     def end(self) -> None:
         """Close the seal: nothing is committed from here until the next `begin`."""
-        self.extend()
-        found = beside(self._tables, self._store, self._state)
-        files = {path: _digest(uri, self._store) for path, uri in found}
+        self._settle()
+        found = log_chain.beside(self._stored, self._store, self._state)
+        files = {path: log_chain.digest_at(uri, self._store) for path, uri in found}
         # What forgotten entries said is not sealed twice: it must be what it was.
         files |= {path: self._state.files[path] for path in self._state.bases().values()}
-        self._publish(replace(self._state, open=False, files=files))
+        self._publish(open=False, files=files)
+        self._state = replace(self._state, open=True)
 
     def rekey(self, keys: GenerationKeys) -> None:
         """Publish the seal under the keys of another generation, and go on under these."""
         self.extend()
         self._key = keys.log_seal_key()
-        self._publish(replace(self._state, key_id=keys.key_id))
+        self._publish(key_id=keys.key_id)
 
     def forget(self, name: str) -> None:
         """Destroy a log's history: what only its older entries held is nowhere any more.
@@ -104,7 +202,7 @@ class LogSeal:
         cannot be destroyed.
         """
         self.extend()
-        last = self._state.logs[name]
+        last = self._logs[name].chain
         if last.version < 0:
             return
         before = self._verified(name, last)
@@ -115,45 +213,54 @@ class LogSeal:
         folder = base.removesuffix(base.rpartition("/")[2])
         files = {path: d for path, d in self._state.files.items() if not path.startswith(folder)}
         starts = {**self._state.starts, name: before}
-        self._publish(replace(self._state, starts=starts, files={**files, base: digest}))
-        self._destroy(name, {base.removeprefix(folder), _entry_name(last.version), _MOVING})
+        self._publish(starts=starts, files={**files, base: digest})
+        self._destroy(name, {base.removeprefix(folder), entry_name(last.version), MOVING})
 
     def _verified(self, name: str, last: Chain) -> Chain:
         """The chain before the last entry, of a log that is what was sealed."""
-        start = self._state.start(name)
-        for problem in _broken_bases(self._tables, self._store, self._state, name):
-            self._refuse(problem)
+        past = log_chain.read_to(self._stored, self._store, self._state, name, last.version - 1)
+        before = past.chain
         try:
-            before = _recomputed(start, self._tables, name, self._store, last.version - 1)
-            found = before.then(self._store.read(_entry(self._tables, name, last.version)))
+            content = self._store.read(entry(self._stored, name, last.version))
         except FileNotFoundError as error:
-            self._refuse(_missing(name, error))
-        if found != last:
-            self._refuse(_other(name, last))
+            self._refuse(f"{name}: an entry of its log is missing ({error})")
+        if before.then(content) != last:
+            self._refuse(log_chain.other(name, last))
         return before
 
     def _written(self, name: str, base: str, version: int) -> str:
         """The digest of a new checkpoint that a log can start from; no seal names it yet."""
         # One that is there already may be written in other bytes.
         files = {path: digest for path, digest in self._state.files.items() if path != base}
-        self._publish(replace(self._state, files=files))
-        if self._tables.table(name).checkpoint() != version:
+        self._publish(files=files)
+        if self._stored.table(name).checkpoint() != version:
             self._refuse(f"{name}: its log goes on after the sealed version {version}")
-        return _digest(layout.join(self._tables.dest, base), self._store)
+        content = self._store.read(layout.join(self._stored.dest, base))
+        if Log.based(Chain(), content).files != self._logs[name].files:
+            self._refuse(f"{base} does not say what the entries say that it is to stand for")
+        return sha256(content).hexdigest()
 
     def _destroy(self, name: str, kept: set[str]) -> None:
         """Destroy whatever lies in a log's folder and is not kept."""
-        folder = layout.join(self._tables.table(name).uri, LOG)
+        folder = layout.join(self._stored.table(name).uri, LOG)
         destroy_below(
             self._store, folder, " of its history", {layout.join(folder, own) for own in kept}
         )
 
-    def _publish(self, state: State) -> None:
-        self._state = state
-        write(state, self._tables.dest, self._store, self._key)
+    def _chains(self) -> dict[str, Chain]:
+        return {name: log.chain for name, log in self._logs.items()}
+
+    def _publish(self, **changes: Any) -> None:
+        """Write what is vouched for now; what was announced and has not come is dropped."""
+        lists = {name: log.list_digest() for name, log in self._logs.items()}
+        now = {"logs": self._chains(), "lists": lists, "announced": {}}
+        self._state = replace(self._state, **{**now, **changes})
+        write(self._state, self._stored.dest, self._store, self._key)
 
 
-def _only(keys: GenerationKeys, dest: str) -> KeyOf:
+def only(keys: GenerationKeys, dest: str) -> KeyOf:
+    """Knows one generation's keys."""
+
     def key_of(key_id: str) -> bytes:
         if key_id != keys.key_id:
             raise WrongKeyError(
@@ -163,102 +270,3 @@ def _only(keys: GenerationKeys, dest: str) -> KeyOf:
         return keys.log_seal_key()
 
     return key_of
-
-
-def broken_logs(tables: Tables, store: Store, state: State) -> Iterator[str]:
-    """What is wrong with the logs: with their entries, and with what stands for forgotten ones."""
-    for name in TABLES:
-        sealed = state.logs.get(name, Chain())
-        try:
-            found = _recomputed(state.start(name), tables, name, store, sealed.version)
-            ahead = not state.open and _extended(sealed, tables, name, store) != sealed
-        except FileNotFoundError as error:
-            yield _missing(name, error)
-            continue
-        if found != sealed:
-            yield _other(name, sealed)
-        elif ahead:
-            yield f"{name}: its log goes on after the sealed version {sealed.version}"
-    yield from _broken_bases(tables, store, state, *TABLES)
-
-
-def _broken_bases(tables: Tables, store: Store, state: State, *names: str) -> Iterator[str]:
-    for path in (path for name, path in state.bases().items() if name in names):
-        try:
-            if _digest(layout.join(tables.dest, path), store) != state.files[path]:
-                yield f"{path} is not what was sealed"
-        except FileNotFoundError:
-            yield f"{path} is missing"
-
-
-def _missing(name: str, error: Exception) -> str:
-    return f"{name}: an entry of its log is missing ({error})"
-
-
-def _other(name: str, sealed: Chain) -> str:
-    return f"{name}: its log up to version {sealed.version} is not the one that was sealed"
-
-
-def broken_files(tables: Tables, store: Store, state: State) -> Iterator[str]:
-    """What is wrong with the other files beside the log entries, one line for each."""
-    here = dict(beside(tables, store, state))
-    bases = state.bases().values()
-    for path, digest in state.files.items():
-        if path in bases or (state.open and path.endswith(_MOVING)):
-            continue
-        if path not in here:
-            yield f"{path} is missing"
-        elif _digest(here[path], store) != digest:
-            yield f"{path} is not what was sealed"
-    if not state.open:
-        yield from (f"{path} is not in the seal" for path in here.keys() - state.files.keys())
-
-
-def beside(tables: Tables, store: Store, state: State) -> Iterator[tuple[str, str]]:
-    """Files beside the log entries, as path below the destination and address.
-
-    Forgotten entries that are there are such files too.
-    """
-    logs = {layout.join(tables.table(name).uri, LOG): state.start(name).version for name in TABLES}
-    for folder in [*logs, layout.plans_folder(tables.dest)]:
-        for entry in store.entries(folder):
-            name = entry.uri.rpartition("/")[2]
-            is_part = name.endswith(".parquet") and folder not in logs
-            is_entry = _ENTRY.fullmatch(name) and int(name[:20]) > logs.get(folder, -1)
-            if not (is_entry or is_part):
-                yield entry.uri.removeprefix(tables.dest.rstrip("/") + "/"), entry.uri
-
-
-def has_commits(tables: Tables) -> bool:
-    """Whether any table lists a file; the others have nothing to seal."""
-    return any(tables.table(name).files() for name in TABLES)
-
-
-def _recomputed(chain: Chain, tables: Tables, name: str, store: Store, version: int) -> Chain:
-    """A chain carried on up to a version."""
-    uris = [_entry(tables, name, number) for number in range(chain.version + 1, version + 1)]
-    for found in store.read_many(uris):
-        if isinstance(found, OSError):
-            raise found
-        chain = chain.then(found)
-    return chain
-
-
-def _extended(chain: Chain, tables: Tables, name: str, store: Store) -> Chain:
-    while True:
-        try:
-            chain = chain.then(store.read(_entry(tables, name, chain.version + 1)))
-        except FileNotFoundError:
-            return chain
-
-
-def _entry(tables: Tables, name: str, version: int) -> str:
-    return layout.join(tables.table(name).uri, LOG, _entry_name(version))
-
-
-def _entry_name(version: int) -> str:
-    return f"{version:020d}.json"
-
-
-def _digest(uri: str, store: Store) -> str:
-    return sha256(store.read(uri)).hexdigest()

@@ -17,7 +17,10 @@ KeyOf = Callable[[str], bytes]
 """Finds the key of a seal by the id of the keys that it names; may raise `KeyStoreError`."""
 
 LOG: Final = "_delta_log"
+NOT_CHECKED: Final = "not checked against the seal"
 _FORMAT: Final = "ironmask-seal/1"
+# Parts that came with later releases: where there is nothing in one, the bytes are those of before.
+_LATER: Final = ("starts", "lists", "announced")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,9 @@ class State:
     """What a seal says.
 
     files: SHA-256 by address below the destination. starts: of the logs whose history was
-    forgotten, the chain up to the last entry that may be gone.
+    forgotten, the chain up to the last entry that may be gone. lists: by table, the digest of the
+    files that its log lists, with what it says of each; none in a seal of before there were such.
+    announced: by table, the digest of the one entry that its writer may add.
     """
 
     table_id: str
@@ -47,6 +52,8 @@ class State:
     logs: dict[str, Chain] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     starts: dict[str, Chain] = field(default_factory=dict)
+    lists: dict[str, str] = field(default_factory=dict)
+    announced: dict[str, str] = field(default_factory=dict)
 
     def start(self, name: str) -> Chain:
         """Where the chain of a log begins."""
@@ -74,14 +81,23 @@ def read(dest: str, store: Store, key_of: KeyOf) -> State | None:
 
     Raises `TableError` where it was changed or made under another key, and what `key_of` raises.
     """
-    uri = layout.seal_file(dest)
+    content = read_content(dest, store)
+    return None if content is None else authenticated(content, dest, key_of)
+
+
+def read_content(dest: str, store: Store) -> bytes | None:
+    """The bytes of a seal, which change with all that it says."""
     try:
-        content = store.read(uri)
+        return store.read(layout.seal_file(dest))
     except FileNotFoundError:
         return None
+
+
+def authenticated(content: bytes, dest: str, key_of: KeyOf) -> State:
+    """What a seal says; errors as of `read`."""
     changed = TableError(
-        f"{uri} does not authenticate: it was changed, or belongs to another table or other keys; "
-        "restore it from a backup"
+        f"{layout.seal_file(dest)} does not authenticate: it was changed, or belongs to another "
+        "table or other keys; restore it from a backup"
     )
     try:
         state = _parsed(content)
@@ -102,7 +118,8 @@ def _parsed(content: bytes) -> State:
     )
     state = State(**found, logs=logs, starts=starts)
     chains = [*logs.values(), *starts.values()]
-    texts = [state.table_id, state.key_id, *state.files.values(), *(c.digest for c in chains)]
+    texts = [state.table_id, state.key_id, *(c.digest for c in chains)]
+    texts += [t for part in (state.files, state.lists, state.announced) for t in part.values()]
     numbers = [state.open, *(c.version for c in chains)]
     if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
         raise TypeError
@@ -111,8 +128,9 @@ def _parsed(content: bytes) -> State:
 
 def _encoded(state: State, key: bytes) -> bytes:
     fields = {"format": _FORMAT, **asdict(state)}
-    if not state.starts:
-        del fields["starts"]
+    for name in _LATER:
+        if not fields[name]:
+            del fields[name]
     mac = hmac.digest(key, _canonical(fields), "sha256").hex()
     return _canonical({**fields, "mac": mac})
 

@@ -75,25 +75,31 @@ def are_kept(tables: Tables) -> bool:
     return any(job.pseudonymous for job in run_records.jobs(tables)[-1:])
 
 
-def stored_subject(tables: Tables, keys: TableKeys | None, subject: str) -> str:
-    """What a person is stored as in a destination: the id itself, or its pseudonym.
+def kept(tables: Tables, keys: TableKeys | None) -> Pseudonyms | None:
+    """The pseudonyms of a destination; None where it holds the labels themselves.
 
-    Raises `KeyNotFoundError` where the keys that give it are not at hand.
+    Raises `KeyNotFoundError` where the keys that give them are not at hand.
     """
     if not are_kept(tables):
-        return subject
+        return None
     if keys is None:
         raise KeyNotFoundError(
             f"{tables.dest} holds pseudonyms, and the keyset file has no keys of its table: "
             "restore it from a backup"
         )
-    return Pseudonyms(keys).subject(subject)
+    return Pseudonyms(keys)
 
 
-def stored_subjects(
-    tables: Tables, keys: TableKeys | None, subjects: Iterable[str]
-) -> dict[str, str]:
-    """The same for several people: their ids by what they are stored as."""
-    if not are_kept(tables):
-        return {subject: subject for subject in subjects}
-    return {stored_subject(tables, keys, subject): subject for subject in subjects}
+def stored_subject(tables: Tables, keys: TableKeys | None, subject: str) -> str:
+    """What a person is stored as in a destination: the id itself, or its pseudonym.
+
+    Raises as `kept`.
+    """
+    found = kept(tables, keys)
+    return found.subject(subject) if found else subject
+
+
+def stored_subjects(tables: Tables, keys: TableKeys | None, subjects: Iterable[str]) -> list[str]:
+    """The same for several people, in their order."""
+    found = kept(tables, keys)
+    return [found.subject(subject) if found else subject for subject in subjects]

@@ -11,6 +11,7 @@ import pyarrow.dataset as pads
 from ironmask.errors import KeyStoreError, TableError, WrongKeyError
 from pipelines.ports import GenerationKeys, Tables
 from pipelines.table import generations
+from pipelines.table.sealed import SealedTables
 
 
 def find_row(tables: Tables, subject: str, generation: int | None = None) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def find_row(tables: Tables, subject: str, generation: int | None = None) -> dic
 Row = tuple[dict[str, Any], GenerationKeys]
 
 
-def open_live(tables: Tables, subject: str, opener: Callable[[int], GenerationKeys]) -> Row:
+def open_live(tables: SealedTables, subject: str, opener: Callable[[int], GenerationKeys]) -> Row:
     """A subject's live row and the keys of its generation, also while another one takes its place.
 
     opener: opens the keys of a generation. Raises `TableError` where there is no such row,
@@ -49,7 +50,7 @@ def open_live(tables: Tables, subject: str, opener: Callable[[int], GenerationKe
             keys = opener(row["generation"])
         except (TableError, KeyStoreError):
             # What was live when it was looked for may have been destroyed since.
-            if generations.live(tables) == before:
+            if not tables.refresh() and generations.live(tables) == before:
                 raise
             continue
         if keys.key_id != row["key_id"]:

@@ -18,15 +18,14 @@ import pyarrow.parquet as pq
 from infra.keys.key_file import KeyFile
 from infra.settings import load
 from pipelines.setup import ports
-from pipelines.table import read
-from pipelines.verification import probe as verification_probe
+from pipelines.verification.verifier import Verifier
 
 
 def main(dest: str, keys: str, probes: str, out: str, end: str) -> None:
     _, storage = load()
     tables = ports.open_tables(dest, storage)
-    table_id = tables.table_id
-    file = KeyFile.open(Path(keys), table_id)
+    file = KeyFile.open(Path(keys), tables.table_id)
+    verifier = Verifier(tables, ports.open_store(storage), file)
     rows = pq.read_table(probes).to_pylist()
     rng = random.Random(1)
     with Path(out).open("w") as answers:
@@ -35,10 +34,11 @@ def main(dest: str, keys: str, probes: str, out: str, end: str) -> None:
             begun = time.monotonic()
             answer = {name: probe[name] for name in ("subject_id", "kind")}
             try:
-                row, own = read.open_live(tables, probe["subject_id"], file.generation)
+                verifier.refresh()
                 vector = np.asarray(probe["embedding"], np.float32)[None]
-                (accepted,) = verification_probe.verify_embeddings(table_id, row, vector, own)
-                answer |= {"generation": row["generation"], "accepted": accepted}
+                (accepted,) = verifier.verify_embeddings(probe["subject_id"], vector)
+                generation = verifier.row(probe["subject_id"])[0]["generation"]
+                answer |= {"generation": generation, "accepted": accepted}
             except Exception as error:  # noqa: BLE001
                 answer["error"] = f"{type(error).__name__}: {error}"
             answer["seconds"] = time.monotonic() - begun

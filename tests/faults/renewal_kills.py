@@ -19,10 +19,11 @@ from faults.kill_driver import AFTER, BEFORE, Point
 from faults.lines import Line, at_least, exactly
 
 from infra.keys.key_file import KeyFile
+from infra.store.objects import FsspecStore
 from ironmask.errors import IronmaskError
-from pipelines.table import generations, read
+from pipelines.table import generations
 from pipelines.table.generations import State
-from pipelines.verification import probe
+from pipelines.verification.verifier import Verifier
 
 SUBJECTS = 24
 KILLS = 100
@@ -120,11 +121,11 @@ def _look(seen: Seen, work: Job, told: str) -> None:
     tables = open_tables(work.dest)
     file = KeyFile.open(keys_of(work.dest), tables.table_id)
     try:
+        asked = Verifier(tables, FsspecStore(), file)
         found = generations.read(tables)
         seen.two_live += len(generations.in_state(found, State.LIVE)) != 1
         for number, vector in enumerate(unit_vectors(work.subjects)):
-            row, keys = read.open_live(tables, f"s{number:03d}", file.generation)
-            if not probe.verify_embeddings(tables.table_id, row, vector[None], keys)[0]:
+            if not asked.verify_embeddings(f"s{number:03d}", vector[None])[0]:
                 seen.unreadable.append(f"{told}: s{number:03d} is rejected")
     except IronmaskError as error:
         seen.unreadable.append(f"{told}: {error}")

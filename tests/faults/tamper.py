@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,12 @@ from enrolling import (
     run as enrol,
 )
 from faults.lines import Line, exactly
+from forging import FORGERIES, Place, commands, wrong
 
 from ironmask.errors import IronmaskError
 from pipelines.operations import job
 from pipelines.table import layout
+from pipelines.table.data_files import named
 from pipelines.table.layout import ShardFile
 from pipelines.table.schemas import TABLES
 
@@ -123,8 +124,7 @@ def swap_helpers_and_name(dest: Path) -> None:
     assert old is not None
     rewrite(path, swap_helpers)
     content = path.read_bytes()
-    digest = sha256(content).hexdigest()
-    name = ShardFile(old.run_id, old.shard, old.attempt, digest).name
+    name = named(old, content).name
     path.rename(path.with_name(name))
     for entry in log_entries(dest, "templates"):
         lines = [json.loads(line) for line in entry.read_text().splitlines()]
@@ -146,7 +146,7 @@ def drop_with_its_line(dest: Path) -> None:
 def second_issue(dest: Path, folder: str, *, listed: bool) -> None:
     """Put a copy of a template's file back under another name."""
     path = data_files(dest, "templates")[0]
-    name = ShardFile("f" * 12, 0, "ab" * 8, sha256(path.read_bytes()).hexdigest()).name
+    name = named(ShardFile("f" * 12, 0, "ab" * 8, ""), path.read_bytes()).name
     target = dest / "templates" / folder / name
     target.parent.mkdir(exist_ok=True)
     shutil.copy(path, target)
@@ -205,6 +205,10 @@ def hands() -> dict[str, Hand]:
         "a row of runs changed": lambda d: rewrite(data_files(d, "runs")[0], change_run),
     }
     for name in TABLES:
+        for forgery, forge in FORGERIES.items():
+            found[f"forged in the log of {name}: {forgery}"] = lambda d, n=name, f=forge: f(
+                Place(str(d), keys_of(d), "", d), n
+            )
         found[f"a file of {name} dropped"] = lambda d, n=name: data_files(d, n)[0].unlink()
         found[f"the last log entry of {name} removed"] = lambda d, n=name: log_entries(d, n)[
             -1
@@ -223,6 +227,32 @@ def lay_hands(dest: Path, hand: Hand) -> Verdict:
     try:
         hand(copy)
         return ask(copy)
+    finally:
+        shutil.rmtree(copy)
+        keys_of(copy).unlink()
+
+
+def forged_lines(dest: Path, source: Path) -> list[Line]:
+    """Every command on a table in whose logs somebody has forged something."""
+    lines = []
+    for name in TABLES:
+        for forgery, forge in FORGERIES.items():
+            wrong_ones = _forged(dest, source, name, forge)
+            what = f"forged in the log of {name}, {forgery}: commands that went on"
+            told = "; ".join(wrong_ones[:2]) or "none"
+            lines.append(Line(what, told, "none", not wrong_ones))
+    return lines
+
+
+def _forged(dest: Path, source: Path, name: str, forge: Callable[[Place, str], None]) -> list[str]:
+    copy = dest.with_name("forged")
+    shutil.copytree(dest, copy)
+    shutil.copy(keys_of(dest), keys_of(copy))
+    place = Place(str(copy), keys_of(copy), str(source), dest.parent)
+    try:
+        forge(place, name)
+        reason = f"{name}: its log goes on after the sealed version"
+        return [text for one in commands(place) if (text := wrong(place, one, reason))]
     finally:
         shutil.rmtree(copy)
         keys_of(copy).unlink()
@@ -252,5 +282,6 @@ def run(seed: int, folder: Path) -> list[Line]:
     for name, hand in hands().items():
         verdict = lay_hands(dest, hand)
         lines.append(Line(name, verdict.broken or str(verdict.found), "True", verdict.found))
+    lines += forged_lines(dest, folder / "second.parquet")
     lines.append(exactly("findings in the sound table afterwards", int(ask(dest).found), 0))
     return lines

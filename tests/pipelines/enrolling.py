@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import pyarrow.parquet as pq
 from commandline import Answer, ironmask
 
 from infra.keys.key_file import KeyFile
-from infra.store.delta import DeltaTables
+from infra.store.delta import DeltaTableHandle, DeltaTables
+from infra.store.objects import FsspecStore
 from ironmask.arrays import F32
 from pipelines.enrolment import hold
 from pipelines.enrolment import job as enrolment_job
@@ -26,9 +26,8 @@ from pipelines.ports import GenerationKeys, Tables
 from pipelines.run.steps import Executor
 from pipelines.run.summary import Summary
 from pipelines.setup import ports
-from pipelines.table import read
 from pipelines.table.details import decrypted
-from pipelines.verification import probe
+from pipelines.verification.verifier import Verifier
 
 WIDTH = 64
 ALPHA = 12
@@ -93,6 +92,18 @@ def run(
 
 class PowerCutError(Exception):
     """What ends a run here as a power cut would: nothing of it is handled."""
+
+
+def before_commit_of(name: str) -> Callable[..., None]:
+    """`DeltaTableHandle.commit` that ends the run before it commits to a table."""
+    commit = DeltaTableHandle.commit
+
+    def cut(self: DeltaTableHandle, *arguments: Any, **named: Any) -> None:
+        if self.uri.endswith(f"/{name}"):
+            raise PowerCutError
+        commit(self, *arguments, **named)
+
+    return cut
 
 
 def broken_after(shards: int) -> Callable[[Executor], Executor]:
@@ -162,10 +173,13 @@ def told(dest: Path, row: dict[str, Any]) -> dict[str, Any]:
 
 def verified(dest: Path, subject: str, probes: Any) -> list[bool]:
     """Whether probes, (k, n), match what is live of a person."""
+    return verifier(dest).verify_embeddings(subject, probes)
+
+
+def verifier(dest: Path) -> Verifier:
+    """What answers from the sealed tables of a destination."""
     tables = open_tables(dest)
-    opener = partial(ports.keys, keys_of(dest), tables.table_id)
-    row, keys = read.open_live(tables, subject, opener)
-    return probe.verify_embeddings(tables.table_id, row, probes, keys)
+    return Verifier(tables, FsspecStore(), KeyFile.open(keys_of(dest), tables.table_id))
 
 
 def checked(dest: Path) -> Answer:

@@ -436,7 +436,7 @@ class TestKeys:
         rewrite(next((dest / "templates").rglob("part-*.parquet")), flip)
         keys = f"--keys={keys_of(dest)}"
         answer = ironmask("verify", dest, "--subject=ann", keys, model, photo)
-        refused(answer, ERROR, "does not authenticate", "row was changed")
+        refused(answer, ERROR, "is not what was written", "restore it")
 
 
 class TestModel:

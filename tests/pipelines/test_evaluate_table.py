@@ -217,7 +217,7 @@ def test_a_changed_row_ends_it(source, table, tmp_path):
     answer = ironmask("evaluate", source, tmp_path / "out", "--table", table, "--keys",
                       keys_of(table), "--executor", "local")  # fmt: skip
     assert (answer.code, len(answer.errors)) == (1, 1)
-    assert "does not authenticate" in answer.errors[0]
+    assert "is not what was written" in answer.errors[0]
     assert not (tmp_path / "out" / "report.html").exists()
 
 

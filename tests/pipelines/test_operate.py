@@ -10,6 +10,7 @@ from enrolling import (
     PowerCutError,
     after_first,
     assert_sound,
+    before_commit_of,
     broken_after,
     changed,
     data_files,
@@ -22,6 +23,7 @@ from enrolling import (
     write_embeddings,
 )
 
+from infra.store.delta import DeltaTableHandle
 from pipelines.operations import job, vacuum
 from pipelines.table import layout
 from pipelines.table.layout import ShardFile
@@ -137,21 +139,12 @@ class TestCheck:
         assert any("is listed by no log" in note for note in report.notes)
 
     def test_of_an_interrupted_wave(self, tmp_path, source, monkeypatch):
-        from pipelines.run.commit import Committer
-
-        commit = Committer._commit
-
-        def cut(self, name, files):
-            if name == "inputs":
-                raise PowerCutError
-            commit(self, name, files)
-
         dest = tmp_path / "dest"
         with monkeypatch.context() as broken:
-            broken.setattr(Committer, "_commit", cut)
+            broken.setattr(DeltaTableHandle, "commit", before_commit_of("inputs"))
             with pytest.raises(PowerCutError):
                 run(request(source, dest))
-        assert vacuum.vacuum(str(dest)).files == 0
+        assert vacuum.vacuum(str(dest), str(keys_of(dest))).files == 0
         report = job.check(str(dest), str(keys_of(dest)), deep=True)
         assert report.findings == []
         assert any("the next start of the run completes it" in note for note in report.notes)
@@ -183,7 +176,7 @@ class TestVacuum:
         (unfinished / layout.PRIVATE / f".part-{'1' * 16}").write_bytes(b"x")
         (unfinished / "templates" / "notes.txt").write_text("somebody's")
         listed = {path for name in ("templates", "inputs") for path in data_files(unfinished, name)}
-        answer = ironmask("vacuum", unfinished, "--json")
+        answer = ironmask("vacuum", unfinished, "--json", f"--keys={keys_of(unfinished)}")
         assert answer.code == 0, answer.err
         # The cut left one finished shard as well, in two files.
         assert answer.json()["files"] == 5
@@ -195,7 +188,9 @@ class TestVacuum:
 
     def test_waits_for_nobody(self, tmp_path, source):
         dest, answers = tmp_path / "dest", []
-        look = after_first(lambda: answers.append(ironmask("vacuum", dest)))
+        look = after_first(
+            lambda: answers.append(ironmask("vacuum", dest, f"--keys={keys_of(dest)}"))
+        )
         run(request(source, dest), executor=look)
         (answer,) = answers
         assert answer.code == 1

@@ -10,6 +10,7 @@ from enrolling import (
     PowerCutError,
     after_first,
     assert_sound,
+    before_commit_of,
     broken_after,
     data_files,
     enroll,
@@ -25,8 +26,8 @@ from enrolling import (
     write_embeddings,
 )
 
+from infra.store.delta import DeltaTableHandle
 from ironmask.errors import BusyError, MismatchError, SourceError
-from pipelines.run.commit import Committer
 from pipelines.table import layout
 from pipelines.verification import probe
 
@@ -43,15 +44,8 @@ def break_off(asked, shards: int = 1) -> None:
 
 def cut_between_templates_and_inputs(asked, monkeypatch) -> None:
     """End a run inside its first wave: templates are committed, their inputs are not."""
-    commit = Committer._commit
-
-    def cut(self, name, files):
-        if name == "inputs":
-            raise PowerCutError
-        commit(self, name, files)
-
     with monkeypatch.context() as broken:
-        broken.setattr(Committer, "_commit", cut)
+        broken.setattr(DeltaTableHandle, "commit", before_commit_of("inputs"))
         with pytest.raises(PowerCutError):
             run(asked)
 

@@ -21,6 +21,7 @@ from enrolling import (
 from infra.store.objects import FsspecStore
 from ironmask.errors import KeyNotFoundError, TableError, WrongKeyError
 from pipelines.table import layout, log_seal_file
+from pipelines.table.log_entries import Commit
 from pipelines.table.log_seal import LogSeal
 from pipelines.table.schemas import TABLES
 
@@ -222,7 +223,7 @@ class TestKeys:
 
     def test_what_was_committed_before_the_change_is_taken_in(self, dest):
         own = self.begun(dest, generation_keys(dest))
-        table = open_tables(dest).table("inputs")
-        table.commit([], "gone", 1, removed=list(table.files())[:1])
+        gone = list(own.tables.table("inputs").files())[:1]
+        own.commit(Commit("inputs", [], "gone", 1, gone))
         own.rekey(Successor())
         assert state(dest).logs["inputs"].version == len(entries(dest, "inputs")) - 1

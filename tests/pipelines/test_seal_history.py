@@ -21,7 +21,8 @@ from infra.store.delta import DeltaTables
 from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
-from pipelines.table import layout, log_seal, log_seal_file
+from pipelines.table import layout, log_chain, log_seal_file
+from pipelines.table.log_entries import Commit
 from pipelines.table.log_seal import LogSeal
 from pipelines.table.log_seal_file import Chain, State
 
@@ -52,18 +53,17 @@ class World:
         """A closed run whose log has a checkpoint in its middle."""
         table = self.tables.table("inputs")
         own = self.begun()
-        table.commit([file("a", "aaron", ERASED)], "run", 1)
-        table.commit([file("b", ERASED, "zoe")], "run", 2)
+        own.commit(Commit("inputs", [file("a", "aaron", ERASED)], "run", 1))
+        own.commit(Commit("inputs", [file("b", ERASED, "zoe")], "run", 2))
         table.checkpoint()
-        table.commit([file("c", "carl", "cleo")], "run", 3)
+        own.commit(Commit("inputs", [file("c", "carl", "cleo")], "run", 3))
         own.end()
 
-    def erase(self) -> None:
+    def erase(self, own: LogSeal) -> None:
         """Rewritten without the person, and removed: the history holds them still."""
-        table = self.tables.table("inputs")
         gone = ["a.parquet", "b.parquet"]
         new = [file("a2", "aaron", "aaron"), file("b2", "zoe", "zoe")]
-        table.commit(new, "erase", 1, removed=gone)
+        own.commit(Commit("inputs", new, "erase", 1, gone))
 
     def begun(self, store: FsspecStore | None = None) -> LogSeal:
         own = LogSeal(self.tables, store or self.store, Keys())
@@ -78,7 +78,7 @@ class World:
     def problems(self) -> list[str]:
         """What a check would find, now."""
         state = self.state()
-        broken = [log_seal.broken_logs, log_seal.broken_files]
+        broken = [log_chain.broken_logs, log_chain.broken_files]
         return [line for look in broken for line in look(self.tables, self.store, state)]
 
     def names(self) -> list[str]:
@@ -150,7 +150,7 @@ def _objects(world: World, request) -> Iterator[bytes]:
 
 def test_what_was_erased_is_nowhere_any_more(world, request):
     own = world.begun()
-    world.erase()
+    world.erase(own)
     own.extend()
     before = world.read()
     holders = [content for content in everything(world, request) if ERASED.encode() in content]
@@ -170,9 +170,9 @@ def test_what_was_erased_is_nowhere_any_more(world, request):
 def test_the_table_goes_on(world):
     """Committed, sealed, checked and forgotten again, in this process and the next."""
     own = world.begun()
-    world.erase()
+    world.erase(own)
     own.forget("inputs")
-    world.tables.table("inputs").commit([file("d", "dora", "dora")], "run", 4)
+    own.commit(Commit("inputs", [file("d", "dora", "dora")], "run", 4))
     own.end()
     assert world.problems() == []
     own = world.begun()
@@ -257,7 +257,7 @@ def killed(world: World, steps: int, *, after: bool) -> bool:
 @pytest.fixture
 def erased(local) -> World:
     own = local.begun()
-    local.erase()
+    local.erase(own)
     own.end()
     return local
 
@@ -341,7 +341,7 @@ class TestTampering:
         """Forgotten, gone on from, and closed."""
         own = erased.begun()
         own.forget("inputs")
-        erased.tables.table("inputs").commit([file("d", "dora", "dora")], "run", 4)
+        own.commit(Commit("inputs", [file("d", "dora", "dora")], "run", 4))
         own.end()
         assert erased.problems() == []
         return erased
@@ -384,7 +384,7 @@ class TestTampering:
         """No new checkpoint is made from it, and the end of the run does not make it right."""
         own = made.begun()
         if grown:
-            made.tables.table("inputs").commit([file("e", "e", "e")], "run", 5)
+            own.commit(Commit("inputs", [file("e", "e", "e")], "run", 5))
         path = self.path(made, f"{4:020d}.checkpoint.parquet")
         path.write_bytes(path.read_bytes()[::-1])
         names = made.names()
@@ -485,7 +485,7 @@ class TestGoingBack:
         shutil.rmtree(Path(erased.dest, LOG))
         shutil.copytree(copy, Path(erased.dest, LOG))
         Path(erased.dest, LOG, f"{4:020d}.json").unlink()
-        assert "inputs: an entry of its log is missing" in self.refused(erased)
+        assert f"{LOG}/{4:020d}.checkpoint.parquet is missing" in self.refused(erased)
 
     def test_the_seal_alone(self, erased, copy):
         """It asks for entries that are gone."""

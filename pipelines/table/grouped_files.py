@@ -1,0 +1,231 @@
+"""Parquet files of which a part can be checked: a digest for each row group, one for the footer.
+
+The footer's metadata says where each row group ends and its SHA-256; the groups follow each other
+from the leading magic on. The digest of the file is that of the magic and of everything after the
+last group. Who vouches for it vouches for every byte, and a reader of one group reads two parts.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ironmask.errors import TamperedError
+from pipelines.ports import Store
+
+_MAGIC: Final = b"PAR1"
+_KEY: Final = b"ironmask.row_groups"
+# The length of the footer and the trailing magic.
+_END: Final = 8
+# More than the footer of a shard of usual size takes.
+_TAIL: Final = 128 << 10
+
+
+class GroupWriter:
+    """Writes tables as the row groups of a Parquet file."""
+
+    def __init__(self, parquet: pq.ParquetWriter, sink: _DigestingSink) -> None:
+        self._parquet = parquet
+        self._sink = sink
+        self.ends: list[tuple[int, str]] = []
+
+    def write(self, table: pa.Table) -> None:
+        """Write one row group."""
+        self._parquet.write_table(table, row_group_size=len(table))
+        self.ends.append(self._sink.cut())
+
+
+@contextmanager
+def writer(sink: pa.NativeFile, schema: pa.Schema, **options: Any) -> Iterator[GroupWriter]:
+    """Write a file into a sink. options: of `pyarrow.parquet.ParquetWriter`."""
+    digesting = _DigestingSink(sink)
+    with pq.ParquetWriter(digesting, schema, **options) as parquet:
+        digesting.cut()
+        groups = GroupWriter(parquet, digesting)
+        yield groups
+        parquet.add_key_value_metadata({_KEY: json.dumps(groups.ends)})
+
+
+class _DigestingSink:
+    """A sink that knows the digest of what it got since the last cut."""
+
+    closed = False
+
+    def __init__(self, sink: pa.NativeFile) -> None:
+        self._sink = sink
+        self._end = 0
+        self._hash = sha256()
+
+    def write(self, data: bytes) -> None:
+        self._sink.write(data)
+        self._hash.update(data)
+        self._end += len(data)
+
+    def cut(self) -> tuple[int, str]:
+        """Where what came until now ends, and its digest."""
+        found = self._end, self._hash.hexdigest()
+        self._hash = sha256()
+        return found
+
+    def tell(self) -> int:
+        return self._end
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def close(self) -> None:
+        """The sink is its owner's to close."""
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What vouches for a file. start: where it begins. groups: start, end and digest of each."""
+
+    start: int
+    content: bytes
+    groups: list[tuple[int, int, str]]
+
+    @property
+    def digest(self) -> str:
+        return sha256(_MAGIC + self.content).hexdigest()
+
+
+def footer_of(content: bytes | memoryview) -> Footer | None:
+    """The footer of a whole file, or of the last part of one; None where it has no such digests.
+
+    Raises `ValueError` where it is no end of a Parquet file.
+    """
+    view = memoryview(content)
+    length = _END + int.from_bytes(view[-_END:-4], "little")
+    if bytes(view[-4:]) != _MAGIC or length > len(view):
+        raise ValueError("no end of a Parquet file")
+    tail = bytes(view[-length:])
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + tail)).metadata or {}
+        if _KEY not in metadata:
+            return None
+        ends = [(int(end), str(digest)) for end, digest in json.loads(metadata[_KEY])]
+    except (pa.ArrowException, OSError, TypeError) as error:
+        raise ValueError(f"no footer ({type(error).__name__})") from None
+    places = pairwise([len(_MAGIC), *(end for end, _ in ends)])
+    groups = [(*place, digest) for place, (_, digest) in zip(places, ends, strict=True)]
+    return Footer(groups[-1][1] if groups else len(_MAGIC), tail, groups)
+
+
+def is_whole(content: bytes | memoryview, digest: str) -> bool:
+    """Whether a file is the one of a digest, in each of its row groups."""
+    view = memoryview(content)
+    try:
+        footer = footer_of(view)
+    except ValueError:
+        return False
+    return (
+        footer is not None
+        and footer.digest == digest
+        and bytes(view[:4]) == _MAGIC
+        and footer.start + len(footer.content) == len(view)
+        and all(sha256(view[a:b]).hexdigest() == own for a, b, own in footer.groups)
+    )
+
+
+class CheckedParts(io.RawIOBase):
+    """The parts of a file that were checked, as a file to read: anything else of it is zeros.
+
+    other: reads the rest, unchecked, where that is wanted.
+    """
+
+    def __init__(self, size: int, other: Callable[[int, int], bytes] | None = None) -> None:
+        super().__init__()
+        self._size = size
+        self._other = other
+        self._parts: list[tuple[int, bytes]] = []
+        self._at = 0
+
+    def add(self, start: int, content: bytes) -> None:
+        self._parts.append((start, content))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._at
+        self._at = self._size if size < 0 else min(self._size, start + size)
+        return self._between(start, self._at)
+
+    def _between(self, start: int, end: int) -> bytes:
+        for first, content in self._parts:
+            if first <= start and end <= first + len(content):
+                return content[start - first : end - first]
+        if self._other and not any(start < f + len(c) and f < end for f, c in self._parts):
+            return self._other(start, end)
+        found = bytearray(max(0, end - start))
+        for first, content in self._parts:
+            low, high = max(first, start), min(first + len(content), end)
+            if low < high:
+                found[low - start : high - start] = content[low - first : high - first]
+        return bytes(found)
+
+
+@dataclass(frozen=True)
+class RemoteGroups:
+    """A file in a store, checked part by part. size, digest: as they are vouched for."""
+
+    store: Store
+    uri: str
+    size: int
+    digest: str
+
+    def footer(self) -> Footer:
+        """Read the end of the file. Raises `TamperedError` where it is not what was written."""
+        tail = self._part(max(0, self.size - _TAIL), self.size)
+        length = _END + int.from_bytes(tail[-_END:-4], "little")
+        if len(tail) < length <= self.size:
+            tail = self._part(self.size - length, self.size)
+        try:
+            found = footer_of(tail)
+        except ValueError:
+            found = None
+        if found is None or found.digest != self.digest:
+            raise not_written(self.uri)
+        if found.start + len(found.content) != self.size:
+            raise not_written(self.uri)
+        return found
+
+    def group(self, footer: Footer, number: int) -> tuple[int, bytes]:
+        """Where a row group begins, and its bytes. Raises `TamperedError` as `footer` does."""
+        start, end, digest = footer.groups[number]
+        content = self._part(start, end)
+        if sha256(content).hexdigest() != digest:
+            raise not_written(self.uri)
+        return start, content
+
+    def unchecked(self, start: int, end: int) -> bytes:
+        return self._part(start, end)
+
+    def _part(self, start: int, end: int) -> bytes:
+        return self.store.part(self.uri, start, end)
+
+
+def not_written(uri: str) -> TamperedError:
+    """The error of a file whose content is not what its name says."""
+    return TamperedError(f"{uri} is not what was written: restore it from a backup")

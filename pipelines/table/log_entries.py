@@ -1,0 +1,174 @@
+"""What the entries of a table's log say: the files that come and go, and which commit it was.
+
+An announcement is a digest of what a commit is about to say. Its writer puts it into the seal
+first; an entry that says anything else is somebody else's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.ports import DataFile
+from pipelines.table.log_seal_file import Chain
+
+# What an action may say beside the facts of its file; anything else changes what readers see.
+_BESIDE: Final = frozenset({"modificationTime", "dataChange", "deletionTimestamp"})
+_OF_ADD: Final = frozenset({"path", "size", "partitionValues", "stats"})
+_OF_REMOVE: Final = frozenset({"path", "size", "partitionValues", "extendedFileMetadata"})
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A change of one table that is about to be made.
+
+    application, sequence: by which it is made once, however often it is tried. removed: paths of
+    files that go out of sight.
+    """
+
+    table: str
+    files: Sequence[DataFile]
+    application: str
+    sequence: int
+    removed: Sequence[str] = ()
+
+    def announcement(self) -> str:
+        """The digest of what its entry has to say."""
+        return _announced(self.files, self.removed, {self.application: self.sequence})
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one entry says. others: kinds of actions, or parts of them, that no commit has."""
+
+    added: list[DataFile]
+    removed: list[str]
+    sequences: dict[str, int]
+    others: frozenset[str]
+
+    def announcement(self) -> str | None:
+        """The digest of a commit that says this; None where no commit can."""
+        return None if self.others else _announced(self.added, self.removed, self.sequences)
+
+
+def _announced(
+    added: Iterable[DataFile], removed: Iterable[str], sequences: Mapping[str, int]
+) -> str:
+    said = [sorted(map(line, added)), sorted(set(removed)), dict(sequences)]
+    return sha256(_canonical(said).encode()).hexdigest()
+
+
+def line(file: DataFile) -> str:
+    """What a log says of a file: where it is, its bytes and rows, and what readers prune by."""
+    low, high = dict(file.low), dict(file.high)
+    return _canonical([file.path, file.size, file.rows, dict(file.partition), low, high])
+
+
+def digest_of(lines: Iterable[str]) -> str:
+    """The digest of a list of files, whatever its order."""
+    return sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def parsed(entry: bytes) -> Said:
+    """Read an entry. Raises `ValueError` where it is none."""
+    said = Said([], [], {}, frozenset())
+    others: set[str] = set()
+    for text in entry.decode().splitlines():
+        if text.strip():
+            others.update(_noted(said, json.loads(text)))
+    return Said(said.added, said.removed, said.sequences, frozenset(others))
+
+
+def _noted(said: Said, action: Any) -> Iterable[str]:
+    """Note an action; return what no commit of ours says."""
+    try:
+        ((kind, body),) = action.items()
+        if kind == "add":
+            said.added.append(_file(body))
+            return _strange(kind, body, _OF_ADD)
+        if kind == "remove":
+            said.removed.append(str(body["path"]))
+            return _strange(kind, body, _OF_REMOVE)
+        if kind == "txn":
+            said.sequences[str(body["appId"])] = int(body["version"])
+            return ()
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"no action of a log ({type(error).__name__})") from None
+    return () if kind == "commitInfo" else (kind,)
+
+
+def _strange(kind: str, body: Mapping[str, Any], known: frozenset[str]) -> list[str]:
+    return [
+        f"{kind}.{name}"
+        for name, value in body.items()
+        if value is not None and name not in known and name not in _BESIDE
+    ]
+
+
+def _file(body: Mapping[str, Any]) -> DataFile:
+    stats = json.loads(body["stats"]) if body.get("stats") else {}
+    return DataFile(
+        path=str(body["path"]),
+        size=int(body["size"]),
+        rows=int(stats.get("numRecords") or 0),
+        sha256="",
+        partition=_texts(dict(body["partitionValues"] or {})),
+        low=_texts(stats.get("minValues") or {}),
+        high=_texts(stats.get("maxValues") or {}),
+    )
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+@dataclass
+class Log:
+    """All that a log says up to a version. files: the line of each file that is its, by path.
+
+    sequences: the last number of each application.
+    """
+
+    chain: Chain = field(default_factory=Chain)
+    files: dict[str, str] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
+    _digest: str = ""
+
+    @staticmethod
+    def based(start: Chain, checkpoint: bytes) -> Log:
+        """A log that goes on after entries which a checkpoint stands for."""
+        columns = pq.ParquetFile(pa.BufferReader(checkpoint)).read(
+            ["add", "txn"], use_threads=False
+        )
+        added = (body for body in columns["add"].to_pylist() if body)
+        numbers = (body for body in columns["txn"].to_pylist() if body)
+        return Log(
+            start,
+            {file.path: line(file) for file in map(_file, added)},
+            {str(body["appId"]): int(body["version"]) for body in numbers},
+        )
+
+    def take(self, entry: bytes) -> None:
+        """Go on by the next entry. Raises `ValueError` where it is none."""
+        said = parsed(entry)
+        for path in said.removed:
+            self.files.pop(path, None)
+        self.files.update({file.path: line(file) for file in said.added})
+        self.sequences.update(said.sequences)
+        self.chain = self.chain.then(entry)
+        self._digest = ""
+
+    def list_digest(self) -> str:
+        """The digest of the files that are its."""
+        self._digest = self._digest or digest_of(self.files.values())
+        return self._digest

@@ -1,0 +1,313 @@
+"""What a seal vouches for, as tables to read: each log at its sealed version, its list checked.
+
+A reader checks the list of files once a version, and the content of the files that it reads whole.
+Of files of templates it reads row groups, each against its own digest; a scan of many of them for a
+few columns is not checked against any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+
+from ironmask.errors import StorageError, TableError, TamperedError
+from pipelines.ports import DataFile, Store, StoredTables
+from pipelines.table import layout, log_chain, log_seal_file
+from pipelines.table.data_files import Wanted, batched, rows_of
+from pipelines.table.log_entries import Said, digest_of, line, parsed
+from pipelines.table.log_seal_file import Chain, KeyOf, State
+from pipelines.table.schemas import TABLES
+
+T = TypeVar("T")
+
+_THREADS: Final = 16
+_WINDOW: Final = 64
+# Small tables that each question needs.
+_KEPT: Final = frozenset({"generations", "runs"})
+_PRUNED: Final = "subject_id"
+_FORMAT: Final = pads.ParquetFileFormat()
+_KINDS: Final = {"generation": int}
+
+
+class Source(Protocol):
+    """Who knows what is vouched for now."""
+
+    def version(self, name: str) -> int:
+        """The last version of a log that is vouched for; -1 before the first."""
+        ...
+
+    def list_digest(self, name: str) -> str:
+        """The digest of the files that a log lists at that version."""
+        ...
+
+    def ahead(self, name: str) -> Said | None:
+        """What the next entry says, where it was announced and has come."""
+        ...
+
+    def renew(self) -> bool:
+        """Look again; tell whether anything else is vouched for now."""
+        ...
+
+    def explain(self, name: str) -> None:
+        """Raise `TableError` where a log that could not be read was changed."""
+        ...
+
+
+class SealReader:
+    """The seal of a destination as a reader finds it."""
+
+    def __init__(self, tables: StoredTables, store: Store, key_of: KeyOf) -> None:
+        """Raises `TableError` where the seal or the logs were changed, and what `key_of` raises."""
+        self._tables = tables
+        self._store = store
+        self._key_of = key_of
+        self._lists: dict[tuple[str, int], str] = {}
+        self._content = log_seal_file.read_content(tables.dest, store)
+        self._state = self._checked()
+
+    def version(self, name: str) -> int:
+        return self._state.logs.get(name, Chain()).version
+
+    def list_digest(self, name: str) -> str:
+        if name in self._state.lists:
+            return self._state.lists[name]
+        # A seal of before there were digests of lists: its chain tells them.
+        key = name, self.version(name)
+        if key not in self._lists:
+            log = log_chain.read_log(self._tables, self._store, self._state, name)
+            self._lists[key] = log.list_digest()
+        return self._lists[key]
+
+    def ahead(self, name: str) -> Said | None:
+        if name not in self._state.announced:
+            return None
+        try:
+            content = self._store.read(log_chain.entry(self._tables, name, self.version(name) + 1))
+        except FileNotFoundError:
+            return None
+        is_it = log_chain.is_announced(content, self._state.announced[name])
+        return parsed(content) if is_it else None
+
+    def explain(self, name: str) -> None:
+        log_chain.read_log(self._tables, self._store, self._state, name)
+
+    def renew(self) -> bool:
+        found = log_seal_file.read_content(self._tables.dest, self._store)
+        if found == self._content:
+            return False
+        self._content = found
+        self._state = self._checked()
+        return True
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a seal: there is none before the first run."""
+        return self._content is not None
+
+    def _checked(self) -> State:
+        """What the seal says, whose logs do not go on where they must not."""
+        dest = self._tables.dest
+        while True:
+            if self._content is None:
+                return self._nothing()
+            state = log_seal_file.authenticated(self._content, dest, self._key_of)
+            if state.open:
+                return state
+            versions = {name: state.logs.get(name, Chain()).version for name in TABLES}
+            later = log_chain.beyond(self._tables, self._store, versions)
+            if not later:
+                return state
+            now = log_seal_file.read_content(dest, self._store)
+            if now == self._content:
+                name, files = next(iter(later.items()))
+                raise log_chain.changed(dest, log_chain.goes_on(name, versions[name], files))
+            # A run has begun meanwhile.
+            self._content = now
+
+    def _nothing(self) -> State:
+        """What is vouched for before the first run: that nothing is there."""
+        dest = self._tables.dest
+        if log_chain.has_commits(self._tables):
+            raise log_chain.changed(dest, f"its seal is missing: {layout.seal_file(dest)}")
+        return State(self._tables.table_id, "", open=True)
+
+
+class SealedTables:
+    """The tables of a destination, as far as they are vouched for; see `pipelines.ports.Tables`."""
+
+    def __init__(self, stored: StoredTables, store: Store, source: Source) -> None:
+        self.dest = stored.dest
+        self.stored = stored
+        self.store = store
+        self.source = source
+        self._known: dict[str, SealedTable] = {}
+
+    @staticmethod
+    def of(stored: StoredTables, store: Store, key_of: KeyOf) -> SealedTables:
+        """The tables under the seal that is there; errors as of `SealReader`."""
+        return SealedTables(stored, store, SealReader(stored, store, key_of))
+
+    @property
+    def table_id(self) -> str:
+        return self.stored.table_id
+
+    def table(self, name: str) -> SealedTable:
+        if name not in self._known:
+            self._known[name] = SealedTable(self, name)
+        return self._known[name]
+
+    def refresh(self) -> bool:
+        """Look whether more, or something else, is vouched for by now; tell whether it is."""
+        return self.source.renew()
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The files of a table at a version, and the same as what is pruned before it is read.
+
+    seal: the version of the log that the seal names, when it was asked.
+    """
+
+    seal: int
+    version: int
+    files: dict[str, DataFile]
+    pruned: pads.FileSystemDataset
+
+
+class SealedTable:
+    """One table; see `pipelines.ports.Table`. What fails is tried again under a newer seal."""
+
+    def __init__(self, owner: SealedTables, name: str) -> None:
+        self._owner = owner
+        self._name = name
+        self._schema, self._partition_by = TABLES[name]
+        self._seen: _Listing | None = None
+        self._kept: tuple[int, pa.Table] | None = None
+        self.uri = owner.stored.table(name).uri
+
+    def files(self) -> dict[str, int]:
+        return {path: file.size for path, file in self._steadily(self._listing).files.items()}
+
+    def counts(self) -> dict[str, int]:
+        return {path: file.rows for path, file in self._steadily(self._listing).files.items()}
+
+    def rows(
+        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+    ) -> pa.Table:
+        return self._steadily(partial(self._rows, columns, where))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        listing = self._steadily(self._listing)
+        try:
+            wanted = Wanted(self._schema, columns)
+            for found in self._read(list(listing.files.values()), wanted):
+                yield from found.to_batches()
+        except (TableError, StorageError):
+            if not self._owner.refresh():
+                raise
+            raise TableError(f"{self.uri} was changed while it was read: run it again") from None
+
+    def _steadily(self, once: Callable[[], T]) -> T:
+        """Files and entries that are gone under a newer seal are no damage."""
+        while True:
+            try:
+                return once()
+            except (TableError, StorageError, TamperedError) as error:
+                if self._owner.refresh():
+                    continue
+                if isinstance(error, StorageError):
+                    self._owner.source.explain(self._name)
+                raise
+
+    def _listing(self) -> _Listing:
+        version = self._owner.source.version(self._name)
+        if self._seen is None or self._seen.seal != version:
+            files = {file.path: file for file in self._sealed(version)}
+            ahead = self._owner.source.ahead(self._name)
+            if ahead:
+                files = {path: file for path, file in files.items() if path not in ahead.removed}
+                files |= {file.path: file for file in ahead.added}
+            files = dict(sorted(files.items()))
+            pruned = self._pruned(list(files.values()))
+            self._seen = _Listing(version, version + (ahead is not None), files, pruned)
+        return self._seen
+
+    def _sealed(self, version: int) -> list[DataFile]:
+        """The files that the log lists at a sealed version, where these are what was sealed."""
+        if version < 0:
+            return []
+        found = self._owner.stored.table(self._name).listed(version)
+        if digest_of(map(line, found)) != self._owner.source.list_digest(self._name):
+            raise log_chain.changed(
+                self._owner.dest,
+                f"{self._name}: its log shows other files at version {version} than were sealed",
+            )
+        return found
+
+    def _pruned(self, found: list[DataFile]) -> pads.FileSystemDataset:
+        """A dataset that is never read: it tells which files may hold certain rows."""
+        nowhere = pafs.LocalFileSystem()
+        fragments = [_FORMAT.make_fragment(f.path, nowhere, covers(f)) for f in found]
+        return pads.FileSystemDataset(fragments, self._schema, _FORMAT, nowhere)
+
+    def _rows(self, columns: Sequence[str] | None, where: pads.Expression | None) -> pa.Table:
+        if self._name in _KEPT:
+            found = self._all()
+            found = found if where is None else found.filter(where)
+            return found if columns is None else found.select(list(columns))
+        return self._chosen(columns, where)
+
+    def _all(self) -> pa.Table:
+        """All rows of a small table, read once a version."""
+        version = self._listing().version
+        if self._kept is None or self._kept[0] != version:
+            self._kept = version, self._chosen(None, None)
+        return self._kept[1]
+
+    def _chosen(self, columns: Sequence[str] | None, where: pads.Expression | None) -> pa.Table:
+        listing = self._listing()
+        files = list(listing.files.values())
+        if where is not None:
+            # In the order of the others.
+            some = {fragment.path for fragment in listing.pruned.get_fragments(filter=where)}
+            files = [file for file in files if file.path in some]
+        found = list(self._read(files, Wanted(self._schema, columns, where)))
+        names = self._schema.names if columns is None else columns
+        fields = [self._schema.field(name) for name in names]
+        return pa.concat_tables([pa.schema(fields).empty_table(), *found])
+
+    def _read(self, files: list[DataFile], wanted: Wanted) -> Iterator[pa.Table]:
+        """Some files, a few at a time, in their order."""
+
+        def one(file: DataFile) -> pa.Table:
+            address = layout.join(self.uri, file.path)
+            return rows_of(self._owner.store, address, file, covers(file), wanted)
+
+        if len(files) < 2:
+            yield from map(one, files)
+            return
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for some in batched(files, _WINDOW):
+                yield from pool.map(one, some)
+
+
+def covers(file: DataFile) -> pads.Expression:
+    """What holds for every row of a file: its partition, and the range of its people."""
+    covered = pads.scalar(True)
+    for name, value in file.partition.items():
+        covered = covered & (pads.field(name) == _value(name, value))
+    if _PRUNED in file.low and _PRUNED in file.high:
+        own = pads.field(_PRUNED)
+        covered = covered & (own >= file.low[_PRUNED]) & (own <= file.high[_PRUNED])
+    return covered
+
+
+def _value(name: str, value: str) -> Any:
+    return _KINDS[name](value) if name in _KINDS else value

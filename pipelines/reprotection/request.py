@@ -99,7 +99,7 @@ def prepare(request: ReprotectRequest) -> CheckedReprotection:
     store = ports.open_store(storage)
     purpose = Purpose(request.purpose)
     file = KeyFile.open(places.keys_path(request.keys, settings, stored), stored.table_id)
-    tables = ports.sealed(stored, store, file)
+    tables = ports.sealed(stored, store, file, goes_on=True)
     number, parent = _numbers(tables, purpose, file)
     if generations.live(tables) == number:
         job = run_records.jobs_of(tables, number)[-1]
@@ -258,7 +258,7 @@ def opened(request: ReprotectRequest, prepared: CheckedReprotection) -> Iterator
     with lease(job.dest, store) as check:
         path = places.keys_path(request.keys, prepared.settings, stored)
         file = KeyFile.open(path, stored.table_id)
-        tables = ports.sealed(stored, store, file)
+        tables = ports.sealed(stored, store, file, goes_on=True)
         _refuse_change(tables, job, file)
         # What is refused must leave nothing behind.
         admit.admit(tables, job, restart=request.restart)

@@ -77,6 +77,7 @@ def differences(record: RunRecord, job: TemplateJob) -> str:
     """The settings in which a job differs from a run, in brackets; empty where none does."""
     was = _flat(record.config.get("job", {}))
     now = _flat(json.loads(json.dumps(job.as_dict(), default=str)))
+    now = {name: value for name, value in now.items() if name in was or value}
     parts = [
         f"{name}: {was.get(name)} then, {value} now"
         for name, value in now.items()

@@ -22,7 +22,14 @@ from pipelines.plan.plans import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.run import admit
 from pipelines.run.commit import Committer
-from pipelines.spec.template_job import RETRY_ALL, SourceKind, TemplateJob, digest, versions
+from pipelines.spec.template_job import (
+    LATER_SETTINGS,
+    RETRY_ALL,
+    SourceKind,
+    TemplateJob,
+    digest,
+    versions,
+)
 from pipelines.table import contents, layout, run_records
 from pipelines.table.held import Destination
 from pipelines.table.identities import Identities
@@ -256,6 +263,10 @@ def fingerprint(job: TemplateJob, plan_digest: str) -> dict[str, str]:
     model = settings.pop("model")
     # A table may be moved, or mounted elsewhere.
     del settings["dest"]
+    # What releases of before did not know counts where it is used.
+    for name in LATER_SETTINGS:
+        if not settings[name]:
+            del settings[name]
     # Where the models run is no part of what they compute: a run may move to another machine.
     del settings["faces"]["provider"]
     return {

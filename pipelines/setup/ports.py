@@ -50,13 +50,16 @@ def shared_store(storage: tuple[tuple[str, Any], ...]) -> Store:
     return open_store(StorageSettings(**dict(storage)))
 
 
-def sealed(tables: StoredTables, store: Store, file: KeyFile) -> SealedTables:
-    """The tables of a destination as far as its seal vouches for them.
+def sealed(
+    tables: StoredTables, store: Store, file: KeyFile, *, goes_on: bool = False
+) -> SealedTables:
+    """The tables of a destination as far as its seal vouches for them. goes_on: for who is about to
+    finish a run that was broken off.
 
     Raises `TableError` where the seal or a log was changed, `KeyStoreError` where its key is not in
     the keyset file.
     """
-    return SealedTables.of(tables, store, log_seal_key_of(file))
+    return SealedTables.of(tables, store, log_seal_key_of(file), goes_on=goes_on)
 
 
 def shared_tables(

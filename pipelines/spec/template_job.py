@@ -24,6 +24,8 @@ RISKS: Final = ("stolen-rows",)
 RETRY_ALL: Final = ("all",)
 # Before the name of a model that made stored embeddings, where its files are not at hand.
 DECLARED: Final = "declared:"
+# Settings that runs of before did not have; unused, they change nothing.
+LATER_SETTINGS: Final = ("pseudonymous", "allow_roots")
 _PACKAGES: Final = ("ironmask", "insightface", "numpy", "onnxruntime", "pillow", "scipy")
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -63,8 +64,14 @@ class Source(Protocol):
 class SealReader:
     """The seal of a destination as a reader finds it."""
 
-    def __init__(self, tables: StoredTables, store: Store, key_of: KeyOf) -> None:
-        """Raises `TableError` where the seal or the logs were changed, and what `key_of` raises."""
+    def __init__(
+        self, tables: StoredTables, store: Store, key_of: KeyOf, *, goes_on: bool = False
+    ) -> None:
+        """goes_on: who asks is about to finish the run that left the seal open.
+
+        Raises `TableError` where the seal or the logs were changed, and what `key_of` raises.
+        """
+        self._goes_on = goes_on
         self._tables = tables
         self._store = store
         self._key_of = key_of
@@ -119,7 +126,7 @@ class SealReader:
                 return self._nothing()
             state = log_seal_file.authenticated(self._content, dest, self._key_of)
             if state.open:
-                return state
+                return self._with_what_followed(state)
             versions = {name: state.logs.get(name, Chain()).version for name in TABLES}
             later = log_chain.beyond(self._tables, self._store, versions)
             if not later:
@@ -130,6 +137,20 @@ class SealReader:
                 raise log_chain.changed(dest, log_chain.goes_on(name, versions[name], files))
             # A run has begun meanwhile.
             self._content = now
+
+    def _with_what_followed(self, state: State) -> State:
+        """What a release that announced nothing committed after its last seal is its own run's."""
+        if state.lists or not self._goes_on:
+            return state
+        logs = {}
+        for name in TABLES:
+            log = log_chain.read_log(self._tables, self._store, state, name)
+            with suppress(FileNotFoundError):
+                while True:
+                    following = log_chain.entry(self._tables, name, log.chain.version + 1)
+                    log.take(self._store.read(following))
+            logs[name] = log.chain
+        return replace(state, logs=logs)
 
     def _nothing(self) -> State:
         """What is vouched for before the first run: that nothing is there."""
@@ -150,9 +171,11 @@ class SealedTables:
         self._known: dict[str, SealedTable] = {}
 
     @staticmethod
-    def of(stored: StoredTables, store: Store, key_of: KeyOf) -> SealedTables:
-        """The tables under the seal that is there; errors as of `SealReader`."""
-        return SealedTables(stored, store, SealReader(stored, store, key_of))
+    def of(
+        stored: StoredTables, store: Store, key_of: KeyOf, *, goes_on: bool = False
+    ) -> SealedTables:
+        """The tables under the seal that is there; goes_on and errors as of `SealReader`."""
+        return SealedTables(stored, store, SealReader(stored, store, key_of, goes_on=goes_on))
 
     @property
     def table_id(self) -> str:

@@ -106,11 +106,6 @@ class SealReader:
         self._state = self._checked()
         return True
 
-    @property
-    def is_there(self) -> bool:
-        """Whether there is a seal: there is none before the first run."""
-        return self._content is not None
-
     def _checked(self) -> State:
         """What the seal says, whose logs do not go on where they must not."""
         dest = self._tables.dest
@@ -187,7 +182,7 @@ class SealedTable:
     def __init__(self, owner: SealedTables, name: str) -> None:
         self._owner = owner
         self._name = name
-        self._schema, self._partition_by = TABLES[name]
+        self._schema, _ = TABLES[name]
         self._seen: _Listing | None = None
         self._kept: tuple[int, pa.Table] | None = None
         self.uri = owner.stored.table(name).uri
@@ -209,7 +204,7 @@ class SealedTable:
             wanted = Wanted(self._schema, columns)
             for found in self._read(list(listing.files.values()), wanted):
                 yield from found.to_batches()
-        except (TableError, StorageError):
+        except (TableError, StorageError, TamperedError):
             if not self._owner.refresh():
                 raise
             raise TableError(f"{self.uri} was changed while it was read: run it again") from None

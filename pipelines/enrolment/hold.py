@@ -53,7 +53,9 @@ def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEn
         keys = _ensure_keys(path, tables or stored, job, request.kek)
         prepared.storage.export()
         kept = (
-            places.vault_keys(request.vault_keys, path, stored, request.kek) if job.vault else None
+            places.vault_keys(request.vault_keys, path, tables or stored, request.kek)
+            if job.vault
+            else None
         )
         spec = WorkerSpec(prepared.storage.public(), path, stored.table_id, prepared.pack, kept)
         gpus = job.faces.provider != "cpu"

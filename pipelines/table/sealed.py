@@ -22,7 +22,7 @@ from ironmask.errors import StorageError, TableError, TamperedError
 from pipelines.ports import DataFile, Store, StoredTables
 from pipelines.table import layout, log_chain, log_seal_file
 from pipelines.table.data_files import Wanted, batched, rows_of
-from pipelines.table.log_entries import Said, digest_of, line, parsed
+from pipelines.table.log_entries import Log, Said, digest_of, line, parsed
 from pipelines.table.log_seal_file import Chain, KeyOf, State
 from pipelines.table.schemas import TABLES
 
@@ -75,22 +75,31 @@ class SealReader:
         self._tables = tables
         self._store = store
         self._key_of = key_of
-        self._lists: dict[tuple[str, int], str] = {}
+        self._logs: dict[str, Log] = {}
         self._content = log_seal_file.read_content(tables.dest, store)
         self._state = self._checked()
 
     def version(self, name: str) -> int:
+        if self._is_old:
+            return self._log(name).chain.version
         return self._state.logs.get(name, Chain()).version
 
     def list_digest(self, name: str) -> str:
-        if name in self._state.lists:
-            return self._state.lists[name]
-        # A seal of before there were digests of lists: its chain tells them.
-        key = name, self.version(name)
-        if key not in self._lists:
+        return self._log(name).list_digest() if self._is_old else self._state.lists[name]
+
+    @property
+    def _is_old(self) -> bool:
+        """Whether the seal is of before there were digests of lists: its chain tells them."""
+        return self._content is not None and not self._state.lists
+
+    def _log(self, name: str) -> Log:
+        """A log under an old seal, with what followed while it was open."""
+        if name not in self._logs:
             log = log_chain.read_log(self._tables, self._store, self._state, name)
-            self._lists[key] = log.list_digest()
-        return self._lists[key]
+            if self._state.open:
+                log_chain.follow(self._tables, self._store, log, name)
+            self._logs[name] = log
+        return self._logs[name]
 
     def ahead(self, name: str) -> Said | None:
         if name not in self._state.announced:
@@ -110,13 +119,9 @@ class SealReader:
         if found == self._content:
             return False
         self._content = found
+        self._logs.clear()
         self._state = self._checked()
         return True
-
-    @property
-    def is_there(self) -> bool:
-        """Whether there is a seal: there is none before the first run."""
-        return self._content is not None
 
     def _checked(self) -> State:
         """What the seal says, whose logs do not go on where they must not."""
@@ -210,7 +215,7 @@ class SealedTable:
     def __init__(self, owner: SealedTables, name: str) -> None:
         self._owner = owner
         self._name = name
-        self._schema, self._partition_by = TABLES[name]
+        self._schema, _ = TABLES[name]
         self._seen: _Listing | None = None
         self._kept: tuple[int, pa.Table] | None = None
         self.uri = owner.stored.table(name).uri
@@ -232,7 +237,7 @@ class SealedTable:
             wanted = Wanted(self._schema, columns)
             for found in self._read(list(listing.files.values()), wanted):
                 yield from found.to_batches()
-        except (TableError, StorageError):
+        except (TableError, StorageError, TamperedError):
             if not self._owner.refresh():
                 raise
             raise TableError(f"{self.uri} was changed while it was read: run it again") from None

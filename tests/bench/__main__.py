@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import images, kernel, renewal, stored
+from . import images, kernel, renewal, sealing, stored
 from .table import Row, write
 
 PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
@@ -15,6 +15,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "images": ("Images, all cores", images.pipeline),
     "stored": ("Stored embeddings", stored.throughput),
     "renewal": ("Re-protection of stored embeddings, one core", renewal.renewal),
+    "seal": ("Verification, what the seal adds", sealing.verification),
     "nodes": ("Nodes, simulated on this machine", stored.nodes),
     "growth": ("Growing inputs", stored.growth),
 }

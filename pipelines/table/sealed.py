@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -150,10 +149,7 @@ class SealReader:
         logs = {}
         for name in TABLES:
             log = log_chain.read_log(self._tables, self._store, state, name)
-            with suppress(FileNotFoundError):
-                while True:
-                    following = log_chain.entry(self._tables, name, log.chain.version + 1)
-                    log.take(self._store.read(following))
+            log_chain.follow(self._tables, self._store, log, name)
             logs[name] = log.chain
         return replace(state, logs=logs)
 

@@ -233,6 +233,8 @@ def fingerprint(job: TemplateJob, plan_digest: str) -> dict[str, str]:
     model = settings.pop("model")
     # A table may be moved, or mounted elsewhere.
     del settings["dest"]
+    if not settings["allow_roots"]:
+        del settings["allow_roots"]  # as of runs before there were any
     # Where the models run is no part of what they compute: a run may move to another machine.
     del settings["faces"]["provider"]
     return {

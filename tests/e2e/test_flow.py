@@ -21,7 +21,9 @@ import sys
 from dataclasses import replace
 from ironmask.errors import WorkerError
 from pipelines.flows import enrol as flow
-from pipelines import enrol, start
+from pipelines.enrolment import hold
+from pipelines.enrolment.request import EnrolRequest, prepare
+from pipelines.run import steps
 tries = []
 class Lost:
     def __init__(self, inner): self.inner = inner
@@ -29,16 +31,16 @@ class Lost:
         tries.append(1)
         if len(tries) == 1: raise WorkerError("a worker was lost")
         yield from self.inner.run(job, plan, shards)
-opened = start.opened
+opened = hold.opened
 class opens:
     def __init__(self, *arguments): self.inner = opened(*arguments)
     def __enter__(self):
         held = self.inner.__enter__()
         return replace(held, executor=Lost(held.executor))
     def __exit__(self, *error): return self.inner.__exit__(*error)
-start.opened = opens
-asked = start.Request(sys.argv[1], sys.argv[2], executor="local", keys=sys.argv[3])
-print(flow.run_as_flow(asked, start.prepare(asked), enrol.quiet).used, len(tries))
+hold.opened = opens
+asked = EnrolRequest(sys.argv[1], sys.argv[2], executor="local", keys=sys.argv[3])
+print(flow.run_as_flow(asked, prepare(asked), steps.quiet).used, len(tries))
 """
 
 

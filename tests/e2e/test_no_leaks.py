@@ -343,7 +343,7 @@ def _embeddings_again(source: Path, dest: Path, model: Path) -> tuple[list[str],
     for shard in range(frozen.shards):
         done = photos.prepare(context, shard, worker.aligner(spec, prepared.job))
         found = photos.embed(done, worker.recogniser(spec, prepared.job))
-        for place, vector in zip(done.places, found, strict=True):
+        for place, vector in zip(done.indices, found, strict=True):
             row = used[done.rows[place].uri]
             # Same length to the last bit: the same embedding.
             assert np.float32(np.linalg.norm(vector.astype(np.float64))) == row["quality"]

@@ -332,7 +332,7 @@ class Moto:
             port = probe.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        with (folder / "log").decrypt("wb") as log:
+        with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self._wait(folder / "log")
 

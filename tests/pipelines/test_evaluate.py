@@ -19,6 +19,7 @@ from ironmask import Params, candidates, codeword
 from pipelines.evaluation import blocks, cost, frozen, job
 from pipelines.evaluation.request import EvaluateRequest
 from pipelines.evaluation.results import CaseResults, Results
+from pipelines.evaluation.work import block_work
 from pipelines.report import page, sheets
 
 SUBJECTS, EACH, N = 30, 4, 64
@@ -210,8 +211,9 @@ def test_any_order_of_blocks_and_any_interruption_give_the_same(source, tmp_path
         str(source), str(tmp_path / "cut"), alphas=(6, 8), tolerance=2, executor="local", seed=SEED
     )
     prepared = job.prepare(request)
-    with job.opened(request, prepared) as executor:
-        assert list(executor.run(prepared.evaluation, [5, 0, 3])) == [5, 0, 3]
+    work = block_work(prepared.storage.public(), prepared.evaluation)
+    with job.opened(request, prepared) as engine:
+        assert list(engine.run(work, [5, 0, 3])) == [5, 0, 3]
     # A kill between the two files of a block leaves the first.
     lost = next((tmp_path / "cut" / "blocks").glob("000003.counts.parquet"))
     lost.unlink()

@@ -10,10 +10,10 @@ import pytest
 CODE = """
 import resource, sys
 import pyarrow as pa
-from infra.storage import FsspecStore
-from pipelines import plan, sources
-from pipelines.known import Known
-from pipelines.plan_build import arrange
+from infra.store.objects import FsspecStore
+from pipelines.plan import plans, sources
+from pipelines.plan.arrange import arrange
+from pipelines.table.text_set import TextSet
 
 def batches(count):
     # Two photos a person, every hundredth the same as the one before.
@@ -32,12 +32,13 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 folder, count = sys.argv[1], int(sys.argv[2])
-for _ in arrange(batches(50_000), Known(), Known(), 256): pass
+for _ in arrange(batches(50_000), TextSet(), TextSet(), 256): pass
 before = peak()
 store = FsspecStore()
-frozen = plan.write(arrange(batches(count), Known(), Known(), 256), "0" * 12, folder, {}, store)
+rows = arrange(batches(count), TextSet(), TextSet(), 256)
+frozen = plans.write(rows, "0" * 12, folder, {}, store)
 print(frozen.inputs, frozen.todo, frozen.shards, peak() - before)
-assert plan.digest_of(frozen, store) == frozen.digest
+assert plans.digest_of(frozen, store) == frozen.digest
 last = frozen.shard(frozen.shards - 1, store)
 print(last[-1]["uri"], sum(e.size for e in store.entries(folder)))
 """

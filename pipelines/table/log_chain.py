@@ -62,6 +62,17 @@ def read_to(tables: Tables, store: Store, state: State, name: str, version: int)
     return log
 
 
+def follow(tables: Tables, store: Store, log: Log, name: str) -> None:
+    """Take in what came after a seal that was open, of a release that announced nothing."""
+    try:
+        while True:
+            log.take(store.read(entry(tables, name, log.chain.version + 1)))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        raise changed(tables.dest, goes_on(name, log.chain.version, ["no entry"])) from None
+
+
 def _begun(tables: Tables, store: Store, state: State, name: str) -> Log:
     """Where a log begins: at nothing, or at the checkpoint that stands for what it forgot."""
     base = state.bases().get(name)

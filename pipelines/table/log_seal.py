@@ -81,10 +81,8 @@ class LogSeal:
     def _take_in(self, found: State) -> None:
         """Take in what came after a seal that was open, and refuse everything else."""
         if found.open and not found.lists:
-            # Made by a release that announced nothing.
-            for name in TABLES:
-                while content := self._next(name):
-                    self._logs[name].take(content)
+            for name, log in self._logs.items():
+                log_chain.follow(self._stored, self._store, log, name)
         if not found.open:
             for name, files in self._beyond().items():
                 self._refuse(log_chain.goes_on(name, self.version(name), files))

@@ -21,7 +21,7 @@ from ironmask.errors import StorageError, TableError, TamperedError
 from pipelines.ports import DataFile, Store, StoredTables
 from pipelines.table import layout, log_chain, log_seal_file
 from pipelines.table.data_files import Wanted, batched, rows_of
-from pipelines.table.log_entries import Said, digest_of, line, parsed
+from pipelines.table.log_entries import Log, Said, digest_of, line, parsed
 from pipelines.table.log_seal_file import Chain, KeyOf, State
 from pipelines.table.schemas import TABLES
 
@@ -68,22 +68,31 @@ class SealReader:
         self._tables = tables
         self._store = store
         self._key_of = key_of
-        self._lists: dict[tuple[str, int], str] = {}
+        self._logs: dict[str, Log] = {}
         self._content = log_seal_file.read_content(tables.dest, store)
         self._state = self._checked()
 
     def version(self, name: str) -> int:
+        if self._is_old:
+            return self._log(name).chain.version
         return self._state.logs.get(name, Chain()).version
 
     def list_digest(self, name: str) -> str:
-        if name in self._state.lists:
-            return self._state.lists[name]
-        # A seal of before there were digests of lists: its chain tells them.
-        key = name, self.version(name)
-        if key not in self._lists:
+        return self._log(name).list_digest() if self._is_old else self._state.lists[name]
+
+    @property
+    def _is_old(self) -> bool:
+        """Whether the seal is of before there were digests of lists: its chain tells them."""
+        return self._content is not None and not self._state.lists
+
+    def _log(self, name: str) -> Log:
+        """A log under an old seal, with what followed while it was open."""
+        if name not in self._logs:
             log = log_chain.read_log(self._tables, self._store, self._state, name)
-            self._lists[key] = log.list_digest()
-        return self._lists[key]
+            if self._state.open:
+                log_chain.follow(self._tables, self._store, log, name)
+            self._logs[name] = log
+        return self._logs[name]
 
     def ahead(self, name: str) -> Said | None:
         if name not in self._state.announced:
@@ -103,6 +112,7 @@ class SealReader:
         if found == self._content:
             return False
         self._content = found
+        self._logs.clear()
         self._state = self._checked()
         return True
 

@@ -345,7 +345,7 @@ class TestComplete:
         assert found["outcomes"] == {"used": 77, "failed": 17, "duplicate": 2, "skipped": 81}
         assert [run["counts"]["inputs"] for run in found["runs"]] == [80, 97]
         assert ironmask("status", complete.table).code == 0
-        vacuumed = ironmask("vacuum", complete.table, complete.keys, "--json").json()
+        vacuumed = complete.run("vacuum", "--json").json()
         assert (vacuumed["files"], vacuumed["uploads"]) == (0, 0)
 
     def test_another_engine_reads_it(self, complete):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from enrolling import (
     WIDTH,
     assert_sound,
     captures,
+    changed,
     data_files,
     generation_keys,
     open_tables,
@@ -32,7 +34,7 @@ from enrolling import (
 )
 
 from ironmask import rotation
-from ironmask.errors import ParameterError, SourceError, TableError
+from ironmask.errors import CountError, ParameterError, SourceError, TableError
 from pipelines.operations import inventory
 from pipelines.run.summary import Summary
 from pipelines.spec.outcomes import Outcome, Reason
@@ -333,7 +335,15 @@ def test_rows_that_do_not_verify_fail_each_subject_by_name(tmp_path, monkeypatch
 
 
 def test_a_lost_inputs_row_fails_the_run(tmp_path):
-    """What another hand took out of the log meanwhile ends the run, which is not complete."""
+    """A run that does not add up is not complete."""
+    source = several(tmp_path / "e.parquet", 6)
+    dest = tmp_path / "dest"
+    with pytest.raises(CountError, match=r"planned 12 inputs and has outcomes for 4"):
+        run(request(source, dest), executor=changed(lambda results: islice(results, 1)))
+    assert [row["state"] for row in rows(dest, "runs")] == ["running"]
+
+
+def test_a_row_that_somebody_else_deletes_stops_the_run(tmp_path):
     source = several(tmp_path / "e.parquet", 6)
     dest = tmp_path / "dest"
 
@@ -351,7 +361,7 @@ def test_a_lost_inputs_row_fails_the_run(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "WAVE_SHARDS", 1)
-        with pytest.raises(TableError, match=r"was changed by other hands: inputs"):
+        with pytest.raises(TableError, match="is not what the run that holds the seal"):
             run(request(source, dest), executor=Forgetful)
     assert [row["state"] for row in rows(dest, "runs")] == ["running"]
 

@@ -97,7 +97,7 @@ class TestKeys:
         path.write_text(json.dumps(content))
         answer = enroll(several(tmp_path / "more.parquet", 3), dest)
         assert answer.code == 1
-        assert "holds no keys of generation 1" in answer.errors[0]
+        assert "holds no keys" in answer.errors[0]
         assert json.loads(path.read_text())["generations"] == {}
 
     def test_another_kek_is_not_silently_ignored(self, tmp_path, dest):

@@ -238,7 +238,7 @@ def _raw_keys(dest: Path) -> list[bytes]:
         found += _key_bytes(json_proto_keyset_format.serialize(handle, secret_key_access.TOKEN))
         whole = proto_keyset_format.serialize(handle, secret_key_access.TOKEN)
         found.append(whole[-48:])
-    assert len(found) == 5
+    assert len(found) == 7
     return found
 
 

@@ -184,7 +184,12 @@ class TinkGenerationKeys(ProcessBound):
         its first layers were made, one for each of them; the later ones are of its present id.
         """
         ids = [*earlier, *[template_id] * (len(self.__layers) - len(earlier))]
-        pairs = zip(self.__layers, ids, strict=False)
+        if len(ids) != len(self.__layers):
+            raise TamperedError(
+                f"a row names {len(earlier)} earlier ids, and its keys {self.key_id} have "
+                f"{len(self.__layers)} layers: it belongs to other keys"
+            )
+        pairs = zip(self.__layers, ids, strict=True)
         return b"".join(
             layer.compute(b"ironmask row key\0" + one.encode(), _KEY_BYTES) for layer, one in pairs
         )

@@ -220,7 +220,8 @@ def _check_contents(
 def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]) -> Plan | None:
     """A run's plan; None where it is gone, or not the one that was frozen, which is noted."""
     if not record.fingerprint.get("plan"):
-        notes.append(f"the plan of run {record.run_id} went with a person who was erased")
+        why = "went with a rekey" if record.kind == Purpose.REKEY else "went with a person"
+        notes.append(f"the plan of run {record.run_id} {why}")
         return None
     try:
         frozen, _ = plan_plans.load(

@@ -57,7 +57,7 @@ def prove(tables: Tables, store: Store, subject: str, keys: GenerationKeys) -> E
     folders = [layout.join(tables.table(one).uri, "_delta_log") for one in TABLES]
     folders.append(layout.join(tables.dest, layout.PRIVATE))
     stored = stored_subject(tables, keys.table, subject)
-    naming_texts = _Names(subject, run_records.jobs(tables))
+    naming_texts = _Names(subject, stored, run_records.jobs(tables))
     naming = [uri for folder in folders for uri in _naming(store, folder, naming_texts)]
     facts = [
         (f"no row of {table} is of the subject", not _has_rows(tables, table, stored))
@@ -76,8 +76,9 @@ def _has_rows(tables: Tables, table: str, subject: str) -> bool:
 class _Names:
     """Tells texts that name a person: the id itself, and addresses in the folder of that name."""
 
-    def __init__(self, subject: str, jobs: Iterable[TemplateJob]) -> None:
-        self._subject = subject
+    def __init__(self, subject: str, stored: str, jobs: Iterable[TemplateJob]) -> None:
+        """stored: what the subject is stored as: the id, or a pseudonym."""
+        self._subjects = {subject, stored}
         sources = {s for job in jobs for s in (job.source, *job.more_sources)}
         self._folders = tuple(layout.join(source, subject) + "/" for source in sources)
 
@@ -95,7 +96,7 @@ class _Names:
             with suppress(ValueError):
                 return self.are_in(json.loads(text))
         # A detail ends with the address of another input.
-        return text == self._subject or any(folder in text for folder in self._folders)
+        return text in self._subjects or any(folder in text for folder in self._folders)
 
 
 def _naming(store: Store, folder: str, names: _Names) -> Iterator[str]:

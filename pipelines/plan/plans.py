@@ -44,10 +44,12 @@ class Plan:
     source_version: str = ""
 
     def shard(self, number: int, store: Store) -> list[dict[str, Any]]:
-        """The inputs of one shard, as rows of `SCHEMA`."""
+        """The inputs of one shard, as rows of `SCHEMA`.
+
+        Raises `TableError` where the plan is not the one that was frozen.
+        """
         part, group = divmod(number, PART_SHARDS)
-        with _opened(_address(self.uri, part), store, _metadata(self, part, store)) as parquet:
-            rows: list[dict[str, Any]] = parquet.read_row_group(group).to_pylist()
+        rows: list[dict[str, Any]] = _part(self, part, store).read_row_group(group).to_pylist()
         return rows
 
 
@@ -237,18 +239,37 @@ def _address(uri: str, part: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def _metadata(frozen: Plan, part: int, store: Store) -> pq.FileMetaData:
-    """Neighbouring shards share a part, whose footer no process reads for every one of them."""
-    with _opened(_address(frozen.uri, part), store) as parquet:
-        return parquet.metadata
+def _frozen_parts(frozen: Plan, store: Store) -> tuple[Part, ...]:
+    """The parts that a plan's digest is of, whatever lies beside them by now."""
+    found = _parts(frozen.uri, store)
+    if _digest(found) != frozen.digest:
+        raise _not_frozen(layout.plan_file(frozen.uri))
+    return tuple(found)
+
+
+@lru_cache(maxsize=2)
+def _part(frozen: Plan, number: int, store: Store) -> pq.ParquetFile:
+    """One part, checked. Neighbouring shards share it, and no process reads it for each of them."""
+    parts = _frozen_parts(frozen, store)
+    uri = _address(frozen.uri, number)
+    content = store.read(uri)
+    if number >= len(parts) or sha256(content).hexdigest() != parts[number].sha256:
+        raise _not_frozen(uri)
+    with _sound(uri):
+        return pq.ParquetFile(pa.BufferReader(content))
+
+
+def _not_frozen(uri: str) -> TableError:
+    return TableError(
+        f"{uri} is not what was frozen: its run cannot go on with it; restore the file, or add "
+        "--restart to plan the rest afresh"
+    )
 
 
 @contextmanager
-def _opened(
-    uri: str, store: Store, metadata: pq.FileMetaData | None = None
-) -> Iterator[pq.ParquetFile]:
+def _opened(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
     with store.open(uri) as handle, _sound(uri):
-        parquet = pq.ParquetFile(handle, metadata=metadata, page_checksum_verification=True)
+        parquet = pq.ParquetFile(handle, page_checksum_verification=True)
         if not any(parquet.schema_arrow.equals(one) for one in (SCHEMA, SCHEMA_OF_BEFORE)):
             raise TypeError("not the columns of a plan")
         yield parquet

@@ -30,7 +30,9 @@ def admit(tables: Tables, job: TemplateJob, *, restart: bool = False) -> RunReco
             if name in before and before[name] != value
         ]
         goes_on = record.state == RunState.RUNNING and not restart
-        if found and (goes_on or not _is_empty(tables, record)):
+        # Outcomes hold labels as well, whether or not anybody was enrolled.
+        mixes = before["pseudonymous"] != job.pseudonymous
+        if found and (goes_on or not _is_empty(tables, record, outcomes=mixes)):
             advice = (
                 "Use those of the table; to change them for everybody, run `ironmask reprotect` "
                 "with the new ones"
@@ -69,8 +71,10 @@ def _refuse_unfinished_generation(tables: Tables, job: TemplateJob, known: list[
         )
 
 
-def _is_empty(tables: Tables, record: RunRecord) -> bool:
-    return rows_of_run(tables, "templates", record.run_id) == 0
+def _is_empty(tables: Tables, record: RunRecord, *, outcomes: bool) -> bool:
+    """Whether a run left no row that binds: a template, or with `outcomes` an outcome."""
+    names = ("templates", "inputs") if outcomes else ("templates",)
+    return not any(rows_of_run(tables, name, record.run_id) for name in names)
 
 
 def differences(record: RunRecord, job: TemplateJob) -> str:

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -95,7 +95,8 @@ def prepare_plan(
 
 def destroy_unfinished_plans(dest: Destination) -> None:
     """Remove the files of plans that no run has: of a planning that was killed."""
-    known = {None, *(record.run_id for record in run_records.runs(dest.tables))}
+    runs = run_records.runs(dest.tables)
+    known = {None, *(record.run_id for record in runs if record.fingerprint.get("plan"))}
     base = layout.plans_folder(dest.tables.dest) + "/"
     found = list(dest.store.remains(base))
     dest.store.delete([u for u in found if layout.plan_run(u.removeprefix(base)) not in known])
@@ -284,6 +285,7 @@ def _facts(job: TemplateJob) -> dict[str, Any]:
 def _resume(job: TemplateJob, record: run_records.RunRecord, tables: Tables, store: Store) -> Plan:
     frozen, _ = plans.load(layout.plan_folder(job.dest, record.run_id), store)
     now = fingerprint(job, plans.digest_of(frozen, store))
+    frozen = replace(frozen, digest=now["plan"])
     changed = [name for name, value in now.items() if record.fingerprint.get(name) != value]
     if frozen.source_version != (found := _source_version(job, store)):
         changed.append(f"source ({frozen.source_version} then, {found} now)")

@@ -1,11 +1,11 @@
-"""Enrolment: plan, run, commit, report."""
+"""The steps of a run that every job of templates takes: execute and commit, then report."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final, Protocol
 
 from pipelines.plan.plans import Plan
@@ -14,8 +14,9 @@ from pipelines.run.commit import Committer
 from pipelines.run.live_note import Counted, Journal
 from pipelines.run.summary import Summary, Tally, summarise, write_metrics
 from pipelines.shard.context import ShardResult
-from pipelines.spec.template_job import TemplateJob
+from pipelines.spec.template_job import Purpose, TemplateJob
 from pipelines.table import layout
+from pipelines.table.data_files import destroy_below
 from pipelines.table.held import Destination
 from pipelines.table.orphans import destroy_orphans
 from pipelines.table.run_records import RunState, rows_of_run
@@ -92,7 +93,12 @@ def report(
     write_metrics(dest, summary)
     counts = {k: v for k, v in asdict(summary).items() if k not in ("stage_seconds", "seconds")}
     timings = {"seconds": seconds, "stages": summary.stage_seconds}
+    if job.purpose is Purpose.REKEY:
+        # It says which old file became which new one.
+        frozen = replace(frozen, digest="")
     write_run(dest, frozen, job, RunState.COMPLETE, counts, timings)
+    if not frozen.digest:
+        destroy_below(dest.store, layout.plan_folder(dest.tables.dest, frozen.run_id))
     dest.store.delete([layout.progress_file(job.dest)])
     dest.log_seal.end()
     done = {"run_id": frozen.run_id, "inputs": summary.inputs, "failed": summary.failed}

@@ -136,7 +136,11 @@ def input_row(context: Context, item: dict[str, Any]) -> InputRow:
     """A planned input's row; one that needs no work has its outcome."""
     row = InputRow(item["uri"], item["subject_id"], item["shard"], context.plan.run_id)
     if item.get(ADDRESS):
-        row.labels = Pseudonyms(table_keys(context.keys)).shown(row.uri, item[ADDRESS])
+        subject, address, detail = Pseudonyms(table_keys(context.keys)).shown(
+            row.uri, item[ADDRESS]
+        )
+        row.labels = subject, address
+        item = {**item, "detail": item["detail"] or detail}
     if item["outcome"]:
         row.settle(Outcome(item["outcome"]), item["reason"], item["detail"])
     return row

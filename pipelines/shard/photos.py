@@ -39,7 +39,7 @@ def _refuse_out_of_reach(rows: list[InputRow], context: Context) -> None:
     """Settle inputs that no longer lie where they may: a link may have been changed since."""
     reach = of_job(context.job, context.store)
     for row in rows:
-        if not row.outcome and (found := reach.fault(row.uri)):
+        if not row.outcome and (found := reach.fault(row.address)):
             row.settle(Outcome.FAILED, *found)
 
 

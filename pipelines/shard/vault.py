@@ -17,6 +17,7 @@ from ironmask.errors import TamperedError
 from pipelines.ports import F32
 from pipelines.shard.context import AlignedShard, Context, InputRow, input_row, no_crops
 from pipelines.table.data_files import read_data_file
+from pipelines.table.details import padded
 from pipelines.table.identities import is_file, of_vector
 from pipelines.table.row_cipher import framed
 from pipelines.table.schemas import VAULT
@@ -46,8 +47,9 @@ def rows(context: Context, inputs: Sequence[tuple[InputRow, F32]]) -> pa.Table:
 
 
 def _payload(row: InputRow, vector: F32) -> bytes:
-    """An embedding, and after it the names of the content that it is of."""
-    return vector.astype("<f4").tobytes() + json.dumps(row.contents).encode()
+    """An embedding, and after it the names of the content that it is of, and its labels."""
+    told = {"contents": row.contents, "labels": row.labels}
+    return vector.astype("<f4").tobytes() + padded(json.dumps(told).encode())
 
 
 def _bound(table_id: str, subject: str, uri: str, model: str) -> bytes:
@@ -67,14 +69,16 @@ def load(context: Context, shard: int) -> tuple[AlignedShard, F32]:
     vectors: list[F32] = []
     for item in planned_rows:
         row, kept = input_row(context, item), by_input[item["subject_id"], item["uri"]]
-        vector, row.contents = _opened(context, kept)
+        vector, told = _opened(context, kept)
+        row.contents = _contents(kept, told, vector)
+        row.labels = _labels(told)
         rows.append(row)
         vectors.append(vector)
     return AlignedShard(rows, list(range(len(rows))), no_crops()), np.stack(vectors)
 
 
-def _opened(context: Context, kept: dict[str, Any]) -> tuple[F32, list[str]]:
-    """An embedding and the names of its content."""
+def _opened(context: Context, kept: dict[str, Any]) -> tuple[F32, dict[str, Any]]:
+    """An embedding, and what is told after it."""
     keys, n = context.vault_keys, context.job.params.n
     assert keys is not None  # noqa: S101
     bound = _bound(context.table_id, kept["subject_id"], kept["uri"], kept["model"])
@@ -89,13 +93,21 @@ def _opened(context: Context, kept: dict[str, Any]) -> tuple[F32, list[str]]:
     if len(plain) < size:
         raise TamperedError(f"an embedding in the vault has {len(plain) // 4} values, not {n}")
     vector: F32 = np.frombuffer(plain[:size], "<f4").astype(np.float32)
-    return vector, _contents(kept, plain[size:], vector)
+    return vector, dict(json.loads(plain[size:] or b"{}"))
 
 
-def _contents(kept: dict[str, Any], told: bytes, vector: F32) -> list[str]:
+def _labels(told: dict[str, Any]) -> tuple[str, str] | None:
+    """Subject id and address, where the row has pseudonyms for them."""
+    if not told.get("labels"):
+        return None
+    subject, address = map(str, told["labels"])
+    return subject, address
+
+
+def _contents(kept: dict[str, Any], told: dict[str, Any], vector: F32) -> list[str]:
     """The names of a content; rows of before have those of files in the clear."""
     if told:
-        return [str(name) for name in json.loads(told)]
+        return [str(name) for name in told["contents"]]
     files = [name for name in kept["identities"] or [] if is_file(name)]
     own = of_vector(vector)
     return files or ([own] if own else [])

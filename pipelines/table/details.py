@@ -15,6 +15,7 @@ from pipelines.ports import GenerationKeys, TableKeys
 from pipelines.table.row_cipher import framed
 
 _INPUT: Final = "ironmask input details v1"
+_PADDED: Final = 64
 
 
 def _bound(table_id: str, row: Mapping[str, Any]) -> bytes:
@@ -31,8 +32,13 @@ def encrypted(
     said = {name: value for name, value in facts.items() if value not in (None, "", [])}
     if not said:
         return None
-    plain = json.dumps(said, separators=(",", ":")).encode()
+    plain = padded(json.dumps(said, separators=(",", ":")).encode())
     return keys.cipher(row["run_id"]).encrypt(plain, _bound(table_id, row))
+
+
+def padded(plain: bytes) -> bytes:
+    """JSON of a length that says little of what is in it: JSON may end with blanks."""
+    return plain + b" " * (-len(plain) % _PADDED)
 
 
 def decrypted(table_id: str, row: Mapping[str, Any], keys: TableKeys | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from ironmask.errors import KeyNotFoundError
 from pipelines.ports import TableKeys, Tables
 from pipelines.table import run_records
+from pipelines.table.details import padded
 
 _HEX: Final = 32
 _PLAN: Final = "plan"
@@ -46,28 +47,29 @@ class Pseudonyms:
 
     def hidden(self, batch: pa.Table) -> pa.Table:
         """Rows of a source with pseudonyms in place of their labels, which are encrypted."""
-        pairs = zip(batch["subject_id"].to_pylist(), batch["uri"].to_pylist(), strict=True)
-        made = [self._hidden(subject, uri) for subject, uri in pairs]
-        columns = dict(zip(("subject_id", "uri", ADDRESS), zip(*made, strict=True), strict=True))
+        told = (batch[name].to_pylist() for name in ("subject_id", "uri", "detail"))
+        made = [self._hidden(*labels) for labels in zip(*told, strict=True)]
+        names = ("subject_id", "uri", "detail", ADDRESS)
+        columns = dict(zip(names, zip(*made, strict=True), strict=True))
         for name, values in columns.items():
             place = batch.schema.get_field_index(name)
             kind = batch.schema.field(place).type
             batch = batch.set_column(place, batch.schema.field(place), pa.array(values, kind))
         return batch
 
-    def _hidden(self, subject: str, uri: str) -> tuple[str, str, bytes]:
+    def _hidden(self, subject: str, uri: str, detail: str) -> tuple[str, str, str, bytes]:
         stored = self.address(uri)
-        plain = json.dumps([subject, uri]).encode()
+        plain = padded(json.dumps([subject, uri, detail]).encode())
         sealed = self.keys.cipher(_PLAN).encrypt(plain, stored.encode())
-        return self.subject(subject), stored, sealed
+        return self.subject(subject), stored, "", sealed
 
-    def shown(self, uri: str, sealed: bytes) -> tuple[str, str]:
-        """Subject id and address of a planned input, from its stored address and what is beside it.
-
-        Raises `TamperedError` where they do not belong together.
+    def shown(self, uri: str, sealed: bytes) -> tuple[str, str, str]:
+        """Subject id, address and detail of a planned input, from its stored address and what is
+        beside it. Raises `TamperedError` where they do not belong together.
         """
-        subject, address = json.loads(self.keys.cipher(_PLAN).decrypt(sealed, uri.encode()))
-        return str(subject), str(address)
+        found = json.loads(self.keys.cipher(_PLAN).decrypt(sealed, uri.encode()))
+        subject, address, detail = map(str, found)
+        return subject, address, detail
 
 
 def are_kept(tables: Tables) -> bool:

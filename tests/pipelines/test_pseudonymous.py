@@ -131,3 +131,67 @@ def test_its_templates_are_evaluated_by_the_labels(
         assert answer.code == 0, answer.err
         told_of.append(answer.json()["recogniser"])
     assert told_of[0] == told_of[1]
+
+
+def test_photos_are_read_where_they_are(tmp_path: Path, face_data: Path) -> None:
+    people = sorted((face_data / "faces" / "lfw_dev").iterdir())[:2]
+    source = tmp_path / "photos"
+    for person in people:
+        (source / person.name).mkdir(parents=True)
+        for photo in sorted(person.iterdir())[:2]:
+            (source / person.name / photo.name).write_bytes(photo.read_bytes())
+    (source / people[0].name / "wreck.jpg").write_bytes(b"no picture")
+    made = tmp_path / "table"
+    model = f"--model={face_data / 'models' / 'buffalo_sc'}"
+    answer = enroll(
+        source, made, "--pseudonymous", model, "--alpha=16", "--tolerance=4", "--max-failures=1"
+    )
+    assert answer.code == 0, answer.err
+    assert len(rows(made, "templates")) == 2
+    (failed,) = [told(made, row) for row in rows(made, "inputs") if row["outcome"] == "failed"]
+    assert failed["address"] == str(source / people[0].name / "wreck.jpg")
+    probe = sorted(people[0].iterdir())[2]
+    for person, code in ((people[0], 0), (people[1], 4)):
+        asked = ironmask(
+            "verify", made, probe, f"--subject={person.name}", model, f"--keys={keys_of(made)}"
+        )
+        assert asked.code == code, asked.err
+    clear = [str(row) for table in ("templates", "inputs") for row in rows(made, table)]
+    assert not [text for text in clear if people[0].name in text or str(source) in text]
+
+
+def test_the_vault_keeps_the_labels(source: Path, tmp_path: Path) -> None:
+    made = tmp_path / "table"
+    assert enroll(source, made, "--pseudonymous", "--vault", "--max-failures=1").code == 0
+    used = {told(made, r)["address"] for r in rows(made, "inputs") if r["outcome"] == "used"}
+    answer = ironmask("reprotect", made, "--vault", f"--keys={keys_of(made)}", LOCAL)
+    assert answer.code == 0, answer.err
+    newest = rows(made, "inputs")[-1]["run_id"]
+    runs = {row["run_id"] for row in rows(made, "inputs")}
+    assert len(runs) == 2
+    for run in runs:
+        own = [r for r in rows(made, "inputs") if r["run_id"] == run and r["outcome"] == "used"]
+        assert {told(made, row)["address"] for row in own} == used
+    assert newest in runs
+
+
+def test_a_run_that_enrolled_nobody_left_labels_too(tmp_path: Path) -> None:
+    nothing = [np.zeros(64, np.float32)] * 2
+    bad = write_embeddings(tmp_path / "bad.parquet", PEOPLE[:2], nothing)
+    made = tmp_path / "table"
+    assert enroll(bad, made).code == 3
+    answer = enroll(bad, made, "--pseudonymous")
+    assert (answer.code, "pseudonymous is False there and True here" in answer.err) == (1, True)
+
+
+def test_a_plan_that_was_put_back_is_found(dest: Path, tmp_path: Path) -> None:
+    keys = f"--keys={keys_of(dest)}"
+    plans = dest / "_ironmask" / "plans"
+    kept = {path.relative_to(plans): path.read_bytes() for path in plans.rglob("*.parquet")}
+    assert kept
+    assert ironmask("erase", dest, keys, f"--subject={PEOPLE[0]}").code == 0
+    for name, content in kept.items():
+        (plans / name).parent.mkdir(parents=True, exist_ok=True)
+        (plans / name).write_bytes(content)
+    proof = ironmask("prove", dest, keys, f"--subject={PEOPLE[0]}", "--json")
+    assert proof.code == 1, proof.out

@@ -18,6 +18,7 @@ from pipelines.operations.check_shard import Scope, Seen, check_file, check_shar
 from pipelines.plan import plans as plan_plans
 from pipelines.plan.plans import Plan
 from pipelines.spec.outcomes import Outcome
+from pipelines.spec.template_job import Purpose
 from pipelines.table import generations, layout, log_chain, log_seal_file, run_records
 from pipelines.table.generations import Generation, State
 from pipelines.table.layout import ShardFile

@@ -219,10 +219,10 @@ def _check_contents(
 
 
 def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]) -> Plan | None:
-    """A run's plan; None where it is gone, or not the one that was frozen, which is noted."""
+    """A run's plan; None where it is gone, as a rekey's is, or not as it was frozen, which is noted."""
     if not record.fingerprint.get("plan"):
-        why = "went with a rekey" if record.kind == Purpose.REKEY else "went with a person"
-        notes.append(f"the plan of run {record.run_id} {why}")
+        if record.kind != Purpose.REKEY:
+            notes.append(f"the plan of run {record.run_id} went with a person who was erased")
         return None
     try:
         frozen, _ = plan_plans.load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
@@ -147,11 +147,27 @@ def _added(tables: Tables, store: Store, state: State) -> Iterator[str]:
         found = beyond(tables, store, versions).items()
         yield from (goes_on(name, versions[name], files) for name, files in found)
         return
-    for name, announced in state.announced.items():
-        with suppress(FileNotFoundError):
-            content = store.read(entry(tables, name, versions[name] + 1))
-            versions[name] += is_announced(content, announced)
+    for name, _ in came(tables, store, state, versions.__getitem__):
+        versions[name] += 1
     yield from (unannounced(name, versions[name] + 1) for name in beyond(tables, store, versions))
+
+
+def came(
+    tables: Tables, store: Store, state: State, version: Callable[[str], int]
+) -> Iterator[tuple[str, bytes]]:
+    """The entries that were announced and have come, with their tables, in the order of commits.
+
+    They end with the first that has not: what was to follow it is somebody else's. version: of a
+    log, what is taken in already; asked anew for each.
+    """
+    for name, announced in state.announced:
+        try:
+            content = store.read(entry(tables, name, version(name) + 1))
+        except FileNotFoundError:
+            return
+        if not is_announced(content, announced):
+            return
+        yield name, content
 
 
 def is_announced(content: bytes, announced: str) -> bool:

@@ -7,9 +7,10 @@ the files that its log lists then, the digests of the files beside the entries (
 plans), and an HMAC-SHA-256 over all of it. Readers open each log at the version that the seal
 names, and check the list alone.
 
-While a run is under way the seal is open. It announces each commit before that is made: a log may
-be ahead of it by that one entry. Once the run is over it is closed. Anything else beyond it is
-somebody else's: nothing is destroyed, and nothing is answered, on its word.
+While a run is under way the seal is open. It announces the commits of each wave, in their order,
+before the first is made: the logs may be ahead of it by those entries, as far as they came in that
+order. Once the run is over it is closed. Anything else beyond it is somebody else's: nothing is
+destroyed, and nothing is answered, on its word.
 
 The history of a log can be forgotten. Its chain then starts after the forgotten entries, and what
 they said stands in a checkpoint whose digest is sealed.
@@ -134,28 +135,21 @@ class LogSeal:
         ]
         if not wanted:
             return
-        self._publish(announced={one.table: one.announcement() for one in wanted})
+        self._publish(announced=tuple((one.table, one.announcement()) for one in wanted))
         for one in wanted:
             table = self._stored.table(one.table)
             table.commit(one.files, one.application, one.sequence, removed=one.removed)
-            if not self._take(one.table):
+            if not self._take():
                 self._refuse(log_chain.unannounced(one.table, self.version(one.table) + 1))
 
-    def _take(self, name: str) -> bool:
-        """Take in the next entry of a log, if it is there and is the one that was announced."""
-        content, announced = self._next(name), dict(self._state.announced)
-        if content is None or not log_chain.is_announced(content, announced.pop(name, "")):
-            return False
-        self._logs[name].take(content)
-        self._state = replace(self._state, announced=announced)
-        return True
-
-    def _next(self, name: str) -> bytes | None:
-        """The entry of a log after the last one that was taken in."""
-        try:
-            return self._store.read(entry(self._stored, name, self.version(name) + 1))
-        except FileNotFoundError:
-            return None
+    def _take(self) -> bool:
+        """Take in the next of the entries that were announced, if it has come."""
+        state = self._state
+        for name, content in log_chain.came(self._stored, self._store, state, self.version):
+            self._logs[name].take(content)
+            self._state = replace(state, announced=state.announced[1:])
+            return True
+        return False
 
     def _beyond(self) -> dict[str, list[str]]:
         versions = {name: self.version(name) for name in TABLES}
@@ -163,8 +157,8 @@ class LogSeal:
 
     def _settle(self) -> None:
         """Take in what was announced and has come, and refuse what nobody announced."""
-        for name in list(self._state.announced):
-            self._take(name)
+        while self._take():
+            pass
         for name in self._beyond():
             self._refuse(log_chain.unannounced(name, self.version(name) + 1))
 
@@ -251,7 +245,7 @@ class LogSeal:
     def _publish(self, **changes: Any) -> None:
         """Write what is vouched for now; what was announced and has not come is dropped."""
         lists = {name: log.list_digest() for name, log in self._logs.items()}
-        now = {"logs": self._chains(), "lists": lists, "announced": {}}
+        now = {"logs": self._chains(), "lists": lists, "announced": ()}
         self._state = replace(self._state, **{**now, **changes})
         write(self._state, self._stored.dest, self._store, self._key)
 

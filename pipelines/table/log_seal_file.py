@@ -43,7 +43,8 @@ class State:
     files: SHA-256 by address below the destination. starts: of the logs whose history was
     forgotten, the chain up to the last entry that may be gone. lists: by table, the digest of the
     files that its log lists, with what it says of each; none in a seal of before there were such.
-    announced: by table, the digest of the one entry that its writer may add.
+    announced: the entries that its writer may add, one after the other in this order: the table of
+    each, and the digest of what it says.
     """
 
     table_id: str
@@ -53,7 +54,7 @@ class State:
     files: dict[str, str] = field(default_factory=dict)
     starts: dict[str, Chain] = field(default_factory=dict)
     lists: dict[str, str] = field(default_factory=dict)
-    announced: dict[str, str] = field(default_factory=dict)
+    announced: tuple[tuple[str, str], ...] = ()
 
     def start(self, name: str) -> Chain:
         """Where the chain of a log begins."""
@@ -116,10 +117,12 @@ def _parsed(content: bytes) -> State:
         {name: Chain(**chain) for name, chain in found.pop(part, {}).items()}
         for part in ("logs", "starts")
     )
-    state = State(**found, logs=logs, starts=starts)
+    announced = tuple((name, digest) for name, digest in found.pop("announced", ()))
+    state = State(**found, logs=logs, starts=starts, announced=announced)
     chains = [*logs.values(), *starts.values()]
     texts = [state.table_id, state.key_id, *(c.digest for c in chains)]
-    texts += [t for part in (state.files, state.lists, state.announced) for t in part.values()]
+    texts += [t for part in (state.files, state.lists) for t in part.values()]
+    texts += [t for one in announced for t in one]
     numbers = [state.open, *(c.version for c in chains)]
     if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
         raise TypeError

@@ -101,14 +101,10 @@ class SealReader:
         return self._logs[name]
 
     def ahead(self, name: str) -> Said | None:
-        if name not in self._state.announced:
+        found = log_chain.came(self._tables, self._store, self._state, self.version)
+        if all(name != announced for announced, _ in self._state.announced):
             return None
-        try:
-            content = self._store.read(log_chain.entry(self._tables, name, self.version(name) + 1))
-        except FileNotFoundError:
-            return None
-        is_it = log_chain.is_announced(content, self._state.announced[name])
-        return parsed(content) if is_it else None
+        return next((parsed(content) for came, content in found if came == name), None)
 
     def explain(self, name: str) -> None:
         log_chain.read_log(self._tables, self._store, self._state, name)

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from commandline import ironmask
 from enrolling import (
@@ -31,12 +32,16 @@ from enrolling import (
 )
 from forging import BESIDE_THE_SEAL, FORGERIES, WITHOUT_KEYS, Place, add, commands, remove, wrong
 
+from infra.keys.key_file import KeyFile
 from infra.store.delta import DeltaTableHandle
 from infra.store.objects import FsspecStore
-from ironmask.errors import TableError
+from ironmask.errors import CountError, TableError
+from pipelines.setup import ports
 from pipelines.table import layout, log_seal_file
+from pipelines.table.data_files import described
 from pipelines.table.log_seal_file import State
 from pipelines.table.schemas import TABLES
+from pipelines.table.sealed import SealedTables
 
 GOES_ON = "its log goes on after the sealed version"
 UNANNOUNCED = "is not what the run that holds the seal was about to commit"
@@ -178,7 +183,7 @@ class TestBeyondAnOpenSeal:
             broken.setattr(DeltaTableHandle, "commit", after_commit_of(name))
             with pytest.raises(PowerCutError):
                 run(request(source, dest))
-        assert state(dest).announced.keys() >= {"templates", "inputs"}
+        assert [table for table, _ in state(dest).announced] == ["templates", "inputs"]
         assert verified(dest, "s000", captures(unit_vectors(4), 1)[:1]) == [True]
         run(request(source, dest))
         assert_sound(dest, 8)
@@ -207,6 +212,64 @@ class TestBeyondAnOpenSeal:
         path.write_text(sound)
         run(request(source, dest))
         assert_sound(dest, 8)
+
+
+class TestOutOfTheirOrder:
+    """An announced wave is taken in from its first commit on, or not at all."""
+
+    @pytest.fixture
+    def killed(self, tmp_path, monkeypatch) -> Place:
+        """A run that was cut between its first announcement and the commit, its inputs put in."""
+        dest, source = tmp_path / "dest", several(tmp_path / "e.parquet", 4)
+        with monkeypatch.context() as broken:
+            broken.setattr(DeltaTableHandle, "commit", before_commit_of("templates"))
+            with pytest.raises(PowerCutError):
+                run(request(source, dest))
+        place = Place(str(dest), keys_of(dest), str(source), tmp_path)
+        put_in(place, "inputs")
+        return place
+
+    @pytest.mark.parametrize("command", ["enroll", "vacuum", "erase"])
+    def test_nothing_is_destroyed(self, killed, command):
+        assert len(data_files(Path(killed.dest), "templates")) == 2
+        reason = f"inputs: what its log says from version 1 on {UNANNOUNCED}"
+        assert wrong(killed, command, reason) == ""
+        assert len(data_files(Path(killed.dest), "templates")) == 2
+
+    def test_readers_do_not_see_it(self, killed):
+        found = sealed_tables(Path(killed.dest))
+        assert found.table("inputs").files() == {}
+        assert killed.listed("inputs")
+
+    def test_check_says_so(self, killed):
+        assert UNANNOUNCED in " ".join(ironmask(*commands(killed)["check"]).out.split())
+
+    def test_without_it_the_run_goes_on(self, killed):
+        Path(killed.log("inputs", f"{1:020d}.json")).unlink()
+        run(request(Path(killed.source), Path(killed.dest)))
+        assert_sound(Path(killed.dest), 8)
+
+
+def put_in(place: Place, name: str) -> None:
+    """Write the entry that a killed run announced for a table, as it would have."""
+    paths = data_files(Path(place.dest), name)
+    rows_in = {p: pq.read_table(p, columns=["subject_id", "uri"]).to_pydict() for p in paths}
+    files = [described(p.name, p.stat().st_size, found, {}) for p, found in rows_in.items()]
+    run_id = paths[0].name.split("-")[1]
+    open_tables(Path(place.dest)).table(name).commit(files, f"{run_id}/{name}", 1)
+
+
+def sealed_tables(dest: Path) -> SealedTables:
+    tables = open_tables(dest)
+    return ports.sealed(tables, FsspecStore(), KeyFile.open(keys_of(dest), tables.table_id))
+
+
+def test_a_run_that_lost_people_does_not_end_well(place, monkeypatch):
+    """Whatever took its templates away: their people count as used and have none."""
+    dest = Path(place.dest)
+    monkeypatch.setattr("pipelines.run.summary.rows_of_run", lambda *_: 3)
+    with pytest.raises(CountError, match="4 people of whom inputs were used and 3 templates"):
+        run(request(several(Path(place.out) / "more.parquet", 10), dest, vault=True))
 
 
 def after_commit_of(name):
@@ -267,7 +330,7 @@ class TestTheRightVersion:
 class TestSealsOfBefore:
     def old(self, dest: Path, *, is_open: bool) -> None:
         """Write the seal as a release did that knew no lists."""
-        found = replace(state(dest), lists={}, announced={}, open=is_open)
+        found = replace(state(dest), lists={}, announced=(), open=is_open)
         log_seal_file.write(found, str(dest), FsspecStore(), generation_keys(dest).log_seal_key())
 
     @pytest.mark.parametrize("is_open", [False, True])

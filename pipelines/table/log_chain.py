@@ -16,7 +16,7 @@ from ironmask.errors import TableError
 from pipelines.ports import Store, Tables
 from pipelines.table import layout
 from pipelines.table.log_entries import Log, parsed
-from pipelines.table.log_seal_file import LOG, Chain, State
+from pipelines.table.log_seal_file import LOG, Chain, State, Written
 from pipelines.table.schemas import TABLES
 
 _ENTRY: Final = re.compile(r"\d{20}\.json")
@@ -212,6 +212,21 @@ def beside(tables: Tables, store: Store, state: State) -> Iterator[tuple[str, st
             is_entry = _ENTRY.fullmatch(name) and int(name[:20]) > logs.get(folder, -1)
             if not (is_entry or is_part):
                 yield found.uri.removeprefix(tables.dest.rstrip("/") + "/"), found.uri
+
+
+def refuse_missing_seal(tables: Tables, store: Store, written: Written) -> None:
+    """Raise `TableError` where there is no seal, and there was one: it precedes every data file.
+
+    What only older versions hold counts as well.
+    """
+    if not (written() or has_commits(tables) or _has_data(tables, store)):
+        return
+    raise changed(tables.dest, f"its seal is missing: {layout.seal_file(tables.dest)}")
+
+
+def _has_data(tables: Tables, store: Store) -> bool:
+    found = (uri for name in TABLES for uri in store.remains(tables.table(name).uri))
+    return any(layout.is_ours(uri) and not layout.is_partial(uri) for uri in found)
 
 
 def has_commits(tables: Tables) -> bool:

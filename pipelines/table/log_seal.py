@@ -28,7 +28,17 @@ from pipelines.table import layout, log_chain
 from pipelines.table.data_files import destroy_below
 from pipelines.table.log_chain import MOVING, entry, entry_name
 from pipelines.table.log_entries import Commit, Log
-from pipelines.table.log_seal_file import LOG, Chain, KeyOf, State, checkpoint_path, read, write
+from pipelines.table.log_seal_file import (
+    LOG,
+    Chain,
+    KeyOf,
+    State,
+    Written,
+    checkpoint_path,
+    not_noted,
+    read,
+    write,
+)
 from pipelines.table.schemas import TABLES
 from pipelines.table.sealed import SealedTables
 
@@ -42,12 +52,21 @@ class LogSeal:
     """
 
     def __init__(
-        self, tables: StoredTables, store: Store, keys: GenerationKeys, key_of: KeyOf | None = None
+        self,
+        tables: StoredTables,
+        store: Store,
+        keys: GenerationKeys,
+        key_of: KeyOf | None = None,
+        written: Written = not_noted,
     ) -> None:
-        """key_of: knows the keys of the seal that is there; without it these are `keys`."""
+        """key_of: knows the keys of the seal that is there; without it these are `keys`.
+
+        written: tells whether seals with lists were written before.
+        """
         self._stored = tables
         self._store = store
         self._key_of = key_of or only(keys, tables.dest)
+        self._were_written = written
         self._key = keys.log_seal_key()
         self._state = State(tables.table_id, keys.key_id, open=True)
         self._logs = {name: Log() for name in TABLES}
@@ -59,7 +78,7 @@ class LogSeal:
         Raises `TableError` where they are not what was sealed, or show something else to readers,
         `KeyStoreError` where its key is not at hand.
         """
-        found = read(self._stored.dest, self._store, self._named)
+        found = read(self._stored.dest, self._store, self._named, self._were_written)
         if found is None:
             self._begin_anew()
         else:
@@ -74,6 +93,7 @@ class LogSeal:
 
     def _begin_anew(self) -> None:
         """Take in logs that say no more than that their tables were created."""
+        log_chain.refuse_missing_seal(self._stored, self._store, self._were_written)
         for name in TABLES:
             self._logs[name].take(self._store.read(entry(self._stored, name, _CREATED)))
         if self._beyond() or any(log.files for log in self._logs.values()):

@@ -16,6 +16,9 @@ from pipelines.table import layout
 KeyOf = Callable[[str], bytes]
 """Finds the key of a seal by the id of the keys that it names; may raise `KeyStoreError`."""
 
+Written = Callable[[], bool]
+"""Tells whether a seal with lists was ever written over the logs, as the keyset file says."""
+
 LOG: Final = "_delta_log"
 NOT_CHECKED: Final = "not checked against the seal"
 _FORMAT: Final = "ironmask-seal/1"
@@ -77,13 +80,19 @@ def write(state: State, dest: str, store: Store, key: bytes) -> None:
     store.write(layout.seal_file(dest), _encoded(state, key))
 
 
-def read(dest: str, store: Store, key_of: KeyOf) -> State | None:
+def not_noted() -> bool:
+    """What is known of seals where no keyset file is at hand."""
+    return False
+
+
+def read(dest: str, store: Store, key_of: KeyOf, written: Written = not_noted) -> State | None:
     """The seal of a destination; None where it has none.
 
-    Raises `TableError` where it was changed or made under another key, and what `key_of` raises.
+    Raises `TableError` where it was changed, put back or made under another key, and what `key_of`
+    raises.
     """
     content = read_content(dest, store)
-    return None if content is None else authenticated(content, dest, key_of)
+    return None if content is None else authenticated(content, dest, key_of, written)
 
 
 def read_content(dest: str, store: Store) -> bytes | None:
@@ -94,7 +103,7 @@ def read_content(dest: str, store: Store) -> bytes | None:
         return None
 
 
-def authenticated(content: bytes, dest: str, key_of: KeyOf) -> State:
+def authenticated(content: bytes, dest: str, key_of: KeyOf, written: Written = not_noted) -> State:
     """What a seal says; errors as of `read`."""
     changed = TableError(
         f"{layout.seal_file(dest)} does not authenticate: it was changed, or belongs to another "
@@ -106,6 +115,11 @@ def authenticated(content: bytes, dest: str, key_of: KeyOf) -> State:
         raise changed from None
     if not hmac.compare_digest(_encoded(state, key_of(state.key_id)), content):
         raise changed
+    if not state.lists and written():
+        raise TableError(
+            f"{layout.seal_file(dest)} is older than what was sealed since: an older seal was put "
+            "back; restore the newest one from a backup"
+        )
     return state
 
 

@@ -37,6 +37,7 @@ from infra.store.delta import DeltaTableHandle
 from infra.store.objects import FsspecStore
 from ironmask.errors import CountError, TableError
 from pipelines.setup import ports
+from pipelines.setup.metrics import add_metrics
 from pipelines.table import layout, log_seal_file
 from pipelines.table.data_files import described
 from pipelines.table.log_seal_file import State
@@ -327,11 +328,93 @@ class TestTheRightVersion:
             assert wrong(place, command, reason) == ""
 
 
+def forget_seals(keys: Path) -> None:
+    """Make a keyset file one of a release that did not note that seals were written."""
+    content = json.loads(keys.read_text())
+    content["table"].pop("seals", None)
+    keys.write_text(json.dumps(content))
+
+
+class TestAnOlderSealThatIsPutBack:
+    """Once a seal with lists was written, none of before is believed, whatever follows it."""
+
+    REASON = "an older seal was put back"
+
+    @pytest.fixture
+    def old(self, place) -> Place:
+        """An open seal without lists in the place of the newest, and a forged entry."""
+        dest = Path(place.dest)
+        found = replace(state(dest), lists={}, announced=(), open=True)
+        log_seal_file.write(found, str(dest), FsspecStore(), generation_keys(dest).log_seal_key())
+        remove(place, "templates")
+        return place
+
+    def test_every_command_refuses_it(self, old):
+        assert [text for one in commands(old) if (text := wrong(old, one, self.REASON))] == []
+
+    def test_without_the_note_it_is_believed_once(self, old):
+        forget_seals(old.keys)
+        assert ironmask(*commands(old)["vacuum"]).code == 0
+        assert json.loads(old.keys.read_text())["table"]["seals"] is True
+
+    def test_metrics_are_not_added_under_it(self, old):
+        """An audit or an evaluation that looked at the table before it was put back."""
+        dest = Path(old.dest)
+        tables, file = open_tables(dest), KeyFile.open(old.keys, open_tables(dest).table_id)
+        with pytest.raises(TableError, match=self.REASON):
+            add_metrics(tables, FsspecStore(), file, 1, [], "0" * 12)
+
+    def test_a_keyset_file_that_cannot_be_written(self, place, monkeypatch, caplog):
+        def refuse(*_: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        forget_seals(place.keys)
+        monkeypatch.setattr("infra.keys.keyset_file.write", refuse)
+        with caplog.at_level("WARNING"):
+            assert ironmask(*commands(place)["vacuum"]).code == 0
+        assert "it is not noted in the keyset file" in caplog.text
+        assert "seals" not in json.loads(place.keys.read_text())["table"]
+
+
+class TestWithoutASeal:
+    """The first seal precedes every data file: where one lies, there was a seal."""
+
+    @pytest.fixture(params=["noted", "not noted", "without keys"])
+    def cut(self, place, request) -> Place:
+        """No seal, and logs that say no more than that the tables were created."""
+        Path(layout.seal_file(place.dest)).unlink()
+        for path in Path(place.dest).glob("*/_delta_log/*"):
+            if path.is_file() and path.name != f"{0:020d}.json":
+                path.unlink()
+        if request.param != "noted":
+            forget_seals(place.keys)
+        if request.param == "without keys":
+            place.keys.unlink()
+        return place
+
+    @pytest.mark.parametrize("command", ["enroll", "vacuum", "check"])
+    def test_nothing_is_destroyed(self, cut, command):
+        before = cut.data()
+        answer = ironmask(*commands(cut)[command])
+        assert answer.code != 0
+        assert cut.data() == before
+        if cut.keys.exists():
+            assert "its seal is missing" in " ".join((answer.err + answer.out).split())
+
+    def test_emptied_tables_whose_seals_were_noted(self, cut):
+        for uri in cut.data():
+            Path(uri).unlink()
+        noted = cut.keys.exists() and "seals" in json.loads(cut.keys.read_text())["table"]
+        answer = ironmask(*commands(cut)["enroll"])
+        assert ("its seal is missing" in " ".join(answer.err.split())) == noted
+
+
 class TestSealsOfBefore:
     def old(self, dest: Path, *, is_open: bool) -> None:
         """Write the seal as a release did that knew no lists."""
         found = replace(state(dest), lists={}, announced=(), open=is_open)
         log_seal_file.write(found, str(dest), FsspecStore(), generation_keys(dest).log_seal_key())
+        forget_seals(keys_of(dest))
 
     @pytest.mark.parametrize("is_open", [False, True])
     def test_they_are_read_and_made_new(self, place, is_open):

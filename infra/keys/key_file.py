@@ -167,6 +167,26 @@ class KeyFile(ProcessBound):
                 made = table_keys.wrapped(table_keys.fresh(), kek, self.table_id, now)
                 self.__write({**content, "table": made})
 
+    def has_seals(self) -> bool:
+        """Whether a seal with lists of files was ever written over the table's logs; no key is
+        opened. Raises as `generation` for the file.
+        """
+        return keyset_file.has_seals(self.__now())
+
+    def note_seals(self) -> None:
+        """Note that such a seal was written: from then on none without lists is believed.
+
+        Nothing is written where it is noted already, and no key is opened. Raises `KeyFileError`
+        where the file cannot be written.
+        """
+        if self.has_seals():
+            return
+        with keyset_file.writing(self.path):
+            content = self.__now()
+            table = content.get("table")
+            if table is not None and not keyset_file.has_seals(content):
+                self.__write({**content, "table": {**table, "seals": True}})
+
     def destroy_generation(self, generation: int, now: datetime | None = None) -> KeyRecord:
         """Remove the keys of a generation from the file for good; it needs no KEK.
 

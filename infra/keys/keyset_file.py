@@ -60,11 +60,15 @@ class Entry(TypedDict):
 
 
 class TableEntry(TypedDict):
-    """The keys that live as long as the table."""
+    """The keys that live as long as the table.
+
+    seals: true once a seal with lists of files was written over the table's logs; absent before.
+    """
 
     salt: str
     prf: str
     made_at: str
+    seals: NotRequired[bool]
 
 
 class Content(TypedDict):
@@ -104,7 +108,7 @@ def read_again(path: Path, before: Content) -> Content:
     """Read a file that may have changed since, but not into another one.
 
     Raises `WrongKeyError` where it is another table's, or where generations that it had are
-    missing, have other keys or have keys again.
+    missing, have other keys or have keys again, or where it forgot that seals were written.
     """
     now = read(path)
     went_on = all(
@@ -112,11 +116,18 @@ def read_again(path: Path, before: Content) -> Content:
         for number, old in before["generations"].items()
     )
     kept = before.get("table") is None or _salt(now) == _salt(before)
+    kept = kept and (has_seals(now) or not has_seals(before))
     if now["table_id"] != before["table_id"] or not (went_on and kept):
         raise WrongKeyError(
             f"{path} was replaced by another keyset file, or an older copy, meanwhile"
         )
     return now
+
+
+def has_seals(content: Content) -> bool:
+    """Whether a seal with lists of files was ever written over the table's logs."""
+    entry = content.get("table")
+    return entry is not None and entry.get("seals", False)
 
 
 def write(path: Path, content: Content) -> None:
@@ -210,7 +221,8 @@ def _parse(path: Path, text: str) -> Content:
 def _is_table(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
-        and set(entry) == set(TableEntry.__annotations__)
+        and set(entry) | {"seals"} == set(TableEntry.__annotations__)
+        and entry.get("seals", True) is True
         and _is_hex(entry["salt"], 32)
         and isinstance(entry["prf"], str)
         and _is_time(entry["made_at"])

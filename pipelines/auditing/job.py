@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from infra.keys.key_file import KeyFile
 from ironmask.arrays import unit_rows
 from pipelines.auditing.frozen import Finding
 from pipelines.auditing.rates import metrics, run_id
@@ -72,8 +73,8 @@ def write_rates(prepared: CheckedAudit, found: AuditResults) -> None:
     store = ports.shared_store(prepared.storage.public())
     for target in {target.dest: target for target in found.audit.targets}.values():
         tables = ports.open_tables(target.dest, prepared.storage)
-        keys = ports.keys(Path(target.keys), target.table_id, target.generation)
-        add_metrics(tables, store, keys, list(metrics(found)), run_id(found))
+        file = KeyFile.open(Path(target.keys), target.table_id)
+        add_metrics(tables, store, file, target.generation, list(metrics(found)), run_id(found))
 
 
 @contextmanager

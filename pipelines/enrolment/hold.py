@@ -22,7 +22,6 @@ from pipelines.setup.workplace import ShardExecutor, engine
 from pipelines.spec.template_job import SourceKind, TemplateJob
 from pipelines.table import erasing, generations, layout, run_records
 from pipelines.table.held import Destination
-from pipelines.table.log_seal import LogSeal
 from pipelines.table.sealed import SealedTables
 
 
@@ -60,8 +59,7 @@ def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEn
         spec = WorkerSpec(prepared.storage.public(), path, stored.table_id, prepared.pack, kept)
         gpus = job.faces.provider != "cpu"
         with engine(request.workplace, prepared.settings, gpus=gpus) as found:
-            seal = LogSeal(stored, store, keys)
-            seal.begin()
+            seal = ports.log_seal(stored, store, keys, KeyFile.open(path, stored.table_id))
             dest = Destination(seal.tables, store, keys, check, seal)
             generations.begin(dest)
             calibrate.write_forecast(prepared.judged, dest)

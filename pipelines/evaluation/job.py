@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from infra.keys.key_file import KeyFile
 from infra.machine import machine
 from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
@@ -90,8 +92,10 @@ def write_rates(prepared: CheckedEvaluation, found: Results) -> None:
     """Write the rates into the `metrics` of the table that was evaluated, if one was; once."""
     access = prepared.sources.access
     if access:
-        rows, tables = list(metrics(found)), ports.open_tables(access.issued.dest, prepared.storage)
-        add_metrics(tables, prepared.sources.store, access.keys(), rows, run_id(found))
+        issued, store = access.issued, prepared.sources.store
+        rows, tables = list(metrics(found)), ports.open_tables(issued.dest, prepared.storage)
+        file = KeyFile.open(Path(issued.keys), issued.table_id)
+        add_metrics(tables, store, file, issued.generation, rows, run_id(found))
 
 
 def finished(

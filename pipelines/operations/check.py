@@ -22,6 +22,7 @@ from pipelines.spec.template_job import Purpose
 from pipelines.table import generations, layout, log_chain, log_seal_file, run_records
 from pipelines.table.generations import Generation, State
 from pipelines.table.layout import ShardFile
+from pipelines.table.log_seal_file import KeyOf, Written
 from pipelines.table.orphans import orphans
 from pipelines.table.run_records import RunRecord, RunState
 from pipelines.table.schemas import TABLES
@@ -54,16 +55,17 @@ class Report:
         return not self.findings
 
 
-def check(scope: Scope, key_of: Callable[[str], bytes], workers: int | None = None) -> Report:
+def check(scope: Scope, key_of: KeyOf, written: Written, workers: int | None = None) -> Report:
     """Check a destination; with `scope.deep`, open every helper as well.
 
-    key_of: finds the key of a seal by the id of the keys that it names. Reads every file that
+    key_of: finds the key of a seal by the id of the keys that it names. written: tells whether
+    seals with lists were written before. Reads every file that
     the logs list, `workers` at a time (default: one a core). Where a re-protection or an erasure
     goes on meanwhile, what it finds may be theirs, and it looks again.
     """
     for _ in range(_AGAIN):
         before = _destructions(scope)
-        report = _checked(scope, key_of, workers)
+        report = _checked(scope, partial(_check_seal, scope, key_of, written), workers)
         if report.sound or _destructions(scope) == before:
             break
     return report
@@ -80,11 +82,13 @@ def _destructions(scope: Scope) -> object:
         return None
 
 
-def _checked(scope: Scope, key_of: Callable[[str], bytes], workers: int | None) -> Report:
+def _checked(
+    scope: Scope, check_seal: Callable[[list[str], list[str]], bool], workers: int | None
+) -> Report:
     start = time.monotonic()
     notes: list[str] = []
     seen = Seen()
-    is_open = _check_seal(scope, key_of, seen.findings, notes)
+    is_open = check_seal(seen.findings, notes)
     try:
         # In this order a run that works meanwhile can only be ahead of what is known of it.
         records = _records(scope)
@@ -159,17 +163,15 @@ def _without_templates(records: list[RunRecord], known: dict[int, Generation]) -
 
 
 def _check_seal(
-    scope: Scope, key_of: Callable[[str], bytes], findings: list[str], notes: list[str]
+    scope: Scope, key_of: KeyOf, written: Written, findings: list[str], notes: list[str]
 ) -> bool:
     """Note what the seal finds; tell whether it is open."""
     try:
-        state = log_seal_file.read(scope.tables.dest, scope.store, key_of)
-        if state is None and not log_chain.has_commits(scope.tables):
+        state = log_seal_file.read(scope.tables.dest, scope.store, key_of, written)
+        if state is None:
+            log_chain.refuse_missing_seal(scope.tables, scope.store, written)
             notes.append(f"{scope.tables.dest} was made, and no run has begun in it yet")
             return True
-        if state is None:
-            findings.append(f"{layout.seal_file(scope.tables.dest)} is missing")
-            return False
         findings += log_chain.broken_logs(scope.tables, scope.store, state)
         findings += log_chain.broken_files(scope.tables, scope.store, state)
     except IronmaskError as error:

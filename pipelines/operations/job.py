@@ -42,7 +42,7 @@ def check(dest: str, keys: str | None, *, deep: bool, workers: int | None = None
     opened = lru_cache(maxsize=None)(file.generation)
     store = ports.open_store(storage)
     scope = Scope(tables, tables.table_id, store, opened, deep, states)
-    return checking.check(scope, ports.log_seal_key_of(file), workers)
+    return checking.check(scope, ports.log_seal_key_of(file), file.has_seals, workers)
 
 
 def erase(dest: str, subject: str, keys: str | None) -> Erased:

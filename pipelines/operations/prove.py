@@ -33,7 +33,7 @@ def prove(
         found = prove_erasure.prove(tables, store, subject, live)
     else:
         found = destroy_generation.prove(tables, store, generation, key_states(file))
-    state = log_seal_file.read(tables.dest, store, ports.log_seal_key_of(file))
+    state = log_seal_file.read(tables.dest, store, ports.log_seal_key_of(file), file.has_seals)
     broken = list(log_chain.broken_logs(stored, store, state)) if state else ["there is no seal"]
     told = f" ({'; '.join(broken)})" if broken else ""
     return found.found([(f"the logs that say so are those that were sealed{told}", not broken)])

@@ -31,7 +31,6 @@ from pipelines.spec.workplace import Workplace, check_executor
 from pipelines.table import erasing, generations, layout, run_records
 from pipelines.table.generations import Generation, State
 from pipelines.table.held import Destination
-from pipelines.table.log_seal import LogSeal
 from pipelines.table.run_records import RunState
 
 
@@ -276,8 +275,7 @@ def opened(request: ReprotectRequest, prepared: CheckedReprotection) -> Iterator
         place = request.workplace if old_keys else Workplace("local")
         gpus = job.faces.provider != "cpu"
         with engine(place, prepared.settings, gpus=gpus) as found:
-            seal = LogSeal(stored, store, old_keys or keys, ports.log_seal_key_of(file))
-            seal.begin()
+            seal = ports.log_seal(stored, store, old_keys or keys, file)
             dest = Destination(seal.tables, store, keys, check, seal, old_keys)
             calibrate.write_forecast(prepared.judged, dest)
             yield HeldReprotection(

@@ -79,13 +79,26 @@ def summarise(
     tables: Tables,
     seconds: float,
 ) -> Summary:
-    """Count what the log lists of a run. Raises `CountError` where that is not the plan."""
+    """Count what the log lists of a run.
+
+    Raises `CountError` where that is not the plan, or people of whom inputs were used have no
+    template.
+    """
     rows = tables.table("inputs").rows(["subject_id", "outcome", "reason"], of_run(frozen.run_id))
     outcomes = _outcomes(rows)
     if sum(outcomes.values()) != frozen.inputs:
         raise CountError(
             f"{job.dest}: run {frozen.run_id} planned {frozen.inputs:,} inputs and has outcomes "
             f"for {sum(outcomes.values()):,}; it is not recorded as complete"
+        )
+    enrolled = rows_of_run(tables, "templates", frozen.run_id)
+    used = rows.filter(pc.equal(rows["outcome"], Outcome.USED.value))
+    people = len(used["subject_id"].unique())
+    if people != enrolled:
+        raise CountError(
+            f"{job.dest}: run {frozen.run_id} has {people:,} people of whom inputs were used and "
+            f"{enrolled:,} templates; it is not recorded as complete: restore the table from a "
+            "backup of before it"
         )
     by_outcome, reasons = Counter[str](), Counter[str]()
     for (outcome, reason), count in outcomes.items():
@@ -99,7 +112,7 @@ def summarise(
         inputs=frozen.inputs,
         **{outcome.value: by_outcome[outcome.value] for outcome in Outcome},
         reasons=dict(sorted(reasons.items())),
-        subjects_enrolled=rows_of_run(tables, "templates", frozen.run_id),
+        subjects_enrolled=enrolled,
         subjects_not_enrolled=_subjects_without_template(rows),
         resumed_shards=resumed,
         orphans_destroyed=orphans,

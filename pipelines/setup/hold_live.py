@@ -14,7 +14,6 @@ from pipelines.setup import places, ports
 from pipelines.table import generations
 from pipelines.table.generations import Generation
 from pipelines.table.held import Destination
-from pipelines.table.log_seal import LogSeal
 
 
 def own_keys(file: KeyFile, found: dict[int, Generation], number: int) -> GenerationKeys:
@@ -38,6 +37,5 @@ def opened_live(dest: str, keys: str | None) -> Iterator[tuple[Destination, Keyr
         file.add_table()
         found = generations.read(ports.sealed(tables, store, file))
         live = own_keys(file, found, generations.live_of(found))
-        seal = LogSeal(tables, store, live, ports.log_seal_key_of(file))
-        seal.begin()
+        seal = ports.log_seal(tables, store, live, file)
         yield Destination(seal.tables, store, live, check, seal), file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +12,12 @@ from infra.keys.key_file import KeyFile
 from infra.settings import StorageSettings
 from infra.store.delta import DeltaTables
 from infra.store.objects import FsspecStore
-from ironmask.errors import WrongKeyError
+from ironmask.errors import KeyFileError, WrongKeyError
 from pipelines.ports import GenerationKeys, Store, StoredTables
-from pipelines.table.sealed import SealedTables
+from pipelines.table.log_seal import LogSeal
+from pipelines.table.sealed import SealedTables, SealReader
+
+_log = logging.getLogger("ironmask.keys")
 
 
 def open_store(storage: StorageSettings) -> Store:
@@ -44,6 +48,25 @@ def log_seal_key_of(file: KeyFile) -> Callable[[str], bytes]:
     return find
 
 
+def log_seal(tables: StoredTables, store: Store, keys: GenerationKeys, file: KeyFile) -> LogSeal:
+    """The seal of a destination that this process holds, begun. keys: of a new one.
+
+    That it was written is noted in the keyset file; one that cannot be written stays as it is.
+    Raises as `LogSeal.begin`.
+    """
+    seal = LogSeal(tables, store, keys, log_seal_key_of(file), file.has_seals)
+    seal.begin()
+    try:
+        file.note_seals()
+    except KeyFileError as error:
+        _log.warning(
+            "it is not noted in the keyset file that seals are written: an older seal that is put "
+            "back may be believed; let the file be written once: %s",
+            error,
+        )
+    return seal
+
+
 @lru_cache(maxsize=4)
 def shared_store(storage: tuple[tuple[str, Any], ...]) -> Store:
     """One store a process: its connections are kept, and what was read is known by it."""
@@ -59,7 +82,8 @@ def sealed(
     Raises `TableError` where the seal or a log was changed, `KeyStoreError` where its key is not in
     the keyset file.
     """
-    return SealedTables.of(tables, store, log_seal_key_of(file), goes_on=goes_on)
+    source = SealReader(tables, store, log_seal_key_of(file), file.has_seals, goes_on=goes_on)
+    return SealedTables(tables, store, source)
 
 
 def shared_tables(

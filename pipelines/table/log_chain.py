@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
@@ -16,7 +16,7 @@ from ironmask.errors import TableError
 from pipelines.ports import Store, Tables
 from pipelines.table import layout
 from pipelines.table.log_entries import Log, parsed
-from pipelines.table.log_seal_file import LOG, Chain, State
+from pipelines.table.log_seal_file import LOG, Chain, State, Written
 from pipelines.table.schemas import TABLES
 
 _ENTRY: Final = re.compile(r"\d{20}\.json")
@@ -147,11 +147,27 @@ def _added(tables: Tables, store: Store, state: State) -> Iterator[str]:
         found = beyond(tables, store, versions).items()
         yield from (goes_on(name, versions[name], files) for name, files in found)
         return
-    for name, announced in state.announced.items():
-        with suppress(FileNotFoundError):
-            content = store.read(entry(tables, name, versions[name] + 1))
-            versions[name] += is_announced(content, announced)
+    for name, _ in came(tables, store, state, versions.__getitem__):
+        versions[name] += 1
     yield from (unannounced(name, versions[name] + 1) for name in beyond(tables, store, versions))
+
+
+def came(
+    tables: Tables, store: Store, state: State, version: Callable[[str], int]
+) -> Iterator[tuple[str, bytes]]:
+    """The entries that were announced and have come, with their tables, in the order of commits.
+
+    They end with the first that has not: what was to follow it is somebody else's. version: of a
+    log, what is taken in already; asked anew for each.
+    """
+    for name, announced in state.announced:
+        try:
+            content = store.read(entry(tables, name, version(name) + 1))
+        except FileNotFoundError:
+            return
+        if not is_announced(content, announced):
+            return
+        yield name, content
 
 
 def is_announced(content: bytes, announced: str) -> bool:
@@ -196,6 +212,21 @@ def beside(tables: Tables, store: Store, state: State) -> Iterator[tuple[str, st
             is_entry = _ENTRY.fullmatch(name) and int(name[:20]) > logs.get(folder, -1)
             if not (is_entry or is_part):
                 yield found.uri.removeprefix(tables.dest.rstrip("/") + "/"), found.uri
+
+
+def refuse_missing_seal(tables: Tables, store: Store, written: Written) -> None:
+    """Raise `TableError` where there is no seal, and there was one: it precedes every data file.
+
+    What only older versions hold counts as well.
+    """
+    if not (written() or has_commits(tables) or _has_data(tables, store)):
+        return
+    raise changed(tables.dest, f"its seal is missing: {layout.seal_file(tables.dest)}")
+
+
+def _has_data(tables: Tables, store: Store) -> bool:
+    found = (uri for name in TABLES for uri in store.remains(tables.table(name).uri))
+    return any(layout.is_ours(uri) and not layout.is_partial(uri) for uri in found)
 
 
 def has_commits(tables: Tables) -> bool:

@@ -7,9 +7,10 @@ the files that its log lists then, the digests of the files beside the entries (
 plans), and an HMAC-SHA-256 over all of it. Readers open each log at the version that the seal
 names, and check the list alone.
 
-While a run is under way the seal is open. It announces each commit before that is made: a log may
-be ahead of it by that one entry. Once the run is over it is closed. Anything else beyond it is
-somebody else's: nothing is destroyed, and nothing is answered, on its word.
+While a run is under way the seal is open. It announces the commits of each wave, in their order,
+before the first is made: the logs may be ahead of it by those entries, as far as they came in that
+order. Once the run is over it is closed. Anything else beyond it is somebody else's: nothing is
+destroyed, and nothing is answered, on its word.
 
 The history of a log can be forgotten. Its chain then starts after the forgotten entries, and what
 they said stands in a checkpoint whose digest is sealed.
@@ -27,7 +28,17 @@ from pipelines.table import layout, log_chain
 from pipelines.table.data_files import destroy_below
 from pipelines.table.log_chain import MOVING, entry, entry_name
 from pipelines.table.log_entries import Commit, Log
-from pipelines.table.log_seal_file import LOG, Chain, KeyOf, State, checkpoint_path, read, write
+from pipelines.table.log_seal_file import (
+    LOG,
+    Chain,
+    KeyOf,
+    State,
+    Written,
+    checkpoint_path,
+    not_noted,
+    read,
+    write,
+)
 from pipelines.table.schemas import TABLES
 from pipelines.table.sealed import SealedTables
 
@@ -41,12 +52,21 @@ class LogSeal:
     """
 
     def __init__(
-        self, tables: StoredTables, store: Store, keys: GenerationKeys, key_of: KeyOf | None = None
+        self,
+        tables: StoredTables,
+        store: Store,
+        keys: GenerationKeys,
+        key_of: KeyOf | None = None,
+        written: Written = not_noted,
     ) -> None:
-        """key_of: knows the keys of the seal that is there; without it these are `keys`."""
+        """key_of: knows the keys of the seal that is there; without it these are `keys`.
+
+        written: tells whether seals with lists were written before.
+        """
         self._stored = tables
         self._store = store
         self._key_of = key_of or only(keys, tables.dest)
+        self._were_written = written
         self._key = keys.log_seal_key()
         self._state = State(tables.table_id, keys.key_id, open=True)
         self._logs = {name: Log() for name in TABLES}
@@ -58,7 +78,7 @@ class LogSeal:
         Raises `TableError` where they are not what was sealed, or show something else to readers,
         `KeyStoreError` where its key is not at hand.
         """
-        found = read(self._stored.dest, self._store, self._named)
+        found = read(self._stored.dest, self._store, self._named, self._were_written)
         if found is None:
             self._begin_anew()
         else:
@@ -73,6 +93,7 @@ class LogSeal:
 
     def _begin_anew(self) -> None:
         """Take in logs that say no more than that their tables were created."""
+        log_chain.refuse_missing_seal(self._stored, self._store, self._were_written)
         for name in TABLES:
             self._logs[name].take(self._store.read(entry(self._stored, name, _CREATED)))
         if self._beyond() or any(log.files for log in self._logs.values()):
@@ -134,28 +155,21 @@ class LogSeal:
         ]
         if not wanted:
             return
-        self._publish(announced={one.table: one.announcement() for one in wanted})
+        self._publish(announced=tuple((one.table, one.announcement()) for one in wanted))
         for one in wanted:
             table = self._stored.table(one.table)
             table.commit(one.files, one.application, one.sequence, removed=one.removed)
-            if not self._take(one.table):
+            if not self._take():
                 self._refuse(log_chain.unannounced(one.table, self.version(one.table) + 1))
 
-    def _take(self, name: str) -> bool:
-        """Take in the next entry of a log, if it is there and is the one that was announced."""
-        content, announced = self._next(name), dict(self._state.announced)
-        if content is None or not log_chain.is_announced(content, announced.pop(name, "")):
-            return False
-        self._logs[name].take(content)
-        self._state = replace(self._state, announced=announced)
-        return True
-
-    def _next(self, name: str) -> bytes | None:
-        """The entry of a log after the last one that was taken in."""
-        try:
-            return self._store.read(entry(self._stored, name, self.version(name) + 1))
-        except FileNotFoundError:
-            return None
+    def _take(self) -> bool:
+        """Take in the next of the entries that were announced, if it has come."""
+        state = self._state
+        for name, content in log_chain.came(self._stored, self._store, state, self.version):
+            self._logs[name].take(content)
+            self._state = replace(state, announced=state.announced[1:])
+            return True
+        return False
 
     def _beyond(self) -> dict[str, list[str]]:
         versions = {name: self.version(name) for name in TABLES}
@@ -163,8 +177,8 @@ class LogSeal:
 
     def _settle(self) -> None:
         """Take in what was announced and has come, and refuse what nobody announced."""
-        for name in list(self._state.announced):
-            self._take(name)
+        while self._take():
+            pass
         for name in self._beyond():
             self._refuse(log_chain.unannounced(name, self.version(name) + 1))
 
@@ -251,7 +265,7 @@ class LogSeal:
     def _publish(self, **changes: Any) -> None:
         """Write what is vouched for now; what was announced and has not come is dropped."""
         lists = {name: log.list_digest() for name, log in self._logs.items()}
-        now = {"logs": self._chains(), "lists": lists, "announced": {}}
+        now = {"logs": self._chains(), "lists": lists, "announced": ()}
         self._state = replace(self._state, **{**now, **changes})
         write(self._state, self._stored.dest, self._store, self._key)
 

@@ -16,6 +16,9 @@ from pipelines.table import layout
 KeyOf = Callable[[str], bytes]
 """Finds the key of a seal by the id of the keys that it names; may raise `KeyStoreError`."""
 
+Written = Callable[[], bool]
+"""Tells whether a seal with lists was ever written over the logs, as the keyset file says."""
+
 LOG: Final = "_delta_log"
 NOT_CHECKED: Final = "not checked against the seal"
 _FORMAT: Final = "ironmask-seal/1"
@@ -43,7 +46,8 @@ class State:
     files: SHA-256 by address below the destination. starts: of the logs whose history was
     forgotten, the chain up to the last entry that may be gone. lists: by table, the digest of the
     files that its log lists, with what it says of each; none in a seal of before there were such.
-    announced: by table, the digest of the one entry that its writer may add.
+    announced: the entries that its writer may add, one after the other in this order: the table of
+    each, and the digest of what it says.
     """
 
     table_id: str
@@ -53,7 +57,7 @@ class State:
     files: dict[str, str] = field(default_factory=dict)
     starts: dict[str, Chain] = field(default_factory=dict)
     lists: dict[str, str] = field(default_factory=dict)
-    announced: dict[str, str] = field(default_factory=dict)
+    announced: tuple[tuple[str, str], ...] = ()
 
     def start(self, name: str) -> Chain:
         """Where the chain of a log begins."""
@@ -76,13 +80,19 @@ def write(state: State, dest: str, store: Store, key: bytes) -> None:
     store.write(layout.seal_file(dest), _encoded(state, key))
 
 
-def read(dest: str, store: Store, key_of: KeyOf) -> State | None:
+def not_noted() -> bool:
+    """What is known of seals where no keyset file is at hand."""
+    return False
+
+
+def read(dest: str, store: Store, key_of: KeyOf, written: Written = not_noted) -> State | None:
     """The seal of a destination; None where it has none.
 
-    Raises `TableError` where it was changed or made under another key, and what `key_of` raises.
+    Raises `TableError` where it was changed, put back or made under another key, and what `key_of`
+    raises.
     """
     content = read_content(dest, store)
-    return None if content is None else authenticated(content, dest, key_of)
+    return None if content is None else authenticated(content, dest, key_of, written)
 
 
 def read_content(dest: str, store: Store) -> bytes | None:
@@ -93,7 +103,7 @@ def read_content(dest: str, store: Store) -> bytes | None:
         return None
 
 
-def authenticated(content: bytes, dest: str, key_of: KeyOf) -> State:
+def authenticated(content: bytes, dest: str, key_of: KeyOf, written: Written = not_noted) -> State:
     """What a seal says; errors as of `read`."""
     changed = TableError(
         f"{layout.seal_file(dest)} does not authenticate: it was changed, or belongs to another "
@@ -105,6 +115,11 @@ def authenticated(content: bytes, dest: str, key_of: KeyOf) -> State:
         raise changed from None
     if not hmac.compare_digest(_encoded(state, key_of(state.key_id)), content):
         raise changed
+    if not state.lists and written():
+        raise TableError(
+            f"{layout.seal_file(dest)} is older than what was sealed since: an older seal was put "
+            "back; restore the newest one from a backup"
+        )
     return state
 
 
@@ -116,10 +131,12 @@ def _parsed(content: bytes) -> State:
         {name: Chain(**chain) for name, chain in found.pop(part, {}).items()}
         for part in ("logs", "starts")
     )
-    state = State(**found, logs=logs, starts=starts)
+    announced = tuple((name, digest) for name, digest in found.pop("announced", ()))
+    state = State(**found, logs=logs, starts=starts, announced=announced)
     chains = [*logs.values(), *starts.values()]
     texts = [state.table_id, state.key_id, *(c.digest for c in chains)]
-    texts += [t for part in (state.files, state.lists, state.announced) for t in part.values()]
+    texts += [t for part in (state.files, state.lists) for t in part.values()]
+    texts += [t for one in announced for t in one]
     numbers = [state.open, *(c.version for c in chains)]
     if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
         raise TypeError

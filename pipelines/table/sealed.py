@@ -22,7 +22,7 @@ from pipelines.ports import DataFile, Store, StoredTables
 from pipelines.table import layout, log_chain, log_seal_file
 from pipelines.table.data_files import Wanted, batched, rows_of
 from pipelines.table.log_entries import Log, Said, digest_of, line, parsed
-from pipelines.table.log_seal_file import Chain, KeyOf, State
+from pipelines.table.log_seal_file import Chain, KeyOf, State, Written
 from pipelines.table.schemas import TABLES
 
 T = TypeVar("T")
@@ -64,9 +64,16 @@ class SealReader:
     """The seal of a destination as a reader finds it."""
 
     def __init__(
-        self, tables: StoredTables, store: Store, key_of: KeyOf, *, goes_on: bool = False
+        self,
+        tables: StoredTables,
+        store: Store,
+        key_of: KeyOf,
+        written: Written,
+        *,
+        goes_on: bool = False,
     ) -> None:
-        """goes_on: who asks is about to finish the run that left the seal open.
+        """written: tells whether seals with lists were written before. goes_on: who asks is about
+        to finish the run that left the seal open.
 
         Raises `TableError` where the seal or the logs were changed, and what `key_of` raises.
         """
@@ -74,6 +81,7 @@ class SealReader:
         self._tables = tables
         self._store = store
         self._key_of = key_of
+        self._written = written
         self._logs: dict[str, Log] = {}
         self._content = log_seal_file.read_content(tables.dest, store)
         self._state = self._checked()
@@ -101,14 +109,10 @@ class SealReader:
         return self._logs[name]
 
     def ahead(self, name: str) -> Said | None:
-        if name not in self._state.announced:
+        found = log_chain.came(self._tables, self._store, self._state, self.version)
+        if all(name != announced for announced, _ in self._state.announced):
             return None
-        try:
-            content = self._store.read(log_chain.entry(self._tables, name, self.version(name) + 1))
-        except FileNotFoundError:
-            return None
-        is_it = log_chain.is_announced(content, self._state.announced[name])
-        return parsed(content) if is_it else None
+        return next((parsed(content) for came, content in found if came == name), None)
 
     def explain(self, name: str) -> None:
         log_chain.read_log(self._tables, self._store, self._state, name)
@@ -127,8 +131,10 @@ class SealReader:
         dest = self._tables.dest
         while True:
             if self._content is None:
-                return self._nothing()
-            state = log_seal_file.authenticated(self._content, dest, self._key_of)
+                if state := self._nothing():
+                    return state
+                continue
+            state = log_seal_file.authenticated(self._content, dest, self._key_of, self._written)
             if state.open:
                 return self._with_what_followed(state)
             versions = {name: state.logs.get(name, Chain()).version for name in TABLES}
@@ -153,11 +159,15 @@ class SealReader:
             logs[name] = log.chain
         return replace(state, logs=logs)
 
-    def _nothing(self) -> State:
-        """What is vouched for before the first run: that nothing is there."""
-        dest = self._tables.dest
-        if log_chain.has_commits(self._tables):
-            raise log_chain.changed(dest, f"its seal is missing: {layout.seal_file(dest)}")
+    def _nothing(self) -> State | None:
+        """What is vouched for before the first run: nothing. None where it has begun meanwhile."""
+        try:
+            log_chain.refuse_missing_seal(self._tables, self._store, self._written)
+        except TableError:
+            self._content = log_seal_file.read_content(self._tables.dest, self._store)
+            if self._content is None:
+                raise
+            return None
         return State(self._tables.table_id, "", open=True)
 
 
@@ -170,13 +180,6 @@ class SealedTables:
         self.store = store
         self.source = source
         self._known: dict[str, SealedTable] = {}
-
-    @staticmethod
-    def of(
-        stored: StoredTables, store: Store, key_of: KeyOf, *, goes_on: bool = False
-    ) -> SealedTables:
-        """The tables under the seal that is there; goes_on and errors as of `SealReader`."""
-        return SealedTables(stored, store, SealReader(stored, store, key_of, goes_on=goes_on))
 
     @property
     def table_id(self) -> str:

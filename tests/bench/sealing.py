@@ -61,7 +61,7 @@ def lengthened(dest: Path, entries: int) -> None:
     found = log_seal_file.read(str(dest), store, lambda _: keys.log_seal_key())
     assert found
     # As one of a release that announced nothing: what follows it is taken in.
-    before = replace(found, lists={}, announced={}, open=True)
+    before = replace(found, lists={}, announced=(), open=True)
     log_seal_file.write(before, str(dest), store, keys.log_seal_key())
     seal = LogSeal(open_tables(dest), store, keys)
     seal.begin()

@@ -106,6 +106,31 @@ def test_a_damaged_entry_is_refused(file: KeyFile, path: Path, damage) -> None:
         KeyFile.open(path, TABLE)
 
 
+def test_seals_are_noted_once_and_kept(file: KeyFile, path: Path, monkeypatch) -> None:
+    def no_call(*_: object) -> None:
+        raise AssertionError("a key was opened")
+
+    held = KeyFile.open(path, TABLE)
+    assert not held.has_seals()
+    with monkeypatch.context() as patch:
+        patch.setattr("infra.keys.kek.Kek.unwrap", no_call)
+        patch.setattr("infra.keys.kek.Kek.wrap", no_call)
+        held.note_seals()
+        first = path.stat().st_ino
+        held.note_seals()
+        assert path.stat().st_ino == first
+        assert file.has_seals()
+    file.rotate_kek(LOCAL)
+    file.add_generation(2)
+    assert KeyFile.open(path, TABLE).has_seals()
+    changed(path, lambda content: content["table"].pop("seals"))
+    with pytest.raises(WrongKeyError, match="older copy"):
+        held.has_seals()
+    changed(path, lambda content: content["table"].update(seals="yes"))
+    with pytest.raises(KeyFileError, match="damaged"):
+        KeyFile.open(path, TABLE)
+
+
 def test_they_cannot_be_copied_or_printed(file: KeyFile) -> None:
     for keys in (file.table(), file.table().cipher("run")):
         with pytest.raises(TypeError):

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from commandline import ironmask
 from enrolling import (
@@ -31,12 +32,17 @@ from enrolling import (
 )
 from forging import BESIDE_THE_SEAL, FORGERIES, WITHOUT_KEYS, Place, add, commands, remove, wrong
 
+from infra.keys.key_file import KeyFile
 from infra.store.delta import DeltaTableHandle
 from infra.store.objects import FsspecStore
-from ironmask.errors import TableError
+from ironmask.errors import CountError, TableError
+from pipelines.setup import ports
+from pipelines.setup.metrics import add_metrics
 from pipelines.table import layout, log_seal_file
+from pipelines.table.data_files import described
 from pipelines.table.log_seal_file import State
 from pipelines.table.schemas import TABLES
+from pipelines.table.sealed import SealedTables
 
 GOES_ON = "its log goes on after the sealed version"
 UNANNOUNCED = "is not what the run that holds the seal was about to commit"
@@ -178,7 +184,7 @@ class TestBeyondAnOpenSeal:
             broken.setattr(DeltaTableHandle, "commit", after_commit_of(name))
             with pytest.raises(PowerCutError):
                 run(request(source, dest))
-        assert state(dest).announced.keys() >= {"templates", "inputs"}
+        assert [table for table, _ in state(dest).announced] == ["templates", "inputs"]
         assert verified(dest, "s000", captures(unit_vectors(4), 1)[:1]) == [True]
         run(request(source, dest))
         assert_sound(dest, 8)
@@ -207,6 +213,64 @@ class TestBeyondAnOpenSeal:
         path.write_text(sound)
         run(request(source, dest))
         assert_sound(dest, 8)
+
+
+class TestOutOfTheirOrder:
+    """An announced wave is taken in from its first commit on, or not at all."""
+
+    @pytest.fixture
+    def killed(self, tmp_path, monkeypatch) -> Place:
+        """A run that was cut between its first announcement and the commit, its inputs put in."""
+        dest, source = tmp_path / "dest", several(tmp_path / "e.parquet", 4)
+        with monkeypatch.context() as broken:
+            broken.setattr(DeltaTableHandle, "commit", before_commit_of("templates"))
+            with pytest.raises(PowerCutError):
+                run(request(source, dest))
+        place = Place(str(dest), keys_of(dest), str(source), tmp_path)
+        put_in(place, "inputs")
+        return place
+
+    @pytest.mark.parametrize("command", ["enroll", "vacuum", "erase"])
+    def test_nothing_is_destroyed(self, killed, command):
+        assert len(data_files(Path(killed.dest), "templates")) == 2
+        reason = f"inputs: what its log says from version 1 on {UNANNOUNCED}"
+        assert wrong(killed, command, reason) == ""
+        assert len(data_files(Path(killed.dest), "templates")) == 2
+
+    def test_readers_do_not_see_it(self, killed):
+        found = sealed_tables(Path(killed.dest))
+        assert found.table("inputs").files() == {}
+        assert killed.listed("inputs")
+
+    def test_check_says_so(self, killed):
+        assert UNANNOUNCED in " ".join(ironmask(*commands(killed)["check"]).out.split())
+
+    def test_without_it_the_run_goes_on(self, killed):
+        Path(killed.log("inputs", f"{1:020d}.json")).unlink()
+        run(request(Path(killed.source), Path(killed.dest)))
+        assert_sound(Path(killed.dest), 8)
+
+
+def put_in(place: Place, name: str) -> None:
+    """Write the entry that a killed run announced for a table, as it would have."""
+    paths = data_files(Path(place.dest), name)
+    rows_in = {p: pq.read_table(p, columns=["subject_id", "uri"]).to_pydict() for p in paths}
+    files = [described(p.name, p.stat().st_size, found, {}) for p, found in rows_in.items()]
+    run_id = paths[0].name.split("-")[1]
+    open_tables(Path(place.dest)).table(name).commit(files, f"{run_id}/{name}", 1)
+
+
+def sealed_tables(dest: Path) -> SealedTables:
+    tables = open_tables(dest)
+    return ports.sealed(tables, FsspecStore(), KeyFile.open(keys_of(dest), tables.table_id))
+
+
+def test_a_run_that_lost_people_does_not_end_well(place, monkeypatch):
+    """Whatever took its templates away: their people count as used and have none."""
+    dest = Path(place.dest)
+    monkeypatch.setattr("pipelines.run.summary.rows_of_run", lambda *_: 3)
+    with pytest.raises(CountError, match="4 people of whom inputs were used and 3 templates"):
+        run(request(several(Path(place.out) / "more.parquet", 10), dest, vault=True))
 
 
 def after_commit_of(name):
@@ -264,11 +328,93 @@ class TestTheRightVersion:
             assert wrong(place, command, reason) == ""
 
 
+def forget_seals(keys: Path) -> None:
+    """Make a keyset file one of a release that did not note that seals were written."""
+    content = json.loads(keys.read_text())
+    content["table"].pop("seals", None)
+    keys.write_text(json.dumps(content))
+
+
+class TestAnOlderSealThatIsPutBack:
+    """Once a seal with lists was written, none of before is believed, whatever follows it."""
+
+    REASON = "an older seal was put back"
+
+    @pytest.fixture
+    def old(self, place) -> Place:
+        """An open seal without lists in the place of the newest, and a forged entry."""
+        dest = Path(place.dest)
+        found = replace(state(dest), lists={}, announced=(), open=True)
+        log_seal_file.write(found, str(dest), FsspecStore(), generation_keys(dest).log_seal_key())
+        remove(place, "templates")
+        return place
+
+    def test_every_command_refuses_it(self, old):
+        assert [text for one in commands(old) if (text := wrong(old, one, self.REASON))] == []
+
+    def test_without_the_note_it_is_believed_once(self, old):
+        forget_seals(old.keys)
+        assert ironmask(*commands(old)["vacuum"]).code == 0
+        assert json.loads(old.keys.read_text())["table"]["seals"] is True
+
+    def test_metrics_are_not_added_under_it(self, old):
+        """An audit or an evaluation that looked at the table before it was put back."""
+        dest = Path(old.dest)
+        tables, file = open_tables(dest), KeyFile.open(old.keys, open_tables(dest).table_id)
+        with pytest.raises(TableError, match=self.REASON):
+            add_metrics(tables, FsspecStore(), file, 1, [], "0" * 12)
+
+    def test_a_keyset_file_that_cannot_be_written(self, place, monkeypatch, caplog):
+        def refuse(*_: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        forget_seals(place.keys)
+        monkeypatch.setattr("infra.keys.keyset_file.write", refuse)
+        with caplog.at_level("WARNING"):
+            assert ironmask(*commands(place)["vacuum"]).code == 0
+        assert "it is not noted in the keyset file" in caplog.text
+        assert "seals" not in json.loads(place.keys.read_text())["table"]
+
+
+class TestWithoutASeal:
+    """The first seal precedes every data file: where one lies, there was a seal."""
+
+    @pytest.fixture(params=["noted", "not noted", "without keys"])
+    def cut(self, place, request) -> Place:
+        """No seal, and logs that say no more than that the tables were created."""
+        Path(layout.seal_file(place.dest)).unlink()
+        for path in Path(place.dest).glob("*/_delta_log/*"):
+            if path.is_file() and path.name != f"{0:020d}.json":
+                path.unlink()
+        if request.param != "noted":
+            forget_seals(place.keys)
+        if request.param == "without keys":
+            place.keys.unlink()
+        return place
+
+    @pytest.mark.parametrize("command", ["enroll", "vacuum", "check"])
+    def test_nothing_is_destroyed(self, cut, command):
+        before = cut.data()
+        answer = ironmask(*commands(cut)[command])
+        assert answer.code != 0
+        assert cut.data() == before
+        if cut.keys.exists():
+            assert "its seal is missing" in " ".join((answer.err + answer.out).split())
+
+    def test_emptied_tables_whose_seals_were_noted(self, cut):
+        for uri in cut.data():
+            Path(uri).unlink()
+        noted = cut.keys.exists() and "seals" in json.loads(cut.keys.read_text())["table"]
+        answer = ironmask(*commands(cut)["enroll"])
+        assert ("its seal is missing" in " ".join(answer.err.split())) == noted
+
+
 class TestSealsOfBefore:
     def old(self, dest: Path, *, is_open: bool) -> None:
         """Write the seal as a release did that knew no lists."""
-        found = replace(state(dest), lists={}, announced={}, open=is_open)
+        found = replace(state(dest), lists={}, announced=(), open=is_open)
         log_seal_file.write(found, str(dest), FsspecStore(), generation_keys(dest).log_seal_key())
+        forget_seals(keys_of(dest))
 
     @pytest.mark.parametrize("is_open", [False, True])
     def test_they_are_read_and_made_new(self, place, is_open):

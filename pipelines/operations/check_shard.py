@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import contents, layout
 from pipelines.table.data_files import is_intact
 from pipelines.table.details import decrypted
+from pipelines.table.grouped_files import OWNER, footer_of
 from pipelines.table.layout import ShardFile
 from pipelines.table.row_cipher import details_of, open_row
 from pipelines.table.schemas import COLUMNS_OF_BEFORE, INPUTS, TEMPLATES
@@ -131,6 +133,10 @@ def _read(scope: Scope, seen: Seen, name: str, path: str) -> pa.Table | None:
     except (pa.ArrowException, OSError) as error:
         seen.findings.append(f"{uri} cannot be read as Parquet ({type(error).__name__})")
         return None
+    named = layout.parse_shard_file(path)
+    footer = footer_of(content) if named and named.groups else None
+    if footer and list(chain.from_iterable(footer.owners)) != table[OWNER].to_pylist():
+        seen.findings.append(f"{uri}: its footer names other people than its rows do")
     return table
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from ironmask.errors import CountError, SourceError, TableError
+from ironmask.errors import CountError, SourceError, TableError, TamperedError
 from pipelines.ports import GenerationKeys, Table, Tables
 from pipelines.spec.template_job import TemplateJob
 from pipelines.table import contents, layout
@@ -32,7 +32,8 @@ class Lost:
 def lost(tables: Tables, old: int, new: int) -> Lost:
     """Who would lose their template if a generation took another one's place.
 
-    Raises `CountError` where the new one has two templates of a person.
+    The columns that it asks for are read from checked footers. Raises `CountError` where the new
+    one has two templates of a person.
     """
     count = issued = 0
     some: list[str] = []
@@ -69,7 +70,8 @@ def refuse_losses(tables: Tables, job: TemplateJob, allowed: int) -> Lost:
 def open_some(tables: Tables, generation: int, keys: GenerationKeys) -> None:
     """Open rows from all over a generation with its keys, before anything depends on it.
 
-    Raises `TamperedError` where one does not open, `TableError` where there is none.
+    Raises `TamperedError` where one does not open or is not there, `TableError` where there is
+    none at all.
     """
     templates = tables.table("templates")
     where = pads.field("generation") == generation
@@ -79,7 +81,13 @@ def open_some(tables: Tables, generation: int, keys: GenerationKeys) -> None:
             f"{tables.dest}: generation {generation} holds no template and cannot become live"
         )
     for subject in subjects:
-        for row in templates.rows(where=where & (pads.field("subject_id") == subject)).to_pylist():
+        rows = templates.rows(where=where & (pads.field("subject_id") == subject)).to_pylist()
+        if not rows:
+            raise TamperedError(
+                f"{tables.dest}: generation {generation} says that it holds a template of "
+                f"{subject!r}, and it has no such row: restore its files from a backup"
+            )
+        for row in rows:
             open_row(tables.table_id, row, keys)
 
 

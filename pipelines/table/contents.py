@@ -16,7 +16,10 @@ from pipelines.table.text_set import TextSet
 
 
 def live_subjects(tables: Tables, generation: int) -> TextSet:
-    """Subjects with a template in a generation: at most one issue a person."""
+    """Subjects with a template in a generation: at most one issue a person.
+
+    These columns alone, which are read from checked footers.
+    """
     wanted = tables.table("templates").batches(["subject_id", "generation"])
     return TextSet(
         batch["subject_id"].filter(pc.equal(batch["generation"], generation)) for batch in wanted

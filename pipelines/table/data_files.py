@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ironmask.errors import StorageError, TableError, TamperedError
 from pipelines.ports import DataFile, Store
 from pipelines.table import grouped_files, layout
-from pipelines.table.grouped_files import CheckedParts, RemoteGroups
+from pipelines.table.grouped_files import CheckedParts, Footer, RemoteGroups
 from pipelines.table.layout import ShardFile
 
 T = TypeVar("T")
@@ -27,6 +27,8 @@ _PARQUET: Final = pads.ParquetFileFormat()
 _WIDE: Final = frozenset({"helper", "digests"})
 # So many row groups are read whole, and checked, whatever columns are asked for.
 _FEW: Final = 2
+# What the footers of templates, and the paths, say of each row.
+_OWNERS: Final = (grouped_files.OWNER, "generation")
 
 
 def columns_of(
@@ -135,23 +137,24 @@ class Wanted:
         """Whether the columns that take nearly all of a file are left out."""
         return self.columns is not None and not _WIDE & set(self.columns)
 
+    @property
+    def is_of_owners(self) -> bool:
+        """Whether it is only asked whose the rows are: what decisions rest on is always checked."""
+        return self.columns is not None and set(self.columns) <= set(_OWNERS)
+
 
 def rows_of(
     store: Store, uri: str, file: DataFile, covered: pads.Expression, wanted: Wanted
 ) -> pa.Table:
     """Some rows of a data file, from bytes that are what its name says.
 
-    Where only narrow columns of many row groups of templates are asked for, these are read without
-    that. covered: what holds for every row. Raises `TamperedError`, `StorageError`.
+    Whose the rows of templates are is read from the footer. Where other narrow columns of many row
+    groups of templates are asked for, these are read without a check: they are for statistics, and
+    nothing is decided by them. So is every narrow column of files of before, which name no row
+    group. covered: what holds for every row. Raises `TamperedError`, `StorageError`.
     """
     try:
-        found = _fragment(store, uri, file, covered, wanted)
-        return found.to_table(
-            schema=wanted.schema,
-            columns=None if wanted.columns is None else list(wanted.columns),
-            filter=wanted.where,
-            use_threads=False,
-        )
+        return _scanner(store, uri, file, covered, wanted).to_table()
     except FileNotFoundError:
         raise TableError(
             f"{uri} is missing, which the log of its table lists: restore it from a backup"
@@ -164,13 +167,42 @@ def rows_of(
         ) from None
 
 
-def _fragment(
+def _scanner(
     store: Store, uri: str, file: DataFile, covered: pads.Expression, wanted: Wanted
-) -> pads.ParquetFileFragment:
+) -> pads.Scanner:
+    columns = None if wanted.columns is None else list(wanted.columns)
     shard = layout.parse_shard_file(file.path)
     if shard and shard.groups:
-        groups = RemoteGroups(store, uri, file.size, shard.sha256)
-        return _checked_groups(groups, covered, wanted)
+        remote = RemoteGroups(store, uri, file.size, shard.sha256)
+        footer = remote.footer()
+        if wanted.is_of_owners and (found := _owners(footer, file, wanted)):
+            return found
+        fragment = _checked_groups(remote, footer, covered, wanted)
+    else:
+        fragment = _whole(store, uri, file, covered, wanted)
+    return fragment.scanner(
+        schema=wanted.schema, columns=columns, filter=wanted.where, use_threads=False
+    )
+
+
+def _owners(footer: Footer, file: DataFile, wanted: Wanted) -> pads.Scanner | None:
+    """Whose the rows of a file are; None where it takes more to tell which rows are wanted."""
+    owners = [owner for group in footer.owners for owner in group]
+    generations = [int(file.partition["generation"])] * len(owners)
+    schema = pa.schema([wanted.schema.field(name) for name in _OWNERS])
+    rows = pads.dataset(pa.table([owners, generations], schema=schema))
+    try:
+        return rows.scanner(
+            columns=list(wanted.columns or ()), filter=wanted.where, use_threads=False
+        )
+    except pa.ArrowInvalid:
+        return None
+
+
+def _whole(
+    store: Store, uri: str, file: DataFile, covered: pads.Expression, wanted: Wanted
+) -> pads.ParquetFileFragment:
+    """A file whose name has the digest of all of it."""
     if layout.generation_of(file.path) is not None and wanted.is_narrow:
         remote = RemoteGroups(store, uri, file.size, "")
         return _made(CheckedParts(file.size, remote.unchecked), covered)
@@ -181,17 +213,16 @@ def _fragment(
 
 
 def _checked_groups(
-    remote: RemoteGroups, covered: pads.Expression, wanted: Wanted
+    remote: RemoteGroups, footer: Footer, covered: pads.Expression, wanted: Wanted
 ) -> pads.ParquetFileFragment:
     """The row groups that may hold what is wanted, by the statistics of the checked footer."""
-    footer = remote.footer()
     parts = CheckedParts(remote.size)
     parts.add(footer.start, footer.content)
     found = _made(parts, covered)
     if wanted.where is not None:
         found = found.subset(filter=wanted.where, schema=wanted.schema)
     numbers = [group.id for group in found.row_groups]
-    if wanted.is_narrow and len(numbers) > _FEW:
+    if wanted.is_narrow and not wanted.is_of_owners and len(numbers) > _FEW:
         rest = CheckedParts(remote.size, remote.unchecked)
         rest.add(footer.start, footer.content)
         return _made(rest, covered).subset(row_group_ids=numbers)

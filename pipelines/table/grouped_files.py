@@ -1,8 +1,9 @@
 """Parquet files of which a part can be checked: a digest for each row group, one for the footer.
 
-The footer's metadata says where each row group ends and its SHA-256; the groups follow each other
-from the leading magic on. The digest of the file is that of the magic and of everything after the
-last group. Who vouches for it vouches for every byte, and a reader of one group reads two parts.
+The footer's metadata says where each row group ends, its SHA-256 and whose its rows are; the groups
+follow each other from the leading magic on. The digest of the file is that of the magic and of
+everything after the last group. Who vouches for it vouches for every byte: a reader of one group
+reads two parts, and one who asks whose the rows are reads the footer alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from pipelines.ports import Store
 
 _MAGIC: Final = b"PAR1"
 _KEY: Final = b"ironmask.row_groups"
+OWNER: Final = "subject_id"
+"""The column whose values the footer repeats."""
 # The length of the footer and the trailing magic.
 _END: Final = 8
 # More than the footer of a shard of usual size takes.
@@ -36,12 +39,12 @@ class GroupWriter:
     def __init__(self, parquet: pq.ParquetWriter, sink: _DigestingSink) -> None:
         self._parquet = parquet
         self._sink = sink
-        self.ends: list[tuple[int, str]] = []
+        self.groups: list[tuple[int, str, list[str]]] = []
 
     def write(self, table: pa.Table) -> None:
         """Write one row group."""
         self._parquet.write_table(table, row_group_size=len(table))
-        self.ends.append(self._sink.cut())
+        self.groups.append((*self._sink.cut(), table[OWNER].to_pylist()))
 
 
 @contextmanager
@@ -52,7 +55,7 @@ def writer(sink: pa.NativeFile, schema: pa.Schema, **options: Any) -> Iterator[G
         digesting.cut()
         groups = GroupWriter(parquet, digesting)
         yield groups
-        parquet.add_key_value_metadata({_KEY: json.dumps(groups.ends)})
+        parquet.add_key_value_metadata({_KEY: json.dumps(groups.groups)})
 
 
 class _DigestingSink:
@@ -88,11 +91,15 @@ class _DigestingSink:
 
 @dataclass(frozen=True)
 class Footer:
-    """What vouches for a file. start: where it begins. groups: start, end and digest of each."""
+    """What vouches for a file. start: where it begins. groups: start, end and digest of each.
+
+    owners: of each group, the `OWNER` of each of its rows.
+    """
 
     start: int
     content: bytes
     groups: list[tuple[int, int, str]]
+    owners: list[list[str]]
 
     @property
     def digest(self) -> str:
@@ -102,7 +109,7 @@ class Footer:
 def footer_of(content: bytes | memoryview) -> Footer | None:
     """The footer of a whole file, or of the last part of one; None where it has no such digests.
 
-    Raises `ValueError` where it is no end of a Parquet file.
+    Raises `ValueError` where it is no end of a Parquet file, or does not name one owner a row.
     """
     view = memoryview(content)
     length = _END + int.from_bytes(view[-_END:-4], "little")
@@ -110,15 +117,28 @@ def footer_of(content: bytes | memoryview) -> Footer | None:
         raise ValueError("no end of a Parquet file")
     tail = bytes(view[-length:])
     try:
-        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + tail)).metadata or {}
-        if _KEY not in metadata:
+        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + tail))
+        if _KEY not in (metadata.metadata or {}):
             return None
-        ends = [(int(end), str(digest)) for end, digest in json.loads(metadata[_KEY])]
+        said = [
+            (int(end), str(digest), _owners(owners))
+            for end, digest, owners in json.loads(metadata.metadata[_KEY])
+        ]
     except (pa.ArrowException, OSError, TypeError) as error:
         raise ValueError(f"no footer ({type(error).__name__})") from None
-    places = pairwise([len(_MAGIC), *(end for end, _ in ends)])
-    groups = [(*place, digest) for place, (_, digest) in zip(places, ends, strict=True)]
-    return Footer(groups[-1][1] if groups else len(_MAGIC), tail, groups)
+    owners = [some for _, _, some in said]
+    rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    if [len(some) for some in owners] != rows:
+        raise ValueError("a footer that does not name one owner a row")
+    places = pairwise([len(_MAGIC), *(end for end, _, _ in said)])
+    groups = [(*place, digest) for place, (_, digest, _) in zip(places, said, strict=True)]
+    return Footer(groups[-1][1] if groups else len(_MAGIC), tail, groups, owners)
+
+
+def _owners(said: object) -> list[str]:
+    if not isinstance(said, list) or not all(isinstance(one, str) for one in said):
+        raise ValueError("a footer whose owners are no list of texts")
+    return said
 
 
 def is_whole(content: bytes | memoryview, digest: str) -> bool:

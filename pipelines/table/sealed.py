@@ -1,8 +1,9 @@
 """What a seal vouches for, as tables to read: each log at its sealed version, its list checked.
 
 A reader checks the list of files once a version, and the content of the files that it reads whole.
-Of files of templates it reads row groups, each against its own digest; a scan of many of them for a
-few columns is not checked against any.
+Of files of templates it reads row groups, each against its own digest. Whose all the rows are it
+reads from the checked footers; a scan of many row groups for other small columns, which feed
+statistics, is not checked.
 """
 
 from __future__ import annotations

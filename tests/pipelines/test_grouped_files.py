@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -9,11 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 import pytest
 from commandline import ironmask
 from enrolling import (
     captures,
     data_files,
+    enroll,
     keys_of,
     open_tables,
     request,
@@ -22,13 +26,16 @@ from enrolling import (
     several,
     unit_vectors,
     verified,
+    write_embeddings,
 )
 
 from infra.keys.key_file import KeyFile
 from infra.store.objects import FsspecStore
 from ironmask.errors import TamperedError
-from pipelines.operations import job
+from pipelines.operations import check_shard, job
+from pipelines.reprotection import losses
 from pipelines.setup import ports
+from pipelines.shard.protect import write_rows
 from pipelines.table import grouped_files, layout
 from pipelines.table.data_files import is_intact, named
 
@@ -156,6 +163,142 @@ def test_a_changed_group_is_refused_and_the_others_answer(kept, content, changed
     assert verified(kept, "s001", probes[1:2]) == [True]
     report = job.check(str(kept), str(keys_of(kept)), deep=False)
     assert any("its content is not what was written" in text for text in report.findings)
+
+
+@pytest.fixture
+def misled(kept, tmp_path) -> Path:
+    """A copy of the table whose column of ids says s016 instead of s017, by one changed byte."""
+    dest = tmp_path / "dest"
+    shutil.copytree(kept, dest)
+    shutil.copy(keys_of(kept), keys_of(dest))
+    (path,) = data_files(dest, "templates")
+    sound = path.read_bytes()
+    parquet = pq.ParquetFile(path)
+    names = parquet.read(["subject_id"])["subject_id"].to_pylist()
+    wanted = ["s016" if name == "s017" else name for name in names]
+    column = parquet.metadata.row_group(2).column(parquet.schema_arrow.names.index("subject_id"))
+    for place in range(column.total_compressed_size):
+        other = bytearray(sound)
+        other[column.data_page_offset + place] ^= ord("6") ^ ord("7")
+        if _ids_in(bytes(other)) == wanted:
+            path.write_bytes(other)
+            assert grouped_files.footer_of(other) == grouped_files.footer_of(sound)
+            return dest
+    raise AssertionError("no byte of the page does it")
+
+
+def _ids_in(content: bytes) -> list[str]:
+    try:
+        found = pq.read_table(pa.BufferReader(content), columns=["subject_id"])
+        found.validate(full=True)
+        return found["subject_id"].to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        return []
+
+
+def test_a_changed_id_gets_nobody_a_second_template(misled, tmp_path):
+    other = captures(unit_vectors(SUBJECTS), 1, seed=9)[17:18]
+    answer = enroll(write_embeddings(tmp_path / "other.parquet", ["s017"], other), misled)
+    assert "already_enrolled" in answer.out, answer
+    assert len(open_tables(misled).table("templates").files()) == 1
+
+
+def test_a_changed_id_hides_nobody_who_would_lose_their_template(misled, tmp_path):
+    whole = several(tmp_path / "e.parquet", SUBJECTS)
+    found = pq.read_table(whole)
+    others = [name != "s017" for name in found["subject_id"].to_pylist()]
+    pq.write_table(found.filter(pa.array(others)), whole)
+    answer = ironmask(
+        "reprotect", misled, f"--source={whole}", f"--keys={keys_of(misled)}", "--executor=local"
+    )
+    assert answer.code == 1, answer
+    assert "1 people of generation 1" in answer.errors[0]
+    assert "'s017'" in answer.errors[0]
+
+
+def test_whose_the_rows_are_is_read_from_the_footer(kept):
+    store = Counting()
+    templates = sealed(kept, store).table("templates")
+    names = [f"s{number:03d}" for number in range(SUBJECTS)]
+    columns = ["subject_id", "generation"]
+    wanted = [{"subject_id": name, "generation": 1} for name in names]
+    assert pa.Table.from_batches(templates.batches(columns)).to_pylist() == wanted
+    assert len(store.read_parts) == 1
+    known = pads.field("subject_id").isin(["s003", "s030"]) & (pads.field("generation") == 1)
+    assert templates.rows(["subject_id"], known)["subject_id"].to_pylist() == ["s003", "s030"]
+    assert len(templates.rows(["subject_id"], pads.field("generation") == 2)) == 0
+    assert len(store.read_parts) == 2
+    # Which rows are wanted is for the rows to say.
+    several_of_them = pads.field("images_used") == 2
+    assert templates.rows(["subject_id"], several_of_them)["subject_id"].to_pylist() == names
+
+
+def test_other_columns_that_tell_which_rows_are_checked(misled):
+    templates = sealed(misled, FsspecStore()).table("templates")
+    with pytest.raises(TamperedError, match="is not what was written"):
+        templates.rows(["subject_id"], pads.field("images_used") == 2)
+
+
+def _as_templates(content: bytes, said: Any) -> bytes:
+    """A file whose footer says something else of its groups: `said` of end, digest and owners."""
+    sink = pa.BufferOutputStream()
+    table = pq.read_table(pa.BufferReader(content))
+    dumps = json.dumps
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouped_files.json, "dumps", lambda all: dumps([said(*one) for one in all]))
+        write_rows(sink, (part.to_pylist() for part in table.to_batches(max_chunksize=8)))
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda end, digest, owners: (end, digest),
+        lambda end, digest, owners: (end, digest, owners[1:]),
+        lambda end, digest, owners: (end, digest, [*owners, "x"]),
+        lambda end, digest, owners: (end, digest, "".join(owners)[:8]),
+        lambda end, digest, owners: (end, digest, [None, *owners[1:]]),
+    ],
+)
+def test_a_footer_names_one_owner_a_row(content, said):
+    whole = _as_templates(content, lambda *one: one)
+    assert grouped_files.is_whole(whole, grouped_files.footer_of(whole).digest)
+    other = _as_templates(content, said)
+    with pytest.raises(ValueError, match=r"footer|unpack"):
+        grouped_files.footer_of(other)
+    assert not grouped_files.is_whole(other, "")
+
+
+def test_ids_of_any_text_come_back_as_they_are(content):
+    odd = ['a"], ["b', "c,d", "\n\x00", "\U0001f600é", "s1", "s2", "s3", "s4"]
+    rows = pq.read_table(pa.BufferReader(content)).slice(0, 8).to_pylist()
+    sink = pa.BufferOutputStream()
+    write_rows(sink, [[{**row, "subject_id": name} for row, name in zip(rows, odd, strict=True)]])
+    assert grouped_files.footer_of(sink.getvalue()).owners == [odd]
+
+
+def test_a_footer_that_names_others_than_its_rows_is_found(kept, content, tmp_path):
+    other = _as_templates(content, lambda end, digest, owners: (end, digest, owners[::-1]))
+    (path,) = data_files(kept, "templates")
+    folder = tmp_path / "templates" / "generation=1"
+    folder.mkdir(parents=True)
+    target = folder / named(layout.parse_shard_file(path.name), other).name
+    target.write_bytes(other)
+    tables = open_tables(tmp_path)
+    scope = check_shard.Scope(tables, "", FsspecStore(), lambda _: None, deep=False)
+    seen = check_shard.check_file(scope, "templates", f"generation=1/{target.name}")
+    assert [text.partition(": ")[2] for text in seen.findings] == [
+        "its footer names other people than its rows do"
+    ]
+
+
+def test_a_person_without_a_row_is_no_sound_generation(kept, monkeypatch):
+    tables = sealed(kept, FsspecStore())
+    keys = KeyFile.open(keys_of(kept), tables.table_id).generation(1)
+    losses.open_some(tables, 1, keys)
+    monkeypatch.setattr(losses, "_some_subjects", lambda *_: iter(["s001", "nobody"]))
+    with pytest.raises(TamperedError, match="'nobody', and it has no such row"):
+        losses.open_some(tables, 1, keys)
 
 
 @pytest.mark.parametrize("place", [-1, -6, -40, -2000])

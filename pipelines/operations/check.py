@@ -221,7 +221,7 @@ def _check_contents(
 
 
 def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]) -> Plan | None:
-    """A run's plan; None where it is gone, as a rekey's is, or not as it was frozen, which is noted."""
+    """A run's plan; None where it is gone, or is not the one that was frozen, which is noted."""
     if not record.fingerprint.get("plan"):
         if record.kind != Purpose.REKEY:
             notes.append(f"the plan of run {record.run_id} went with a person who was erased")

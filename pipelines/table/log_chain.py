@@ -177,6 +177,15 @@ def is_announced(content: bytes, announced: str) -> bool:
     return False
 
 
+def is_creation(content: bytes) -> bool:
+    """Whether an entry says no more than that a table was created."""
+    with suppress(ValueError):
+        said = parsed(content)
+        named = bool(said.added or said.removed or said.sequences)
+        return not named and said.others <= {"protocol", "metaData"}
+    return False
+
+
 def unannounced(name: str, version: int) -> str:
     return (
         f"{name}: what its log says from version {version} on is not what the run that holds the "

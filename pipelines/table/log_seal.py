@@ -96,6 +96,9 @@ class LogSeal:
         log_chain.refuse_missing_seal(self._stored, self._store, self._were_written)
         for name in TABLES:
             self._logs[name].take(self._store.read(entry(self._stored, name, _CREATED)))
+            # A creation whose answer was lost may be there twice.
+            while (content := self._next(name)) and log_chain.is_creation(content):
+                self._logs[name].take(content)
         if self._beyond() or any(log.files for log in self._logs.values()):
             self._refuse(f"its seal is missing: {layout.seal_file(self._stored.dest)}")
 

@@ -177,6 +177,19 @@ def is_announced(content: bytes, announced: str) -> bool:
     return False
 
 
+def creation(tables: Tables, store: Store, name: str) -> Iterator[bytes]:
+    """The entries that created a table: two where the answer to the first was lost."""
+    content = store.read(entry(tables, name, 0))
+    version = 0
+    while is_creation(content):
+        yield content
+        version += 1
+        try:
+            content = store.read(entry(tables, name, version))
+        except FileNotFoundError:
+            return
+
+
 def is_creation(content: bytes) -> bool:
     """Whether an entry says no more than that a table was created."""
     with suppress(ValueError):

@@ -42,8 +42,6 @@ from pipelines.table.log_seal_file import (
 from pipelines.table.schemas import TABLES
 from pipelines.table.sealed import SealedTables
 
-_CREATED: Final = 0
-
 
 class LogSeal:
     """The seal of a destination that this process holds; all its commits go through here.
@@ -95,9 +93,7 @@ class LogSeal:
         """Take in logs that say no more than that their tables were created."""
         log_chain.refuse_missing_seal(self._stored, self._store, self._were_written)
         for name in TABLES:
-            self._logs[name].take(self._store.read(entry(self._stored, name, _CREATED)))
-            # A creation whose answer was lost may be there twice.
-            while (content := self._next(name)) and log_chain.is_creation(content):
+            for content in log_chain.creation(self._stored, self._store, name):
                 self._logs[name].take(content)
         if self._beyond() or any(log.files for log in self._logs.values()):
             self._refuse(f"its seal is missing: {layout.seal_file(self._stored.dest)}")

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from ironmask.errors import WrongKeyError
 from pipelines.ports import GenerationKeys, Store, StoredTables

@@ -27,6 +27,7 @@ from pipelines.table.schemas import TABLES
 ROUNDS = 3
 _EACH = 2
 _OWN = {"template_id", "run_id", "enrolled_at", "helper", "digests", "key_id", "source_uris"}
+_OWN |= {"details", "identities"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def rows(where: Place, dest: str) -> dict[str, list[str]]:
 
 
 def _comparable(row: dict[str, Any]) -> dict[str, str]:
-    return {k: repr(v) for k, v in row.items() if k not in _OWN and k != "identities"}
+    return {k: repr(v) for k, v in row.items() if k not in _OWN}
 
 
 def strays(where: Place, dest: str) -> int:

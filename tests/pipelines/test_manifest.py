@@ -217,7 +217,9 @@ class TestRuns:
         answer = enroll(source, dest, *settings)
         assert answer.code == 3, answer.err
         assert answer.json()["reasons"] == {"outside_roots": 3}
-        assert not any(row["sha256"] for row in rows(dest, "inputs") if row["outcome"] != "used")
+        assert not any(
+            row["identities"] for row in rows(dest, "inputs") if row["outcome"] != "used"
+        )
         root = f"--allow-root={far.parent}"
         again = enroll(source, dest, *settings, "--retry-failed=outside_roots", root)
         assert (again.json()["used"], again.json()["reasons"]) == (1, {"outside_roots": 2})
@@ -250,7 +252,7 @@ class TestRuns:
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 3, done.stderr
         (row,) = rows(dest, "inputs")
-        assert (row["reason"], row["sha256"]) == ("outside_roots", None)
+        assert (row["reason"], row["identities"]) == ("outside_roots", None)
 
     def test_no_secret_of_an_address_is_kept_or_said(self, tmp_path, face_data, model):
         folder = tmp_path / "in"

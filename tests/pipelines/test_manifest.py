@@ -31,8 +31,6 @@ from pipelines.spec.outcomes import Reason
 from pipelines.spec.template_job import SourceKind
 from pipelines.spec.workplace import Workplace
 
-KEY = bytes(32)
-
 
 def write(path: Path, pairs: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +41,7 @@ def write(path: Path, pairs: Any) -> Path:
 
 def listed(source: Any, store: FsspecStore, *roots: str) -> list[dict[str, Any]]:
     kind = sources.detect(str(source), store)
-    found = sources.read(str(source), kind, store, KEY, 1 << 20, roots)
+    found = sources.read(str(source), kind, store, 1 << 20, roots)
     return pa.concat_tables([sources.COLUMNS.empty_table(), *found]).to_pylist()
 
 

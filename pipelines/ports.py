@@ -72,6 +72,10 @@ class TableKeys(Protocol):
         """32 bytes that pseudonyms are keyed with."""
         ...
 
+    def destruction_key(self) -> bytes:
+        """32 bytes that the lists of destroyed generations' files are authenticated with."""
+        ...
+
     def cipher(self, run_id: str) -> Cipher:
         """What encrypts the details of one run's outcomes."""
         ...

@@ -1,7 +1,8 @@
 """The keys that live as long as a table: made with its keyset file, kept by every rotation.
 
-One pseudo-random function gives them all: of identities of contents, of pseudonyms, and of what is
-encrypted beside the rows. So opening them takes one call to a key service.
+One pseudo-random function gives them all: of identities of contents, of pseudonyms, of lists of
+what was destroyed, and of what is encrypted beside the rows. So opening them takes one call to a
+key service.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class TinkTableKeys(ProcessBound):
     def pseudonym_key(self) -> bytes:
         """The 32-byte key of pseudonyms."""
         return self._of("pseudonyms")
+
+    def destruction_key(self) -> bytes:
+        """The 32-byte key of the lists of what was destroyed."""
+        return self._of("destroyed")
 
     def cipher(self, run_id: str) -> RunCipher:
         """What encrypts the details of one run: another key for each, so that none is overused."""

@@ -32,7 +32,7 @@ def prove(
         live = file.generation(generations.live(tables))
         found = prove_erasure.prove(tables, store, subject, live)
     else:
-        found = destroy_generation.prove(tables, store, generation, key_states(file))
+        found = destroy_generation.prove(tables, store, generation, key_states(file), file.table())
     state = log_seal_file.read(tables.dest, store, ports.log_seal_key_of(file), file.has_seals)
     broken = list(log_chain.broken_logs(stored, store, state)) if state else ["there is no seal"]
     told = f" ({'; '.join(broken)})" if broken else ""

@@ -12,15 +12,17 @@ from hashlib import sha256
 from typing import Any, Final
 
 from ironmask.errors import KeyNotFoundError, TableError
-from pipelines.ports import Keyring, Store, Tables
-from pipelines.table import generations, layout
+from pipelines.ports import Keyring, Store, TableKeys, Tables
+from pipelines.table import destroyed_list, generations, layout
 from pipelines.table.data_files import destroy_below
+from pipelines.table.details import table_keys
 from pipelines.table.evidence import Evidence
 from pipelines.table.generations import Generation, State
 from pipelines.table.held import Destination
 from pipelines.table.log_entries import Commit
 
 _BATCH: Final = 10_000
+_NOT_CERTAIN: Final = ", not authenticated: a release before wrote it"
 ABSENT: Final = "never: they were not in the keyset file"
 
 
@@ -29,7 +31,9 @@ class Proof:
     """What is recorded of a destruction.
 
     files, bytes: of the generation, as the log listed them. manifest: SHA-256 of the list of their
-    names, sizes and digests. keys_destroyed_at, files_destroyed_at: UTC.
+    names, sizes and digests. keys_destroyed_at, files_destroyed_at: UTC. authentic: whether it is
+    certain that the list is the one that was written before the first file went; None in a proof of
+    a release that did not tell.
     """
 
     generation: int
@@ -39,6 +43,7 @@ class Proof:
     bytes: int
     manifest: str
     files_destroyed_at: str
+    authentic: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,7 +60,7 @@ def destroy(dest: Destination, keyring: Keyring, number: int) -> Proof:
         raise TableError(f"{dest.tables.dest}: generation {number} is live and stays")
     if one.state is State.DESTROYED:
         return Proof(**one.proof)
-    manifest = _manifest(dest, number)
+    manifest, authentic = _manifest(dest, number)
     dest.check()
     destroyed_at = _without_keys(keyring, one)
     _take_out(dest, number)
@@ -70,6 +75,7 @@ def destroy(dest: Destination, keyring: Keyring, number: int) -> Proof:
         bytes=sum(int(line.split()[0]) for line in lines),
         manifest=sha256(manifest).hexdigest(),
         files_destroyed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        authentic=authentic,
     )
     generations.destroyed(dest, number, proof.as_dict())
     return proof
@@ -86,14 +92,33 @@ def _without_keys(keyring: Keyring, one: Generation) -> str:
         return ABSENT
 
 
-def _manifest(dest: Destination, number: int) -> bytes:
-    """The generation's files as its log lists them, frozen before the first of them goes."""
-    address = layout.destroyed_file(dest.tables.dest, number)
-    if not dest.store.exists(address):
-        own = sorted(_listed(dest.tables, number).items())
-        lines = [f"{size} {layout.digest_in(path)} {path}\n" for path, size in own]
-        dest.store.write(address, "".join(lines).encode())
-    return dest.store.read(address)
+def _manifest(dest: Destination, number: int) -> tuple[bytes, bool]:
+    """The generation's files as its log lists them, frozen before the first of them goes.
+
+    And whether it is certain that this is what they are: a release before authenticated no list.
+    Raises `TableError` where the list was changed and the log cannot tell any more.
+    """
+    address, keys = layout.destroyed_file(dest.tables.dest, number), table_keys(dest.keys)
+    stored = _read(dest.store, address)
+    own = _listed(dest.tables, number)
+    is_whole = not dest.sequence("templates", _application(number))
+    # As long as none was taken out, the log is the list.
+    listed, known = destroyed_list.of_files(own), destroyed_list.without_mac(stored)
+    # One of an earlier try, of a generation that went on, does not know what is there now.
+    tells_all = set(listed.splitlines()) <= set(known.splitlines())
+    if not is_whole and tells_all and destroyed_list.is_authentic(stored, number, keys):
+        return known, True
+    if is_whole or own or not stored:
+        content = destroyed_list.authenticated(listed, number, keys)
+        if content != stored:
+            dest.store.write(address, content)
+        return listed, True
+    if destroyed_list.is_well_formed(stored, number):
+        return stored, False
+    raise TableError(
+        f"{address}, the list of the files of generation {number}, was changed while that was "
+        "being destroyed: restore it from a backup, and run the same command again"
+    )
 
 
 def _listed(tables: Tables, number: int) -> dict[str, int]:
@@ -102,9 +127,13 @@ def _listed(tables: Tables, number: int) -> dict[str, int]:
     return {p: size for p, size in files.items() if layout.generation_of(p) == number}
 
 
+def _application(number: int) -> str:
+    return f"destroy/{number}"
+
+
 def _take_out(dest: Destination, number: int) -> None:
     """Let the log list none of the generation's files any more."""
-    application = f"destroy/{number}"
+    application = _application(number)
     own = list(_listed(dest.tables, number))
     for start in range(0, len(own), _BATCH):
         sequence = dest.sequence("templates", application) + 1
@@ -113,12 +142,17 @@ def _take_out(dest: Destination, number: int) -> None:
 
 
 def prove(
-    tables: Tables, store: Store, number: int, key_states: dict[int, tuple[str, bool]]
+    tables: Tables,
+    store: Store,
+    number: int,
+    key_states: dict[int, tuple[str, bool]],
+    keys: TableKeys | None,
 ) -> Evidence:
     """Look for everything that a destroyed generation must not have left.
 
-    key_states: key id and whether there are keys, of each generation in the keyset file. The seal
-    over the tables' logs, which vouches for the record, is the caller's to check.
+    key_states: key id and whether there are keys, of each generation in the keyset file. keys: of
+    the table. The seal over the tables' logs, which vouches for the record, is the caller's to
+    check.
     """
     one = generations.read(tables).get(number)
     bare = Evidence(tables.dest, f"generation {number}")
@@ -129,17 +163,27 @@ def prove(
     record = {
         "keys": f"{proof.key_id}, destroyed {proof.keys_destroyed_at}",
         "files": f"{proof.files:,}, {proof.bytes:,} bytes, gone {proof.files_destroyed_at}",
-        "their list": f"SHA-256 {proof.manifest}",
+        "their list": f"SHA-256 {proof.manifest}{_NOT_CERTAIN * (proof.authentic is False)}",
     }
-    return replace(bare, record=record).found(_facts(tables, store, proof, key_states))
+    facts = _facts(tables, store, proof, key_states, keys)
+    return replace(bare, record=record).found(facts)
 
 
 def _facts(
-    tables: Tables, store: Store, proof: Proof, key_states: dict[int, tuple[str, bool]]
+    tables: Tables,
+    store: Store,
+    proof: Proof,
+    key_states: dict[int, tuple[str, bool]],
+    keys: TableKeys | None,
 ) -> list[tuple[str, bool]]:
     number, folder = proof.generation, layout.generation_folder
     key_id, has_keys = key_states.get(number, ("", False))
-    manifest = _read(store, layout.destroyed_file(tables.dest, number))
+    stored = _read(store, layout.destroyed_file(tables.dest, number))
+    is_own = destroyed_list.is_authentic(stored, number, keys) or (
+        # The record itself is sealed, and tells of a list of a release before.
+        not proof.authentic and not destroyed_list.has_mac(stored)
+    )
+    recorded = sha256(destroyed_list.without_mac(stored)).hexdigest() == proof.manifest
     left = sum(1 for _ in store.remains(folder(tables.table("templates").uri, number)))
     absent = proof.keys_destroyed_at == ABSENT and not key_id
     return [
@@ -152,7 +196,7 @@ def _facts(
         ("none of its files is there, in any version", not left),
         (
             f"the list of its {proof.files:,} files is the one that was recorded",
-            sha256(manifest).hexdigest() == proof.manifest,
+            recorded and is_own,
         ),
     ]
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from typing import Final
 
-from ironmask.errors import BusyError
+from ironmask.errors import BusyError, TableError
 from pipelines.ports import Store
 from pipelines.table import layout
+
+_RUN: Final = re.compile("[0-9a-f]{12}")
+_PSEUDONYM: Final = re.compile(f"{layout.PSEUDONYM}[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -24,15 +29,33 @@ class Erased:
 
 
 def read_note(dest: str, store: Store) -> Erased | None:
-    """What an erasure that was broken off is about; None where none was."""
+    """What an erasure that was broken off is about; None where none was.
+
+    Raises `TableError` where what lies in its place is no such note.
+    """
+    address = layout.erasure_file(dest)
     try:
-        return Erased(**json.loads(store.read(layout.erasure_file(dest))))
+        return _parsed(store.read(address))
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise TableError(
+            f"{address} is no note of an erasure, or is damaged: restore it from a backup; where "
+            "there is none, remove it and run `ironmask erase` again for whoever was being erased"
+        ) from None
+
+
+def _parsed(content: bytes) -> Erased:
+    note = Erased(**json.loads(content))
+    texts = _RUN.fullmatch(note.run_id) and _PSEUDONYM.fullmatch(note.pseudonym)
+    counts = (note.templates, note.outcomes, note.embeddings)
+    if not texts or not all(type(n) is int and n >= 0 for n in counts):
+        raise ValueError
+    return note
 
 
 def refuse_unfinished_erasure(dest: str, store: Store) -> None:
-    """Raise `BusyError` where an erasure was broken off."""
+    """Raise `BusyError` where an erasure was broken off; errors as of `read_note`."""
     if read_note(dest, store):
         raise BusyError(
             f"{dest}: the erasure of a subject was broken off: finish it first with `ironmask "

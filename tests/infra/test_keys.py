@@ -29,6 +29,7 @@ from ironmask.errors import (
 )
 
 TABLE = "7d0c6a3e-table"
+ID = "2f1c7a52-9a4e-4c0b-8f7d-0123456789ab"
 ASSOCIATED = b"row 1"
 
 
@@ -233,11 +234,22 @@ class TestFile:
     def test_default_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("IRONMASK_KEYS", raising=False)
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-        assert default_keys_path("t") == tmp_path / "ironmask" / "keys" / "t.json"
+        assert default_keys_path(ID) == tmp_path / "ironmask" / "keys" / f"{ID}.json"
         monkeypatch.delenv("XDG_CONFIG_HOME")
-        assert default_keys_path("t") == Path.home() / ".config/ironmask/keys/t.json"
+        assert default_keys_path(ID) == Path.home() / f".config/ironmask/keys/{ID}.json"
+        assert default_keys_path(ID.upper()).stem == ID.upper()
         monkeypatch.setenv("IRONMASK_KEYS", "~/k.json")
         assert default_keys_path("t") == Path.home() / "k.json"
+
+    @pytest.mark.parametrize(
+        "table_id", ["../../../planted", "t", "", "-" * 36, ID + "\n", f"../{ID}", ID[:-1] + "/"]
+    )
+    def test_an_id_of_a_log_names_no_other_place(
+        self, monkeypatch: pytest.MonkeyPatch, table_id: str
+    ) -> None:
+        monkeypatch.delenv("IRONMASK_KEYS", raising=False)
+        with pytest.raises(KeyFileError, match=r"no UUID.*name the file with --keys"):
+            default_keys_path(table_id)
 
 
 DAMAGE = [

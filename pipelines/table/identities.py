@@ -94,11 +94,6 @@ def is_file(own: str) -> bool:
     return own.startswith(FILES)
 
 
-def is_keyed(identity: str) -> bool:
-    """Whether an identity is keyed: those of before were not, or not by the table's keys."""
-    return identity.startswith(_KEYED)
-
-
 def with_owner(subjects: pa.Array, contents: pa.Array) -> pa.Array:
     """Contents with their owners, as one text each; null where there is no content."""
     return pc.binary_join_element_wise(

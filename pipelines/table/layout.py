@@ -32,8 +32,8 @@ def join(base: str, *parts: str) -> str:
 class ShardFile:
     """What the name of a shard's data file says. attempt: 16 hex digits, new for each writing.
 
-    groups: the digest is one over the digests of the file's row groups, which its footer holds; not
-    one over the whole content.
+    groups: the digest is of the footer, which holds those of the row groups (`grouped_files`); not
+    of the whole content.
     """
 
     run_id: str

@@ -1,4 +1,4 @@
-"""What the tables hold: their Arrow schemas, and the closed codes of outcomes and reasons."""
+"""What the tables hold: their Arrow schemas, and how a table becomes a Parquet file."""
 
 from __future__ import annotations
 

@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 _THREADS: Final = 16
 _WINDOW: Final = 64
-_PARQUET: Final = pads.ParquetFileFormat()
+# What was checked is in memory: reading ahead gains nothing, and loses its way beside other threads.
+_PARQUET: Final = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=False)
+)
 _WIDE: Final = frozenset({"helper", "digests"})
 # So many row groups are read whole, and checked, whatever columns are asked for.
 _FEW: Final = 2

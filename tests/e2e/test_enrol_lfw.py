@@ -319,12 +319,12 @@ class TestKeys:
         forged = tmp_path / "forged.json"
         forged.touch(mode=0o600)
         forged.write_text(keys_of(lfw[0]).read_text().replace(*ids))
-        assert_refused(ask(keys=forged), "a wrapped keyset does not open")
+        assert_refused(ask(keys=forged), "which the seal of its table names")
 
     def test_fresh_keys_under_the_tables_name(self, ask, small, tmp_path):
         fresh = tmp_path / "fresh.json"
         _stranger_keys(fresh, table_id_of(small[0]))
-        assert_refused(ask(keys=fresh), "the keys at hand are", "was sealed under")
+        assert_refused(ask(keys=fresh), "which the seal of its table names")
 
     def test_the_installed_command_says_the_same(self, ask, tmp_path):
         answer = ask(flip("helper", -1), run=lambda *said: command(tmp_path, *said))

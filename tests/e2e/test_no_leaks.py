@@ -304,7 +304,7 @@ def run(faces, model, tmp_path_factory) -> Iterator[Run]:
         ]
         secrets = Secrets(embeddings=list(canaries))
         secrets.add_table(stored, _centred(names, canaries))
-        owners, found = _embeddings_again(source, images, model)
+        owners, found = _embeddings_again(source, images, model, faces)
         secrets.embeddings += list(found)
         secrets.add_table(images, _centred(owners, found))
         yield Run(folder, head, answers, secrets)
@@ -332,9 +332,11 @@ def _centred(owners: list[str], vectors: Any) -> dict[str, Any]:
     return {owner: centre(np.stack(found), WIDTH) for owner, found in by_owner.items()}
 
 
-def _embeddings_again(source: Path, dest: Path, model: Path) -> tuple[list[str], F32]:
+def _embeddings_again(source: Path, dest: Path, model: Path, faces: Path) -> tuple[list[str], F32]:
     """The very embeddings of a run, by doing its first stages over: (owners, (k, n))."""
-    asked = EnrolRequest(str(source), str(dest), model=str(model), shard_size=SHARD)
+    asked = EnrolRequest(
+        str(source), str(dest), model=str(model), shard_size=SHARD, allow_roots=(str(faces),)
+    )
     prepared = request.prepare(asked)
     used = {row["uri"]: row for row in rows(dest, "inputs") if row["outcome"] == "used"}
     run_id = next(iter(used.values()))["run_id"]

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _THREADS: Final = 16
 _WINDOW: Final = 64
-# What was checked is in memory: reading ahead gains nothing, and loses its way beside other threads.
+# What was checked is in memory. Reading ahead gains nothing, and fails beside other threads.
 _PARQUET: Final = pads.ParquetFileFormat(
     default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=False)
 )

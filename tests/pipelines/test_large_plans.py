@@ -26,7 +26,7 @@ def batches(count):
             "uri": [f"s3://photos/by-person/person-{n // 2:09d}/{n % 2}.jpg" for n in numbers],
             "row": [None] * 50_000,
             "content": [f"md5:{n - (n % 100 == 99):032x}" for n in numbers],
-            "before": [None] * 50_000,
+            "before": [None] * 50_000, "address": [None] * 50_000,
             "outcome": [None] * 50_000, "reason": [""] * 50_000, "detail": [""] * 50_000,
         }
         yield pa.table(rows, schema=sources.COLUMNS)

@@ -34,7 +34,7 @@ def test_no_file_of_the_table_is_touched(tmp_path: Path, people: int) -> None:
     sealed = generation_keys(dest).encrypt(b"x", b"y")
     answer = rotated(dest)
     assert answer.code == 0, answer.err
-    assert answer.json() == {"old_uri": "local:", "new_uri": "local:", "keysets": 2}
+    assert answer.json() == {"old_uri": "local:", "new_uri": "local:", "keysets": 3}
     assert digests(dest) == before
     assert keys_of(dest).read_text() != content
     assert not set(_wrapped(content)) & set(_wrapped(keys_of(dest).read_text()))

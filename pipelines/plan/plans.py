@@ -49,7 +49,10 @@ class Plan:
         Raises `TableError` where the plan is not the one that was frozen.
         """
         part, group = divmod(number, PART_SHARDS)
-        rows: list[dict[str, Any]] = _part(self, part, store).read_row_group(group).to_pylist()
+        content, metadata = _part(self, part, store)
+        # A reader serves one thread.
+        parquet = pq.ParquetFile(pa.BufferReader(content), metadata=metadata)
+        rows: list[dict[str, Any]] = parquet.read_row_group(group, use_threads=False).to_pylist()
         return rows
 
 
@@ -248,7 +251,7 @@ def _frozen_parts(frozen: Plan, store: Store) -> tuple[Part, ...]:
 
 
 @lru_cache(maxsize=2)
-def _part(frozen: Plan, number: int, store: Store) -> pq.ParquetFile:
+def _part(frozen: Plan, number: int, store: Store) -> tuple[bytes, pq.FileMetaData]:
     """One part, checked. Neighbouring shards share it, and no process reads it for each of them."""
     parts = _frozen_parts(frozen, store)
     uri = _address(frozen.uri, number)
@@ -256,7 +259,7 @@ def _part(frozen: Plan, number: int, store: Store) -> pq.ParquetFile:
     if number >= len(parts) or sha256(content).hexdigest() != parts[number].sha256:
         raise _not_frozen(uri)
     with _sound(uri):
-        return pq.ParquetFile(pa.BufferReader(content))
+        return content, pq.read_metadata(pa.BufferReader(content))
 
 
 def _not_frozen(uri: str) -> TableError:

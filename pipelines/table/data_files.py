@@ -23,10 +23,9 @@ T = TypeVar("T")
 
 _THREADS: Final = 16
 _WINDOW: Final = 64
-# What was checked is in memory. Reading ahead gains nothing, and fails beside other threads.
-_PARQUET: Final = pads.ParquetFileFormat(
-    default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=False)
-)
+# What was checked is in memory: reading ahead gains nothing.
+_IN_MEMORY: Final = pads.ParquetFragmentScanOptions(pre_buffer=False)
+_PARQUET: Final = pads.ParquetFileFormat(default_fragment_scan_options=_IN_MEMORY)
 _WIDE: Final = frozenset({"helper", "digests"})
 # So many row groups are read whole, and checked, whatever columns are asked for.
 _FEW: Final = 2
@@ -184,7 +183,11 @@ def _scanner(
     else:
         fragment = _whole(store, uri, file, covered, wanted)
     return fragment.scanner(
-        schema=wanted.schema, columns=columns, filter=wanted.where, use_threads=False
+        schema=wanted.schema,
+        columns=columns,
+        filter=wanted.where,
+        use_threads=False,
+        fragment_scan_options=_IN_MEMORY,
     )
 
 

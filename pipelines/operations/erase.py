@@ -166,8 +166,10 @@ def _renamed(dest: Destination, subject: str, pseudonym: str, uris: set[str]) ->
             nothing = dict.fromkeys(row.keys() - _KEPT)
             row |= nothing | {"subject_id": pseudonym, "uri": f"{pseudonym}/{number}"}
             return row | {"reason": Reason.ERASED.value, "detail": ""}
+        if not uris:
+            return row
         facts = decrypted(table_id, row, keys)
-        if uris and str(facts.get("detail", "")).endswith(ends):
+        if str(facts.get("detail", "")).endswith(ends):
             facts["detail"] = "same content as an input that was erased"
             return row | {"detail": "", "details": encrypted(table_id, row, facts, keys)}
         return row

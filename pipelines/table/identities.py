@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
-from ironmask.errors import KeyNotFoundError
 from pipelines.ports import GenerationKeys
+from pipelines.table.details import table_keys
 
 _KEYED: Final = "id:"
 _HEX: Final = 32
@@ -39,12 +39,7 @@ class Identities:
     @classmethod
     def of(cls, keys: GenerationKeys, generation: int) -> Identities:
         """Those of a generation. Raises `KeyNotFoundError` where the table has no keys yet."""
-        if keys.table is None:
-            raise KeyNotFoundError(
-                "the keyset file is of before tables had keys of their own: run `ironmask "
-                "reprotect` or any command that writes to the table"
-            )
-        return cls(keys.table.identity_key(generation))
+        return cls(table_keys(keys).identity_key(generation))
 
     def named(self, own: str) -> str:
         """The identity of a content, given by its own name."""

@@ -55,10 +55,12 @@ def listed(source: str, store: Store, reach: Reach) -> Iterator[Listed]:
     for subject, address in _sorted_pairs(source, store):
         if subject and address:
             yield _row(subject, address, base, reach)
+        elif address:
+            uri, detail = _uri(address, base), "the manifest's row names no subject"
+            yield Listed("", uri, Outcome.FAILED, Reason.NO_SUBJECT, detail)
         else:
-            detail = "the manifest's row lacks a subject or a uri"
-            uri = _uri(address, base) if address else source
-            yield Listed(subject, uri, Outcome.SKIPPED, Reason.NO_SUBJECT, detail)
+            detail = "the manifest's row names no address"
+            yield Listed(subject, source, Outcome.FAILED, Reason.BAD_ADDRESS, detail)
 
 
 def _row(subject: str, address: str, base: str, reach: Reach) -> Listed:

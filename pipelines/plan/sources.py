@@ -22,7 +22,16 @@ from ironmask.errors import SourceError
 from pipelines.plan import manifest
 from pipelines.plan.reach import Reach, reach_of
 from pipelines.plan.subject_folders import subject_folders
-from pipelines.plan.tabular import TABULAR, parquet_file, sound, texts
+from pipelines.plan.tabular import (
+    TABULAR,
+    parquet_file,
+    refuse_columns,
+    refuse_inexact,
+    refuse_no_text,
+    sound,
+    texts,
+    written_out,
+)
 from pipelines.ports import F32, Entry, Store
 from pipelines.spec.addresses import shown
 from pipelines.spec.outcomes import Outcome, Reason
@@ -82,7 +91,9 @@ def detect(source: str, store: Store) -> SourceKind:
     if source.lower().endswith(".csv"):
         return SourceKind.MANIFEST
     with store.open(source) as handle:
-        names = parquet_file(source, handle).schema_arrow.names
+        parquet = parquet_file(source, handle)
+        refuse_inexact(source, "subject_id", parquet)
+        names = parquet.schema_arrow.names
     if "embedding" not in names and "uri" not in names:
         raise SourceError(
             f"{source} has neither a column uri (a manifest) nor embedding (a gallery), beside "
@@ -221,7 +232,7 @@ def _manifest(source: str, store: Store, limit: int | None, reach: Reach) -> Ite
 def embedding_width(source: str, store: Store) -> int:
     """The commonest width in the first rows of a Parquet of embeddings."""
     with store.open(source) as handle:
-        parquet = _embedding_file(source, handle)
+        parquet = embedding_file(source, handle)
         kind = parquet.schema_arrow.field("embedding").type
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
@@ -250,7 +261,7 @@ def embedding_column(column: pa.Array) -> tuple[NDArray[np.intp], F32]:
 def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator[pa.Table]:
     """A Parquet with `subject_id` and `embedding` (list of floats), subjects as they first come."""
     with store.open(source) as handle:
-        parquet = _embedding_file(source, handle)
+        parquet = embedding_file(source, handle)
         start = 0
         parts = []
         with sound(source):
@@ -261,13 +272,19 @@ def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator
         yield _grouped(pa.concat_tables(parts))
 
 
-def _embedding_file(source: str, handle: object) -> pq.ParquetFile:
+def embedding_file(
+    source: str, handle: object, more: Sequence[str] = (), optional: Sequence[str] = ()
+) -> pq.ParquetFile:
+    """Open a Parquet of embeddings whose columns can be what they should be.
+
+    more: columns that it must have beside subject_id and embedding, optional: that it may have.
+    Raises `SourceError` for a column that is missing, there twice or of another type.
+    """
     parquet = parquet_file(source, handle)
     schema = parquet.schema_arrow
-    missing = {"subject_id", "embedding"} - set(schema.names)
-    if missing:
-        raise SourceError(f"{source} lacks the column {' and '.join(sorted(missing))}")
-    kind = schema.field("embedding").type
+    refuse_columns(source, schema, ["subject_id", "embedding", *more], optional)
+    refuse_no_text(source, "subject_id", schema.field("subject_id").type)
+    kind = written_out(schema.field("embedding").type)
     if not isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType) or not (
         pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
     ):
@@ -284,7 +301,7 @@ def _embedding_rows(
         row = start + offset
         uri = f"{source}#row={row}"
         if not subject:
-            batch.add("", uri, row=row, outcome=Outcome.SKIPPED, reason=Reason.NO_SUBJECT)
+            batch.add("", uri, row=row, outcome=Outcome.FAILED, reason=Reason.NO_SUBJECT)
             continue
         values = chunk["embedding"][offset]
         before = _name(values, key_before) if key_before else None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -46,18 +47,94 @@ def sound(source: str) -> Iterator[None]:
         raise SourceError(f"{source} cannot be read as Parquet: {brief}") from None
 
 
-def texts(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> Any:
-    """A column as text; an absent value is the empty text.
+def refuse_columns(
+    source: str, schema: pa.Schema, once: Sequence[str], optional: Sequence[str] = ()
+) -> None:
+    """Raise `SourceError` unless a table has some columns once, and others once or not at all."""
+    found = list(schema.names)
+    missing = [name for name in once if name not in found]
+    if missing:
+        raise SourceError(
+            f"{source} lacks the column {' and '.join(missing)}; found {', '.join(found)}"
+        )
+    twice = [name for name in (*once, *optional) if found.count(name) > 1]
+    if twice:
+        raise SourceError(
+            f"{source} has the column {twice[0]} more than once: which one counts cannot be told; "
+            "leave the others out"
+        )
 
-    Raises `SourceError` for another type, and for a text that is longer than `MOST_TEXT`.
+
+def refuse_no_text(source: str, name: str, kind: pa.DataType) -> None:
+    """Raise `SourceError` for a type of column that holds no names: texts or numbers."""
+    known, kind = pa.types, written_out(kind)
+    if not (
+        _is_text(kind)
+        or known.is_integer(kind)
+        or known.is_floating(kind)
+        or known.is_decimal(kind)
+        or known.is_temporal(kind)
+        or known.is_null(kind)
+    ):
+        raise SourceError(
+            f"{source}: the column {name} holds no text ({kind}): write it as text or integers"
+        )
+
+
+def written_out(kind: pa.DataType) -> pa.DataType:
+    """The type of a column's values, each written out."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def texts(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> Any:
+    """A column as text; the empty text where a value is absent: null, NaN, nothing but blanks.
+
+    Raises `SourceError` for another type, for a number that text cannot say exactly as it was
+    meant, and for a text that is longer than `MOST_TEXT` or not UTF-8.
     """
+    refuse_no_text(source, name, column.type)
+    kind = written_out(column.type)
     try:
+        if pa.types.is_string_view(kind):
+            column = pc.cast(column, pa.large_string())
         _refuse_long(source, name, column)
+        if pa.types.is_floating(kind):
+            column = _exact(source, name, pc.cast(column, kind))
         found = pc.fill_null(pc.cast(column, pa.large_string()), "")
         found.validate(full=True)
     except pa.ArrowException:
-        raise SourceError(f"{source}: the column {name} holds no text ({column.type})") from None
-    return found
+        raise SourceError(
+            f"{source}: the column {name} holds text that is not UTF-8: write it as UTF-8"
+        ) from None
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(found), ""), "", found)
+
+
+def refuse_inexact(source: str, name: str, parquet: pq.ParquetFile) -> None:
+    """Raise `SourceError` where a column of floats holds what `texts` refuses: it is read whole."""
+    schema = parquet.schema_arrow
+    if schema.names.count(name) == 1 and pa.types.is_floating(schema.field(name).type):
+        with sound(source):
+            for batch in parquet.iter_batches(_PART_ROWS, columns=[name]):
+                texts(source, name, batch[name])
+
+
+def _exact(source: str, name: str, column: Any) -> Any:
+    """Floats as the integers that they stand for; NaN is null."""
+    column = pc.if_else(pc.is_nan(column), None, column)
+    written = pc.cast(column, pa.large_string())
+    # Integers from here on are not all there: a neighbour may have been rounded to one.
+    end = 2.0 ** (np.finfo(column.type.to_pandas_dtype()).nmant + 1)
+    doubtful = pc.or_(
+        pc.invert(pc.match_substring_regex(written, "^-?[0-9]+$")),
+        pc.greater_equal(pc.abs(pc.cast(column, pa.float64())), end),
+    )
+    if pc.any(doubtful).as_py():
+        raise SourceError(
+            f"{source}: the column {name} holds floats ({column.type}) that do not say exactly "
+            "which integer is meant: they have a fraction, or are too large; write it as text or "
+            "integers"
+        )
+    return pc.cast(column, pa.int64())
 
 
 def text_parts(source: str, columns: Sequence[str], store: Store) -> Iterator[pa.Table]:
@@ -85,8 +162,8 @@ def _csv_batches(source: str, columns: Sequence[str], store: Store) -> Iterator[
     )
     with _sound_csv(source):
         with store.open(source) as handle, pyarrow.csv.open_csv(handle, read, parse) as reader:
-            names = reader.schema.names
-        _refuse_absent(source, columns, names)
+            schema = reader.schema
+        refuse_columns(source, schema, columns)
         with (
             store.open(source) as handle,
             pyarrow.csv.open_csv(handle, read, parse, convert) as reader,
@@ -108,19 +185,10 @@ def _sound_csv(source: str) -> Iterator[None]:
 def _parquet_batches(source: str, columns: Sequence[str], store: Store) -> Iterator[pa.RecordBatch]:
     with store.open(source) as handle:
         parquet = parquet_file(source, handle)
-        _refuse_absent(source, columns, parquet.schema_arrow.names)
+        refuse_columns(source, parquet.schema_arrow, columns)
         _refuse_large_groups(source, columns, parquet.metadata)
         with sound(source):
             yield from parquet.iter_batches(_PART_ROWS, columns=list(columns))
-
-
-def _refuse_absent(source: str, columns: Sequence[str], names: list[str]) -> None:
-    wrong = [name for name in columns if names.count(name) != 1]
-    if wrong:
-        raise SourceError(
-            f"{source} lacks the column {' and '.join(wrong)}, or has it twice: a manifest names a "
-            f"subject_id and a uri on each row; found {', '.join(names)}"
-        )
 
 
 def _refuse_large_groups(source: str, columns: Sequence[str], found: pq.FileMetaData) -> None:
@@ -161,6 +229,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(
         known.is_string(kind)
         or known.is_large_string(kind)
+        or known.is_string_view(kind)
         or known.is_binary(kind)
         or known.is_large_binary(kind)
     )

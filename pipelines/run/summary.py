@@ -130,11 +130,12 @@ def _outcomes(rows: pa.Table) -> Counter[tuple[str, str]]:
 
 
 def _subjects_without_template(rows: pa.Table) -> int:
-    """Subjects whose every input failed: the numerator of the failure-to-enrol rate."""
-    tried = pa.array([Outcome.USED.value, Outcome.FAILED.value])
-    found = rows.filter(pc.is_in(rows["outcome"], tried))
+    """Subjects of whose inputs none could be used: the numerator of the failure-to-enrol rate."""
+    tried = pa.array([Outcome.USED.value, Outcome.FAILED.value, Outcome.DUPLICATE.value])
+    named = pc.not_equal(rows["subject_id"], "")
+    found = rows.filter(pc.and_(pc.is_in(rows["outcome"], tried), named))
     subjects = found.group_by("subject_id").aggregate([("outcome", "max")])
-    return sum(value == Outcome.FAILED.value for value in subjects["outcome_max"].to_pylist())
+    return sum(value != Outcome.USED.value for value in subjects["outcome_max"].to_pylist())
 
 
 def write_metrics(dest: Destination, summary: Summary) -> None:

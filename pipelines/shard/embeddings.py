@@ -6,10 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ironmask.errors import SourceError
+from pipelines.plan.tabular import texts
 from pipelines.ports import F32, Store
 from pipelines.shard.context import AlignedShard, Context, clock, input_row, no_crops
 from pipelines.spec.outcomes import Outcome, Reason
@@ -69,7 +69,7 @@ def _take(context: Context, wanted: list[int]) -> list[tuple[str, F32 | None]]:
             small = metadata.row_group(group).total_byte_size <= _GROUP_BYTES
             read = _row_group if small else _row_group.__wrapped__
             rows = read(source, store, version, group)
-            subjects = pc.cast(rows["subject_id"], pa.large_string())
+            subjects = texts(source, "subject_id", rows["subject_id"])
             for row in inside:
                 vector = _vector(rows["embedding"][row - start])
                 found[row] = subjects[row - start].as_py(), vector

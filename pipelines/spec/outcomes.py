@@ -63,7 +63,6 @@ class Reason(StrEnum):
 FAILURES: Final = frozenset(Reason) - {
     Reason.NONE,
     Reason.HIDDEN_FILE,
-    Reason.NO_SUBJECT,
     Reason.EMPTY_SUBJECT,
     Reason.DUPLICATE_CONTENT,
     Reason.DUPLICATE_OTHER_SUBJECT,

@@ -87,17 +87,16 @@ def test_the_limit_of_failures(tmp_path, source, limit, code):
     assert ("inputs failed" in answer.err) == (code == 3)
 
 
-def test_duplicates_and_skips_are_no_failures(tmp_path):
-    source = write_embeddings(
-        tmp_path / "e.parquet", ["a", "a", "b", None], [V[0], V[0], V[0], V[1]]
-    )
-    answer = enroll(source, tmp_path / "dest")
+def test_duplicates_are_no_failures_and_who_has_nothing_else_is_not_enrolled(tmp_path):
+    source = write_embeddings(tmp_path / "e.parquet", ["a", "a", "b"], [V[0], V[0], V[0]])
+    answer = enroll(source, tmp_path / "dest", "--json")
     assert answer.code == 0, answer.err
+    found = answer.json()
+    assert (found["subjects_enrolled"], found["subjects_not_enrolled"]) == (1, 1)
     assert outcomes(tmp_path / "dest") == {
         ("used", ""): 1,
         ("duplicate", "duplicate_content"): 1,
         ("duplicate", "duplicate_other_subject"): 1,
-        ("skipped", "no_subject"): 1,
     }
 
 

@@ -268,7 +268,7 @@ class TestReasons:
             "copycat": [("duplicate", "duplicate_other_subject")],
             "huge": [used],
             "minute": [used],
-            "": [("skipped", "no_subject")] * 2,
+            "": [("failed", "no_subject")] * 2,
             "007": [used],
             "odd =%#\n\u674e": [used],
         }
@@ -278,7 +278,7 @@ class TestReasons:
         dest, summary, count = settled
         assert summary.inputs == count
         assert summary.used + summary.failed + summary.duplicate + summary.skipped == count
-        assert (summary.subjects_enrolled, summary.subjects_not_enrolled) == (7, 8)
+        assert (summary.subjects_enrolled, summary.subjects_not_enrolled) == (7, 9)
         by_outcome = Counter(row["outcome"] for row in rows(dest, "inputs"))
         assert {str(name): getattr(summary, name) for name in Outcome} == by_outcome
         assert sum(summary.reasons.values()) == count - summary.used

@@ -280,29 +280,30 @@ class TestManifest:
     def test_a_very_long_id(self, csv):
         assert csv(f"subject_id,uri\n{'x' * 1000},a\n")[0]["subject_id"] == "x" * 1000
 
-    def test_absent_values_are_skipped(self, csv):
-        rows = csv('subject_id,uri\n,a\n"",b\nann,\nann,c\n')
-        assert sorted((row["subject_id"], row["outcome"]) for row in rows if row["outcome"]) == [
-            ("", "skipped"),
-            ("", "skipped"),
-            ("ann", "skipped"),
+    def test_absent_values_fail(self, csv):
+        rows = csv('subject_id,uri\n,a\n"",b\nann,\nann,c\n" ",d\n')
+        assert sorted((row["subject_id"], row["reason"]) for row in rows if row["outcome"]) == [
+            ("", "no_subject"),
+            ("", "no_subject"),
+            ("", "no_subject"),
+            ("ann", "bad_address"),
         ]
-        assert {row["reason"] for row in rows if row["outcome"]} == {"no_subject"}
+        assert {row["outcome"] for row in rows if row["outcome"]} == {"failed"}
         assert sum(row["outcome"] is None for row in rows) == 1
 
     def test_other_columns_do_not_matter(self, csv):
         assert csv("note,uri,subject_id\n1,a,ann\n")[0]["subject_id"] == "ann"
 
     @pytest.mark.parametrize(
-        ("content", "names"),
+        ("content", "words"),
         [
-            ("subject,uri\na,b\n", "subject_id"),
-            ("id,path\na,b\n", "subject_id and uri"),
-            ("subject_id,uri,uri\na,b,c\n", "uri"),
+            ("subject,uri\na,b\n", "lacks the column subject_id"),
+            ("id,path\na,b\n", "lacks the column subject_id and uri"),
+            ("subject_id,uri,uri\na,b,c\n", "has the column uri more than once"),
         ],
     )
-    def test_a_missing_or_repeated_column_is_named(self, csv, content, names):
-        with pytest.raises(SourceError, match=f"lacks the column {names}"):
+    def test_a_missing_or_repeated_column_is_named(self, csv, content, words):
+        with pytest.raises(SourceError, match=words):
             csv(content)
 
     @pytest.mark.parametrize(
@@ -320,7 +321,7 @@ class TestManifest:
             ("12", None),
             ("7", None),
         ]
-        assert [row["outcome"] for row in rows if not row["subject_id"]] == ["skipped"]
+        assert [row["outcome"] for row in rows if not row["subject_id"]] == ["failed"]
 
     def test_ids_that_are_no_text_are_refused(self, tmp_path, local_store):
         path = tmp_path / "m.parquet"

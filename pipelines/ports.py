@@ -143,11 +143,16 @@ class GenerationRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of a store: its full address, its size in bytes, its entity tag if any."""
+    """One object of a store: its full address, its size in bytes, its entity tag if any.
+
+    unlisted: it is a folder that may not be listed.
+    """
 
     uri: str
     size: int
     etag: str | None = None
+    is_link: bool = False
+    unlisted: bool = False
 
 
 class Store(Protocol):
@@ -169,13 +174,14 @@ class Store(Protocol):
         """Addresses of the folders directly under a folder, in a fixed order."""
         ...
 
-    def entries(
-        self, uri: str, *, recursive: bool = True, roots: Sequence[str] | None = None
-    ) -> Iterator[Entry]:
-        """The objects under a folder, in a fixed order: by address where the server sorts so.
+    def entries(self, uri: str, *, recursive: bool = True) -> Iterator[Entry]:
+        """The objects under a folder, in a fixed order: by address where the server sorts so."""
+        ...
 
-        roots: as `resolve` gives them. A link to a folder outside them is an entry itself, and what
-        lies behind it is not listed.
+    def items(self, uri: str, *, recursive: bool = True) -> Iterator[Entry]:
+        """What somebody put under a folder, in the order of `entries`, special files among it.
+
+        Links to folders, and folders that may not be listed, are entries themselves.
         """
         ...
 
@@ -187,10 +193,13 @@ class Store(Protocol):
         """The whole object; `StorageError` where it is longer than `limit` bytes."""
         ...
 
-    def read_many(self, uris: Sequence[str], limit: int | None = None) -> Iterator[bytes | OSError]:
+    def read_many(
+        self, uris: Sequence[str], limit: int | None = None, home: str = ""
+    ) -> Iterator[bytes | OSError]:
         """In order, fetched concurrently; an object that is at fault comes back as its error.
 
-        Raises `StorageError` where the store is at fault, which says nothing about the object.
+        home: an address; what another bucket refuses is at fault, too. Raises `StorageError`
+        where the store is at fault, which says nothing about the object.
         """
         ...
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from ironmask.errors import StorageError
-from pipelines.spec.addresses import S3, without_secret
+from pipelines.spec.addresses import S3, AddressError, check_bucket, resolved, without_secret
 
 _NO_TABLE: Final = re.compile(r"%[0-9A-Fa-f]{2}|[][^|\\]")
 
@@ -16,6 +17,11 @@ _NO_TABLE: Final = re.compile(r"%[0-9A-Fa-f]{2}|[][^|\\]")
 def is_s3(uri: str) -> bool:
     """Tell whether an address is of an object store."""
     return uri.startswith(S3)
+
+
+def bucket_of(uri: str) -> str:
+    """The bucket of an address; empty for a local one."""
+    return uri.removeprefix(S3).partition("/")[0] if is_s3(uri) else ""
 
 
 def is_text(name: str) -> bool:
@@ -30,21 +36,34 @@ def is_text(name: str) -> bool:
 def normalise(uri: str) -> str:
     """A full address without a trailing slash: `~` and relative local paths are resolved.
 
-    Raises `ParameterError` for one that carries credentials, `StorageError` for one that is none.
+    `file:` addresses are decoded. Raises `ParameterError` for one that carries credentials,
+    `StorageError` for one that is none.
     """
     without_secret(uri)
     if is_s3(uri):
         bucket, _, key = uri.removeprefix(S3).partition("/")
-        if not bucket:
-            raise StorageError(f"{uri!r} names no bucket: write s3://bucket/prefix")
+        with _refused(uri):
+            check_bucket(bucket)
         if {"", ".", ".."} & set(key.rstrip("/").split("/")) and key:
             raise StorageError(f"{uri!r}: a part of its key is empty or dots: write it without")
         return uri.rstrip("/")
     if not is_text(uri):
         raise StorageError(f"{uri!r} is no address: it is not UTF-8; rename it")
-    if "://" in uri and not uri.startswith("file://"):
-        raise StorageError(f"{uri}: only local paths and s3:// addresses are known")
-    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+    if uri.lower().startswith("file:"):
+        with _refused(uri):
+            return resolved(uri, "/")
+    if "://" in uri:
+        raise StorageError(f"{uri}: only local paths, file: and s3:// addresses are known")
+    return os.path.abspath(os.path.expanduser(uri))
+
+
+@contextmanager
+def _refused(uri: str) -> Iterator[None]:
+    """An address that cannot be is a `StorageError` that quotes it."""
+    try:
+        yield
+    except AddressError as error:
+        raise StorageError(f"{uri!r}: {error}") from None
 
 
 def table_address(uri: str) -> str:

@@ -7,13 +7,15 @@ import mmap
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
 
+from ironmask.errors import StorageError
 from pipelines.ports import Entry
 from pipelines.spec.outcomes import Reason
 from pipelines.table.layout import partial_file
@@ -43,7 +45,16 @@ _KERNEL_SYSTEMS: Final = frozenset(
 
 
 class LocalFiles:
-    """The part of `infra.store.objects.FsspecStore` for local paths; raises `OSError`."""
+    """The part of `infra.store.objects.FsspecStore` for local paths; raises `OSError`.
+
+    Names are UTF-8. Raises `StorageError` where the process's locale has them read otherwise.
+    """
+
+    def __init__(self) -> None:
+        if (coding := sys.getfilesystemencoding()) != "utf-8":
+            raise StorageError(
+                f"this process takes names of files for {coding}: start it with PYTHONUTF8=1"
+            )
 
     def exists(self, uri: str) -> bool:
         return os.path.exists(_path(uri))
@@ -89,10 +100,11 @@ class LocalFiles:
             if _is_folder(item):
                 yield item.path
 
-    def entries(
-        self, uri: str, recursive: bool, roots: Sequence[str] | None = None
-    ) -> Iterator[Entry]:
-        yield from _walk(_path(uri), recursive, frozenset(), roots)
+    def entries(self, uri: str, recursive: bool) -> Iterator[Entry]:
+        yield from _walk(_path(uri), recursive, frozenset())
+
+    def items(self, uri: str, recursive: bool) -> Iterator[Entry]:
+        yield from _items(_path(uri), recursive)
 
     def write(self, uri: str, data: bytes | memoryview) -> None:
         path = _path(uri)
@@ -190,33 +202,38 @@ def _scan(path: str) -> list[os.DirEntry[str]]:
         return sorted(items, key=lambda item: os.fsencode(item.name + "/" * _is_folder(item)))
 
 
-def _walk(
-    path: str,
-    recursive: bool,
-    above: frozenset[tuple[int, int]],
-    roots: Sequence[str] | None = None,
-) -> Iterator[Entry]:
+def _walk(path: str, recursive: bool, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
     """`above` holds the folders on the way here, so that a link to one of them ends the walk."""
     for item in _scan(path):
-        if _is_folder(item) and _leads_out(item, roots):
-            yield Entry(item.path, 0)
-        elif not _is_folder(item):
+        if not _is_folder(item):
             # Pipes and devices are no objects; a dangling link is one that cannot be read.
             if item.is_symlink() or item.is_file():
-                yield Entry(item.path, item.stat(follow_symlinks=not _dangles(item)).st_size)
+                yield _entry(item)
         elif recursive:
             found = item.stat()
             here = (found.st_dev, found.st_ino)
             if here not in above:
-                yield from _walk(item.path, recursive, above | {here}, roots)
+                yield from _walk(item.path, recursive, above | {here})
 
 
-def _leads_out(item: os.DirEntry[str], roots: Sequence[str] | None) -> bool:
-    """Whether an item is a link to what lies below none of some folders."""
-    if roots is None or not item.is_symlink():
-        return False
-    target = f"{os.path.realpath(item.path)}/"
-    return not any(target.startswith(f"{root.rstrip('/')}/") for root in roots)
+def _items(path: str, recursive: bool) -> Iterator[Entry]:
+    try:
+        found = _scan(path)
+    except PermissionError:
+        yield Entry(path, 0, unlisted=True)
+        return
+    for item in found:
+        if not _is_folder(item):
+            yield _entry(item)
+        elif recursive and item.is_symlink():
+            yield Entry(item.path, 0, is_link=True)
+        elif recursive:
+            yield from _items(item.path, recursive)
+
+
+def _entry(item: os.DirEntry[str]) -> Entry:
+    size = item.stat(follow_symlinks=not _dangles(item)).st_size
+    return Entry(item.path, size, is_link=item.is_symlink())
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:

@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import BinaryIO, Final
 
 from infra.settings import StorageSettings
-from infra.store.addresses import is_s3
+from infra.store.addresses import bucket_of, is_s3
 from infra.store.local_files import LocalFiles, NotRegularError
+from infra.store.s3_client import RefusedError
 from infra.store.s3_objects import S3Objects
 from ironmask.errors import StorageError
 from pipelines.ports import Entry
@@ -78,11 +79,13 @@ class FsspecStore:
         with _explained(uri):
             yield from self._for(uri).children(uri)
 
-    def entries(
-        self, uri: str, *, recursive: bool = True, roots: Sequence[str] | None = None
-    ) -> Iterator[Entry]:
+    def entries(self, uri: str, *, recursive: bool = True) -> Iterator[Entry]:
         with _explained(uri):
-            yield from self._for(uri).entries(uri, recursive, roots)
+            yield from self._for(uri).entries(uri, recursive)
+
+    def items(self, uri: str, *, recursive: bool = True) -> Iterator[Entry]:
+        with _explained(uri):
+            yield from self._for(uri).items(uri, recursive)
 
     def resolve(self, uri: str) -> str:
         with _explained(uri):
@@ -108,12 +111,14 @@ class FsspecStore:
                 raise TooLargeError(f"more than the {limit:,} bytes that are allowed") from None
             raise
 
-    def read_many(self, uris: Sequence[str], limit: int | None = None) -> Iterator[bytes | OSError]:
+    def read_many(
+        self, uris: Sequence[str], limit: int | None = None, home: str = ""
+    ) -> Iterator[bytes | OSError]:
         def one(uri: str) -> bytes | OSError:
             try:
                 return self._read(uri, limit)
             except OSError as error:
-                if _is_of_the_object(uri, error):
+                if _is_of_the_object(uri, error, home):
                     return error
                 with _explained(uri):
                     raise
@@ -163,10 +168,12 @@ class FsspecStore:
             self._for(uri).delete(uri)
 
 
-def _is_of_the_object(uri: str, error: OSError) -> bool:
+def _is_of_the_object(uri: str, error: OSError, home: str) -> bool:
     """Tell a fault of one object from one of its store, which says nothing about the object."""
     if isinstance(error, TooLargeError | NotRegularError | FileNotFoundError):
         return True
+    if isinstance(error, RefusedError):
+        return bool(home) and bucket_of(uri) != bucket_of(home)
     return not is_s3(uri) and error.errno in _OWN_FAULTS
 
 

@@ -44,6 +44,17 @@ _UPLOADS: Final = ("put_object", "upload_part", "complete_multipart_upload")
 _BUSY: Final = frozenset({408, 429, 500, 502, 503, 504})
 _BUSY_CODES: Final = frozenset({"SlowDown", "RequestTimeout", "InternalError", "Throttling"})
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+# Answers about the credentials, which say nothing about what was asked for.
+_CREDENTIALS: Final = _EXPIRED | {
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+}
+# A bucket that no bucket is, or one of another place.
+_NO_BUCKET: Final = frozenset(
+    {"AuthorizationHeaderMalformed", "InvalidBucketName", "PermanentRedirect"}
+)
 _FOREVER: Final = (NoCredentialsError, PartialCredentialsError)
 _BROKEN: Final = (
     aiohttp.ClientError,
@@ -53,6 +64,10 @@ _BROKEN: Final = (
     FSTimeoutError,
     TimeoutError,
 )
+
+
+class RefusedError(PermissionError):
+    """What a store has decided about one object or bucket; another one may be open."""
 
 
 class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]
@@ -159,16 +174,17 @@ def _named(error: Exception) -> OSError:
     answer = _answer(error)
     if answer is not None and answer[0] in _EXPIRED:
         return PermissionError(errno.EACCES, "the credentials have expired")
-    if answer is not None and answer[1] in (401, 403):
-        return PermissionError(errno.EACCES, f"access denied ({answer[0]})")
+    if answer is not None and (answer[1] in (401, 403) or answer[0] in _NO_BUCKET):
+        kind = PermissionError if answer[0] in _CREDENTIALS else RefusedError
+        return kind(errno.EACCES, f"access denied ({answer[0]})")
     if _may_pass(error):
-        kind = answer[0] or str(answer[1]) if answer else type(error).__name__
-        text = f"the object store gave no usable answer in {_ATTEMPTS} attempts ({kind})"
+        name = answer[0] or str(answer[1]) if answer else type(error).__name__
+        text = f"the object store gave no usable answer in {_ATTEMPTS} attempts ({name})"
         return OSError(errno.EIO, text)
     if isinstance(error, OSError):
         return error
-    kind = answer[0] if answer else type(error).__name__
-    return OSError(errno.EIO, f"the object store refused ({kind})")
+    name = answer[0] if answer else type(error).__name__
+    return OSError(errno.EIO, f"the object store refused ({name})")
 
 
 class RangeReader(io.RawIOBase):

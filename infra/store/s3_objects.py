@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, BinaryIO, Final, cast
 
 from infra.settings import StorageSettings
@@ -107,12 +107,11 @@ class S3Objects:
         """The address itself: a bucket knows no links, and its keys no dots."""
         return uri
 
-    def entries(
-        self,
-        uri: str,
-        recursive: bool,
-        roots: Sequence[str] | None = None,  # noqa: ARG002 - no link leads out of a bucket
-    ) -> Iterator[Entry]:
+    def items(self, uri: str, recursive: bool) -> Iterator[Entry]:
+        """The objects: a bucket knows no links and nothing special."""
+        yield from self.entries(uri, recursive)
+
+    def entries(self, uri: str, recursive: bool) -> Iterator[Entry]:
         bucket, _ = _split(uri)
         for page in self._pages(uri, delimiter="" if recursive else "/"):
             for item in page.get("Contents", []):

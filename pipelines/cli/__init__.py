@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -53,8 +54,16 @@ def _main(
     pass
 
 
+def _read_names_as_utf8() -> None:
+    """Start this process anew where its locale has arguments and names of files read otherwise."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+
+
 def main() -> NoReturn:
     """Entry point: errors made on purpose become one line and an exit code."""
+    _read_names_as_utf8()
     guard_terminal()
     # Typer knows no option whose value may be left out.
     sys.argv = ["--retry-failed=all" if a == "--retry-failed" else a for a in sys.argv]

@@ -26,6 +26,7 @@ from pipelines.cli.options import (
 
 if TYPE_CHECKING:
     from pipelines.enrolment.request import CheckedEnrolment, EnrolRequest
+    from pipelines.plan.census import Census
     from pipelines.run.summary import Summary
 
 
@@ -167,7 +168,8 @@ def enroll(
     """Turn face images, or stored embeddings, into a table of protected templates.
 
     An unfinished run is continued; subjects that have a template already are skipped. Exit codes:
-    0 complete, 1 error, 2 usage, 3 complete with more failed inputs than --max-failures.
+    0 complete, 1 error, 2 usage, 3 complete with more failed inputs than --max-failures, or with
+    nobody enrolled.
     """
     from infra.telemetry import configure_logging
     from pipelines.enrolment import request as enrolment_request
@@ -214,15 +216,19 @@ def enroll(
     if dry_run:
         _dry_run(request, prepared, as_json)
         return
-    summary = _enrol(request, prepared, prefect, as_json)
+    warnings: list[str] = []
+    summary = _enrol(request, prepared, prefect, as_json, warnings)
     if as_json:
-        typer.echo(json.dumps(asdict(summary)))
+        typer.echo(json.dumps({**asdict(summary), "warnings": warnings}))
     else:
         from pipelines.report.terminal import print_summary
 
         print_summary(summary, console())
     if summary.failed > max_failures:
         say(f"{summary.failed:,} inputs failed; see `ironmask inspect {summary.dest}`")
+        raise typer.Exit(EXIT_PARTIAL)
+    if summary.served_nobody:
+        say(f"nobody could be enrolled; see `ironmask inspect {summary.dest}`")
         raise typer.Exit(EXIT_PARTIAL)
 
 
@@ -265,7 +271,10 @@ def _dry_run(request: EnrolRequest, prepared: CheckedEnrolment, as_json: bool) -
     known = hold.sealed(request, prepared, stored)
     keys = hold.existing_keys(request, prepared, known) if known else None
     job = hold.settled_job(prepared, known)
-    forecast = begin.forecast(job, known, prepared.store, keys, restart=request.restart)
+    own = hold.own_files(request, prepared, stored)
+    forecast = begin.forecast(job, known, prepared.store, keys, restart=request.restart, own=own)
+    for line in forecast.warnings:
+        say(f"WARNING: {line}")
     if as_json:
         typer.echo(json.dumps(asdict(forecast)))
     else:
@@ -273,21 +282,30 @@ def _dry_run(request: EnrolRequest, prepared: CheckedEnrolment, as_json: bool) -
 
 
 def _enrol(
-    request: EnrolRequest, prepared: CheckedEnrolment, prefect: bool | None, as_json: bool
+    request: EnrolRequest,
+    prepared: CheckedEnrolment,
+    prefect: bool | None,
+    as_json: bool,
+    warnings: list[str],
 ) -> Summary:
     from infra import orchestrator
     from pipelines.cli.progress import live
     from pipelines.enrolment import hold
     from pipelines.enrolment import job as enrolment_job
 
+    def told(census: Census) -> None:
+        warnings.extend(census.warnings(named=True))
+        for line in warnings:
+            say(f"WARNING: {line}")
+
     with live(console(stderr=True), wanted=not as_json) as progress:
         if prefect if prefect is not None else orchestrator.has_server():
             from pipelines.flows.enrol import run_as_flow
 
-            return run_as_flow(request, prepared, progress)
+            return run_as_flow(request, prepared, progress, told)
         with hold.opened(request, prepared) as held:
             return enrolment_job.enrol(
-                held.job, held.dest, held.executor, progress, restart=request.restart
+                held.job, held.dest, held.executor, progress, restart=request.restart, told=told
             )
 
 

@@ -60,7 +60,8 @@ def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEn
         gpus = job.faces.provider != "cpu"
         with engine(request.workplace, prepared.settings, gpus=gpus) as found:
             seal = ports.log_seal(stored, store, keys, KeyFile.open(path, stored.table_id))
-            dest = Destination(seal.tables, store, keys, check, seal)
+            own = own_files(request, prepared, stored)
+            dest = Destination(seal.tables, store, keys, check, seal, own=own)
             generations.begin(dest)
             calibrate.write_forecast(prepared.judged, dest)
             yield HeldEnrolment(job, dest, ShardExecutor(found, spec))
@@ -80,6 +81,16 @@ def sealed(
     if not path.exists() and not prepared.store.exists(layout.seal_file(stored.dest)):
         return None
     return ports.sealed(stored, prepared.store, KeyFile.open(path, stored.table_id))
+
+
+def own_files(
+    request: EnrolRequest, prepared: CheckedEnrolment, stored: StoredTables
+) -> tuple[str, ...]:
+    """Paths of the keyset files of a destination, and of its vault, which are never inputs."""
+    if not (request.keys or prepared.settings.keys or stored.exist()):
+        return ()
+    path = places.keys_path(request.keys, prepared.settings, stored)
+    return str(path), str(places.vault_keys_path(request.vault_keys, path))
 
 
 def settled_job(prepared: CheckedEnrolment, tables: Tables | None) -> TemplateJob:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -32,6 +32,7 @@ from pipelines.enrolment.request import (  # noqa: E402
     EnrolRequest,
 )
 from pipelines.flows import notify  # noqa: E402
+from pipelines.plan.census import Census  # noqa: E402
 from pipelines.plan.plans import Plan  # noqa: E402
 from pipelines.report.terminal import facts  # noqa: E402
 from pipelines.run import (  # noqa: E402
@@ -57,10 +58,12 @@ async def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     return False
 
 
-def _planned(job: TemplateJob, dest: Destination, *, restart: bool) -> Plan | NothingToDoError:
+def _planned(
+    job: TemplateJob, dest: Destination, told: Callable[[Census], None], *, restart: bool
+) -> Plan | NothingToDoError:
     """That nothing is to be done is a result here: a task that raises counts as failed."""
     try:
-        return begin.prepare_plan(job, dest, restart=restart)
+        return begin.prepare_plan(job, dest, restart=restart, told=told)
     except NothingToDoError as nothing:
         return nothing
 
@@ -88,17 +91,20 @@ def enrol_flow(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_as_flow(
-    request: EnrolRequest, prepared: CheckedEnrolment, progress: steps.Progress
+    request: EnrolRequest,
+    prepared: CheckedEnrolment,
+    progress: steps.Progress,
+    told: Callable[[Census], None],
 ) -> Summary:
     """Do what `enrol_flow` does, with a job that is checked already and a progress display.
 
-    Raises `WorkerError` where the Prefect server does not answer, `NothingToDoError` after a
-    flow that found nothing to do.
+    told: as `enrolment.job.enrol` takes it. Raises `WorkerError` where the Prefect server does not
+    answer, `NothingToDoError` after a flow that found nothing to do.
     """
 
     @flow(name="ironmask-enrol", persist_result=False)
     def enrol_here(source: str, dest: str, settings: str) -> Summary | NothingToDoError:  # noqa: ARG001
-        return _enrol(request, prepared, progress)
+        return _enrol(request, prepared, progress, told)
 
     job = prepared.job
     with answered():
@@ -126,13 +132,16 @@ def answered() -> Iterator[None]:
 
 
 def _enrol(
-    request: EnrolRequest, prepared: CheckedEnrolment, progress: steps.Progress
+    request: EnrolRequest,
+    prepared: CheckedEnrolment,
+    progress: steps.Progress,
+    told: Callable[[Census], None] = Census.log,
 ) -> Summary | NothingToDoError:
     """Hold the destination and do the job, a Prefect task each step."""
     timer = steps.Timer()
     with hold.opened(request, prepared) as held:
         job, dest = held.job, held.dest
-        frozen = _plan(job, dest, restart=request.restart)
+        frozen = _plan(job, dest, told, restart=request.restart)
         if isinstance(frozen, NothingToDoError):
             return frozen
         tally, resumed = _run(job, frozen, dest, held.executor, progress)

@@ -32,7 +32,7 @@ def batches(
         kind = sources.detect(source, store) if job.more_sources else job.kind
         taken: list[pa.Array] = []
         for batch in sources.read(
-            source, kind, store, job.faces.max_bytes, job.allow_roots, key_before
+            source, kind, store, job.faces.max_bytes, job.allow_roots, key_before, [job.dest]
         ):
             batch = labelled(batch)
             mask = np.asarray(pc.is_null(batch["outcome"])) & known.has(batch, by_owner=True)

@@ -26,44 +26,88 @@ OUTSIDE: Final[Fault] = (
 )
 
 
+OWN: Final[Fault] = (
+    Reason.OWN_FILE,
+    "it is a file of the table or of its keys, and never an input: keep these apart from inputs",
+)
+ELSEWHERE: Final[Fault] = (
+    Reason.LINK_ELSEWHERE,
+    "a link to what the source holds elsewhere, or to a folder above: it is read in its own place",
+)
+
+
 @dataclass(frozen=True)
 class Reach:
-    """Folders and prefixes, as the store resolves them."""
+    """Folders and prefixes, as the store resolves them.
+
+    own: the destination and its keyset files. tree: a folder that is a source, as it is named;
+    base: as the store resolves it.
+    """
 
     roots: tuple[str, ...]
     store: Store
-
-    def holds(self, uri: str) -> bool:
-        """Tell whether what is read for an address lies below one of the roots."""
-        found = f"{self.store.resolve(uri)}/"
-        return any(found.startswith(f"{root.rstrip('/')}/") for root in self.roots)
+    own: tuple[str, ...] = ()
+    tree: str = ""
+    base: str = ""
 
     def fault(self, uri: str) -> Fault | None:
         """Why an address must not be read, as a reason and what to do; None where it may."""
         if has_secret(uri):
             return SECRET
-        return None if self.holds(uri) else OUTSIDE
+        found = self.store.resolve(uri)
+        if not any(is_below(found, root) for root in self.roots):
+            return OUTSIDE
+        if any(is_below(found, place) for place in self.own):
+            return OWN
+        return ELSEWHERE if self.tree and self._is_elsewhere(uri, found) else None
+
+    def _is_elsewhere(self, uri: str, found: str) -> bool:
+        """Tell whether what is read for an address has a place of its own in the tree, or holds it.
+
+        Nobody else comes to what lies in a hidden folder, or beside the subjects' folders.
+        """
+        base = self.base.rstrip("/")
+        if found == base + uri.removeprefix(self.tree.rstrip("/")):
+            return False
+        if is_below(base, found):
+            return True
+        if not is_below(found, base):
+            return False
+        inner = found.removeprefix(base)
+        return "/." not in inner and (inner.count("/") > 1 or self.store.is_dir(found))
 
 
-def reach_of(source: str, kind: SourceKind, allowed: Sequence[str], store: Store) -> Reach:
-    """What a source may reach: its own folder, or that of a manifest, and what is allowed."""
-    own = posixpath.dirname(source) if kind is SourceKind.MANIFEST else source
-    return _of([own, *allowed], store)
+def is_below(place: str, root: str) -> bool:
+    """Tell whether a place, as the store resolves it, is another one or lies below it."""
+    return f"{place.rstrip('/')}/".startswith(f"{root.rstrip('/')}/")
+
+
+def reach_of(
+    source: str, kind: SourceKind, allowed: Sequence[str], store: Store, own: Sequence[str] = ()
+) -> Reach:
+    """What a source may reach: its own folder, or that of a manifest, and what is allowed.
+
+    own: the destination and its keyset files, which are never inputs.
+    """
+    is_tree = kind is not SourceKind.MANIFEST
+    near = source if is_tree else posixpath.dirname(source)
+    return _of([near, *allowed], store, own, source if is_tree else "")
 
 
 @lru_cache(maxsize=4)
 def of_job(job: TemplateJob, store: Store) -> Reach:
     """What the sources of a job may reach, all of them together."""
-    own = [
+    near = [
         place if _is_folder(place, store) else posixpath.dirname(place)
         for place in (job.source, *job.more_sources)
     ]
-    return _of([*own, *job.allow_roots], store)
+    return _of([*near, *job.allow_roots], store, [job.dest])
 
 
 def _is_folder(source: str, store: Store) -> bool:
     return not source.lower().endswith(TABULAR) or store.is_dir(source)
 
 
-def _of(places: Iterable[str], store: Store) -> Reach:
-    return Reach(tuple(dict.fromkeys(store.resolve(place) for place in places)), store)
+def _of(places: Iterable[str], store: Store, own: Iterable[str], tree: str = "") -> Reach:
+    roots, kept = (tuple(dict.fromkeys(map(store.resolve, some))) for some in (places, own))
+    return Reach(roots, store, kept, tree, store.resolve(tree) if tree else "")

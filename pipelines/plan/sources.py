@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from ironmask.errors import SourceError
 from pipelines.plan import manifest
 from pipelines.plan.reach import Reach, reach_of
-from pipelines.plan.subject_folders import subject_folders
+from pipelines.plan.subject_folders import Found, subject_folders
 from pipelines.plan.tabular import (
     TABULAR,
     parquet_file,
@@ -34,7 +35,7 @@ from pipelines.plan.tabular import (
 )
 from pipelines.ports import F32, Entry, Store
 from pipelines.spec.addresses import shown
-from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.spec.outcomes import FAILURES, Outcome, Reason
 from pipelines.spec.template_job import SourceKind
 from pipelines.table.identities import of_tag, of_vector
 
@@ -57,6 +58,8 @@ null. before: what tables of before named it by. address: encrypted labels, wher
 subject_id and uri are pseudonyms. outcome: null where work is to be done."""
 
 _BATCH = 4096
+# What Hadoop and Spark leave beside the parts of a table that is complete.
+_PARTS_DONE: Final = "_SUCCESS"
 
 
 @dataclass
@@ -83,6 +86,7 @@ class _Batch:
 def detect(source: str, store: Store) -> SourceKind:
     """Tell what kind of source an address is. Raises `SourceError` where it is none."""
     if store.is_dir(source):
+        _refuse_parts(source, store)
         return SourceKind.FOLDER
     if not store.exists(source):
         raise SourceError(f"{source} does not exist: give a folder, a manifest or a Parquet file")
@@ -102,6 +106,15 @@ def detect(source: str, store: Store) -> SourceKind:
     return SourceKind.EMBEDDINGS if "embedding" in names else SourceKind.MANIFEST
 
 
+def _refuse_parts(source: str, store: Store) -> None:
+    """Raise `SourceError` for a folder that one table was written to in parts."""
+    if store.exists(f"{source.rstrip('/')}/{_PARTS_DONE}"):
+        raise SourceError(
+            f"{source} holds a table in parts, of which {_PARTS_DONE} tells, and no folders of "
+            "people: write it as one Parquet or CSV file, and give that"
+        )
+
+
 def read(
     source: str,
     kind: SourceKind,
@@ -109,38 +122,39 @@ def read(
     limit: int | None = None,
     allow_roots: Sequence[str] = (),
     key_before: bytes | None = None,
+    own: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
     """Yield the inputs of a source as tables of `COLUMNS`.
 
     limit: bytes above which an image is not read for its content, since it will be refused.
     allow_roots: where inputs may lie beside the source's own folder; others fail, and are not read.
     key_before: 32 secret bytes that tables of before keyed the names of embeddings with; None where
-    nobody asks for these.
+    nobody asks for these. own: the destination and its keyset files, which are never inputs.
     """
     if kind is SourceKind.FOLDER:
-        return _folder(source, store, limit, reach_of(source, kind, allow_roots, store))
+        return _folder(source, store, limit, reach_of(source, kind, allow_roots, store, own))
     if kind is SourceKind.MANIFEST:
-        return _manifest(source, store, limit, reach_of(source, kind, allow_roots, store))
+        return _manifest(source, store, limit, reach_of(source, kind, allow_roots, store, own))
     return _embeddings(source, store, key_before)
 
 
 def _folder(source: str, store: Store, limit: int | None, reach: Reach) -> Iterator[pa.Table]:
     """`<subject>/<image>`; deeper folders belong to the subject that holds them."""
     batch = _Batch()
-    for entry in store.entries(source, recursive=False):
+    for entry in store.items(source, recursive=False):
         _add_stray(batch, entry)
-    for folder, entries in subject_folders(source, store, reach):
+    for folder, found in subject_folders(source, store, reach):
         if len(batch) >= _BATCH:
-            yield _identified(batch, store, limit)
+            yield _identified(batch, store, limit, source)
             batch = _Batch()
-        _add_subject(batch, folder, entries, reach)
+        _add_subject(batch, folder, found, reach)
     if len(batch):
-        yield _identified(batch, store, limit)
+        yield _identified(batch, store, limit, source)
 
 
-def _identified(batch: _Batch, store: Store, limit: int | None) -> pa.Table:
+def _identified(batch: _Batch, store: Store, limit: int | None, source: str) -> pa.Table:
     """A batch with the names of its objects' contents."""
-    contents = _contents(list(batch.objects.values()), store, limit)
+    contents = _contents(list(batch.objects.values()), store, limit, source)
     for place, content in zip(batch.objects, contents, strict=True):
         batch.columns["content"][place] = content
     return batch.table()
@@ -153,10 +167,10 @@ def _add_stray(batch: _Batch, entry: Entry) -> None:
     batch.add("", uri, outcome=Outcome.SKIPPED, reason=reason, detail="not in a subject's folder")
 
 
-def _add_subject(batch: _Batch, folder: str, entries: list[Entry], reach: Reach) -> None:
+def _add_subject(batch: _Batch, folder: str, found: list[Found], reach: Reach) -> None:
     subject, clean = _printable(posixpath.basename(folder.rstrip("/")))
     subject = shown(subject)
-    for entry in entries:
+    for entry, known in found:
         name, utf8 = _printable(entry.uri)
         if not (clean and utf8):
             batch.add(
@@ -168,13 +182,14 @@ def _add_subject(batch: _Batch, folder: str, entries: list[Entry], reach: Reach)
             )
         elif "/." in entry.uri.removeprefix(posixpath.dirname(folder)):
             batch.add(subject, shown(name), outcome=Outcome.SKIPPED, reason=Reason.HIDDEN_FILE)
-        elif found := reach.fault(entry.uri):
-            reason, detail = found
-            batch.add(subject, shown(name), outcome=Outcome.FAILED, reason=reason, detail=detail)
+        elif fault := known or reach.fault(entry.uri):
+            reason, detail = fault
+            outcome = Outcome.FAILED if reason in FAILURES else Outcome.SKIPPED
+            batch.add(subject, shown(name), outcome=outcome, reason=reason, detail=detail)
         else:
             batch.objects[len(batch)] = entry
             batch.add(subject, entry.uri)
-    if not entries:
+    if not found:
         uri, _ = _printable(folder)
         batch.add(
             subject,
@@ -194,13 +209,15 @@ def _printable(name: str) -> tuple[str, bool]:
     return name, True
 
 
-def _contents(entries: list[Entry], store: Store, limit: int | None) -> Iterator[str | None]:
+def _contents(
+    entries: list[Entry], store: Store, limit: int | None, source: str
+) -> Iterator[str | None]:
     """Names of objects' contents: the store's own MD5 tag where it has one, else a SHA-256.
 
     An object that cannot be read has none; its failure is recorded when it is loaded.
     """
     unread = [entry.uri for entry in entries if entry.etag is None]
-    data = store.read_many(unread, limit)
+    data = store.read_many(unread, limit, source)
     for entry in entries:
         if entry.etag is not None:
             yield of_tag(entry.etag)
@@ -214,7 +231,7 @@ def _manifest(source: str, store: Store, limit: int | None, reach: Reach) -> Ite
     rows = manifest.listed(source, store, reach)
     while chosen := list(islice(rows, _BATCH)):
         wanted = [Entry(row.uri, size=-1) for row in chosen if row.outcome is None]
-        contents = _contents(wanted, store, limit)
+        contents = _contents(wanted, store, limit, source)
         batch = _Batch()
         for row in chosen:
             content = next(contents) if row.outcome is None else None

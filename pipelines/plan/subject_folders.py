@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import posixpath
 from array import array
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
 
 from ironmask.errors import SourceError
-from pipelines.plan.reach import Reach
+from pipelines.plan.reach import ELSEWHERE, Fault, Reach, is_below
 from pipelines.ports import Entry, Store
+from pipelines.spec.outcomes import Reason
 
+Found = tuple[Entry, Fault | None]
+"""An object, and why it must not be read where that is known."""
+Folder = tuple[str, list[Found]]
+
+UNLISTED: Final[Fault] = (
+    Reason.UNREADABLE,
+    "what the folder holds cannot be listed: access denied",
+)
 _LISTINGS: Final = 16
 
 
-def subject_folders(source: str, store: Store, reach: Reach) -> Iterator[tuple[str, list[Entry]]]:
+def subject_folders(source: str, store: Store, reach: Reach) -> Iterator[Folder]:
     """Folders directly under a source, in a fixed order, and the objects in each of them.
 
-    Empty folders are among them in a file system; a bucket has none. A link that leads out of reach
-    is its own only entry, or one of its folder's: nothing behind it is listed.
+    Empty folders are among them in a file system; a bucket has none. Each real place is come to
+    once: a link that leads out of reach, or to what has a place of its own, is its own only entry,
+    or one of its folder's, and nothing behind it is listed.
     """
     if "://" in source:
-        return cut_by_folder(source, store.entries(source))
-    return _listed(store.children(source), reach)
+        for folder, entries in cut_by_folder(source, store.entries(source)):
+            yield folder, [(entry, None) for entry in entries]
+    else:
+        yield from _listed(source, reach)
 
 
 def cut_by_folder(source: str, entries: Iterator[Entry]) -> Iterator[tuple[str, list[Entry]]]:
@@ -55,20 +69,58 @@ def _folder_of(uri: str, base: str) -> str:
     return base + name if slash else ""
 
 
-def _listed(folders: Iterator[str], reach: Reach) -> Iterator[tuple[str, list[Entry]]]:
+def _listed(source: str, reach: Reach) -> Iterator[Folder]:
     """Folders and what is in them, in order; the next few are asked for meanwhile."""
+    folders = list(reach.store.children(source))
+    faults = _faults(folders, reach)
 
-    def entries(folder: str) -> list[Entry]:
-        if not reach.holds(folder):
-            return [Entry(folder, 0)]
-        return list(reach.store.entries(folder, roots=reach.roots))
+    def found(folder: str) -> list[Found]:
+        if folder in faults:
+            return [(Entry(folder, 0, is_link=True), faults[folder])]
+        return list(_expanded(folder, reach, [reach.store.resolve(folder)]))
 
     with ThreadPoolExecutor(_LISTINGS) as pool:
-        ahead: deque[tuple[str, Future[list[Entry]]]] = deque()
+        ahead: deque[tuple[str, Future[list[Found]]]] = deque()
         for folder in folders:
-            ahead.append((folder, pool.submit(entries, folder)))
+            ahead.append((folder, pool.submit(found, folder)))
             if len(ahead) > _LISTINGS:
-                first, found = ahead.popleft()
-                yield first, found.result()
-        for first, found in ahead:
-            yield first, found.result()
+                first, entries = ahead.popleft()
+                yield first, entries.result()
+        for first, entries in ahead:
+            yield first, entries.result()
+
+
+def _faults(folders: list[str], reach: Reach) -> dict[str, Fault]:
+    """Why some subjects' folders are not read: links to where they must not lead, or lead twice."""
+    faults: dict[str, Fault] = {}
+    targets: list[tuple[str, str]] = []
+    for folder in folders:
+        if fault := reach.fault(folder):
+            faults[folder] = fault
+        elif not is_below(target := reach.store.resolve(folder), reach.base):
+            targets.append((f"{target}/", folder))
+    # Whatever lies below a place comes right after it.
+    groups = [
+        (target, [folder for _, folder in group])
+        for target, group in groupby(sorted(targets), itemgetter(0))
+    ]
+    for (target, sharing), (following, _) in zip(groups, [*groups[1:], ("", [])], strict=False):
+        others = sharing if following.startswith(target) else sharing[1:]
+        faults.update(dict.fromkeys(others, ELSEWHERE))
+    return faults
+
+
+def _expanded(folder: str, reach: Reach, seen: list[str]) -> Iterator[Found]:
+    """What is in a folder, and behind its links to folders. seen: places that were come to."""
+    for entry in reach.store.items(folder):
+        name = posixpath.basename(entry.uri)
+        if not entry.is_link or name.startswith(".") or not reach.store.is_dir(entry.uri):
+            yield entry, (UNLISTED if entry.unlisted else None)
+            continue
+        target = reach.store.resolve(entry.uri)
+        twice = any(is_below(target, place) or is_below(place, target) for place in seen)
+        if fault := reach.fault(entry.uri) or (ELSEWHERE if twice else None):
+            yield entry, fault
+        else:
+            seen.append(target)
+            yield from _expanded(entry.uri, reach, seen)

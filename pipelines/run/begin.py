@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -17,6 +17,7 @@ from ironmask.errors import MismatchError, NothingToDoError, SourceError
 from ironmask.template import row_bytes
 from pipelines.plan import from_live, from_rows, from_vault, plans, sources
 from pipelines.plan.arrange import arrange
+from pipelines.plan.census import Census
 from pipelines.plan.naming import Known
 from pipelines.plan.plans import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
@@ -54,6 +55,7 @@ class Forecast:
     todo: int
     reasons: dict[str, int]
     template_bytes: int
+    warnings: tuple[str, ...] = ()
 
 
 def prepare_plan(
@@ -62,10 +64,12 @@ def prepare_plan(
     *,
     restart: bool = False,
     begin: Callable[[], None] = lambda: None,
+    told: Callable[[Census], None] = Census.log,
 ) -> Plan:
     """Return the plan of an unfinished run of the same job, or freeze a new one.
 
     begin: called once it is known that there is something to plan, before anything is written.
+    told: called then with what the source looks like.
     """
     unfinished = admit.admit(dest.tables, job, restart=restart)
     if unfinished and restart:
@@ -79,11 +83,13 @@ def prepare_plan(
     destroy_orphans(dest.tables, dest.store, dest.check)
     destroy_unfinished_plans(dest)
     version = _source_version(job, dest.store)
+    census = Census.of(job)
     try:
-        rows = draft(job, dest.tables, dest.store, dest.keys, dest.old_keys)
+        rows = draft(job, dest.tables, dest.store, dest.keys, census, dest.own, dest.old_keys)
     except NothingToDoError:
         dest.log_seal.end()
         raise
+    told(census)
     begin()
     uri = layout.plan_folder(job.dest, run_id)
     frozen = plans.write(rows, run_id, uri, _facts(job), dest.store, version)
@@ -114,15 +120,19 @@ def draft(
     tables: Tables | None,
     store: Store,
     keys: GenerationKeys | None,
+    census: Census,
+    own: Sequence[str] = (),
     old_keys: GenerationKeys | None = None,
 ) -> Iterator[pa.Table]:
     """Arrange the plan's rows without writing anything; no tables means an empty destination.
 
+    census: filled with what the source looks like. own: keyset files, which are no inputs.
     old_keys: of the generation that the job renews, if it renews one. Raises `SourceError` where
-    there is none, `NothingToDoError` where nothing is to be retried.
+    there is nothing of anybody, `NothingToDoError` where nothing is to be retried.
     """
-    rows = _drafted(job, tables, store, keys, old_keys)
+    rows = _drafted(job, tables, store, keys, census, own, old_keys)
     first = next(rows, None)
+    census.refuse_nobody()
     if first is None and job.retry:
         raise NothingToDoError(
             f"{job.dest}: nothing to retry; no input of {job.source} has failed so, or its person "
@@ -143,6 +153,8 @@ def _drafted(
     tables: Tables | None,
     store: Store,
     keys: GenerationKeys | None,
+    census: Census,
+    own: Sequence[str],
     old_keys: GenerationKeys | None,
 ) -> Iterator[pa.Table]:
     if tables and job.purpose.rewrites:
@@ -160,10 +172,11 @@ def _drafted(
         renewed = Known(_identities(keys, job.renews), wanted, unkeyed)
         batches = from_live.batches(job, store, renewed, key_before, labelled)
     else:
+        limit, kept_out = job.faces.max_bytes, [job.dest, *own]
         batches = sources.read(
-            job.source, job.kind, store, job.faces.max_bytes, job.allow_roots, key_before
+            job.source, job.kind, store, limit, job.allow_roots, key_before, kept_out
         )
-        batches = map(labelled, batches)
+        batches = map(labelled, census.passing(batches))
     if job.retry:
         batches = _again(batches, job, tables, live)
     used = contents.used_contents(tables, job.generation) if tables else TextSet()
@@ -213,15 +226,17 @@ def forecast(
     keys: GenerationKeys | None,
     *,
     restart: bool = False,
+    own: Sequence[str] = (),
 ) -> Forecast:
-    """Say what `enrol` would do, writing nothing."""
+    """Say what `enrol` would do, writing nothing. own: as `draft` takes it."""
     unfinished = admit.admit(tables, job, restart=restart) if tables else None
     if restart:
         unfinished = None
+    census = Census.of(job)
     if tables and unfinished:
         rows = plans.tables(_resume(job, unfinished, tables, store), store)
     else:
-        rows = draft(job, tables, store, keys)
+        rows = draft(job, tables, store, keys, census, own)
     seen = _Seen()
     for table in rows:
         seen.add(table)
@@ -235,6 +250,7 @@ def forecast(
         todo=seen.todo,
         reasons=dict(seen.reasons),
         template_bytes=seen.subjects * row_bytes(job.params, job.encoding),
+        warnings=tuple(census.warnings(named=True)),
     )
 
 

@@ -13,7 +13,7 @@ from ironmask.errors import CountError
 from pipelines.plan.plans import Plan
 from pipelines.ports import Tables
 from pipelines.shard.context import ShardResult
-from pipelines.spec.outcomes import ACQUISITION, Outcome
+from pipelines.spec.outcomes import ACQUISITION, Outcome, Reason
 from pipelines.spec.template_job import TemplateJob
 from pipelines.table.held import Destination
 from pipelines.table.run_records import of_run, rows_of_run
@@ -68,6 +68,11 @@ class Summary:
     bytes_written: int
     seconds: float
     stage_seconds: dict[str, float]
+
+    @property
+    def served_nobody(self) -> bool:
+        """Whether nobody has a template for it: neither by this run nor from before it."""
+        return not (self.subjects_enrolled or self.reasons.get(Reason.ALREADY_ENROLLED))
 
 
 def summarise(

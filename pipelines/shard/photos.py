@@ -20,7 +20,8 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
     _refuse_out_of_reach(rows, context)
     todo = [place for place, row in enumerate(rows) if not row.outcome]
     limit = context.job.faces.max_bytes
-    data = context.store.read_many([rows[place].address for place in todo], limit)
+    addresses = [rows[place].address for place in todo]
+    data = context.store.read_many(addresses, limit, context.job.source)
     crops: list[U8] = []
     indices: list[int] = []
     for place in todo:

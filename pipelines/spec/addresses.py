@@ -10,6 +10,7 @@ from ironmask.errors import ParameterError
 
 S3: Final = "s3://"
 REMOVED: Final = "<removed>"
+_BUCKET: Final = re.compile("[A-Za-z0-9._-]{1,255}")
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):(?=//)|(data|file):", re.IGNORECASE)
 # Of a path or a key, `?` may be a part; these are what presigned addresses call their secrets.
 _SECRET: Final = re.compile(
@@ -65,8 +66,8 @@ def scrubbed(text: str) -> str:
 def resolved(address: str, base: str) -> str:
     """What a manifest's row names: a path, or `s3://bucket/key`, without `.` and `..`.
 
-    base: folder of the manifest, where relative addresses start. `file:` addresses are decoded,
-    paths and keys are taken as they are. Raises `AddressError`.
+    base: folder of the manifest, where relative addresses start, in a bucket as on a disk. `file:`
+    addresses are decoded, paths and keys are taken as they are. Raises `AddressError`.
     """
     if "\0" in address:
         raise AddressError("a NUL character is in the address")
@@ -74,12 +75,25 @@ def resolved(address: str, base: str) -> str:
     if scheme in ("file:", "file://"):
         return _local(_of_file(address[len(scheme) :], scheme))
     if scheme == S3:
-        return _key(address)
+        return _key(address[len(S3) :])
     if scheme:
         raise AddressError(f"only local paths, file: and s3:// addresses are read, not {scheme}")
     if address.startswith("/"):
         return _local(address)
-    return _key(f"{base}/{address}") if base.startswith(S3) else _local(f"{base}/{address}")
+    if base.startswith(S3):
+        parts = [base.removeprefix(S3), *(part for part in address.split("/") if part)]
+        return _key("/".join(parts))
+    return _local(f"{base}/{address}")
+
+
+def check_bucket(name: str) -> None:
+    """Raise `AddressError` for a name that no bucket can have."""
+    if not name:
+        raise AddressError("it names no bucket: s3://bucket/key")
+    if not _BUCKET.fullmatch(name):
+        raise AddressError(
+            "no bucket has such a name: letters, digits, dots, hyphens and underscores"
+        )
 
 
 def _scheme(address: str) -> str:
@@ -139,11 +153,10 @@ def _local(path: str) -> str:
     return "/" + "/".join(parts)
 
 
-def _key(address: str) -> str:
-    """An `s3://` address whose dots mean what they do in a path; empty parts are parts of a key."""
-    bucket, _, key = address.removeprefix(S3).partition("/")
-    if not bucket:
-        raise AddressError("it names no bucket: s3://bucket/key")
+def _key(rest: str) -> str:
+    """The address of `bucket/key`: dots mean what they do in a path, empty parts are parts."""
+    bucket, _, key = rest.partition("/")
+    check_bucket(bucket)
     parts: list[str] = []
     for part in key.split("/"):
         if part == ".." and not parts:

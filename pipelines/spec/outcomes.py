@@ -28,6 +28,8 @@ class Reason(StrEnum):
     BAD_ADDRESS = "bad_address"
     SECRET_IN_ADDRESS = "secret_in_address"  # noqa: S105 - no password
     OUTSIDE_ROOTS = "outside_roots"
+    OWN_FILE = "own_file"
+    LINK_ELSEWHERE = "link_elsewhere"
     NOT_A_REGULAR_FILE = "not_a_regular_file"
     HIDDEN_FILE = "hidden_file"
     NO_SUBJECT = "no_subject"
@@ -62,6 +64,7 @@ class Reason(StrEnum):
 
 FAILURES: Final = frozenset(Reason) - {
     Reason.NONE,
+    Reason.LINK_ELSEWHERE,
     Reason.HIDDEN_FILE,
     Reason.EMPTY_SUBJECT,
     Reason.DUPLICATE_CONTENT,

@@ -22,7 +22,8 @@ class Destination:
 
     tables: what the seal vouches for, this process's own commits included. old_keys: of the
     generation whose templates are made anew, while they are. check: raises `BusyError` once another
-    run has taken over; asked before each commit and before anything is destroyed.
+    run has taken over; asked before each commit and before anything is destroyed. own: paths of its
+    keyset files, which are never inputs.
     """
 
     tables: Tables
@@ -31,6 +32,7 @@ class Destination:
     check: Callable[[], None] = field(repr=False)
     log_seal: LogSeal = field(repr=False)
     old_keys: GenerationKeys | None = field(default=None, repr=False)
+    own: tuple[str, ...] = ()
 
     def commit(self, *commits: Commit) -> None:
         """Change tables, one after the other; the one way in which any of them is changed.

@@ -366,8 +366,8 @@ class TestManifest:
         unreadable = (FAILED, Reason.UNREADABLE)
         assert found == {
             "ann": USED,
-            "": (SKIPPED, Reason.NO_SUBJECT),
-            "nobody": (SKIPPED, Reason.NO_SUBJECT),
+            "": (FAILED, Reason.NO_SUBJECT),
+            "nobody": (FAILED, Reason.BAD_ADDRESS),
             long: USED,
             "é" * 1_000: USED,
             "folder": (FAILED, Reason.NOT_A_REGULAR_FILE),

@@ -125,7 +125,8 @@ def test_the_same_photo_in_a_later_run(tmp_path, bucket, store, face_data):
     assert ironmask("enroll", f"{bucket}/first", f"{bucket}/out", *common).code == 0
     store.write(f"{bucket}/second/mallory/b.jpg", photo)
     answer = ironmask("enroll", f"{bucket}/second", f"{bucket}/out", *common, "--json")
-    assert answer.code == 0, answer.err
+    assert answer.code == 3, answer.err
+    assert "nobody could be enrolled" in answer.err
     assert json.loads(answer.out)["reasons"] == {"duplicate_other_subject": 1}
     (row,) = open_tables(f"{bucket}/out").table("templates").rows(["subject_id"]).to_pylist()
     assert row["subject_id"] == "alice"

@@ -120,7 +120,7 @@ class TestReach:
         by_uri = {os.path.relpath(row["uri"], tree): row["reason"] for row in found}
         assert by_uri == {
             "ann/1.jpg": "",
-            "ann/in.jpg": "",
+            "ann/in.jpg": "link_elsewhere",
             "ann/out.jpg": "outside_roots",
             "bob/2.jpg": "",
             "bob/folder": "outside_roots",
@@ -359,7 +359,10 @@ class TestAddresses:
         ("address", "on_disk", "in_bucket"),
         [
             ("a%20b.jpg", "/m/a%20b.jpg", "s3://b/m/a%20b.jpg"),
-            ("x/../y//z.jpg", "/m/y/z.jpg", "s3://b/m/y//z.jpg"),
+            ("x/../y//z.jpg", "/m/y/z.jpg", "s3://b/m/y/z.jpg"),
+            ("./x.jpg", "/m/x.jpg", "s3://b/m/x.jpg"),
+            ("s3://b/x//y.jpg", "s3://b/x//y.jpg", "s3://b/x//y.jpg"),
+            ("S3://b/x/../y%20.jpg", "s3://b/y%20.jpg", "s3://b/y%20.jpg"),
             ("12:30.jpg", "/m/12:30.jpg", "s3://b/m/12:30.jpg"),
             ("../x.jpg", "/x.jpg", "s3://b/x.jpg"),
             ("file:///a%20b.jpg", "/a b.jpg", "/a b.jpg"),
@@ -376,7 +379,7 @@ class TestAddresses:
         [
             "s3:///x.jpg", "s3://b", "s3://b/", "s3://b/../x", "http://h/x.jpg", "s3a://b/x",
             "data:image/png;base64,AA", "file://host/x.jpg", "file:x.jpg", "file:///%ff.jpg",
-            "a\0b", "file:///a%00b",
+            "a\0b", "file:///a%00b", "s3://A_B!/x", "s3://a b/x", "s3://b\u00e9/x", "gs://b/x",
         ],
     )  # fmt: skip
     def test_what_no_input_can_have(self, address):

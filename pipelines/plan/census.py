@@ -1,0 +1,196 @@
+"""What the subjects of a source look like, and what in them may be a mistake.
+
+It is told as the rows pass, before anything is written: eight bytes for each subject, and some MiB
+of names that are worth a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ironmask.errors import SourceError
+from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.spec.template_job import SourceKind, TemplateJob
+
+_log = logging.getLogger("ironmask.enrol")
+# What of names is kept to be shown, and how many of them are.
+_KEPT_CHARACTERS: Final = 4 << 20
+_SHOWN: Final = 5
+_SHOWN_CHARACTERS: Final = 60
+# What tables write where there is no value, and is somebody's id where it is text.
+_NO_VALUES: Final = frozenset({"nan", "none", "null", "nil", "n/a", "na", "<na>", "nat", "#n/a"})
+
+
+@dataclass
+class Names:
+    """Names that are worth a warning: how many there are, and the first of them."""
+
+    count: int = 0
+    kept: list[str] = field(default_factory=list)
+    _characters: int = 0
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        if self._characters < _KEPT_CHARACTERS:
+            self.kept.append(name)
+            self._characters += len(name)
+
+
+@dataclass
+class Census:
+    """The subjects of a source, as its rows pass."""
+
+    source: str
+    kind: SourceKind
+    inputs: int = 0
+    usable: int = 0
+    strays: int = 0
+    people: int = 0
+    _last: str = ""
+    _plain: array[int] = field(default_factory=lambda: array("q"))
+    _odd: Names = field(default_factory=Names)
+    _values: Names = field(default_factory=Names)
+    _deep: Names = field(default_factory=Names)
+
+    @classmethod
+    def of(cls, job: TemplateJob) -> Census:
+        """That of a job's source."""
+        return cls(job.source, job.kind)
+
+    def passing(self, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The rows of a source, in tables of `sources.COLUMNS`, as they are seen."""
+        for batch in batches:
+            self._add(batch)
+            yield batch
+
+    def refuse_nobody(self) -> None:
+        """Raise `SourceError` for a source that lists something, and nothing of anybody."""
+        if self.usable or not self.inputs:
+            return
+        if self.strays:
+            raise SourceError(
+                f"{self.source}: none of its {self.strays:,} files lies in a folder of a person, "
+                "so that nobody can be enrolled: put each person's images into a folder of their "
+                "own, or give a manifest that says whose they are"
+            )
+        raise SourceError(
+            f"{self.source}: all that it lists is hidden, empty or a link to elsewhere, so that "
+            "nobody can be enrolled: check its address"
+        )
+
+    def warnings(self, *, named: bool) -> list[str]:
+        """What may be a mistake, a line each. named: with names of people, which nobody keeps."""
+        found = [self._similar(named), self._no_values(named), self._too_high(named)]
+        return [line for line in found if line]
+
+    def log(self) -> None:
+        """Log the warnings, without anybody's name."""
+        for line in self.warnings(named=False):
+            _log.warning("%s", line)
+
+    def _add(self, batch: pa.Table) -> None:
+        self.inputs += len(batch)
+        skipped = pc.fill_null(pc.equal(batch["outcome"], Outcome.SKIPPED.value), False)
+        self.usable += len(batch) - int(pc.sum(skipped).as_py() or 0)
+        self.strays += int(pc.sum(pc.equal(batch["reason"], Reason.NO_SUBJECT.value)).as_py() or 0)
+        open_rows = batch.filter(pc.is_null(batch["outcome"]))
+        names = pc.unique(open_rows["subject_id"]).to_pylist()
+        # All of a subject's rows come together, perhaps in two batches.
+        for name in names[names[:1] == [self._last] :]:
+            self._count(name)
+        self._last = names[-1] if names else self._last
+        if self.kind is SourceKind.FOLDER:
+            self._look_deeper(open_rows)
+
+    def _count(self, name: str) -> None:
+        self.people += 1
+        same = _canonical(name)
+        self._plain.append(hash(same))
+        if same != name:
+            self._odd.add(name)
+        if name.strip().casefold() in _NO_VALUES:
+            self._values.add(name)
+
+    def _look_deeper(self, rows: pa.Table) -> None:
+        """People without an image in their own folder, and with some in several below it."""
+        base = f"{self.source.rstrip('/')}/"
+        depth = pc.subtract(pc.count_substring(rows["uri"], "/"), base.count("/"))
+        nearest = pa.table({"subject": rows["subject_id"], "depth": depth}).group_by("subject")
+        deep = nearest.aggregate([("depth", "min")])
+        deep = deep.filter(pc.greater(deep["depth_min"], 1))["subject"]
+        if not len(deep):
+            return
+        chosen = rows.filter(pc.is_in(rows["subject_id"], deep.combine_chunks()))
+        folders: defaultdict[str, set[str]] = defaultdict(set)
+        for subject, uri in zip(
+            *(chosen[n].to_pylist() for n in ("subject_id", "uri")), strict=True
+        ):
+            folders[subject].add(uri.removeprefix(base).split("/")[1])
+        for subject, found in folders.items():
+            if len(found) > 1:
+                self._deep.add(subject)
+
+    def _similar(self, named: bool) -> str:
+        if not self._odd.count:
+            return ""
+        known, counts = np.unique(np.frombuffer(self._plain, np.int64), return_counts=True)
+        twice = set(known[counts > 1].tolist())
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        for name in self._odd.kept:
+            if hash(_canonical(name)) in twice:
+                groups[_canonical(name)].append(name)
+        if not groups:
+            return ""
+        numbers = dict(zip(known.tolist(), counts.tolist(), strict=True))
+        sets = [
+            ([same] if numbers[hash(same)] > len(odd) else []) + odd for same, odd in groups.items()
+        ]
+        return (
+            f"{sum(map(len, sets)):,} subjects are told from others by blanks around their names "
+            "or by Unicode forms alone, and become a template each"
+            + _list([" and ".join(map(_shown, one[:_SHOWN])) for one in sets], named)
+        )
+
+    def _no_values(self, named: bool) -> str:
+        if not self._values.count:
+            return ""
+        return (
+            f"{self._values.count:,} subjects are called as tables call a value that is absent, "
+            "and become a template" + _list([_shown(name) for name in self._values.kept], named)
+        )
+
+    def _too_high(self, named: bool) -> str:
+        if not self._deep.count:
+            return ""
+        return (
+            f"{self._deep.count:,} of {self.people:,} subjects have no image in their own folder, "
+            "and some in several folders below it: where each of those is a person, SRC is a level "
+            "too high, and strangers become one template"
+            + _list([_shown(name) for name in self._deep.kept], named)
+        )
+
+
+def _canonical(name: str) -> str:
+    return name.strip() if name.isascii() else unicodedata.normalize("NFC", name.strip())
+
+
+def _shown(name: str) -> str:
+    """A name whose every sign can be told from others that look like it."""
+    return ascii(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}...")
+
+
+def _list(names: list[Any], named: bool) -> str:
+    if not named:
+        return " (--dry-run names them)"
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f": {', '.join(names[:_SHOWN])}{more}"

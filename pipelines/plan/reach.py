@@ -52,9 +52,10 @@ class Reach:
 
     def fault(self, uri: str) -> Fault | None:
         """Why an address must not be read, as a reason and what to do; None where it may."""
-        if has_secret(uri):
-            return SECRET
-        found = self.store.resolve(uri)
+        return SECRET if has_secret(uri) else self.fault_of(uri, self.store.resolve(uri))
+
+    def fault_of(self, uri: str, found: str) -> Fault | None:
+        """The same for an address without secrets. found: what the store resolves it to."""
         if not any(is_below(found, root) for root in self.roots):
             return OUTSIDE
         if any(is_below(found, place) for place in self.own):

@@ -72,12 +72,12 @@ def _folder_of(uri: str, base: str) -> str:
 def _listed(source: str, reach: Reach) -> Iterator[Folder]:
     """Folders and what is in them, in order; the next few are asked for meanwhile."""
     folders = list(reach.store.children(source))
-    faults = _faults(folders, reach)
+    faults, targets = _links(folders, reach)
 
     def found(folder: str) -> list[Found]:
         if folder in faults:
             return [(Entry(folder, 0, is_link=True), faults[folder])]
-        return list(_expanded(folder, reach, [reach.store.resolve(folder)]))
+        return list(_expanded(folder, reach, [targets[folder]] if folder in targets else []))
 
     with ThreadPoolExecutor(_LISTINGS) as pool:
         ahead: deque[tuple[str, Future[list[Found]]]] = deque()
@@ -90,24 +90,27 @@ def _listed(source: str, reach: Reach) -> Iterator[Folder]:
             yield first, entries.result()
 
 
-def _faults(folders: list[str], reach: Reach) -> dict[str, Fault]:
-    """Why some subjects' folders are not read: links to where they must not lead, or lead twice."""
+def _links(folders: list[str], reach: Reach) -> tuple[dict[str, Fault], dict[str, str]]:
+    """Why some subjects' folders are not read, which lead where they must not, or lead twice; and
+    to where others lead out of the source.
+    """
     faults: dict[str, Fault] = {}
-    targets: list[tuple[str, str]] = []
+    targets: dict[str, str] = {}
     for folder in folders:
-        if fault := reach.fault(folder):
+        target = reach.store.resolve(folder)
+        if fault := reach.fault_of(folder, target):
             faults[folder] = fault
-        elif not is_below(target := reach.store.resolve(folder), reach.base):
-            targets.append((f"{target}/", folder))
+        elif not is_below(target, reach.base):
+            targets[folder] = target
     # Whatever lies below a place comes right after it.
+    pairs = sorted((f"{target}/", folder) for folder, target in targets.items())
     groups = [
-        (target, [folder for _, folder in group])
-        for target, group in groupby(sorted(targets), itemgetter(0))
+        (target, [folder for _, folder in group]) for target, group in groupby(pairs, itemgetter(0))
     ]
     for (target, sharing), (following, _) in zip(groups, [*groups[1:], ("", [])], strict=False):
         others = sharing if following.startswith(target) else sharing[1:]
         faults.update(dict.fromkeys(others, ELSEWHERE))
-    return faults
+    return faults, targets
 
 
 def _expanded(folder: str, reach: Reach, seen: list[str]) -> Iterator[Found]:

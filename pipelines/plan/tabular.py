@@ -161,9 +161,11 @@ def _csv_batches(source: str, columns: Sequence[str], store: Store) -> Iterator[
         strings_can_be_null=True,
     )
     with _sound_csv(source):
-        with store.open(source) as handle, pyarrow.csv.open_csv(handle, read, parse) as reader:
-            schema = reader.schema
-        refuse_columns(source, schema, columns)
+        with store.open(source) as handle:
+            # The first block alone is looked at, and no row of it is cut.
+            start = pa.BufferReader(handle.read(2 * _CSV_BLOCK))
+        with pyarrow.csv.open_csv(start, read, parse) as reader:
+            refuse_columns(source, reader.schema, columns)
         with (
             store.open(source) as handle,
             pyarrow.csv.open_csv(handle, read, parse, convert) as reader,

@@ -138,7 +138,8 @@ def calibrated_by(
 def _embedded(job: TemplateJob, model: Model, store: Store) -> F32:
     """Embeddings of the source's first photos, as many as a profile needs, in this process."""
     aligner, recogniser = model.load(job.faces)
-    batches = sources.read(job.source, job.kind, store, job.faces.max_bytes, job.allow_roots)
+    limit = job.faces.max_bytes
+    batches = sources.read(job.source, job.kind, store, limit, job.allow_roots, own=[job.dest])
     rows = chain.from_iterable(batch.to_pylist() for batch in batches)
     wanted = (row["uri"] for row in rows if not row["outcome"])
     needed = (LEAST_A_DIRECTION + 1) * job.params.n

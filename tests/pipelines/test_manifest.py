@@ -484,3 +484,10 @@ class TestMemory:
     def test_kinds_of_source_are_told_as_before(self, tmp_path, local_store):
         source = write(tmp_path / "m.csv", [("a", "b")])
         assert sources.detect(str(source), local_store) is SourceKind.MANIFEST
+
+    @pytest.mark.parametrize("blocks", [1, 2, 3])
+    def test_rows_lie_across_the_blocks_of_a_csv(self, tmp_path, local_store, blocks):
+        rows_ = [(f"s{number:07d}", f"{number:0100d}.jpg") for number in range(blocks * 10_000)]
+        source = write(tmp_path / "m.csv", rows_)
+        assert source.stat().st_size > blocks << 20
+        assert list(manifest._sorted_pairs(str(source), local_store)) == rows_

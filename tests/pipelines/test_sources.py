@@ -307,7 +307,13 @@ class TestManifest:
             csv(content)
 
     @pytest.mark.parametrize(
-        "content", [b"", b"subject_id,uri\na,b,c\n", b"subject_id,uri\n\xff,a"]
+        "content",
+        [
+            b"",
+            b"subject_id,uri\na,b,c\n",
+            b"subject_id,uri\n\xff,a",
+            b"subject_id,uri,n\xe9\na,b,c\n",
+        ],
     )
     def test_what_is_no_csv_is_refused(self, csv, content):
         with pytest.raises(SourceError, match=r"m\.csv cannot be read as CSV"):

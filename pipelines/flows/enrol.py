@@ -94,7 +94,7 @@ def run_as_flow(
     request: EnrolRequest,
     prepared: CheckedEnrolment,
     progress: steps.Progress,
-    told: Callable[[Census], None],
+    told: Callable[[Census], None] = Census.log,
 ) -> Summary:
     """Do what `enrol_flow` does, with a job that is checked already and a progress display.
 

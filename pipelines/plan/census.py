@@ -12,7 +12,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,7 @@ _NO_VALUES: Final = frozenset({"nan", "none", "null", "nil", "n/a", "na", "<na>"
 
 
 @dataclass
-class Names:
+class _Names:
     """Names that are worth a warning: how many there are, and the first of them."""
 
     count: int = 0
@@ -57,10 +57,10 @@ class Census:
     strays: int = 0
     people: int = 0
     _last: str = ""
-    _plain: array[int] = field(default_factory=lambda: array("q"))
-    _odd: Names = field(default_factory=Names)
-    _values: Names = field(default_factory=Names)
-    _deep: Names = field(default_factory=Names)
+    _hashes: array[int] = field(default_factory=lambda: array("q"))
+    _odd: _Names = field(default_factory=_Names)
+    _values: _Names = field(default_factory=_Names)
+    _deep: _Names = field(default_factory=_Names)
 
     @classmethod
     def of(cls, job: TemplateJob) -> Census:
@@ -115,7 +115,7 @@ class Census:
     def _count(self, name: str) -> None:
         self.people += 1
         same = _canonical(name)
-        self._plain.append(hash(same))
+        self._hashes.append(hash(same))
         if same != name:
             self._odd.add(name)
         if name.strip().casefold() in _NO_VALUES:
@@ -143,17 +143,17 @@ class Census:
     def _similar(self, named: bool) -> str:
         if not self._odd.count:
             return ""
-        known, counts = np.unique(np.frombuffer(self._plain, np.int64), return_counts=True)
-        twice = set(known[counts > 1].tolist())
+        known, counts = np.unique(np.frombuffer(self._hashes, np.int64), return_counts=True)
+        again = counts > 1
+        twice = dict(zip(known[again].tolist(), counts[again].tolist(), strict=True))
         groups: defaultdict[str, list[str]] = defaultdict(list)
         for name in self._odd.kept:
             if hash(_canonical(name)) in twice:
                 groups[_canonical(name)].append(name)
         if not groups:
             return ""
-        numbers = dict(zip(known.tolist(), counts.tolist(), strict=True))
         sets = [
-            ([same] if numbers[hash(same)] > len(odd) else []) + odd for same, odd in groups.items()
+            ([same] if twice[hash(same)] > len(odd) else []) + odd for same, odd in groups.items()
         ]
         return (
             f"{sum(map(len, sets)):,} subjects are told from others by blanks around their names "
@@ -189,7 +189,7 @@ def _shown(name: str) -> str:
     return ascii(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}...")
 
 
-def _list(names: list[Any], named: bool) -> str:
+def _list(names: list[str], named: bool) -> str:
     if not named:
         return " (--dry-run names them)"
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""

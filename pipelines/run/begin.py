@@ -86,7 +86,7 @@ def prepare_plan(
     census = Census.of(job)
     try:
         rows = draft(job, dest.tables, dest.store, dest.keys, census, dest.own, dest.old_keys)
-    except NothingToDoError:
+    except SourceError:
         dest.log_seal.end()
         raise
     told(census)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commandline import Answer, ironmask
-from enrolling import enroll, outcomes, rows, unit_vectors, write_embeddings
+from enrolling import checked, enroll, outcomes, rows, unit_vectors, write_embeddings
 from pictures import photos
 
 from infra.store.objects import FsspecStore
@@ -367,6 +367,20 @@ def test_nobody_at_all_is_never_done(tmp_path):
     assert answer.json()["subjects_not_enrolled"] == 1
     # Who has a template already is no such case.
     assert enroll(tmp_path / "e.parquet", dest).code == 0
+
+
+def test_a_refused_source_leaves_a_table_as_it_was(tmp_path):
+    good = write_embeddings(tmp_path / "e.parquet", ["a"], unit_vectors(1))
+    dest = tmp_path / "dest"
+    assert enroll(good, dest).code == 0
+    latin = tmp_path / "m.parquet"
+    names = pa.array([b"\xe9"])
+    pq.write_table(pa.table({"subject_id": names, "embedding": [unit_vectors(1)[0]]}), latin)
+    answer = enroll(latin, dest)
+    assert (answer.code, len(answer.errors)) == (1, 1)
+    assert "not UTF-8" in answer.errors[0]
+    assert checked(dest).code == 0
+    assert enroll(good, dest).code == 0
 
 
 def test_a_census_of_nothing():

@@ -62,19 +62,22 @@ class Reach:
             return OWN
         return ELSEWHERE if self.tree and self._is_elsewhere(uri, found) else None
 
+    def own_place(self, uri: str) -> str:
+        """What the store resolves an address in the tree to where no link is on the way."""
+        return self.base.rstrip("/") + uri.removeprefix(self.tree.rstrip("/"))
+
     def _is_elsewhere(self, uri: str, found: str) -> bool:
         """Tell whether what is read for an address has a place of its own in the tree, or holds it.
 
         Nobody else comes to what lies in a hidden folder, or beside the subjects' folders.
         """
-        base = self.base.rstrip("/")
-        if found == base + uri.removeprefix(self.tree.rstrip("/")):
+        if found == self.own_place(uri):
             return False
-        if is_below(base, found):
+        if is_below(self.base, found):
             return True
-        if not is_below(found, base):
+        if not is_below(found, self.base):
             return False
-        inner = found.removeprefix(base)
+        inner = found.removeprefix(self.base.rstrip("/"))
         return "/." not in inner and (inner.count("/") > 1 or self.store.is_dir(found))
 
 

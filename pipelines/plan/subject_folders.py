@@ -91,8 +91,9 @@ def _listed(source: str, reach: Reach) -> Iterator[Folder]:
 
 
 def _links(folders: list[str], reach: Reach) -> tuple[dict[str, Fault], dict[str, str]]:
-    """Why some subjects' folders are not read, which lead where they must not, or lead twice; and
-    to where others lead out of the source.
+    """Why some subjects' folders are not read: links to where they must not lead, or lead twice.
+
+    And to where the other links lead.
     """
     faults: dict[str, Fault] = {}
     targets: dict[str, str] = {}
@@ -100,7 +101,11 @@ def _links(folders: list[str], reach: Reach) -> tuple[dict[str, Fault], dict[str
         target = reach.store.resolve(folder)
         if fault := reach.fault_of(folder, target):
             faults[folder] = fault
-        elif not is_below(target, reach.base):
+        elif target == reach.own_place(folder):
+            continue
+        elif posixpath.basename(folder).startswith("."):
+            faults[folder] = ELSEWHERE
+        else:
             targets[folder] = target
     # Whatever lies below a place comes right after it.
     pairs = sorted((f"{target}/", folder) for folder, target in targets.items())

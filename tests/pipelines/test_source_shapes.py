@@ -115,20 +115,26 @@ class TestLinks:
         (tree / "dan" / "6.jpg").symlink_to("../.git/annex/ab/6.jpg")
         (tree / "dan" / "7.jpg").symlink_to("../pool.jpg")
         (tree / "fay").symlink_to(".git/annex/ab")
+        for name, target in {"fay2": "ab", "all": "", "ann": "../../bob"}.items():
+            (tree / name).symlink_to(Path(".git/annex") / target)
         assert listed(tree) == {
             **REAL,
             ".git/annex/ab/6.jpg": ("skipped", "hidden_file"),
             "pool.jpg": ("skipped", "no_subject"),
             **dict.fromkeys(["dan/6.jpg", "dan/7.jpg", "fay/6.jpg"], OPEN),
+            **dict.fromkeys(["all", "ann", "fay2"], ELSEWHERE),
         }
 
     def test_links_to_one_place_outside_are_one_person(self, tree):
-        for name, target in {"all": "", "eve": "eve", "eve2": "eve", "tom": "tom"}.items():
+        targets = {".eve": "eve", "all": "", "eve": "eve", "eve2": "eve", "tom": "tom"}
+        for name, target in targets.items():
             (tree / name).symlink_to(Path("../out") / target)
         alone = dict.fromkeys(["all", "eve", "eve2", "tom"], OUTSIDE)
-        assert listed(tree) == {**REAL, **alone}
+        hidden = {".eve": ("skipped", "hidden_file")}
+        assert listed(tree) == {**REAL, **alone, **hidden}
         assert listed(tree, tree.parent / "out") == {
             **REAL,
+            **hidden,
             "all": ELSEWHERE,
             "eve/4.jpg": OPEN,
             "eve2": ELSEWHERE,

@@ -40,9 +40,10 @@ def agreeing(embeddings: ArrayLike, n: int, bar: float) -> Mask:
 
 def _largest_group(rows: F64, bar: float) -> Mask:
     """The largest group of unit rows, (k, n), as (k,) bool."""
-    if len(rows) == 1:
-        return np.ones(1, dtype=bool)
     cosines = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
+    if (cosines >= bar).all():
+        # One group, whatever the linkage; so it nearly always is.
+        return np.ones(len(rows), dtype=bool)
     groups = fcluster(linkage(1 - np.clip(cosines, -1, 1), "average"), 1 - bar, "distance")
     largest: Mask = groups == np.bincount(groups).argmax()
     return largest

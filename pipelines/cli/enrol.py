@@ -235,10 +235,7 @@ def _announce(prepared: CheckedEnrolment) -> None:
     if prepared.pack:
         say(f"model: {prepared.pack.name}, licence: {prepared.pack.licence}")
     if prepared.bar:
-        say(
-            f"faces of one subject agree from a cosine of {prepared.bar.cosine:g}, "
-            f"{prepared.bar.source}"
-        )
+        say(f"agreement: from a cosine of {prepared.bar.cosine:g}, {prepared.bar.source}")
     if prepared.job.model.startswith(DECLARED):
         name = prepared.job.model.removeprefix(DECLARED)
         say(

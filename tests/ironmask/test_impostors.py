@@ -62,7 +62,9 @@ def test_moments_that_tell_nothing_are_those_of_the_sphere():
 
 def test_of_points():
     points = ((1e-1, 0.1), (1e-2, 0.2), (1e-3, 0.25))
-    assert [impostors.of_points(points, fmr) for fmr, _ in points] == pytest.approx([0.1, 0.2, 0.25])
+    assert [impostors.of_points(points, fmr) for fmr, _ in points] == pytest.approx(
+        [0.1, 0.2, 0.25]
+    )
     between = [impostors.of_points(points, fmr) for fmr in (0.05, 0.02, 0.005, 0.002)]
     assert between == sorted(between)
     assert 0.1 < between[0] < between[1] < 0.2 < between[2] < between[3] < 0.25

@@ -60,6 +60,9 @@ AllowRoot = Annotated[
         help="Where inputs may lie, beside SRC's own folder. Several: once for each.",
     ),
 ]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Plan afresh what an unfinished run left undone.")
+]
 RefuseDisagreement = Annotated[
     bool,
     typer.Option(

@@ -25,6 +25,7 @@ from pipelines.cli.options import (
     Prefect,
     RayAddress,
     RefuseDisagreement,
+    Restart,
     VaultKeys,
     Workers,
     asked_agreement,
@@ -37,10 +38,6 @@ from pipelines.cli.options import (
 if TYPE_CHECKING:
     from pipelines.reprotection.job import Renewed
     from pipelines.reprotection.request import CheckedReprotection, ReprotectRequest
-
-Restart = Annotated[
-    bool, typer.Option("--restart", help="Plan afresh what an unfinished run left undone.")
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ from ironmask.params import DEFAULT_PRESET, Params, preset
 from pipelines.plan import sources
 from pipelines.ports import Store
 from pipelines.preflight import calibrate
-from pipelines.preflight.agreement import DEFAULT_FMR, Bar, settle
+from pipelines.preflight.agreement import DEFAULT_FMR, Bar, Known, settle
 from pipelines.preflight.calibrate import Judged
 from pipelines.setup import places, ports
 from pipelines.setup.models import at_hand, known_impostors
@@ -117,9 +117,8 @@ def prepare(request: EnrolRequest) -> CheckedEnrolment:
     )
     calibration = normalise(request.calibration) if request.calibration else None
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)
-    job, bar = settle(
-        job, request.agreement, calibration, known_impostors(job.model, pack), judged, store
-    )
+    known = Known(calibration, known_impostors(job.model, pack), judged)
+    job, bar = settle(job, request.agreement, known, store)
     return CheckedEnrolment(job, pack, settings, storage, store, judged, bar)
 
 

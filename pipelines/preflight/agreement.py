@@ -30,18 +30,23 @@ class Bar:
     source: str
 
 
+@dataclass(frozen=True)
+class Known:
+    """What tells how alike strangers are to a model.
+
+    calibration: address of a Parquet of its embeddings, if one was named. points: measured ones,
+    (FMR, cosine), if it is a known model. judged: its profile, if there is one.
+    """
+
+    calibration: str | None
+    points: Sequence[tuple[float, float]]
+    judged: Judged
+
+
 def settle(
-    job: TemplateJob,
-    fmr: float,
-    given: str | None,
-    known: Sequence[tuple[float, float]],
-    judged: Judged,
-    store: Store,
+    job: TemplateJob, fmr: float, known: Known, store: Store
 ) -> tuple[TemplateJob, Bar | None]:
     """The job with the bar that a false match rate sets, and where that is from; 0 sets none.
-
-    given: address of a Parquet of embeddings of the job's model, if one was named. known: measured
-    points of the model, (FMR, cosine), if it is a known one.
 
     Raises `ParameterError` for a rate that is not supported.
     """
@@ -52,29 +57,22 @@ def settle(
             f"agreement at a false match rate of {fmr:g}: from {impostors.LEAST_FMR:g} to "
             f"{impostors.MOST_FMR:g} can be told, and 0 is for none"
         )
-    found = _bar(job, fmr, given, known, judged, store)
+    found = _bar(job, fmr, known, store)
     rounded = replace(found, cosine=round(found.cosine, _DIGITS))
     return replace(job, agreement=rounded.cosine), rounded
 
 
-def _bar(
-    job: TemplateJob,
-    fmr: float,
-    given: str | None,
-    known: Sequence[tuple[float, float]],
-    judged: Judged,
-    store: Store,
-) -> Bar:
+def _bar(job: TemplateJob, fmr: float, known: Known, store: Store) -> Bar:
     """By what is known best: labels in the source come late, for it is they that are in doubt."""
     n = job.params.n
-    if given and (bar := _measured(given, n, fmr, store)):
+    if known.calibration and (bar := _measured(known.calibration, n, fmr, store)):
         return bar
-    if known:
-        return Bar(impostors.of_points(known, fmr), "measured on LFW")
+    if known.points:
+        return Bar(impostors.of_points(known.points, fmr), "measured on LFW")
     stored = job.source if job.kind is SourceKind.EMBEDDINGS else None
     if stored and (bar := _measured(stored, n, fmr, store)):
         return bar
-    profile = judged.profile or kept_profile(job, job.model.removeprefix(DECLARED), store)
+    profile = known.judged.profile or kept_profile(job, job.model.removeprefix(DECLARED), store)
     if profile:
         space = Profile.from_bytes(profile, "the profile").space
         return Bar(impostors.of_moments(space, fmr), "by the model's profile")

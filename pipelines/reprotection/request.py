@@ -18,7 +18,7 @@ from ironmask.params import Params, preset
 from pipelines.plan import sources
 from pipelines.ports import GenerationKeys, Store, StoredTables, Tables
 from pipelines.preflight import calibrate
-from pipelines.preflight.agreement import DEFAULT_FMR, settle
+from pipelines.preflight.agreement import DEFAULT_FMR, Known, settle
 from pipelines.preflight.calibrate import Judged
 from pipelines.reprotection.job import HeldReprotection
 from pipelines.run import admit
@@ -120,8 +120,8 @@ def prepare(request: ReprotectRequest) -> CheckedReprotection:
     fmr = request.agreement
     if fmr is not None or job.agreement is None or job.model != base.model:
         fmr = DEFAULT_FMR if fmr is None else fmr
-        known = known_impostors(job.model, pack)
-        job, _ = settle(job, fmr, calibration, known, judged, store)
+        known = Known(calibration, known_impostors(job.model, pack), judged)
+        job, _ = settle(job, fmr, known, store)
     job = admit.as_begun(tables, job, restart=request.restart)
     return CheckedReprotection(job, pack, settings, storage, store, stored, judged)
 

@@ -14,7 +14,15 @@ from typing import Final, get_args
 
 from infra.models.files import SUMS, identify, read_sums
 from infra.models.onnx_session import try_recogniser
-from infra.models.registry import BY_DIGEST, KNOWN_PACKS, UNNEEDED, KnownFile, KnownPack, Role
+from infra.models.registry import (
+    BY_DIGEST,
+    BY_NAME,
+    KNOWN_PACKS,
+    UNNEEDED,
+    KnownFile,
+    KnownPack,
+    Role,
+)
 from infra.models.roles import declared_width, load_graph
 from infra.models.sources import fetch_folder, fetch_insightface, fetch_wheels
 from ironmask.errors import ModelDownloadError, ModelError, ModelNotFoundError
@@ -100,17 +108,37 @@ def _inspect(folder: Path) -> _Found:
 def _pack(folder: Path, found: _Found) -> ModelPack:
     (detector, det), (recogniser, rec) = found["detector"], found["recogniser"]
     same = det.licence == rec.licence
-    text = f"{PREPROCESSING}\ndetector {det.sha256}\nrecogniser {rec.sha256}\n"
     return ModelPack(
         name=folder.name,
         folder=folder,
         detector=detector,
         recogniser=recogniser,
         licence=det.licence if same else f"detector: {det.licence}; recogniser: {rec.licence}",
-        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+        fingerprint=_fingerprint(det, rec),
         detector_sha256=det.sha256,
         recogniser_sha256=rec.sha256,
     )
+
+
+def _fingerprint(detector: KnownFile, recogniser: KnownFile) -> str:
+    text = f"{PREPROCESSING}\ndetector {detector.sha256}\nrecogniser {recogniser.sha256}\n"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def measured_impostors(model: str, pack: ModelPack | None) -> tuple[tuple[float, float], ...]:
+    """`KnownFile.impostors` of a pack, or of a model that is a known pack's name or fingerprint.
+
+    Empty where they were not measured.
+    """
+    if pack:
+        file = BY_DIGEST.get(pack.recogniser_sha256)
+        return file.impostors if file else ()
+    for known in KNOWN_PACKS.values():
+        by_role = {BY_NAME[name].role: BY_NAME[name] for name in known.files}
+        detector, recogniser = by_role["detector"], by_role["recogniser"]
+        if model in (known.name, _fingerprint(detector, recogniser)):
+            return recogniser.impostors
+    return ()
 
 
 def _locate(name_or_folder: str) -> Path:

@@ -11,17 +11,24 @@ import typer
 from pipelines.cli.options import (
     EXIT_PARTIAL,
     EXIT_REJECTED,
+    AcceptRisk,
+    Agreement,
     AllowRoot,
     Dest,
+    Embedders,
     Executor,
     Json,
     Keys,
     Model,
+    NoAgreement,
     Prefect,
     RayAddress,
+    VaultKeys,
     Workers,
+    asked_agreement,
     console,
     say,
+    say_disagreement,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +73,8 @@ def enroll(
         str, typer.Option(help="Kind of SRC: auto, folder, manifest or embeddings.")
     ] = "auto",
     allow_root: AllowRoot = None,
+    agreement: Agreement = None,
+    no_agreement: NoAgreement = False,
     det_size: Annotated[
         list[int] | None,
         typer.Option(help="Detector sizes in pixels; the next is tried where no face was found."),
@@ -83,14 +92,7 @@ def enroll(
     ] = None,
     executor: Executor = "ray",
     workers: Workers = None,
-    embedders: Annotated[
-        int | None,
-        typer.Option(
-            help="Embedding processes apart from the workers. Default: one a GPU; none on CPUs, "
-            "where each worker embeds the faces that it aligned.",
-            min=0,
-        ),
-    ] = None,
+    embedders: Embedders = None,
     ray_address: RayAddress = None,
     prefect: Prefect = None,
     max_failures: Annotated[
@@ -104,10 +106,7 @@ def enroll(
             "without the photos. Whoever gets them and their keys has everybody for good.",
         ),
     ] = False,
-    vault_keys: Annotated[
-        str | None,
-        typer.Option(help="Keyset file of the vault. Default: beside that of the templates."),
-    ] = None,
+    vault_keys: VaultKeys = None,
     pseudonymous: Annotated[
         bool,
         typer.Option(
@@ -141,10 +140,7 @@ def enroll(
             "Default: SRC, where it holds embeddings.",
         ),
     ] = None,
-    accept_risk: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Take a risk that is refused otherwise, by its name."),
-    ] = None,
+    accept_risk: AcceptRisk = None,
     restart: Annotated[
         bool,
         typer.Option(
@@ -174,8 +170,10 @@ def enroll(
     from infra.telemetry import configure_logging
     from pipelines.enrolment import request as enrolment_request
     from pipelines.enrolment.request import EnrolRequest
+    from pipelines.preflight.agreement import DEFAULT_FMR
     from pipelines.spec.faces import FaceSettings
 
+    fmr = asked_agreement(agreement, without=no_agreement)
     faces = FaceSettings(
         det_sizes=tuple(det_size) if det_size else FaceSettings().det_sizes,
         policy=face_policy,  # type: ignore[arg-type]
@@ -209,6 +207,7 @@ def enroll(
         restart=restart,
         retry=tuple(retry_failed.split(",")) if retry_failed else (),
         allow_roots=tuple(allow_root or ()),
+        agreement=DEFAULT_FMR if fmr is None else fmr,
     )
     prepared = enrolment_request.prepare(request)
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)
@@ -224,6 +223,7 @@ def enroll(
         from pipelines.report.terminal import print_summary
 
         print_summary(summary, console())
+    say_disagreement(summary, kept=False)
     if summary.failed > max_failures:
         say(f"{summary.failed:,} inputs failed; see `ironmask inspect {summary.dest}`")
         raise typer.Exit(EXIT_PARTIAL)
@@ -240,6 +240,8 @@ def _announce(prepared: CheckedEnrolment) -> None:
     say(f"settings: {prepared.job.describe()}")
     if prepared.pack:
         say(f"model: {prepared.pack.name}, licence: {prepared.pack.licence}")
+    if prepared.bar:
+        say(f"agreement: from a cosine of {prepared.bar.cosine:g}, {prepared.bar.source}")
     if prepared.job.model.startswith(DECLARED):
         name = prepared.job.model.removeprefix(DECLARED)
         say(
@@ -270,7 +272,7 @@ def _dry_run(request: EnrolRequest, prepared: CheckedEnrolment, as_json: bool) -
     stored = ports.open_tables(prepared.job.dest, prepared.storage)
     known = hold.sealed(request, prepared, stored)
     keys = hold.existing_keys(request, prepared, known) if known else None
-    job = hold.settled_job(prepared, known)
+    job = hold.settled_job(request, prepared, known)
     own = hold.own_files(request, prepared, stored)
     forecast = begin.forecast(job, known, prepared.store, keys, restart=request.restart, own=own)
     for line in forecast.warnings:

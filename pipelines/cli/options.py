@@ -6,18 +6,31 @@ import logging
 import sys
 import traceback
 from types import TracebackType
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from ironmask.errors import ParameterError
 from pipelines.spec.addresses import scrubbed
+from pipelines.spec.outcomes import Reason
 from pipelines.spec.texts import visible
+
+if TYPE_CHECKING:
+    from pipelines.run.summary import Summary
 
 # What all errors of arguments are; the library does not give it a public name.
 _UsageError: Final[Any] = typer.BadParameter.__bases__[0]
+
+# Who has faces of several people, and what becomes of these.
+_DISAGREEMENT: Final = {
+    Reason.OTHER_FACE.value: ("have faces of somebody else among theirs", "left out"),
+    Reason.FACES_DISAGREE.value: (
+        "have faces of which no more than half are of one person", "and nobody enrolled",
+    ),
+}  # fmt: skip
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -47,6 +60,47 @@ AllowRoot = Annotated[
         help="Where inputs may lie, beside SRC's own folder. Several: once for each.",
     ),
 ]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Plan afresh what an unfinished run left undone.")
+]
+RefuseDisagreement = Annotated[
+    bool,
+    typer.Option(
+        "--refuse-disagreement",
+        help="Leave other faces out of the new templates, and who has no majority without one. "
+        "Default: say how many there are, and use them.",
+    ),
+]
+Embedders = Annotated[
+    int | None,
+    typer.Option(
+        help="Embedding processes apart from the workers. Default: one a GPU; none on CPUs, "
+        "where each worker embeds the faces that it aligned.",
+        min=0,
+    ),
+]
+AcceptRisk = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Take a risk that is refused otherwise, by its name."),
+]
+VaultKeys = Annotated[
+    str | None,
+    typer.Option(help="Keyset file of the vault. Default: beside that of the templates."),
+]
+Agreement = Annotated[
+    float | None,
+    typer.Option(
+        metavar="FMR",
+        help="Faces of one subject must be as alike as this share of pairs of strangers, or they "
+        "are other faces: from 1e-5 to .1. Default: 1e-3.",
+    ),
+]
+NoAgreement = Annotated[
+    bool,
+    typer.Option(
+        "--no-agreement", help="Do not ask whether faces of one subject are one person's."
+    ),
+]
 Prefect = Annotated[
     bool | None,
     typer.Option(
@@ -64,6 +118,23 @@ def say(text: str) -> None:
 def tell(text: str) -> None:
     """A line for people, as the output."""
     typer.echo(visible(scrubbed(text)))
+
+
+def asked_agreement(fmr: float | None, *, without: bool) -> float | None:
+    """What --agreement and --no-agreement say: a false match rate, 0 for no test, None where both
+    are left out. Raises `ParameterError` for both.
+    """
+    if without and fmr is not None:
+        raise ParameterError("--agreement and --no-agreement exclude each other: leave one out")
+    return 0.0 if without else fmr
+
+
+def say_disagreement(summary: Summary, *, kept: bool) -> None:
+    """Warn of people who have faces of others among theirs. kept: these are used all the same."""
+    for reason, people in summary.disagreement.items():
+        inputs, words = summary.reasons[reason], _DISAGREEMENT[reason]
+        became = "used all the same" if kept else words[1]
+        say(f"WARNING: {people:,} people {words[0]}: {inputs:,} inputs, {became} ({reason})")
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -12,27 +12,32 @@ from ironmask.errors import ParameterError
 from pipelines.cli.options import (
     EXIT_ERROR,
     EXIT_PARTIAL,
+    AcceptRisk,
+    Agreement,
     AllowRoot,
     Dest,
+    Embedders,
     Executor,
     Json,
     Keys,
     Model,
+    NoAgreement,
     Prefect,
     RayAddress,
+    RefuseDisagreement,
+    Restart,
+    VaultKeys,
     Workers,
+    asked_agreement,
     console,
     say,
+    say_disagreement,
     tell,
 )
 
 if TYPE_CHECKING:
     from pipelines.reprotection.job import Renewed
     from pipelines.reprotection.request import CheckedReprotection, ReprotectRequest
-
-Restart = Annotated[
-    bool, typer.Option("--restart", help="Plan afresh what an unfinished run left undone.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -60,10 +65,7 @@ def reprotect(
         bool,
         typer.Option("--vault", help="From the vault's embeddings, without any image."),
     ] = False,
-    vault_keys: Annotated[
-        str | None,
-        typer.Option(help="Keyset file of the vault. Default: beside that of the templates."),
-    ] = None,
+    vault_keys: VaultKeys = None,
     model: Model = None,
     preset: Annotated[str | None, typer.Option(help="paper, balanced or strict.")] = None,
     alpha: Annotated[int | None, typer.Option(help="Non-zero entries of a codeword.")] = None,
@@ -79,9 +81,7 @@ def reprotect(
     calibration: Annotated[
         str | None, typer.Option(metavar="PARQUET", help="Embeddings of the model, as for enroll.")
     ] = None,
-    accept_risk: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Take a risk that is refused otherwise.")
-    ] = None,
+    accept_risk: AcceptRisk = None,
     provider: Annotated[
         str | None, typer.Option(help="Where models run: cpu, cuda or tensorrt.")
     ] = None,
@@ -92,6 +92,9 @@ def reprotect(
             min=0,
         ),
     ] = 0,
+    agreement: Agreement = None,
+    no_agreement: NoAgreement = False,
+    refuse_disagreement: RefuseDisagreement = False,
     abandon: Annotated[
         bool,
         typer.Option(
@@ -102,9 +105,7 @@ def reprotect(
     keys: Keys = None,
     executor: Executor = "ray",
     workers: Workers = None,
-    embedders: Annotated[
-        int | None, typer.Option(help="Embedding processes apart from the workers.", min=0)
-    ] = None,
+    embedders: Embedders = None,
     ray_address: RayAddress = None,
     prefect: Prefect = None,
     as_json: Json = False,
@@ -145,6 +146,8 @@ def reprotect(
         restart=restart,
         max_lost=max_lost,
         allow_roots=tuple(allow_root or ()),
+        agreement=asked_agreement(agreement, without=no_agreement),
+        refuse_disagreement=refuse_disagreement,
     )
     _do(request, prefect, as_json)
 
@@ -226,6 +229,7 @@ def _do(request: ReprotectRequest, prefect: bool | None, as_json: bool) -> None:
         typer.echo(json.dumps(asdict(done)))
     else:
         print_renewed(done, console())
+    say_disagreement(done.summary, kept=not request.refuse_disagreement)
     if done.summary.failed or done.lost or done.missing:
         say(
             f"{done.summary.failed:,} inputs failed, {done.missing:,} are missing, {done.lost:,} "

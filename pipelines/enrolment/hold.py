@@ -39,7 +39,7 @@ def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEn
     """Hold the destination: its lease, its tables, its keys and a place to work."""
     stored = ports.open_tables(prepared.job.dest, prepared.storage)
     known = sealed(request, prepared, stored)
-    job, store = settled_job(prepared, known), prepared.store
+    job, store = settled_job(request, prepared, known), prepared.store
     if known:
         # A refusal must not wait for workers.
         admit.admit(known, job, restart=request.restart)
@@ -93,12 +93,15 @@ def own_files(
     return str(path), str(places.vault_keys_path(request.vault_keys, path))
 
 
-def settled_job(prepared: CheckedEnrolment, tables: Tables | None) -> TemplateJob:
+def settled_job(
+    request: EnrolRequest, prepared: CheckedEnrolment, tables: Tables | None
+) -> TemplateJob:
     """The job for the live generation, its model as the table knows it: perhaps by name only."""
     job, pack = prepared.job, prepared.pack
     if tables is None:
         return job
     job = replace(job, generation=generations.live(tables))
+    job = admit.as_begun(tables, job, restart=request.restart)
     if pack is None or job.kind is not SourceKind.EMBEDDINGS:
         return job
     return replace(job, model=run_records.declared_model(tables, pack.name) or job.model)

@@ -15,9 +15,10 @@ from ironmask.params import DEFAULT_PRESET, Params, preset
 from pipelines.plan import sources
 from pipelines.ports import Store
 from pipelines.preflight import calibrate
+from pipelines.preflight.agreement import DEFAULT_FMR, Bar, Known, settle
 from pipelines.preflight.calibrate import Judged
 from pipelines.setup import places, ports
-from pipelines.setup.models import at_hand
+from pipelines.setup.models import at_hand, known_impostors
 from pipelines.spec.addresses import without_secret
 from pipelines.spec.faces import FaceSettings
 from pipelines.spec.template_job import DECLARED, DEFAULT_SHARD_SIZE, SourceKind, TemplateJob
@@ -28,7 +29,8 @@ from pipelines.spec.workplace import Workplace, check_executor
 class EnrolRequest:
     """An enrolment as a user asks for it: plain values, none of them secret.
 
-    allow_roots: folders and prefixes that inputs may lie in, beside that of the source.
+    allow_roots: folders and prefixes that inputs may lie in, beside that of the source. agreement:
+    the false match rate that sets how alike the faces of one subject must be; 0 for no such test.
     """
 
     source: str
@@ -58,6 +60,7 @@ class EnrolRequest:
     embedders: int | None = None
     ray_address: str | None = None
     allow_roots: tuple[str, ...] = ()
+    agreement: float = DEFAULT_FMR
 
     @property
     def workplace(self) -> Workplace:
@@ -69,7 +72,8 @@ class EnrolRequest:
 class CheckedEnrolment:
     """A job whose source, model and parameters have been checked; nothing is written yet.
 
-    judged: what one stolen row would be worth, where that is known.
+    judged: what one stolen row would be worth, where that is known. bar: how alike the faces of one
+    subject must be, unless nobody asks.
     """
 
     job: TemplateJob
@@ -78,6 +82,7 @@ class CheckedEnrolment:
     storage: StorageSettings
     store: Store
     judged: Judged
+    bar: Bar | None = None
 
 
 def prepare(request: EnrolRequest) -> CheckedEnrolment:
@@ -112,7 +117,9 @@ def prepare(request: EnrolRequest) -> CheckedEnrolment:
     )
     calibration = normalise(request.calibration) if request.calibration else None
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)
-    return CheckedEnrolment(job, pack, settings, storage, store, judged)
+    known = Known(calibration, known_impostors(job.model, pack), judged)
+    job, bar = settle(job, request.agreement, known, store)
+    return CheckedEnrolment(job, pack, settings, storage, store, judged, bar)
 
 
 def _check_places(source: str, dest: str, request: EnrolRequest, settings: Settings) -> None:

@@ -103,6 +103,7 @@ def _facts(done: Renewed) -> list[tuple[str, str]]:
         "templates": summary.subjects_enrolled,
         "inputs used": summary.used,
         "inputs failed": summary.failed,
+        **{f"people with {reason}": count for reason, count in summary.disagreement.items()},
         "people without template": done.lost,
         "inputs that are missing": done.missing,
         "destroyed generation": proof.generation,

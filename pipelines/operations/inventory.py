@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 
 from infra.settings import load as load_settings
 from ironmask.helper import encoding
@@ -13,9 +14,12 @@ from ironmask.params import Params
 from ironmask.template import row_bytes
 from pipelines.ports import Tables
 from pipelines.setup import places
-from pipelines.table import generations, run_records
+from pipelines.spec.outcomes import DISAGREEMENT
+from pipelines.table import contents, generations, run_records
 from pipelines.table.log_seal_file import NOT_CHECKED
 from pipelines.table.read import templates_by
+
+_DISAGREES: Final = pads.field("reason").isin([reason.value for reason in DISAGREEMENT])
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class GenerationSize:
 class Inventory:
     """What a destination holds. destroyed: when each generation that is gone went, UTC.
 
-    outcomes, reasons: of the inputs of all runs, each re-protection's among them. seal: what can be
-    said of it without keys.
+    outcomes, reasons: of the inputs of all runs, each re-protection's among them. disagreement:
+    people with faces that are not theirs, by reason. seal: what can be said of it without keys.
     """
 
     dest: str
@@ -48,6 +52,7 @@ class Inventory:
     data_bytes: dict[str, int]
     outcomes: dict[str, int]
     reasons: dict[str, int]
+    disagreement: dict[str, int]
     runs: list[dict[str, Any]]
     seal: str = NOT_CHECKED
 
@@ -76,6 +81,9 @@ def inventory(tables: Tables) -> Inventory:
         },
         outcomes=_counts(counted["outcome"]),
         reasons={k: v for k, v in _counts(counted["reason"]).items() if k},
+        disagreement=contents.people_by_disagreement(
+            tables.table("inputs").rows(["subject_id", "reason"], _DISAGREES)
+        ),
         runs=[
             {
                 "run_id": r.run_id,

@@ -54,7 +54,7 @@ def judge(
     that tell where to.
     """
     name = model.name if model else job.model.removeprefix(DECLARED)
-    known = _kept(job, name, store) if job.filling else None
+    known = kept_profile(job, name, store) if job.filling else None
     if known:
         # Decided when the model's first template was made.
         check(job, None, name)
@@ -73,7 +73,7 @@ def judge(
     return _filled(job, Judged(judged, whole))
 
 
-def _kept(job: TemplateJob, name: str, store: Store) -> bytes | None:
+def kept_profile(job: TemplateJob, name: str, store: Store) -> bytes | None:
     """The profile that a table has of a model. Raises `TableError` for one that was changed."""
     for entry in store.entries(layout.join(job.dest, layout.PRIVATE), recursive=False):
         digest = layout.profile_digest(entry.uri)
@@ -95,7 +95,7 @@ def _filled(job: TemplateJob, judged: Judged) -> tuple[TemplateJob, Judged]:
 def keep(judged: Judged, job: TemplateJob, store: Store) -> None:
     """Store the profile of the model with the table, unless it has one of it."""
     name = job.model.removeprefix(DECLARED)
-    if judged.profile and not _kept(job, name, store):
+    if judged.profile and not kept_profile(job, name, store):
         digest = sha256(judged.profile).hexdigest()
         store.write(layout.profile_file(job.dest, digest), judged.profile)
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -109,31 +110,61 @@ def sample(source: str, store: Store) -> F32:
 
     Raises `SourceError` where the file holds none.
     """
-    with store.open(source) as handle:
-        try:
-            parts = list(_parts(pq.ParquetFile(handle)))
-        except (pa.ArrowException, KeyError):
-            raise SourceError(
-                f"{source} is no Parquet file of embeddings: it needs a column `embedding`"
-            ) from None
+    parts = [rows for rows, _ in _sampled(source, store)]
     widths = {part.shape[1] for part in parts}
     if len(widths) != 1:
         raise SourceError(f"{source} holds no embeddings of one width: {sorted(widths)}")
     return np.concatenate(parts)[:_MOST]
 
 
-def _parts(file: pq.ParquetFile) -> Iterator[F32]:
-    """Row groups until they hold enough; of a large one, rows from all over it."""
+def sample_people(source: str, n: int, store: Store) -> F32:
+    """One embedding of each person in such a sample, (k, n) float32; none where nobody is named.
+
+    Raises `SourceError` for a file without embeddings.
+    """
+    found: dict[str, F32] = {}
+    for rows, names in _sampled(source, store):
+        if rows.shape[1] == n:
+            usable = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
+            for place in np.flatnonzero(usable & (names != "")):
+                found.setdefault(names[place], rows[place])
+    return np.array(list(found.values()), dtype=np.float32).reshape(-1, n)
+
+
+def _sampled(source: str, store: Store) -> list[tuple[F32, NDArray[np.object_]]]:
+    with store.open(source) as handle:
+        try:
+            return list(_parts(pq.ParquetFile(handle)))
+        except (pa.ArrowException, KeyError):
+            raise SourceError(
+                f"{source} is no Parquet file of embeddings: it needs a column `embedding`"
+            ) from None
+
+
+def _parts(file: pq.ParquetFile) -> Iterator[tuple[F32, NDArray[np.object_]]]:
+    """Row groups until they hold enough, and whose each row is, "" where nobody says; of a large
+    one, rows from all over it.
+    """
     taken = 0
+    named = ["subject_id"] if "subject_id" in file.schema_arrow.names else []
     for group in np.random.Generator(np.random.PCG64(0)).permutation(file.num_row_groups):
-        column = file.read_row_group(int(group), columns=["embedding"])["embedding"]
-        _, rows = embedding_column(column.combine_chunks())
+        table = file.read_row_group(int(group), columns=["embedding", *named])
+        lengths, rows = embedding_column(table["embedding"].combine_chunks())
         if len(rows):
-            some = rows[:: max(1, len(rows) // _MOST)]
-            yield some
-            taken += len(some)
+            step = max(1, len(rows) // _MOST)
+            whole = np.flatnonzero(lengths == rows.shape[1])[::step]
+            yield rows[::step], _names(table.take(whole))
+            taken += len(whole)
         if taken >= _MOST:
             return
+
+
+def _names(table: pa.Table) -> NDArray[np.object_]:
+    """Subjects of some rows as texts."""
+    if "subject_id" not in table.column_names:
+        return np.full(len(table), "", dtype=object)
+    texts = pc.cast(table["subject_id"], pa.large_string())
+    return np.array(pc.fill_null(texts, "").to_pylist(), dtype=object)
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipelines.operations.check import Report
 from pipelines.operations.status import Status
-from pipelines.report.terminal import pairs, size
+from pipelines.report.terminal import disagreement, pairs, size
 from pipelines.reprotection.job import Renewed
 from pipelines.spec.texts import visible
 from pipelines.table.evidence import Evidence
@@ -53,6 +53,7 @@ def print_renewed(done: Renewed, console: Console) -> None:
         ("live now", f"generation {done.generation}, {summary.subjects_enrolled:,} templates"),
         ("inputs", f"{summary.inputs:,}: {summary.used:,} used, {summary.failed:,} failed"),
         *((f"  {reason}", f"{count:,}") for reason, count in summary.reasons.items()),
+        *disagreement(summary.disagreement),
         ("without template", f"{done.lost:,} people"),
         ("missing", f"{done.missing:,} inputs that the old templates were made from"),
         (

@@ -25,6 +25,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         ("duplicate", f"{summary.duplicate:,}"),
         ("skipped", f"{summary.skipped:,}"),
         *((f"  {reason}", f"{count:,}") for reason, count in summary.reasons.items()),
+        *disagreement(summary.disagreement),
         ("subjects enrolled", f"{summary.subjects_enrolled:,}"),
         ("subjects not enrolled", f"{summary.subjects_not_enrolled:,}"),
         ("written", size(summary.bytes_written)),
@@ -36,6 +37,11 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.orphans_destroyed:
         rows.append(("orphans destroyed", f"{summary.orphans_destroyed:,}"))
     return rows
+
+
+def disagreement(people: dict[str, int]) -> list[tuple[str, str]]:
+    """People whose faces are of several, as (what, value) pairs."""
+    return [(f"subjects with {reason}", f"{count:,}") for reason, count in people.items()]
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -98,6 +104,7 @@ def print_inventory(found: Inventory, console: Console) -> None:
     rows += [(f"{name} on store", size(held)) for name, held in found.data_bytes.items()]
     rows += [(f"inputs {name}", f"{count:,}") for name, count in found.outcomes.items()]
     rows += [(f"  {name}", f"{count:,}") for name, count in found.reasons.items()]
+    rows += disagreement(found.disagreement)
     rows += [(f"run {run['run_id']}", f"{run['kind']}, {run['state']}") for run in found.runs]
     console.print(pairs(found.dest, rows))
 

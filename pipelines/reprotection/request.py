@@ -18,12 +18,13 @@ from ironmask.params import Params, preset
 from pipelines.plan import sources
 from pipelines.ports import GenerationKeys, Store, StoredTables, Tables
 from pipelines.preflight import calibrate
+from pipelines.preflight.agreement import DEFAULT_FMR, Known, settle
 from pipelines.preflight.calibrate import Judged
 from pipelines.reprotection.job import HeldReprotection
 from pipelines.run import admit
 from pipelines.setup import places, ports
 from pipelines.setup.hold_live import own_keys
-from pipelines.setup.models import at_hand
+from pipelines.setup.models import at_hand, known_impostors
 from pipelines.setup.worker import WorkerSpec
 from pipelines.setup.workplace import ShardExecutor, engine
 from pipelines.spec.template_job import Purpose, SourceKind, TemplateJob
@@ -40,7 +41,9 @@ class ReprotectRequest:
 
     source: where its inputs are now, if they have moved. vault: take embeddings from the vault.
     max_lost: people who may lose their template since nothing is left to make a new one from.
-    allow_roots: where inputs may lie, beside what the enrolments allowed.
+    allow_roots: where inputs may lie, beside what the enrolments allowed. agreement: the false
+    match rate that sets how alike the faces of one subject must be, 0 for no such test; by default
+    the bar stays. refuse_disagreement: other faces are left out; they are counted in any case.
     """
 
     dest: str
@@ -67,6 +70,8 @@ class ReprotectRequest:
     restart: bool = False
     max_lost: int = 0
     allow_roots: tuple[str, ...] = ()
+    agreement: float | None = None
+    refuse_disagreement: bool = False
 
     @property
     def workplace(self) -> Workplace:
@@ -112,6 +117,12 @@ def prepare(request: ReprotectRequest) -> CheckedReprotection:
     job = _job(base, pack, request, keeps=bool(tables.table("vault").files()))
     calibration = normalise(request.calibration) if request.calibration else None
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)
+    fmr = request.agreement
+    if fmr is not None or job.agreement is None or job.model != base.model:
+        fmr = DEFAULT_FMR if fmr is None else fmr
+        known = Known(calibration, known_impostors(job.model, pack), judged)
+        job, _ = settle(job, fmr, known, store)
+    job = admit.as_begun(tables, job, restart=request.restart)
     return CheckedReprotection(job, pack, settings, storage, store, stored, judged)
 
 
@@ -240,6 +251,7 @@ def _job(
         # What a vault has of the same model stays there as it is.
         vault=keeps and pack is not None and pack.fingerprint != base.model,
         accepted_risk=request.accepted_risk or base.accepted_risk,
+        keeps_other_faces=not request.refuse_disagreement,
     )
 
 

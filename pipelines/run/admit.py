@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 from typing import Any
 
 from ironmask.errors import MismatchError
@@ -10,6 +12,8 @@ from pipelines.ports import Tables
 from pipelines.spec.template_job import TemplateJob
 from pipelines.table import generations
 from pipelines.table.run_records import RunRecord, RunState, rows_of_run, runs
+
+_log = logging.getLogger("ironmask.enrol")
 
 
 def admit(tables: Tables, job: TemplateJob, *, restart: bool = False) -> RunRecord | None:
@@ -44,6 +48,20 @@ def admit(tables: Tables, job: TemplateJob, *, restart: bool = False) -> RunReco
                 f"{job.params.bits:.1f} bits). {advice}"
             )
     return next((record for record in known if record.state == RunState.RUNNING), None)
+
+
+def as_begun(tables: Tables, job: TemplateJob, *, restart: bool) -> TemplateJob:
+    """The job; without a test of faces where it goes on with a run that began without any.
+
+    A run of before can then be finished by the command that it was begun with.
+    """
+    begun = [record for record in runs(tables) if record.state == RunState.RUNNING]
+    if restart or job.agreement is None:
+        return job
+    if all("agreement" in record.config.get("job", {}) for record in begun):
+        return job
+    _log.warning("the run was begun without --agreement by an earlier release, and ends without it")
+    return replace(job, agreement=None, keeps_other_faces=False)
 
 
 def _refuse_unfinished_generation(tables: Tables, job: TemplateJob, known: list[RunRecord]) -> None:

@@ -15,6 +15,7 @@ from pipelines.ports import Tables
 from pipelines.shard.context import ShardResult
 from pipelines.spec.outcomes import ACQUISITION, Outcome, Reason
 from pipelines.spec.template_job import TemplateJob
+from pipelines.table.contents import people_by_disagreement
 from pipelines.table.held import Destination
 from pipelines.table.run_records import of_run, rows_of_run
 from pipelines.table.schemas import METRICS
@@ -50,7 +51,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run did, in counts and seconds; safe to log and to keep anywhere."""
+    """What a finished run did, in counts and seconds; safe to log and to keep anywhere.
+
+    disagreement: people with faces that are not theirs, by reason.
+    """
 
     run_id: str
     dest: str
@@ -63,6 +67,7 @@ class Summary:
     reasons: dict[str, int]
     subjects_enrolled: int
     subjects_not_enrolled: int
+    disagreement: dict[str, int]
     resumed_shards: int
     orphans_destroyed: int
     bytes_written: int
@@ -119,6 +124,7 @@ def summarise(
         reasons=dict(sorted(reasons.items())),
         subjects_enrolled=enrolled,
         subjects_not_enrolled=_subjects_without_template(rows),
+        disagreement=people_by_disagreement(rows),
         resumed_shards=resumed,
         orphans_destroyed=orphans,
         bytes_written=tally.bytes_written,

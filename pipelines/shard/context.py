@@ -19,7 +19,7 @@ import numpy as np
 from ironmask.filling import Filling
 from ironmask.template import row_bytes
 from pipelines.plan.plans import Plan
-from pipelines.ports import U8, DataFile, GenerationKeys, Store
+from pipelines.ports import F32, U8, DataFile, GenerationKeys, Store
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import SourceKind, TemplateJob
 from pipelines.table.details import encrypted, table_keys
@@ -82,6 +82,10 @@ class InputRow:
         named = Identities.of(context.keys, context.job.generation).all_named(self.contents)
         details = encrypted(context.table_id, row, facts, keys)
         return {**row, "detail": "", "identities": named or None, "details": details}
+
+
+# A subject, the inputs that count for it, and their (m, n) embeddings.
+Subject = tuple[str, list[InputRow], F32]
 
 
 @dataclass(frozen=True, slots=True)

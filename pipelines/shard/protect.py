@@ -23,7 +23,15 @@ from ironmask.params import SCHEME_VERSION
 from ironmask.template import Protector, row_bytes
 from pipelines.ports import F32, DataFile
 from pipelines.shard import vault
-from pipelines.shard.context import AlignedShard, Context, InputRow, ShardResult, clock
+from pipelines.shard.agreement import of_one_person
+from pipelines.shard.context import (
+    AlignedShard,
+    Context,
+    InputRow,
+    ShardResult,
+    Subject,
+    clock,
+)
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import grouped_files, layout
 from pipelines.table.data_files import described, named
@@ -41,8 +49,6 @@ _ROW_REST: Final = 16 << 10
 _NAMES: Final = 64
 _FILE_REST: Final = 1 << 20
 _AREAS: Final[list[mmap]] = []
-# A subject, the inputs that count for it, and their (m, n) embeddings.
-_Subject = tuple[str, list[InputRow], F32]
 
 
 def protect_shard(
@@ -55,7 +61,7 @@ def protect_shard(
     """
     timings = dict(prepared.timings)
     rows = prepared.rows
-    subjects = _by_subject(context, prepared, embeddings)
+    subjects = of_one_person(context.job, _by_subject(context, prepared, embeddings))
     attempt = secrets.token_hex(8)
     files: dict[str, DataFile] = {}
     with _memory(context, subjects) as memory:
@@ -83,7 +89,7 @@ def protect_shard(
     )
 
 
-def _by_subject(context: Context, prepared: AlignedShard, embeddings: F32) -> list[_Subject]:
+def _by_subject(context: Context, prepared: AlignedShard, embeddings: F32) -> list[Subject]:
     """Usable embeddings of each subject, ordered by subject; the others' rows are settled."""
     groups: dict[str, tuple[list[InputRow], list[F32]]] = {}
     norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
@@ -104,7 +110,7 @@ def _by_subject(context: Context, prepared: AlignedShard, embeddings: F32) -> li
     return [(name, rows, np.stack(found)) for name, (rows, found) in sorted(groups.items())]
 
 
-def _kept(context: Context, subjects: list[_Subject]) -> list[tuple[InputRow, F32]]:
+def _kept(context: Context, subjects: list[Subject]) -> list[tuple[InputRow, F32]]:
     """The inputs that go to the vault, if there is one: those of templates."""
     if context.vault_keys is None or not context.job.vault:
         return []
@@ -113,7 +119,7 @@ def _kept(context: Context, subjects: list[_Subject]) -> list[tuple[InputRow, F3
 
 
 @contextmanager
-def _memory(context: Context, subjects: list[_Subject]) -> Iterator[memoryview]:
+def _memory(context: Context, subjects: list[Subject]) -> Iterator[memoryview]:
     """Memory for the file of these subjects' templates, which begins at a page.
 
     It is used again and again: fresh pages cost more than what fills them.
@@ -135,7 +141,7 @@ def _write_templates(
     sink: pa.NativeFile,
     context: Context,
     shard: int,
-    subjects: list[_Subject],
+    subjects: list[Subject],
 ) -> list[dict[str, str]]:
     """Protect subjects a row group at a time into a Parquet file; return the ids in it."""
     job = context.job
@@ -169,7 +175,7 @@ def write_rows(sink: pa.NativeFile, groups: Iterable[list[dict[str, Any]]]) -> l
 def _protect(
     context: Context,
     shard: int,
-    subjects: list[_Subject],
+    subjects: list[Subject],
     protector: Protector,
 ) -> list[dict[str, Any]]:
     """Protect the templates of a few subjects; settle the outcomes of their inputs."""
@@ -183,13 +189,12 @@ def _protect(
         except ProtectionError as error:
             _settle_all(rows, Outcome.FAILED, Reason.PROTECT_FAILED, str(error))
         else:
-            _settle_all(rows, Outcome.USED)
+            for row in rows:
+                row.settle(Outcome.USED, row.reason)
     return out
 
 
-def _settle_all(
-    rows: list[InputRow], outcome: Outcome, reason: str = Reason.NONE, detail: str = ""
-) -> None:
+def _settle_all(rows: list[InputRow], outcome: Outcome, reason: str, detail: str) -> None:
     for row in rows:
         row.settle(outcome, reason, detail)
 

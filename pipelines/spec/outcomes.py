@@ -16,7 +16,10 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an input was not used. The list is closed: readers may rely on it."""
+    """Why an input was not used. The list is closed: readers may rely on it.
+
+    The last two stand beside inputs that a re-protection used all the same, as well.
+    """
 
     NONE = ""
     # the file
@@ -58,6 +61,8 @@ class Reason(StrEnum):
     # the subject
     DUPLICATE_CONTENT = "duplicate_content"
     DUPLICATE_OTHER_SUBJECT = "duplicate_other_subject"
+    OTHER_FACE = "other_face"
+    FACES_DISAGREE = "faces_disagree"
     ALREADY_ENROLLED = "already_enrolled"
     ERASED = "erased"
 
@@ -84,3 +89,6 @@ ACQUISITION: Final = frozenset(
     }
 )
 """Failures to acquire: the image is sound, but no usable face was found in it."""
+
+DISAGREEMENT: Final = (Reason.OTHER_FACE, Reason.FACES_DISAGREE)
+"""Of inputs whose subject has faces of several people: the minority's, or all where none is one."""

@@ -25,7 +25,7 @@ RETRY_ALL: Final = ("all",)
 # Before the name of a model that made stored embeddings, where its files are not at hand.
 DECLARED: Final = "declared:"
 # Settings that runs of before did not have; unused, they change nothing.
-LATER_SETTINGS: Final = ("pseudonymous", "allow_roots")
+LATER_SETTINGS: Final = ("pseudonymous", "allow_roots", "agreement", "keeps_other_faces")
 _PACKAGES: Final = ("ironmask", "insightface", "numpy", "onnxruntime", "pillow", "scipy")
 
 
@@ -67,6 +67,8 @@ class TemplateJob:
     renews: the generation whose templates are made anew. more_sources: read after the first one.
     vault: embeddings are kept, encrypted. allow_roots: folders and prefixes that inputs may lie in
     beside the sources' own. pseudonymous: subject ids and addresses are stored keyed.
+    agreement: the least cosine of faces of one subject; None where nobody asks whether they are of
+    one person. keeps_other_faces: those that are not are counted, and used all the same.
     """
 
     source: str
@@ -90,6 +92,8 @@ class TemplateJob:
     vault: bool = False
     pseudonymous: bool = False
     allow_roots: tuple[str, ...] = ()
+    agreement: float | None = None
+    keeps_other_faces: bool = False
 
     def __post_init__(self) -> None:
         encoding(self.encoding)
@@ -110,6 +114,10 @@ class TemplateJob:
             )
         if not 0 <= self.filling < 1:
             raise ParameterError(f"a share of {self.filling} of noise: from 0 to less than 1")
+        if self.agreement is not None and not 0 < self.agreement < 1:
+            raise ParameterError(
+                f"agreement from a cosine of {self.agreement}: it is between 0 and 1"
+            )
         if self.shard_size < 1:
             raise ParameterError(f"shard size is {self.shard_size}; it must be at least 1")
 
@@ -121,7 +129,8 @@ class TemplateJob:
         """The settings in one line, bits included."""
         seal = "encrypted helpers" if self.sealed else "PLAINTEXT helpers"
         seal += f", filled {self.filling:g}" if self.filling else ""
-        return f"{self.params.describe()}, {self.encoding}, centring {self.centring}, {seal}"
+        agree = f", faces agree from {self.agreement:g}" if self.agreement else ""
+        return f"{self.params.describe()}, {self.encoding}, centring {self.centring}, {seal}{agree}"
 
     def traits(self) -> dict[str, Any]:
         """What must be the same for two runs to share one generation of a table."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.ports import Tables
-from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.spec.outcomes import DISAGREEMENT, Outcome, Reason
 from pipelines.table.identities import with_owner
 from pipelines.table.run_records import runs, runs_of
 from pipelines.table.text_set import TextSet
@@ -58,6 +58,17 @@ def is_used(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
     """Which of some `inputs` a template was made from; those of erased people only count."""
     used = pc.equal(rows["outcome"], Outcome.USED.value)
     return pc.and_(used, pc.not_equal(rows["reason"], Reason.ERASED.value))
+
+
+def people_by_disagreement(rows: pa.Table) -> dict[str, int]:
+    """How many people some `inputs` say are of several, by the reason that says so."""
+    found = {
+        reason.value: len(
+            rows["subject_id"].filter(pc.equal(rows["reason"], reason.value)).unique()
+        )
+        for reason in DISAGREEMENT
+    }
+    return {reason: people for reason, people in found.items() if people}
 
 
 @dataclass(frozen=True, slots=True)

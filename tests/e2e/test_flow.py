@@ -47,6 +47,7 @@ print(flow.run_as_flow(asked, prepare(asked), steps.quiet).used, len(tries))
 @pytest.fixture
 def enroll(server: Server, tmp_path: Path) -> Callable[..., Any]:
     vectors = np.random.default_rng(1).standard_normal((6, 64)).astype(np.float32)
+    vectors[1::2] += 2 * vectors[::2]
     table = pa.table({"subject_id": list("aabbcc"), "embedding": list(vectors)})
     pq.write_table(table, tmp_path / "e.parquet")
 
@@ -66,7 +67,7 @@ def test_a_run_shows_in_the_server(enroll, server):
     assert (newest["state_type"], newest["parameters"]["settings"]) == (
         "COMPLETED",
         "n 64, alpha 12, tolerance 1 (46.9 bits against guessing), int8, centring mean, "
-        "encrypted helpers",
+        "encrypted helpers, faces agree from 0.376",
     )
     steps = {run["name"].rpartition("-")[0] for run in server.ask("task_runs")}
     assert steps == {"plan", "run and commit", "report"}

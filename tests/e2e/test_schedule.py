@@ -121,6 +121,7 @@ def test_it_fires_and_a_clashing_run_refuses(
     address, told = webhook
     dest, keys = tmp_path / "table", tmp_path / "keys.json"
     vectors = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
+    vectors[1::2] += 2 * vectors[::2]
     source = write_embeddings(tmp_path / "e.parquet", list("aabbccdd"), vectors)
     words = ["--executor=local", "--alpha=12", "--tolerance=1", "--keys", keys]
     assert command(tmp_path, "enroll", source, dest, *words).code == 0

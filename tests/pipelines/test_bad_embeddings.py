@@ -38,8 +38,8 @@ BAD: dict[str, tuple[list[Any], list[tuple[str, str]]]] = {
     "wide": ([np.append(V[0], 0.5)], [("failed", "wrong_width")]),
     "null": ([None], [("failed", "wrong_width")]),
     "empty": ([[]], [("failed", "wrong_width")]),
-    "opposed": ([V[1], -V[1]], [("failed", "opposed_embeddings")] * 2),
-    "opposed and longer": ([V[2], -3 * V[2]], [("failed", "opposed_embeddings")] * 2),
+    "opposed": ([V[1], -V[1]], [("failed", "faces_disagree")] * 2),
+    "opposed and longer": ([V[2], -3 * V[2]], [("failed", "faces_disagree")] * 2),
     "copy of sound": ([V[7]], [("duplicate", "duplicate_other_subject")]),
 }
 

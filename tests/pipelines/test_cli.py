@@ -518,7 +518,7 @@ class TestProgress:
             _, said = running.communicate()
         assert running.returncode == 0
         starts = [line.partition(b":")[0] for line in said.splitlines()]
-        assert starts == [b"settings", b"WARNING"]
+        assert starts == [b"settings", b"agreement", b"WARNING"]
         assert b"\r" not in said
         assert b"\x1b" not in said
 

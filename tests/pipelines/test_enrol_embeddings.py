@@ -263,7 +263,7 @@ class TestReasons:
             "wide": [("failed", "wrong_width")],
             "empty": [("failed", "wrong_width")],
             "null": [("failed", "wrong_width")],
-            "opposed": [("failed", "opposed_embeddings")] * 2,
+            "opposed": [("failed", "faces_disagree")] * 2,
             "twice": [("duplicate", "duplicate_content"), used],
             "copycat": [("duplicate", "duplicate_other_subject")],
             "huge": [used],

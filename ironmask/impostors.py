@@ -1,0 +1,48 @@
+"""How alike the embeddings of strangers are: the cosine that a share of impostors reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import betaincinv, ndtri
+
+from ironmask.arrays import unit_rows
+from ironmask.spectrum import Spectrum
+
+LEAST_FMR: Final = 1e-5
+MOST_FMR: Final = 0.1
+"""Between these, quantiles can be told from embeddings that people have."""
+
+
+def of_embeddings(embeddings: ArrayLike, n: int, fmr: float) -> float:
+    """The measured quantile of m >= 2 embeddings of as many people, (m, n) of any scale."""
+    rows = unit_rows(embeddings, n)
+    cosines = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
+    return float(np.quantile(cosines, 1 - fmr))
+
+
+def of_points(points: Sequence[tuple[float, float]], fmr: float) -> float:
+    """Between measured points (FMR, cosine) with falling rates, linear in the normal quantile."""
+    rates, cosines = zip(*points, strict=True)
+    return float(np.interp(-ndtri(fmr), -ndtri(np.array(rates)), cosines))
+
+
+def of_moments(space: Spectrum, fmr: float) -> float:
+    """As if cosines were normal about 0 with the spectrum's mean square of two embeddings' cosine.
+
+    That is tr(M^2), M the second moments of unit embeddings, less what each has with itself. Tails
+    of real models are heavier, so this is a little low.
+    """
+    count = space.count
+    square = (count * np.square(space.moments / count).sum() - 1) / (count - 1)
+    return float(-ndtri(fmr) * np.sqrt(max(square, 1 / space.n)))
+
+
+def on_sphere(n: int, fmr: float) -> float:
+    """Of directions that are uniform in n dimensions, whose squared cosines have the distribution
+    Beta(1/2, (n - 1)/2): no model tells people apart better, so a model's own is hardly lower.
+    """
+    return float(np.sqrt(1 - betaincinv((n - 1) / 2, 0.5, 2 * fmr)))

@@ -1,0 +1,52 @@
+"""Whether the faces of one subject are of one person, and what becomes of those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ironmask.agreement import agreeing
+from pipelines.shard.context import InputRow, Subject
+from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.spec.template_job import TemplateJob
+
+_OTHER = "most of the subject's faces are of somebody else: see whose face this is"
+_NO_MAJORITY = (
+    "the subject's faces are of several people, and no more than half of them are of one: see "
+    "whether the source gives each person a name, and its photos to nobody else"
+)
+
+
+def of_one_person(job: TemplateJob, subjects: list[Subject]) -> list[Subject]:
+    """Subjects with those of their inputs that agree; the others' rows are settled.
+
+    Where the job keeps other faces they stay, and their rows have the reason only.
+    """
+    bar = job.agreement
+    if bar is None:
+        return subjects
+    return [one for subject in subjects for one in _of_one_person(job, bar, subject)]
+
+
+def _of_one_person(job: TemplateJob, bar: float, subject: Subject) -> list[Subject]:
+    """One subject, or none where nobody has the majority of it."""
+    name, rows, vectors = subject
+    agree = agreeing(vectors, job.params.n, bar)
+    others = [row for row, own in zip(rows, agree, strict=True) if not own]
+    if not others:
+        return [subject]
+    is_majority = len(others) < len(rows)
+    reason, detail = (
+        (Reason.OTHER_FACE, _OTHER) if is_majority else (Reason.FACES_DISAGREE, _NO_MAJORITY)
+    )
+    if job.keeps_other_faces:
+        _note(others, reason)
+        return [subject]
+    for row in others:
+        row.settle(Outcome.FAILED, reason, detail)
+    kept = [row for row, own in zip(rows, agree, strict=True) if own]
+    return [(name, kept, vectors[agree])] if is_majority else []
+
+
+def _note(rows: Iterable[InputRow], reason: Reason) -> None:
+    for row in rows:
+        row.reason = reason.value

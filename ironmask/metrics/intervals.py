@@ -92,11 +92,13 @@ def small_sample(counts: Counts, rate: float) -> tuple[float, float]:
 
 
 def wilson(rate: float, trials: float, below: float, above: float) -> Interval:
-    """All p with below <= (rate - p) / sqrt(p (1 - p) / trials) <= above.
+    """All p with below <= (rate - p) / sqrt(p (1 - p) / trials) <= above, below <= 0 <= above.
 
-    Wilson (Journal of the American Statistical Association 22, 1927), where below = -above.
+    Wilson (Journal of the American Statistical Association 22, 1927), where below = -above. The
+    rate is among them, also where rounding would leave it out by a unit in the last place.
     """
-    return Interval(_root(rate, trials, above), _root(rate, trials, below))
+    low, high = _root(rate, trials, above), _root(rate, trials, below)
+    return Interval(min(low, rate), max(high, rate))
 
 
 def clustered_wilson(found: Design) -> Interval:

@@ -22,8 +22,9 @@ from ironmask.centring import Centring, centre
 from ironmask.comparisons import BINS, Block, Compared, Issue, Matches, compare, fresh
 from ironmask.errors import StorageError, TemplateError
 from pipelines.evaluation import stored_templates
+from pipelines.evaluation.comparisons import Comparisons
 from pipelines.evaluation.frozen import Case, Evaluation
-from pipelines.evaluation.protocol import Comparisons, comparisons
+from pipelines.evaluation.protocol import comparisons
 from pipelines.evaluation.stored_templates import Access, Rows
 from pipelines.plan import labelled_faces as faces_of
 from pipelines.plan.labelled_faces import Faces

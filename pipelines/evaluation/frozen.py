@@ -17,6 +17,9 @@ from ironmask.random import ReplayedGenerator
 from pipelines.evaluation.protocol import is_single
 from pipelines.plan.labelled_faces import Faces
 
+READING: Final = 2
+"""Goes up where the same source or list gives other comparisons than before."""
+
 _BLOCK: Final = 256
 # Cosines of a block that are held at once, in numbers.
 _CELLS: Final = 1 << 26
@@ -64,7 +67,8 @@ class Evaluation:
     those of a table. excluded: names left out. groups: columns of demographic labels. model: what
     made the embeddings, as far as is known. seed: hex, from which every block's randomness comes,
     so that the same evaluation gives the same numbers; no template made from it leaves the process.
-    floor: cosine from which impostors are kept. block: templates in one unit of work.
+    floor: cosine from which impostors are kept. block: templates in one unit of work. reading: how
+    sources and lists are read, `READING`; blocks of another one count other comparisons.
     """
 
     source: str
@@ -84,6 +88,7 @@ class Evaluation:
     n: int
     floor: float
     block: int
+    reading: int = 1
 
     @property
     def settings(self) -> list[Setting]:

@@ -16,7 +16,7 @@ from ironmask.errors import MismatchError, ParameterError
 from pipelines.evaluation import blocks, cost
 from pipelines.evaluation.blocks import Sources
 from pipelines.evaluation.cost import Spent
-from pipelines.evaluation.frozen import Evaluation
+from pipelines.evaluation.frozen import READING, Evaluation
 from pipelines.evaluation.rates import metrics, run_id
 from pipelines.evaluation.request import EvaluateRequest, asked, traits_of
 from pipelines.evaluation.results import Results, results
@@ -107,6 +107,8 @@ def finished(
     if not store.exists(address):
         return None
     evaluation = Evaluation.from_json(store.read(address))
+    if evaluation.reading != READING:
+        return None
     sources = sources_of(public, evaluation.issued)
     if blocks.done(evaluation, store) != set(blocks.plan(evaluation, sources).blocks):
         return None

@@ -13,8 +13,9 @@ from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError, SourceError
 from ironmask.helper import DEFAULT_ENCODING, encoding
 from ironmask.params import Params
-from pipelines.evaluation import frozen
+from pipelines.evaluation import frozen, lists
 from pipelines.evaluation.frozen import Evaluation
+from pipelines.evaluation.listed import refuse_comments
 from pipelines.evaluation.protocol import ALL, is_listed, spread
 from pipelines.evaluation.stored_templates import TemplateTraits, live
 from pipelines.plan import labelled_faces
@@ -99,13 +100,17 @@ def asked(
 
     Raises `ParameterError`, `SourceError` and `ProtocolError` for what cannot be evaluated.
     """
-    excluded = _lines(request.exclude, store)
+    text = _text(normalise(request.exclude), store) if request.exclude else ""
+    excluded = lists.names(text)
     loaded = labelled_faces.load(source, store, excluded, request.groups)
+    if text:
+        refuse_comments(str(request.exclude), loaded.labels, text)
     n, seed = loaded.vectors.shape[1], _seed(request.seed)
     common = {
         "source": source, "version": store.version(source), "out": out,
         "excluded": tuple(excluded), "groups": request.groups, "seed": seed, "n": n,
         "floor": frozen.floor(loaded, seed), "block": frozen.block_size(len(loaded.vectors)),
+        "reading": frozen.READING,
     }  # fmt: skip
     if traits:
         params = traits.issued.params
@@ -173,16 +178,5 @@ def _protocols(names: tuple[str, ...], store: Store) -> tuple[tuple[str, ...], s
     return tuple(address if name in files else name for name in every), _text(address, store)
 
 
-def _lines(address: str | None, store: Store) -> list[str]:
-    """Names in a file, a line each, less comments."""
-    if address is None:
-        return []
-    lines = _text(normalise(address), store).splitlines()
-    return sorted({text for line in lines if (text := line.partition("#")[0].strip())})
-
-
 def _text(address: str, store: Store) -> str:
-    try:
-        return store.read(address).decode()
-    except UnicodeDecodeError:
-        raise SourceError(f"{address} is no UTF-8 text") from None
+    return lists.decoded(address, store.read(address))

@@ -22,10 +22,11 @@ from ironmask.params import Params
 from ironmask.template import row_bytes
 from pipelines.evaluation import blocks
 from pipelines.evaluation.blocks import Part, Plan, Sources
+from pipelines.evaluation.comparisons import Uncompared
+from pipelines.evaluation.comparisons import trials as trials_of
 from pipelines.evaluation.errors_by_subject import Errors, accepts, side
 from pipelines.evaluation.frozen import Case, Evaluation
 from pipelines.evaluation.groups import GroupRow, groups
-from pipelines.evaluation.protocol import trials as trials_of
 from pipelines.evaluation.stored_templates import Access, losses
 from pipelines.ports import Store
 from pipelines.spec.outcomes import ACQUISITION
@@ -65,7 +66,8 @@ class ProtectedRow:
 class CaseResults:
     """What one kind of templates gave. lost: templates that could not be made, or opened again.
 
-    agreements: genuine comparisons and those of a sample of impostors, by setting.
+    agreements: genuine comparisons and those of a sample of impostors, by setting. uncompared:
+    where a list says what there is to compare.
     """
 
     case: Case
@@ -78,6 +80,26 @@ class CaseResults:
     protected: list[ProtectedRow]
     groups: list[GroupRow]
     agreements: dict[str, tuple[list[int], list[int]]] = field(repr=False)
+    uncompared: Uncompared | None = None
+
+    @property
+    def asked(self) -> int:
+        """Comparisons that were to be made."""
+        return self.genuine + self.impostor + (self.uncompared.total if self.uncompared else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Failures that are folded into the rates of one kind of templates.
+
+    fta: failure-to-acquire rate of genuine comparisons, impostor_fta: of the others. fte:
+    failure-to-enrol rate. Where a list says what there is to compare, they are shares of its
+    comparisons, and who was not enrolled is among those.
+    """
+
+    fta: float
+    impostor_fta: float
+    fte: float
 
 
 @dataclass(frozen=True)
@@ -108,17 +130,37 @@ class Failures:
 
 @dataclass(frozen=True)
 class Results:
-    """All of an evaluation's numbers. missing, duplicates: see `issued.Rows`."""
+    """All of an evaluation's numbers. excluded, unlabelled: faces that were left out (see
+    `labelled_faces.Labels`). missing, duplicates: see `stored_templates.Rows`.
+    """
 
     evaluation: Evaluation
     subjects: int
     faces: int
     excluded: int
+    unlabelled: int
     missing: int
     duplicates: int
     faces_a_subject: list[int]
     failures: Failures
     cases: list[CaseResults]
+
+    @property
+    def listed(self) -> CaseResults | None:
+        """The first case whose comparisons a list asks for."""
+        return next((case for case in self.cases if case.uncompared), None)
+
+    def folded(self, case: CaseResults) -> Folded:
+        """What is folded into the rates of one of the cases."""
+        lost = case.uncompared
+        if lost is None:
+            return Folded(self.failures.fta, self.failures.fta, self.failures.fte)
+        genuine, impostor = lost.total_genuine, lost.total_impostor
+        return Folded(
+            fta=genuine / (genuine + case.genuine),
+            impostor_fta=impostor / (impostor + case.impostor),
+            fte=0.0,
+        )
 
 
 def results(evaluation: Evaluation, sources: Sources) -> Results:
@@ -130,6 +172,7 @@ def results(evaluation: Evaluation, sources: Sources) -> Results:
         subjects=len(labels.subjects),
         faces=len(labels.subject),
         excluded=labels.excluded,
+        unlabelled=labels.unlabelled,
         missing=known.rows.missing if known.rows else 0,
         duplicates=known.rows.duplicates if known.rows else 0,
         faces_a_subject=np.bincount(labels.subject).tolist(),
@@ -201,6 +244,7 @@ def _case(evaluation: Evaluation, store: Store, known: Plan, part: Part) -> Case
             )
             for number, setting in enumerate(settings)
         },
+        uncompared=part.found.uncompared,
     )
 
 

@@ -23,10 +23,11 @@ from ironmask.errors import MismatchError, ProtocolError, TableError
 from ironmask.helper import encoding
 from ironmask.params import Params
 from ironmask.template import reopen
+from pipelines.evaluation.comparisons import Comparisons, refuse_one_class
 from pipelines.evaluation.frozen import Issued
-from pipelines.evaluation.protocol import Comparisons, refuse_one_class
 from pipelines.plan.labelled_faces import Labels
 from pipelines.ports import GenerationKeys, Tables
+from pipelines.spec.addresses import row_and_image, shown
 from pipelines.spec.outcomes import Outcome
 from pipelines.spec.template_job import digest
 from pipelines.table import contents, generations, read
@@ -202,8 +203,10 @@ class _Places:
         self._labels = labels
         self._stored = stored or {}
         file = posixpath.basename(source)
-        self._known = {f"{file}#row={row}": place for place, row in enumerate(labels.rows)}
-        self._known |= {image: place for place, image in enumerate(labels.images)}
+        rows = {f"{file}#row={row}": place for place, row in enumerate(labels.rows)}
+        self._images = {shown(image): place for place, image in enumerate(labels.images)}
+        self._known = rows | self._images
+        self._nameless = {name: place for name, place in rows.items() if not self._is_named(place)}
 
     def of(self, subject: str, uri: str) -> int | None:
         """The face of an input; None where the source has none, or another person's."""
@@ -215,10 +218,16 @@ class _Places:
 
     def named(self, uri: str) -> int | None:
         _, uri = self._stored.get(uri, ("", uri))
-        for name in _endings(uri):
-            if name in self._known:
-                return self._known[name]
-        return None
+        row, image = row_and_image(uri)
+        if not image:
+            return _found(row, self._known)
+        place = _found(image, self._images)
+        return _found(row, self._nameless) if place is None else place
+
+    def _is_named(self, place: int) -> bool:
+        labels = self._labels
+        own = f"{labels.subjects[labels.subject[place]]}#{labels.rows[place]}"
+        return labels.images[place] != own
 
 
 def _labels(access: Access) -> dict[str, tuple[str, str]]:
@@ -234,6 +243,10 @@ def _labels(access: Access) -> dict[str, tuple[str, str]]:
             if "address" in facts:
                 found[row["uri"]] = facts["subject"], facts["address"]
     return found
+
+
+def _found(address: str, known: dict[str, int]) -> int | None:
+    return next((known[name] for name in _endings(address) if name in known), None)
 
 
 def _endings(uri: str) -> Iterator[str]:

@@ -9,18 +9,27 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ironmask.errors import ProtocolError, SourceError
-from pipelines.plan.sources import embedding_column
+from pipelines.plan.sources import embedding_column, embedding_file
+from pipelines.plan.tabular import holds_names, sound, texts
 from pipelines.ports import F32, Store
 from pipelines.spec.outcomes import Reason
 
 _LEAST_NORM: Final = 1e-12
 _NO_EMBEDDING: Final = "no_embedding"
+EXCLUDED: Final = "excluded by the list"
 Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """place: in the labels; None where the face is left out, for a reason."""
+
+    place: int | None
+    subject: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,19 +37,28 @@ class Labels:
     """Faces in the order of their subjects and images.
 
     subject: (k,) index into `subjects`. images: names of the faces. rows: (k,) of the source.
-    excluded: faces that a list names. unusable: faces without an embedding that can be compared, by
-    reason. lost: subjects who have no other ones. groups: (k,) by name of a demographic label,
-    empty where it is not known.
+    left_out: the other faces by name. excluded: those that a list names. unlabelled: those without
+    a subject. unusable: those without an embedding that can be compared, by reason. lost: subjects
+    who have no other ones. groups: (k,) by name of a demographic label, empty where it is not
+    known.
     """
 
     subject: Index
     subjects: list[str]
     images: list[str]
     rows: Index
+    left_out: dict[str, Face] = field(repr=False)
     excluded: int
+    unlabelled: int
     unusable: dict[str, int]
     lost: int
     groups: dict[str, list[str]] = field(default_factory=dict)
+
+    def faces(self) -> dict[str, Face]:
+        """Every face of the source by its name."""
+        owners = (self.subjects[code] for code in self.subject)
+        places = enumerate(zip(self.images, owners, strict=True))
+        return self.left_out | {image: Face(place, owner) for place, (image, owner) in places}
 
 
 @dataclass(frozen=True)
@@ -54,30 +72,35 @@ class Faces:
 def load(source: str, store: Store, exclusions: Iterable[str], groups: Iterable[str]) -> Faces:
     """Read a Parquet file of embeddings: subject_id, embedding, and image where faces have names.
 
-    A face that could not be acquired has no embedding, and a column reason may say why.
-    exclusions: names of images or of subjects to leave out. groups: columns of demographic labels.
-    Raises `SourceError` for a file of another kind, `ProtocolError` for names that it does not
-    hold or one image that it holds twice.
+    A face that could not be acquired has no embedding, and a column reason may say why; one without
+    a subject is left out. exclusions: names of images to leave out, or of subjects with all their
+    images. groups: columns of demographic labels. Raises `SourceError` for a file of another kind,
+    `ProtocolError` for names that it does not hold or one image that it holds twice.
     """
     table = _read(source, store, list(groups))
-    subject = [str(value) for value in pc.cast(table["subject_id"], pa.large_string()).to_pylist()]
-    image = _images(table, subject)
+    subject = texts(source, "subject_id", table["subject_id"]).to_pylist()
+    image = _images(source, table, subject)
     vectors, reasons = _vectors(source, table)
-    kept = _kept(source, subject, image, set(exclusions))
-    usable = reasons == ""
-    chosen = np.flatnonzero(kept & usable)
+    unlabelled = np.array([not name for name in subject])
+    excluded = _excluded(source, subject, image, set(exclusions)) & ~unlabelled
+    failed = np.flatnonzero((reasons != "") & ~excluded & ~unlabelled)
+    unusable = Counter(reasons[failed].tolist())
+    reasons[excluded], reasons[unlabelled] = EXCLUDED, Reason.NO_SUBJECT.value
+    chosen = np.flatnonzero(reasons == "")
     if not len(chosen):
         raise SourceError(f"{source} holds no embedding that can be compared")
     order = chosen[sorted(range(len(chosen)), key=lambda i: (subject[chosen[i]], image[chosen[i]]))]
     names, codes = np.unique(np.array([subject[row] for row in order]), return_inverse=True)
-    failed = np.flatnonzero(kept & ~usable)
+    left_out = np.flatnonzero(reasons != "")
     labels = Labels(
         subject=codes.astype(np.intp),
         subjects=names.tolist(),
         images=[image[row] for row in order],
         rows=order,
-        excluded=int((~kept).sum()),
-        unusable=dict(Counter(reasons[failed].tolist()).most_common()),
+        left_out={image[row]: Face(None, subject[row], reasons[row]) for row in left_out},
+        excluded=int(excluded.sum()),
+        unlabelled=int(unlabelled.sum()),
+        unusable=dict(unusable.most_common()),
         lost=len({subject[row] for row in failed} - set(names.tolist())),
         groups={name: _texts(table[name], order) for name in groups},
     )
@@ -88,26 +111,22 @@ def load(source: str, store: Store, exclusions: Iterable[str], groups: Iterable[
 
 def _read(source: str, store: Store, groups: list[str]) -> pa.Table:
     with store.open(source) as handle:
-        try:
-            file = pq.ParquetFile(handle)
-            names = file.schema_arrow.names
-            missing = [n for n in ("subject_id", "embedding", *groups) if n not in names]
-            if missing:
-                raise SourceError(f"{source} has no column {missing[0]!r}; it has {names}")
-            optional = [name for name in ("image", "reason") if name in names]
+        file = embedding_file(source, handle, groups, ("image", "reason"))
+        schema = file.schema_arrow
+        optional = ["image"] if holds_names(schema, "image") else []
+        optional += ["reason"] if "reason" in schema.names else []
+        with sound(source):
             return file.read(["subject_id", "embedding", *optional, *groups])
-        except pa.ArrowInvalid:
-            raise SourceError(f"{source} is no Parquet file of embeddings") from None
 
 
-def _images(table: pa.Table, subject: list[str]) -> list[str]:
+def _images(source: str, table: pa.Table, subject: list[str]) -> list[str]:
     """Names of the faces: the image column, or the subject and the row."""
+    names = [""] * len(subject)
     if "image" in table.column_names:
-        images = [str(value) for value in table["image"].to_pylist()]
-    else:
-        images = [f"{name}#{row}" for row, name in enumerate(subject)]
+        names = texts(source, "image", table["image"]).to_pylist()
+    images = [name or f"{subject[row]}#{row}" for row, name in enumerate(names)]
     if len(set(images)) < len(images):
-        twice = next(name for name in images if images.count(name) > 1)
+        twice = Counter(images).most_common(1)[0][0]
         raise ProtocolError(
             f"image {twice!r} is in the source twice: it would be compared to itself"
         )
@@ -131,23 +150,30 @@ def _vectors(source: str, table: pa.Table) -> tuple[F32, NDArray[np.object_]]:
     reasons[~np.isfinite(vectors).all(axis=1)] = Reason.NOT_FINITE.value
     reasons[~whole] = Reason.WRONG_WIDTH.value
     absent = np.flatnonzero(lengths == 0)
-    told = table["reason"].take(absent).to_pylist() if "reason" in table.column_names else []
-    reasons[absent] = [str(text or _NO_EMBEDDING) for text in told or [""] * len(absent)]
+    told = [""] * len(absent)
+    if "reason" in table.column_names:
+        told = texts(source, "reason", table["reason"].take(absent)).to_pylist()
+    reasons[absent] = [text or _NO_EMBEDDING for text in told]
     return vectors, reasons
 
 
-def _kept(source: str, subject: list[str], image: list[str], names: set[str]) -> NDArray[np.bool_]:
+def _excluded(
+    source: str, subject: list[str], image: list[str], names: set[str]
+) -> NDArray[np.bool_]:
+    """Which faces some names leave out. What is an image and a subject as well is the image."""
     unknown = names - set(subject) - set(image)
     if unknown:
+        aside = " (a comment needs a line of its own)" if "#" in min(unknown) else ""
         raise ProtocolError(
             f"{len(unknown):,} excluded names are no image and no subject of {source}, "
-            f"{min(unknown)!r} for one: correct the list"
+            f"{min(unknown)!r} for one: correct the list{aside}"
         )
+    people = names - set(image)
     return np.array(
-        [s not in names and i not in names for s, i in zip(subject, image, strict=True)]
+        [s in people or i in names for s, i in zip(subject, image, strict=True)], dtype=bool
     )
 
 
 def _texts(column: pa.ChunkedArray, order: Index) -> list[str]:
     values = column.to_pylist()
-    return ["" if values[row] is None else str(values[row]) for row in order]
+    return ["" if values[row] in (None, "") else str(values[row]) for row in order]

@@ -25,6 +25,7 @@ from pipelines.plan.reach import Reach, reach_of
 from pipelines.plan.subject_folders import Found, subject_folders
 from pipelines.plan.tabular import (
     TABULAR,
+    holds_names,
     parquet_file,
     refuse_columns,
     refuse_inexact,
@@ -34,7 +35,7 @@ from pipelines.plan.tabular import (
     written_out,
 )
 from pipelines.ports import F32, Entry, Store
-from pipelines.spec.addresses import shown
+from pipelines.spec.addresses import row_address, shown
 from pipelines.spec.outcomes import FAILURES, Outcome, Reason
 from pipelines.spec.template_job import SourceKind
 from pipelines.table.identities import of_tag, of_vector
@@ -278,11 +279,13 @@ def embedding_column(column: pa.Array) -> tuple[NDArray[np.intp], F32]:
 def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator[pa.Table]:
     """A Parquet with `subject_id` and `embedding` (list of floats), subjects as they first come."""
     with store.open(source) as handle:
-        parquet = embedding_file(source, handle)
+        parquet = embedding_file(source, handle, optional=["image"])
+        columns = ["subject_id", "embedding"]
+        columns += ["image"] if holds_names(parquet.schema_arrow, "image") else []
         start = 0
         parts = []
         with sound(source):
-            for chunk in parquet.iter_batches(_BATCH, columns=["subject_id", "embedding"]):
+            for chunk in parquet.iter_batches(_BATCH, columns=columns):
                 parts.append(_embedding_rows(chunk, start, source, key_before))
                 start += len(chunk)
     if parts:
@@ -314,9 +317,12 @@ def _embedding_rows(
 ) -> pa.Table:
     batch = _Batch()
     subjects = texts(source, "subject_id", chunk["subject_id"]).to_pylist()
+    images = [""] * len(chunk)
+    if "image" in chunk.schema.names:
+        images = texts(source, "image", chunk["image"]).to_pylist()
     for offset, subject in enumerate(subjects):
         row = start + offset
-        uri = f"{source}#row={row}"
+        uri = row_address(source, row, images[offset])
         if not subject:
             batch.add("", uri, row=row, outcome=Outcome.FAILED, reason=Reason.NO_SUBJECT)
             continue

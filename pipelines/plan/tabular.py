@@ -81,6 +81,19 @@ def refuse_no_text(source: str, name: str, kind: pa.DataType) -> None:
         )
 
 
+def holds_names(schema: pa.Schema, name: str) -> bool:
+    """Whether a table has a column of texts or integers of this name; pictures are none."""
+    if name not in schema.names:
+        return False
+    known, kind = pa.types, written_out(schema.field(name).type)
+    return bool(
+        known.is_string(kind)
+        or known.is_large_string(kind)
+        or known.is_string_view(kind)
+        or known.is_integer(kind)
+    )
+
+
 def written_out(kind: pa.DataType) -> pa.DataType:
     """The type of a column's values, each written out."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -19,8 +19,8 @@ from pipelines.evaluation.results import Results
 from pipelines.ports import Store
 from pipelines.report.audit_sheets import audit_sheets
 from pipelines.report.audit_tables import audit_tables
-from pipelines.report.plots import audit_plots, plots
-from pipelines.report.sheets import Sheet, sheets
+from pipelines.report.plots import Plot, audit_plots, plots
+from pipelines.report.sheets import Sheet, left_out, sheets
 from pipelines.report.tables import cost_table, tables
 from pipelines.table import layout
 from pipelines.table.schemas import as_parquet
@@ -35,7 +35,7 @@ class AuditPart:
     headline: str
     of: str
     sheets: list[Sheet]
-    plots: list[tuple[str, str, str]]
+    plots: list[Plot]
 
 
 def html(found: Results | None, spent: Spent | None, audit: AuditPart | None) -> str:
@@ -59,6 +59,7 @@ def _evaluated(found: Results, spent: Spent) -> dict[str, Any]:
         "first": first,
         "genuine": sum(case.genuine for case in found.cases),
         "impostor": sum(case.impostor for case in found.cases),
+        "left_out": list(left_out(found)),
         "sheets": sheets(found, spent),
         "plots": plots(found),
         "best": max(best, key=lambda row: -row.fnmr.value, default=None),
@@ -66,16 +67,17 @@ def _evaluated(found: Results, spent: Spent) -> dict[str, Any]:
 
 
 def write(found: Results, spent: Spent, store: Store) -> list[str]:
-    """Write the page and the tables beside the blocks; return their addresses."""
+    """Write the tables and the page beside the blocks; return the addresses, the page's first."""
     out = found.evaluation.out
-    made = {**tables(found), "cost": cost_table(spent)}
-    return _written(out, html(found, spent, _audited(out, store)), made, store)
+    written = _written(out, {**tables(found), "cost": cost_table(spent)}, store)
+    return [_page(out, html(found, spent, _audited(out, store)), store), *written]
 
 
 def write_audit(
     audit: AuditResults, out: str, evaluated: tuple[Results, Spent] | None, store: Store
 ) -> list[str]:
     """Write the page with an audit, and with the evaluation that is in the folder; see `write`."""
+    written = _written(out, audit_tables(audit), store)
     targets = audit.audit.targets
     names = dict.fromkeys(f"{target.dest}, generation {target.generation}" for target in targets)
     part = AuditPart(audit.headline, "; ".join(names), audit_sheets(audit), audit_plots(audit))
@@ -84,7 +86,7 @@ def write_audit(
         sheet["strong"] = sorted(sheet["strong"])
     store.write(layout.join(out, _AUDIT), json.dumps(plain).encode())
     found, spent = evaluated or (None, None)
-    return _written(out, html(found, spent, part), audit_tables(audit), store)
+    return [_page(out, html(found, spent, part), store), *written]
 
 
 def _audited(out: str, store: Store) -> AuditPart | None:
@@ -98,10 +100,15 @@ def _audited(out: str, store: Store) -> AuditPart | None:
     return AuditPart(plain["headline"], plain["of"], made, drawn)
 
 
-def _written(out: str, page: str, made: dict[str, pa.Table], store: Store) -> list[str]:
-    addresses = [layout.join(out, "report.html")]
-    store.write(addresses[0], page.encode())
-    for name, table in made.items():
-        addresses.append(layout.join(out, f"{name}.parquet"))
-        store.write(addresses[-1], as_parquet(table))
+def _written(out: str, made: dict[str, pa.Table], store: Store) -> list[str]:
+    """Write the tables, before anything is drawn."""
+    addresses = [layout.join(out, f"{name}.parquet") for name in made]
+    for address, table in zip(addresses, made.values(), strict=True):
+        store.write(address, as_parquet(table))
     return addresses
+
+
+def _page(out: str, text: str, store: Store) -> str:
+    address = layout.join(out, "report.html")
+    store.write(address, text.encode())
+    return address

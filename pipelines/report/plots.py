@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,11 @@ from pipelines.evaluation.results import CaseResults, Results
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Plot = tuple[str, str, str]
+"""Title, caption and SVG; where a plot could not be drawn the SVG is empty and the caption why."""
+
+_log = logging.getLogger("ironmask.report")
+_WHY: Final = 200
 _SIZE: Final = (6.6, 4.2)
 _TICKS: Final = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5)
 # Distinct in grey as well.
@@ -34,57 +40,71 @@ def _styled() -> Any:
     return mpl.rc_context(style)
 
 
-def plots(found: Results) -> list[tuple[str, str, str]]:
-    """Title, caption and SVG of each plot: of the first case, and one over all of them."""
+def plots(found: Results) -> list[Plot]:
+    """The plots of an evaluation: of the first case, and one over all of them."""
     first = found.cases[0]
     of = f" (templates: {first.case.name})" if len(found.cases) > 1 else ""
-    with _styled():
-        made = [
-            (
-                f"TAR against bits{of}",
-                "Each line is one alpha; along it the tolerance grows by one from right to left. A "
-                "point further up and right is better: it accepts more genuine faces for the same "
-                "work of guessing.",
-                _svg(_frontier, first),
-            ),
-            (
-                f"Detection error trade-off{of}",
-                "The line is the recogniser without protection, the points are protected settings; "
-                "a rate without an error stands at its 95 % bound. Both axes are normal deviates.",
-                _svg(_det, first),
-            ),
-            (
-                f"Angles{of}",
-                "Angle between two embeddings of one person and of different people, in degrees.",
-                _svg(_angles, first),
-            ),
-            (
-                f"Agreement of supports{of}",
-                "Places in which the decoded codeword agrees with the enrolled one: genuine "
-                "comparisons, and impostors of a sample of templates.",
-                _svg(_agreement, first),
-            ),
-        ]
-        if len(found.cases) > 1:
-            caption = (
-                "TAR of each kind of template: the recogniser at an FMR of 1e-6, and each setting "
-                "at its largest tolerance. Bars are 95 % intervals."
-            )
-            made.insert(0, ("TAR by templates", caption, _svg(_cases, found.cases)))
-        return made
+    made = [
+        _plot(
+            f"TAR against bits{of}",
+            "Each line is one alpha; along it the tolerance grows by one from right to left. A "
+            "point further up and right is better: it accepts more genuine faces for the same "
+            "work of guessing.",
+            _frontier,
+            first,
+        ),
+        _plot(
+            f"Detection error trade-off{of}",
+            "The line is the recogniser without protection, the points are protected settings; "
+            "a rate without an error stands at its 95 % bound. Both axes are normal deviates.",
+            _det,
+            first,
+        ),
+        _plot(
+            f"Angles{of}",
+            "Angle between two embeddings of one person and of different people, in degrees.",
+            _angles,
+            first,
+        ),
+        _plot(
+            f"Agreement of supports{of}",
+            "Places in which the decoded codeword agrees with the enrolled one: genuine "
+            "comparisons, and impostors of a sample of templates.",
+            _agreement,
+            first,
+        ),
+    ]
+    if len(found.cases) > 1:
+        caption = (
+            "TAR of each kind of template: the recogniser at an FMR of 1e-6, and each setting "
+            "at its largest tolerance. Bars are 95 % intervals."
+        )
+        made.insert(0, _plot("TAR by templates", caption, _cases, found.cases))
+    return made
 
 
-def audit_plots(found: AuditResults) -> list[tuple[str, str, str]]:
-    """Title, caption and SVG of the plots of an audit."""
-    with _styled():
-        return [
-            (
-                "Spectrum of the embeddings",
-                "Share of the energy outside of the strongest directions. Where it falls to "
-                "nothing the space is empty, and a stolen helper says which codewords point there.",
-                _svg(_beyond, found),
-            )
-        ]
+def audit_plots(found: AuditResults) -> list[Plot]:
+    """The plots of an audit."""
+    return [
+        _plot(
+            "Spectrum of the embeddings",
+            "Share of the energy outside of the strongest directions. Where it falls to "
+            "nothing the space is empty, and a stolen helper says which codewords point there.",
+            _beyond,
+            found,
+        )
+    ]
+
+
+def _plot(title: str, caption: str, draw: Any, found: Any) -> Plot:
+    """One plot. What its library refuses to draw costs this plot only."""
+    try:
+        with _styled():
+            return title, caption, _svg(draw, found)
+    except Exception as error:  # noqa: BLE001
+        _log.warning("a plot could not be drawn (%s): %s", type(error).__name__, title)
+        why = str(error).partition("\n")[0][:_WHY]
+        return title, f"Not drawn. {type(error).__name__}: {why}", ""
 
 
 def _beyond(axes: Axes, found: AuditResults) -> None:

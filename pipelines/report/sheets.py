@@ -46,19 +46,40 @@ def brief(found: Results) -> list[Sheet]:
             str(row.params.tolerance),
             f"{row.params.bits:.1f}",
             f"{1 - row.fnmr.value:.4f}",
+            f"{frr(row.fnmr.value, found.folded(case).fta):.4f}",
             f"{row.fmr.errors:,}",
             f"{row.fmr.value:.2g}" if row.fmr.supported else f"at most {row.fmr.bound:.2g}",
         ]
         for of, case in _named(found)
         for row in case.protected
     ]
-    note = f"{_comparisons(found)} comparisons."
-    columns = ["setting", "tolerance", "bits", "TAR", "impostors accepted", "FMR"]
+    note = " ".join([f"{_comparisons(found)} comparisons.", *left_out(found)])
+    columns = ["setting", "tolerance", "bits", "TAR", "FRR", "impostors accepted", "FMR"]
     of = _heading(found)
     return [
         Sheet("The unprotected recogniser", "", [*of, "FMR at most", "threshold", "TAR"], cosine),
         Sheet("Protected templates", note, [*of, *columns], protected),
     ]
+
+
+def left_out(found: Results) -> Iterator[str]:
+    """What was not compared, a sentence each."""
+    if found.unlabelled:
+        yield f"{found.unlabelled:,} faces without a subject are left out."
+    case = found.listed
+    if case is None or case.uncompared is None:
+        return
+    lost = case.uncompared
+    if lost.total:
+        yield (
+            f"{lost.total:,} of {case.asked:,} pairs of the list could not be compared "
+            f"({lost.total_genuine:,} genuine, {lost.total_impostor:,} impostor): the genuine ones "
+            "count as rejected in FRR, the others as not accepted in FAR."
+        )
+    if lost.excluded:
+        yield f"{lost.excluded:,} lines of the list name faces that are left out on purpose."
+    if lost.repeated:
+        yield f"{lost.repeated:,} lines of the list say what others have said, and do not count."
 
 
 def _comparisons(found: Results) -> str:
@@ -107,6 +128,7 @@ def _population(found: Results) -> Sheet:
         ["faces", f"{found.faces:,}"],
         ["faces a subject", f"{each[0]} to {each[-1]}, median {each[len(each) // 2]}"],
         ["excluded by the list", f"{found.excluded:,}"],
+        ["left out without a subject", f"{found.unlabelled:,}"],
         ["demographic labels", ", ".join(found.evaluation.groups) or "none given"],
     ]
     counts = {of[0]: _templates(case) for of, case in _named(found) if of}
@@ -137,6 +159,7 @@ def _failures(found: Results) -> Sheet:
         f"{failed.without:,} of {failed.subjects:,} subjects have none."
     )
     rows = [[reason, f"{count:,}", "faces"] for reason, count in failed.reasons.items()]
+    rows += _uncompared(found)
     rows += [["template whose faces are not in the source", f"{found.missing:,}", "templates"]]
     why = "digests do not confirm its faces" if issued else "its faces have no common direction"
     rows += [
@@ -147,6 +170,20 @@ def _failures(found: Results) -> Sheet:
     if not issued:
         rows = [row for row in rows if row[1] != "0"] or [["none", "0", "faces"]]
     return Sheet("Failures to acquire and to enrol", note, ["reason", "count", "of"], rows)
+
+
+def _uncompared(found: Results) -> list[list[str]]:
+    lost = found.listed.uncompared if found.listed else None
+    if lost is None:
+        return []
+    sides = (("genuine pairs", lost.genuine), ("impostor pairs", lost.impostor))
+    rows = [
+        [f"pair not compared: {reason}", f"{count:,}", of]
+        for of, reasons in sides
+        for reason, count in reasons.items()
+    ]
+    rows.append(["pair left out with a face", f"{lost.excluded:,}", "lines"])
+    return [*rows, ["pair again", f"{lost.repeated:,}", "lines"]]
 
 
 def _recogniser(found: Results) -> Sheet:
@@ -204,22 +241,41 @@ def _paper(row: ProtectedRow, case: Case) -> str:
 
 
 def _folded(found: Results) -> Sheet:
-    fta, fte = found.failures.fta, found.failures.fte
     note = (
-        f"With FTA {fta:.4g} and FTE {fte:.4g}: FAR = FMR (1 - FTA), FRR = FTA + FNMR (1 - FTA), "
+        f"{_failure_rates(found)} FAR = FMR (1 - FTA), FRR = FTA + FNMR (1 - FTA), "
         "GFAR = FAR (1 - FTE), GFRR = FTE + FRR (1 - FTE). Unsupported rates are bounds (<)."
     )
     rows = []
     for of, case in _named(found):
+        lost = found.folded(case)
         for row in case.protected:
             fmr = row.fmr.value if row.fmr.supported else row.fmr.bound
             fnmr = row.fnmr.value if row.fnmr.supported else row.fnmr.bound
             signs = ["" if one.supported else "< " for one in (row.fmr, row.fnmr)]
-            values = [far(fmr, fta), gfar(fmr, fta, fte), frr(fnmr, fta), gfrr(fnmr, fta, fte)]
+            values = [
+                far(fmr, lost.impostor_fta),
+                gfar(fmr, lost.impostor_fta, lost.fte),
+                frr(fnmr, lost.fta),
+                gfrr(fnmr, lost.fta, lost.fte),
+            ]
             texts = [f"{signs[at // 2]}{value:.3g}" for at, value in enumerate(values)]
             rows.append([*of, row.setting, str(row.params.tolerance), *texts])
     columns = [*_heading(found), "setting", "tolerance", "FAR", "GFAR", "FRR", "GFRR"]
     return Sheet("Failures folded in", note, columns, rows)
+
+
+def _failure_rates(found: Results) -> str:
+    texts = []
+    if any(case.uncompared is None for case in found.cases):
+        texts.append(f"FTA {found.failures.fta:.4g}, FTE {found.failures.fte:.4g}.")
+    if found.listed:
+        lost = found.folded(found.listed)
+        texts.append(
+            f"Of a list, FTA is the share of its pairs that could not be compared, {lost.fta:.4g} "
+            f"of the genuine and {lost.impostor_fta:.4g} of the impostor ones, for want of a "
+            "template or of a probe."
+        )
+    return " ".join(texts)
 
 
 def _groups(found: Results) -> Sheet:

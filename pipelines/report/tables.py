@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from ironmask.metrics import Rate
+from ironmask.metrics import Rate, far, frr, gfar, gfrr
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.frozen import Case
 from pipelines.evaluation.rates import metrics
-from pipelines.evaluation.results import CaseResults, Results
+from pipelines.evaluation.results import CaseResults, Folded, Results
 from pipelines.table.schemas import METRICS
 
 
 def tables(found: Results) -> dict[str, pa.Table]:
     """By name of a Parquet file; the same evaluation gives the same bytes."""
     timeless = METRICS.remove(METRICS.get_field_index("at"))
-    rows = {
+    rows: dict[str, Callable[[CaseResults], Iterator[dict[str, Any]]]] = {
         "recogniser": _recogniser,
-        "protected": _protected,
+        "protected": lambda case: _protected(case, found.folded(case)),
         "scores": _scores,
         "agreement": _agreement,
         "groups": _groups,
@@ -75,7 +75,7 @@ def _recogniser(case: CaseResults) -> Iterator[dict[str, Any]]:
         }
 
 
-def _protected(case: CaseResults) -> Iterator[dict[str, Any]]:
+def _protected(case: CaseResults, lost: Folded) -> Iterator[dict[str, Any]]:
     for row in case.protected:
         yield {
             "alpha": row.params.alpha,
@@ -86,6 +86,10 @@ def _protected(case: CaseResults) -> Iterator[dict[str, Any]]:
             "row_bytes": row.row_bytes,
             **_plain("fmr", row.fmr),
             **_plain("fnmr", row.fnmr),
+            "far": far(row.fmr.value, lost.impostor_fta),
+            "frr": frr(row.fnmr.value, lost.fta),
+            "gfar": gfar(row.fmr.value, lost.impostor_fta, lost.fte),
+            "gfrr": gfrr(row.fnmr.value, lost.fta, lost.fte),
             "cosine_threshold": row.same.threshold,
             "cosine_fnmr": row.same.fnmr,
             "difference": row.against.value,
@@ -129,10 +133,32 @@ def _failures(found: Results) -> Iterator[dict[str, Any]]:
         "subjects to enrol": failed.subjects,
         "not enrolled": failed.without,
         "excluded": found.excluded,
+        "without a subject": found.unlabelled,
         "templates without their faces": found.missing,
     }
     counts |= {f"templates left out: {case.case.name}": case.lost for case in found.cases}
+    counts |= _uncompared(found)
     yield from ({"what": what, "count": count} for what, count in counts.items())
+
+
+def _uncompared(found: Results) -> dict[str, int]:
+    case = found.listed
+    if case is None or case.uncompared is None:
+        return {}
+    lost = case.uncompared
+    sides = (("genuine", lost.genuine), ("impostor", lost.impostor))
+    return {
+        "pairs of the list": case.asked,
+        "genuine pairs not compared": lost.total_genuine,
+        "impostor pairs not compared": lost.total_impostor,
+        **{
+            f"{side} pairs not compared: {reason}": count
+            for side, reasons in sides
+            for reason, count in reasons.items()
+        },
+        "lines left out with a face": lost.excluded,
+        "lines that repeat others": lost.repeated,
+    }
 
 
 def _plain(name: str, rate: Rate | None) -> dict[str, Any]:

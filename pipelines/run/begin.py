@@ -23,6 +23,7 @@ from pipelines.plan.plans import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.run import admit
 from pipelines.run.commit import Committer
+from pipelines.spec.addresses import row_and_image
 from pipelines.spec.template_job import (
     LATER_SETTINGS,
     RETRY_ALL,
@@ -206,7 +207,9 @@ def _again(
     failed = contents.failed_inputs(tables, reasons) if tables else TextSet()
     met = enrolled = 0
     for batch in batches:
-        mask = failed.has(batch["uri"])
+        # Releases of before did not keep the names of rows' images.
+        rows = [row_and_image(uri)[0] for uri in batch["uri"].to_pylist()]
+        mask = failed.has(batch["uri"]) | failed.has(pa.array(rows, pa.large_string()))
         has_template = live.has(batch["subject_id"])
         met += int(mask.sum())
         enrolled += int((mask & has_template).sum())

@@ -18,6 +18,7 @@ _SECRET: Final = re.compile(
     r"|[a-z_-]*(?:signature|token|secret|password|passwd|api_?key|access_?key)|expires|sig|pwd)=",
     re.IGNORECASE,
 )
+_ROW: Final = re.compile("(.*?#row=[0-9]+)&image=(.*)", re.DOTALL)
 _IN_TEXT: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 _VALUE: Final = re.compile(rf"{_SECRET.pattern}[^\s&;'\"<>]*", re.IGNORECASE)
 
@@ -45,6 +46,19 @@ def shown(address: str) -> str:
         rest = _without_user(rest)
     start = _query(scheme, rest)
     return scheme + rest if start is None else f"{scheme}{rest[:start]}{REMOVED}"
+
+
+def row_address(source: str, row: int, image: str = "") -> str:
+    """The address of a row of stored embeddings, `SRC#row=17`, with the name of its image after it
+    where there is one, `SRC#row=17&image=Ann/1.jpg`.
+    """
+    return f"{source}#row={row}" + (f"&image={shown(image)}" if image else "")
+
+
+def row_and_image(address: str) -> tuple[str, str]:
+    """The address of a row without the name of its image, and the name; of other addresses none."""
+    found = _ROW.fullmatch(address)
+    return (found[1], found[2]) if found else (address, "")
 
 
 def without_secret(address: str, what: str = "the address") -> str:

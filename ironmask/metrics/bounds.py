@@ -108,7 +108,9 @@ class _Few:
 
     @classmethod
     def of(cls, counts: Counts) -> Self:
-        effect, hit = design(counts.once()).effect, len(counts.clustered)
+        hit = len(counts.clustered)
+        # People are independent of one another, pairs that share one are not quite.
+        effect = design(counts.once()).effect if counts.sharing > 1 else 1.0
         return cls(
             trials=counts.trials,
             hit=hit,
@@ -125,7 +127,7 @@ class _Few:
         x, n = self.hit / self.effect, self.clusters / self.effect
         most = self.effect * n * float(stats.beta.ppf(level, x + 1, n - x)) if x < n else self.clusters
         expected = self.hit * mean + np.hypot(mean * (most - self.hit), self.hit * margin)
-        return float(min(expected / self.trials, 1.0))
+        return float(np.clip(expected / self.trials, self.hit * self.seen / self.trials, 1.0))
 
     def low(self, size: ClusterSize | None, level: float) -> float:
         if not self.hit:

@@ -27,9 +27,9 @@ LEAST_ERRORS: Final = 30
 class Rate:
     """errors / trials, its intervals, and whether the errors suffice to state it.
 
-    interval: Wilson's with the variance by identity clusters. bootstrap: over subjects. bound:
-    one-sided 95 %, what is stated where the rate is not `supported` (fewer than 30 errors). There
-    both are those of `bounds`, and without an error the bootstrap is the interval.
+    interval: Wilson's with the variance by identity clusters; where fewer than 30 of these hold an
+    error, that of `bounds`. bootstrap: over subjects; the interval where there is no error. bound:
+    one-sided 95 %, what is stated where the rate is not `supported` (fewer than 30 errors).
     """
 
     errors: int
@@ -59,10 +59,12 @@ def rate(
     """
     found = design(counts)
     bootstrap = subject_bootstrap(counts, found, rng, resamples)
-    interval, bound = clustered_wilson(found), one_sided(found)
-    if counts.errors < LEAST_ERRORS:
-        interval, bound = few_errors(counts, size), upper_bound(counts, size)
+    interval, bound = clustered_wilson(found), upper_bound(counts, size)
+    if len(counts.clustered) < LEAST_ERRORS:
+        interval = few_errors(counts, size)
         bootstrap = bootstrap if counts.errors else interval
+    else:
+        bound = max(bound, one_sided(found))
     return Rate(counts.errors, counts.trials, found.rate, interval, bootstrap, bound)
 
 

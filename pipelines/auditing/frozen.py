@@ -90,7 +90,7 @@ class Audit:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """How a unit ended. label: as of the unit. trials: of the attack. scores: of a linkage
-    function. accepted: of the trials, where these are faces.
+    function. accepted: of the trials, where these are faces. out_of_time: nothing follows from it.
     """
 
     kind: str
@@ -100,6 +100,7 @@ class Finding:
     trials: int = 0
     scores: tuple[float, ...] = ()
     accepted: int = 0
+    out_of_time: bool = False
 
 
 def row_units(target: int, subjects: list[str]) -> Iterator[Unit]:

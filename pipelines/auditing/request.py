@@ -40,6 +40,7 @@ from pipelines.table import read, run_records
 _TRAITS: Final = [
     "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id"
 ]  # fmt: skip
+_SEARCHES: Final = (Kind.ROW, Kind.ISSUES, Kind.LINK, Kind.RENEWAL, Kind.PHOTOS)
 _LEAST_S: Final = 0.5
 # Subjects of one table that are looked for in the others, for each that is wanted.
 _ASKED: Final = 50
@@ -211,6 +212,6 @@ def _several(
 def _each(request: AuditRequest, chosen: Sequence[Unit]) -> float:
     """Seconds for each search, so that all together take about what was asked for."""
     counts = Counter(unit.kind for unit in chosen)
-    searches = sum(counts[kind] for kind in (Kind.ROW, Kind.ISSUES, Kind.RENEWAL, Kind.PHOTOS))
+    searches = sum(counts[kind] for kind in _SEARCHES)
     workers = request.workers or os.cpu_count() or 1
     return max(_LEAST_S, request.seconds * workers / max(searches, 1))

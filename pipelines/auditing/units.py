@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -83,7 +83,10 @@ def run(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _ended(unit: Unit, found: Recovered) -> Finding:
-    return Finding(unit.kind, unit.label, found.success, found.seconds, found.trials)
+    return Finding(
+        unit.kind, unit.label, found.success, found.seconds, found.trials,
+        out_of_time=found.out_of_time,
+    )  # fmt: skip
 
 
 def _stored(around: Surroundings, target: int, subject: str) -> _Row:
@@ -108,8 +111,8 @@ def _lying(around: Surroundings, unit: Unit) -> Finding:
     """The search of a row, on the bytes that lie in the file, read as a helper."""
     ((target, subject),) = unit.rows
     row = _stored(around, target, subject)
-    seconds = around.audit.seconds
-    if around.audit.targets[target].sealed:
+    seconds, sealed = around.audit.seconds, around.audit.targets[target].sealed
+    if sealed:
         seconds = min(seconds, _LYING_S)
         # Whatever they are, they give a matrix: its rows need no scale.
         levels = np.resize(np.frombuffer(row.lying, np.int8), (row.n, row.n))
@@ -121,7 +124,8 @@ def _lying(around: Surroundings, unit: Unit) -> Finding:
         matrix, _space(around, target), row.protected.params.alpha, secure_generator(),
         seconds=seconds, confirm=row.confirms,
     )  # fmt: skip
-    return _ended(unit, found)
+    # Of what is encrypted no time finds anything.
+    return replace(_ended(unit, found), out_of_time=found.out_of_time and not sealed)
 
 
 def _row(around: Surroundings, unit: Unit) -> Finding:
@@ -205,8 +209,12 @@ def _link(around: Surroundings, unit: Unit) -> Finding:
     else:
         alpha, rng = around.audit.params.alpha, secure_generator()
         helpers, seconds = _made(around, unit.faces), around.audit.seconds
-        scores = (nearest_codewords(helpers, alpha, rng, _LINK_STARTS, seconds),)
-    return Finding(unit.kind, unit.label, True, time.perf_counter() - began, scores=scores)
+        score = nearest_codewords(helpers, alpha, rng, _LINK_STARTS, seconds)
+        scores = () if score is None else (score,)
+    spent = time.perf_counter() - began
+    return Finding(
+        unit.kind, unit.label, True, spent, scores=scores, out_of_time=not scores
+    )  # fmt: skip
 
 
 _KINDS: Final = {

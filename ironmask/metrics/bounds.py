@@ -125,7 +125,9 @@ class _Few:
         if size and max(size.mean, self.seen) < mean:
             mean, margin = max(size.mean, self.seen), size.margin(level)
         x, n = self.hit / self.effect, self.clusters / self.effect
-        most = self.effect * n * float(stats.beta.ppf(level, x + 1, n - x)) if x < n else self.clusters
+        most = (
+            self.effect * n * float(stats.beta.ppf(level, x + 1, n - x)) if x < n else self.clusters
+        )
         expected = self.hit * mean + np.hypot(mean * (most - self.hit), self.hit * margin)
         return float(np.clip(expected / self.trials, self.hit * self.seen / self.trials, 1.0))
 

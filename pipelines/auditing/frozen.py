@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ironmask.arrays import F32
+from ironmask.centring import Centring
 from ironmask.params import Params
 
 LINKED: Final = "largest entry of P2 P1'", "nearest codewords (the attack's)"
@@ -41,6 +42,7 @@ class Kind(StrEnum):
 class Target:
     """Templates of one generation of a table. keys: path of the keyset file. params: theirs;
     sealed: whether helpers are encrypted; filling: share of noise, by the profile of that digest.
+    centring, photos: how, and of how many photos, templates were made; the median of some of them.
     """
 
     dest: str
@@ -53,6 +55,8 @@ class Target:
     filling: float
     profile: str | None
     templates: int
+    centring: Centring = Centring.MEAN
+    photos: int = 1
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ _LYING_S: Final = 5.0
 @dataclass(frozen=True)
 class Surroundings:
     """What units work on. tables, keys: of each target; keys are opened anew each time. unknown:
-    faces whose people are not sampled; space: theirs. fillings: of each target.
+    faces whose people are not sampled; templates: of these people, (m, n), as the first target's
+    are made; space: theirs. fillings: of each target.
     """
 
     audit: Audit
@@ -51,6 +52,7 @@ class Surroundings:
     unknown: Index
     tables: Sequence[Tables]
     keys: Callable[[int], GenerationKeys] = field(repr=False)
+    templates: F64
     space: Spectrum
     fillings: Sequence[Filling | None]
 

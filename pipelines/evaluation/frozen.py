@@ -20,8 +20,8 @@ from pipelines.plan.labelled_faces import Faces
 _BLOCK: Final = 256
 # Cosines of a block that are held at once, in numbers.
 _CELLS: Final = 1 << 26
-# Impostors whose cosine is kept one by one: somewhat more than the highest FMR with an interval, and
-# enough to see how many errors come together.
+# Impostors whose cosine is kept one by one: somewhat more than the highest FMR with an interval,
+# and enough to see how many errors come together.
 _KEPT_SHARE: Final = 2e-3
 _LEAST_KEPT: Final = 1000
 _SAMPLE: Final = 2000

@@ -103,6 +103,11 @@ def _renewability(found: AuditResults) -> Sheet:
     return Sheet("Renewability", note, columns, rows)
 
 
+def _photos(found: AuditResults) -> str:
+    photos = found.audit.targets[0].photos
+    return "one photo" if photos == 1 else f"{photos} photos or as many as there are"
+
+
 def _late(one: Renewal) -> str:
     if one.seconds_needed is None:
         return "none"
@@ -114,7 +119,8 @@ def _spectrum(found: AuditResults) -> Sheet:
     space, ahead = found.space, found.foretold
     bound = "at least " if ahead.row.is_bound else "about "
     note = (
-        f"Of {space.count:,} embeddings. Effective rank {space.effective_rank:.0f} of {space.n}. "
+        f"Of the templates of {space.count:,} people, each of {_photos(found)}. Effective rank "
+        f"{space.effective_rank:.0f} of {space.n}. "
         f"With the table's settings a search of one row is foretold to take "
         f"{bound}{ahead.row.trials:,.0f} guesses ({ahead.row.bits:.1f} bits), guessing "
         f"{ahead.row.guessed} entries. Bits left: what directions do not give away, to a thief "

@@ -19,7 +19,7 @@ from pipelines.report import audit_sheets, audit_tables
 
 N, ROWS = 64, 4
 SPACE = Spectrum(500, np.eye(N) * 500 / N)
-FORETOLD = Preflight(Profile("m", "s", SPACE), "m", 9.0, Foretold(1, 3000.0, 1.0, False))
+FORETOLD = Preflight(Profile("m", "s", SPACE, 500), "m", 9.0, Foretold(1, 3000.0, 1.0, False))
 
 
 def audit(*, sealed):
@@ -94,7 +94,8 @@ def test_where_none_ended_the_time_is_a_bound():
 )
 def test_the_floor_fails_closed(rows, sealed, threat, floor, says):
     why = added_up(rows, sealed=sealed).below(floor, threat)
-    assert (why or "").startswith(says or "") and bool(why) == bool(says)
+    assert (why or "").startswith(says or "")
+    assert bool(why) == bool(says)
     if says and says.startswith("inconclusive"):
         assert "raise --seconds" in why
 

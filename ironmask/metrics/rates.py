@@ -59,13 +59,28 @@ def rate(
     """
     found = design(counts)
     bootstrap = subject_bootstrap(counts, found, rng, resamples)
-    interval, bound = clustered_wilson(found), upper_bound(counts, size)
+    interval = clustered_wilson(found)
     if len(counts.clustered) < LEAST_ERRORS:
         interval = few_errors(counts, size)
         bootstrap = bootstrap if counts.errors else interval
-    else:
-        bound = max(bound, one_sided(found))
-    return Rate(counts.errors, counts.trials, found.rate, interval, bootstrap, bound)
+    return Rate(
+        errors=counts.errors,
+        trials=counts.trials,
+        value=found.rate,
+        interval=interval,
+        bootstrap=bootstrap,
+        bound=bound(counts, size),
+    )
+
+
+def bound(counts: Counts, size: ClusterSize | None = None) -> float:
+    """The one-sided 95 % bound of a rate, see `bounds`; with errors in 30 clusters or more no lower
+    than Wilson's.
+    """
+    few = upper_bound(counts, size)
+    if len(counts.clustered) < LEAST_ERRORS:
+        return few
+    return max(few, one_sided(design(counts)))
 
 
 def far(fmr: float, fta: float) -> float:

@@ -42,12 +42,14 @@ def run(prepared: CheckedAudit, engine: Engine, progress: Progress) -> AuditResu
     return results(audit, findings, around.space, _foretold(around), _evaluated_fmr(around))
 
 
-def _evaluated_fmr(around: Surroundings) -> tuple[int, int] | None:
-    """Errors and trials of the largest evaluation that the first table knows of its templates."""
+def _evaluated_fmr(around: Surroundings) -> tuple[int, int, float] | None:
+    """Errors, trials and the upper end of the interval, of the largest evaluation that the first
+    table knows of its templates.
+    """
     params = around.audit.params
     rows = around.tables[0].table("metrics").rows().to_pylist()
     rates = [
-        (row["numerator"], row["denominator"])
+        (row["numerator"], row["denominator"], row["high"])
         for row in rows
         if row["name"] == "FMR"
         and row["label"].startswith(TABLE_PROTOCOL)

@@ -118,10 +118,10 @@ def results(
     findings: Sequence[Finding],
     space: Spectrum,
     foretold: Preflight,
-    evaluated: tuple[int, int] | None,
+    evaluated: tuple[int, int, float] | None,
 ) -> AuditResults:
-    """Add the findings up. evaluated: impostors that an evaluation of these templates accepted, and
-    all of them.
+    """Add the findings up. evaluated: impostors that an evaluation of these templates accepted, all
+    of them, and the upper end of the rate's interval.
     """
     costs = list(_costs(audit, findings, evaluated, foretold.row.trials))
     links, unlinked = _links(findings)
@@ -144,7 +144,7 @@ def _of(findings: Iterable[Finding], kind: Kind) -> list[Finding]:
 def _costs(
     audit: Audit,
     findings: Sequence[Finding],
-    evaluated: tuple[int, int] | None,
+    evaluated: tuple[int, int, float] | None,
     guesses: float,
 ) -> Iterable[Cost]:
     """guesses: that the search of one row takes, as foretold."""
@@ -216,14 +216,17 @@ def _foretold_seconds(found: Sequence[Finding], guesses: float) -> float:
     return guesses * sum(one.seconds for one in found) / tried if tried else 0.0
 
 
-def _strangers(found: Sequence[Finding], evaluated: tuple[int, int] | None) -> Cost:
+def _strangers(found: Sequence[Finding], evaluated: tuple[int, int, float] | None) -> Cost:
     """-log2(FAR), of the audit's own comparisons or of an evaluation's, which are more."""
     accepted, tried = sum(one.accepted for one in found), sum(one.trials for one in found)
-    where = ""
+    where, high = "", None
     if evaluated and evaluated[1] > tried:
-        accepted, tried = evaluated
+        accepted, tried, high = evaluated
         where = " by the evaluation"
     bits, is_measured = dictionary_bits(accepted, tried)
+    if high and not is_measured:
+        # An evaluation's comparisons share people, which its interval knows.
+        bits = -math.log2(high)
     outcome = f"{accepted:,} of {tried:,} accepted{where}"
     needs = "a collection of faces"
     return Cost("faces of strangers", KEYS, needs, outcome, bits, is_bound=not is_measured)

@@ -14,12 +14,11 @@ _RULE_OF_THREE: Final = 3.0
 
 @dataclass(frozen=True)
 class Unfinished:
-    """count: searches that ran out of time, of how many; had: seconds of the longest. needed:
-    seconds that one takes on average; is_bound: at least so many, for none has ended.
+    """count: searches that ran out of time. had: seconds of the longest. needed: seconds that one
+    takes on average; is_bound: at least so many, for none has ended.
     """
 
     count: int
-    of: int
     had: float
     needed: float
     is_bound: bool
@@ -40,7 +39,7 @@ class Unfinished:
         total = sum(one.seconds for one in found)
         needed = total / ended if ended else max(total / _RULE_OF_THREE, foretold)
         had = max(one.seconds for one in late)
-        return cls(len(late), len(found), had, needed, is_bound=not ended)
+        return cls(len(late), had, needed, is_bound=not ended)
 
     def describe(self) -> str:
         """In words: how many, and what time they would need."""

@@ -156,11 +156,13 @@ def _seeds(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _faces(around: Surroundings, unit: Unit) -> Finding:
-    """Strangers' faces against a row: how many it accepts."""
+    """Strangers' faces against a row, one of each: how many it accepts."""
     began = time.perf_counter()
     ((target, subject),) = unit.rows
     row = _stored(around, target, subject)
-    some = secure_generator().permutation(around.unknown)[:_STRANGERS]
+    some = secure_generator().permutation(around.unknown)
+    each = np.unique(around.faces.labels.subject[some], return_index=True)[1]
+    some = some[np.sort(each)[:_STRANGERS]]
     probes = around.faces.vectors[some]
     accepted = int(verify_batch(row.protected, probes, row.key).sum())
     spent = time.perf_counter() - began

@@ -144,7 +144,7 @@ def test_live_issues_that_were_not_recovered_in_time():
 def test_time_is_counted_over_all_searches():
     found = [replace(hit(Kind.ROW), seconds=2.0), *[late(Kind.ROW)] * 3]
     some = Unfinished.among(found)
-    assert (some.count, some.of, some.needed, some.is_bound) == (3, 4, 8.0, False)
+    assert (some.count, some.needed, some.is_bound) == (3, 8.0, False)
     assert Unfinished.among([hit(Kind.ROW)]) is None
 
 

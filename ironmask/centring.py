@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from ironmask.arrays import F64, unit_rows
+from ironmask.arrays import F32, F64, unit_rows
 from ironmask.errors import ParameterError, TemplateError
 
 # Shorter than this, the mean of unit embeddings has no direction to speak of.
@@ -52,6 +53,26 @@ def centre(embeddings: ArrayLike, n: int, method: Centring = Centring.MEAN) -> F
         template: F64 = rows[0]
         return template
     return _mean(rows) if method is Centring.MEAN else _regression(rows)
+
+
+def by_person(
+    embeddings: F32 | F64,
+    person: NDArray[np.intp],
+    method: Centring = Centring.MEAN,
+    most: int | None = None,
+) -> F64:
+    """One template of each person, as an enrolment makes it: (people, n) unit rows.
+
+    embeddings: (k, n) of any scale. person: (k,), whose each is. most: embeddings of a person that
+    are used, the first ones. People whose embeddings have no direction in common are left out.
+    """
+    order = np.argsort(person, kind="stable")
+    _, first = np.unique(person[order], return_index=True)
+    made = []
+    for own in np.split(order, first[1:]):
+        with suppress(TemplateError):
+            made.append(centre(embeddings[own[:most]], embeddings.shape[1], method))
+    return np.array(made).reshape(-1, embeddings.shape[1])
 
 
 def _mean(rows: F64) -> F64:

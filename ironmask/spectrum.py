@@ -26,6 +26,10 @@ _ROUNDING: Final = 1e-4
 class Spectrum:
     """Second moments of unit embeddings, which add up over parts of a set.
 
+    Where rows hide templates, it is measured on templates, one of each person: several photos of a
+    few people say more of these than of the model, and a mean of several photos is nearer to the
+    strongest directions than one photo is (`ironmask.centring.by_person`).
+
     count: embeddings. moments: (n, n) float64, the sum of t t'. Their mean is not taken off: a
     stolen row hides t itself.
     """

@@ -82,7 +82,8 @@ def recover_from_issues(
             return Recovered(found, trials, spent, best)
         if trials >= limit or spent >= seconds:
             break
-    return Recovered((), trials, time.perf_counter() - began, best)
+    spent = time.perf_counter() - began
+    return Recovered((), trials, spent, best, out_of_time=trials < limit)
 
 
 def _tried(on: Accelerator, helpers: Any, starts: Any, alpha: int) -> tuple[Any, F32]:

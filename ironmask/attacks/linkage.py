@@ -25,10 +25,12 @@ def nearest_codewords(
     rng: np.random.Generator,
     starts: int,
     seconds: float = float("inf"),
-) -> float:
+) -> float | None:
     """How near the best of so many starts comes to a codeword of every issue: the least cosine.
 
     What `recover_from_issues` judges by, and stops where it believes; 1 where both are of one
-    template. seconds: after which no more are tried.
+    template. seconds: after which it gives up; None where not all starts were tried by then, for
+    fewer of them come less near.
     """
-    return recover_from_issues(helpers, alpha, rng, limit=starts, seconds=seconds).score
+    found = recover_from_issues(helpers, alpha, rng, limit=starts, seconds=seconds)
+    return None if found.out_of_time else found.score

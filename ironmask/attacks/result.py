@@ -23,13 +23,15 @@ Confirm = Callable[[Codes], bool]
 class Recovered:
     """The end of an attack. templates: one unit vector, (n,) float64, for each issue that was
     attacked; none where it gave up. trials: starts, of which each is one guess. score: what the
-    attack itself judged by, without knowing a template.
+    attack itself judged by, without knowing a template. out_of_time: it gave up before it had tried
+    all that it was to try, so nothing follows from it.
     """
 
     templates: tuple[F64, ...] = field(repr=False)
     trials: int
     seconds: float
     score: float
+    out_of_time: bool = False
 
     @property
     def success(self) -> bool:

@@ -56,7 +56,8 @@ def recover_from_row(
         best = max(best, found.score)
         if found.success:
             return Recovered(found.templates, trials, time.perf_counter() - began, best)
-    return Recovered((), trials, time.perf_counter() - began, best)
+    # More guessed entries always remain to be tried.
+    return Recovered((), trials, time.perf_counter() - began, best, out_of_time=True)
 
 
 @dataclass(frozen=True, slots=True)

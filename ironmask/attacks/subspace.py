@@ -69,7 +69,9 @@ def recover_from_subspace(
     if not 1 <= guessed < alpha:
         raise ParameterError(f"{guessed} entries to guess of {alpha}: from 1 to {alpha - 1}")
     on = accelerator(device)
-    began, trials, best = time.perf_counter(), 0, -float("inf")
+    # One entry has no more places than these.
+    limit = min(limit, n) if guessed == 1 else limit
+    began, trials, best, late = time.perf_counter(), 0, -float("inf"), False
     enough = log2(comb(n, alpha)) + alpha
     likely = on.upload(_filter(helper, space))
     for places, signs in _guesses(on, n, guessed, rng):
@@ -83,9 +85,10 @@ def recover_from_subspace(
             if right is not None:
                 spent = time.perf_counter() - began
                 return Recovered((template_of(helper, right[0]),), trials, spent, best)
-        if trials >= limit or time.perf_counter() - began >= seconds:
+        late = time.perf_counter() - began >= seconds and trials < limit
+        if trials >= limit or late:
             break
-    return Recovered((), trials, time.perf_counter() - began, best)
+    return Recovered((), trials, time.perf_counter() - began, best, out_of_time=late)
 
 
 def guesses_needed(n: int, alpha: int, guessed: int, success: float) -> float:

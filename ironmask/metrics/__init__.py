@@ -1,18 +1,21 @@
 """Rates of a biometric evaluation with their intervals: ISO/IEC 19795-1's terms throughout.
 
-`counts` and `trials` hold errors and comparisons by subject, `intervals` and `rates` what they say
-of the population, `paired` the difference of two recognisers, `scores` the rates over thresholds,
-`linkability` what scores of pairs of issues give away.
+`counts` and `trials` hold errors and comparisons by subject, `intervals`, `bounds` and `rates` what
+they say of the population, `paired` the difference of two recognisers, `scores` the rates over
+thresholds, `linkability` what scores of pairs of issues give away.
 """
 
+from ironmask.metrics.bounds import ClusterSize, nearest_clusters, upper_bound
 from ironmask.metrics.counts import Counts, PairCounts, SubjectCounts
 from ironmask.metrics.linkability import Linkability, linkability
 from ironmask.metrics.paired import Difference, mcnemar
-from ironmask.metrics.rates import Rate, far, frr, gfar, gfrr, rate
+from ironmask.metrics.rates import LEAST_ERRORS, Rate, far, frr, gfar, gfrr, rate
 from ironmask.metrics.scores import OperatingPoint, ScoreCounts
 from ironmask.metrics.trials import Crossed, Listed, Trials
 
 __all__ = [
+    "LEAST_ERRORS",
+    "ClusterSize",
     "Counts",
     "Crossed",
     "Difference",
@@ -30,5 +33,7 @@ __all__ = [
     "gfrr",
     "linkability",
     "mcnemar",
+    "nearest_clusters",
     "rate",
+    "upper_bound",
 ]

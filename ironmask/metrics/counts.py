@@ -8,7 +8,7 @@ where either may be.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -60,6 +60,21 @@ class Counts(Protocol):
 
         weights: (b, s) float64. rate: what residuals are taken from; E / N unless given.
         """
+
+    @property
+    def clustered(self) -> F64:
+        """Errors of each cluster, a subject or a pair of them, that holds one."""
+
+    @property
+    def clusters(self) -> int:
+        """Clusters with a trial."""
+
+    @property
+    def cluster_trials(self) -> float:
+        """Trials of the cluster of a trial, on average: sum n^2 / N."""
+
+    def once(self) -> Self:
+        """The same trials with one error for each cluster that holds any."""
 
     def minus(self, other: Self) -> Self:
         """The same trials with the differences of the errors, which may be negative.
@@ -137,6 +152,25 @@ class SubjectCounts:
         p = _ratio(errors, trials) if rate is None else np.full_like(errors, rate)
         squares = np.maximum(ee - 2 * p * en + p * p * nn, 0)
         return Moments(errors, trials, _ratio(squares, trials**2))
+
+    @property
+    def clustered(self) -> F64:
+        """See `Counts`."""
+        return self.wrong[self.wrong > 0].astype(np.float64)
+
+    @property
+    def clusters(self) -> int:
+        """See `Counts`."""
+        return int(np.count_nonzero(self.possible))
+
+    @property
+    def cluster_trials(self) -> float:
+        """See `Counts`."""
+        return float((self.possible.astype(np.float64) ** 2).sum() / self.trials)
+
+    def once(self) -> Self:
+        """See `Counts`."""
+        return type(self)(np.minimum(self.wrong, 1), self.possible)
 
     def minus(self, other: Self) -> Self:
         """See `Counts`."""
@@ -228,6 +262,25 @@ class PairCounts:
         ee, en = _half_sum(w, w @ wrong.power(2)), _half_sum(w, w @ self._errors(by_trials=True))
         twice = ee - 2 * p * en + p * p * self.possible.squares(w)
         return Moments(errors, trials, _ratio(np.maximum(squares - twice, 0), trials**2))
+
+    @property
+    def clustered(self) -> F64:
+        """See `Counts`."""
+        return self.wrong[self.wrong > 0].astype(np.float64)
+
+    @property
+    def clusters(self) -> int:
+        """See `Counts`."""
+        return self.possible.pairs_compared
+
+    @property
+    def cluster_trials(self) -> float:
+        """See `Counts`."""
+        return float(self.possible.squares(np.ones((1, self.subjects)))[0]) / self.trials
+
+    def once(self) -> Self:
+        """See `Counts`."""
+        return replace(self, wrong=np.minimum(self.wrong, 1))
 
     def minus(self, other: Self) -> Self:
         """See `Counts`."""

@@ -137,16 +137,10 @@ def subject_bootstrap(
     return wilson(p, found.effective, min(float(below), 0.0), max(float(above), 0.0))
 
 
-def upper_bound(errors: float, trials: float, effect: float = 1.0) -> float:
-    """One-sided 95 % bound of a rate: Clopper and Pearson (Biometrika 26, 1934), exact.
-
-    Errors and trials are divided by the design effect (Korn and Graubard, Survey Methodology 24,
-    1998); without errors there is none to see, and N trials give about 3 / N.
-    """
-    if errors >= trials:
-        return 1.0
-    x, n = errors / effect, trials / effect
-    return float(stats.beta.ppf(LEVEL, x + 1, n - x))
+def one_sided(found: Design) -> float:
+    """The upper end of Wilson's one-sided 95 % interval, as `clustered_wilson`."""
+    t = float(stats.t.ppf(LEVEL, found.freedom))
+    return wilson(found.rate, found.effective, -t, t).high
 
 
 def _root(rate: float, trials: float, z: float) -> float:

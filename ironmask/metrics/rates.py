@@ -8,14 +8,15 @@ from typing import Final
 import numpy as np
 
 from ironmask.errors import ParameterError
+from ironmask.metrics.bounds import ClusterSize, few_errors, upper_bound
 from ironmask.metrics.counts import Counts
 from ironmask.metrics.intervals import (
     LEAST_RESAMPLES,
     Interval,
     clustered_wilson,
     design,
+    one_sided,
     subject_bootstrap,
-    upper_bound,
 )
 
 # Doddington's rule of 30: with 30 errors the true rate lies within 30 % of the one seen, at 90 %.
@@ -26,7 +27,8 @@ LEAST_ERRORS: Final = 30
 class Rate:
     """errors / trials, its intervals, and whether the errors suffice to state it.
 
-    interval: Wilson's with the variance by identity clusters. bootstrap: over subjects. bound:
+    interval: Wilson's with the variance by identity clusters; where fewer than 30 of these hold an
+    error, that of `bounds`. bootstrap: over subjects; the interval where there is no error. bound:
     one-sided 95 %, what is stated where the rate is not `supported` (fewer than 30 errors).
     """
 
@@ -43,20 +45,42 @@ class Rate:
         return self.errors >= LEAST_ERRORS
 
 
-def rate(counts: Counts, rng: np.random.Generator, resamples: int = LEAST_RESAMPLES) -> Rate:
-    """The rate of errors among trials that share subjects.
+def rate(
+    counts: Counts,
+    rng: np.random.Generator,
+    resamples: int = LEAST_RESAMPLES,
+    *,
+    size: ClusterSize | None = None,
+) -> Rate:
+    """The rate of errors among trials that share subjects. size: how many errors come together,
+    measured where they are more; used where they are few.
 
     Raises `ProtocolError` where there is no trial.
     """
     found = design(counts)
+    bootstrap = subject_bootstrap(counts, found, rng, resamples)
+    interval = clustered_wilson(found)
+    if len(counts.clustered) < LEAST_ERRORS:
+        interval = few_errors(counts, size)
+        bootstrap = bootstrap if counts.errors else interval
     return Rate(
         errors=counts.errors,
         trials=counts.trials,
         value=found.rate,
-        interval=clustered_wilson(found),
-        bootstrap=subject_bootstrap(counts, found, rng, resamples),
-        bound=upper_bound(counts.errors, counts.trials, found.effect),
+        interval=interval,
+        bootstrap=bootstrap,
+        bound=bound(counts, size),
     )
+
+
+def bound(counts: Counts, size: ClusterSize | None = None) -> float:
+    """The one-sided 95 % bound of a rate, see `bounds`; with errors in 30 clusters or more no lower
+    than Wilson's.
+    """
+    few = upper_bound(counts, size)
+    if len(counts.clustered) < LEAST_ERRORS:
+        return few
+    return max(few, one_sided(design(counts)))
 
 
 def far(fmr: float, fta: float) -> float:

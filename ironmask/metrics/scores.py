@@ -94,6 +94,10 @@ class ScoreCounts:
         """The operating point of one threshold, by its index."""
         return OperatingPoint(*(float(v[place]) for v in (self.thresholds, self.fmr, self.fnmr)))
 
+    def accepted(self, threshold: float) -> int:
+        """Impostor comparisons that a threshold accepts."""
+        return int(self.impostor[self.thresholds >= threshold].sum())
+
     @cached_property
     def eer(self) -> float:
         """Equal error rate: the mean of FMR and FNMR where they are closest."""

@@ -30,6 +30,10 @@ class Trials(Protocol):
     def total(self) -> int:
         """All comparisons."""
 
+    @property
+    def pairs_compared(self) -> int:
+        """Pairs of subjects with a comparison."""
+
     def at(self, first: Index, second: Index) -> F64:
         """n_ab of given pairs: (m,)."""
 
@@ -74,6 +78,11 @@ class Listed:
     def total(self) -> int:
         """See `Trials`."""
         return round(float(self.pairs.sum()) / 2)
+
+    @property
+    def pairs_compared(self) -> int:
+        """See `Trials`."""
+        return int(self.pairs.count_nonzero()) // 2
 
     def at(self, first: Index, second: Index) -> F64:
         """See `Trials`."""
@@ -131,6 +140,13 @@ class Crossed:
     def total(self) -> int:
         """See `Trials`."""
         return round(float(self.t.sum() * self.q.sum() - self.t @ self.q))
+
+    @property
+    def pairs_compared(self) -> int:
+        """See `Trials`."""
+        t, q = self.t > 0, self.q > 0
+        both, enrolled, probing = (int(some.sum()) for some in (t & q, t & ~q, q & ~t))
+        return both * (both - 1) // 2 + both * (enrolled + probing) + enrolled * probing
 
     def at(self, first: Index, second: Index) -> F64:
         """See `Trials`."""

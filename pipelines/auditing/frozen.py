@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ironmask.arrays import F32
+from ironmask.centring import Centring
 from ironmask.params import Params
 
 LINKED: Final = "largest entry of P2 P1'", "nearest codewords (the attack's)"
@@ -41,6 +42,7 @@ class Kind(StrEnum):
 class Target:
     """Templates of one generation of a table. keys: path of the keyset file. params: theirs;
     sealed: whether helpers are encrypted; filling: share of noise, by the profile of that digest.
+    centring, photos: how, and of how many photos, templates were made; the median of some of them.
     """
 
     dest: str
@@ -53,6 +55,8 @@ class Target:
     filling: float
     profile: str | None
     templates: int
+    centring: Centring = Centring.MEAN
+    photos: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Audit:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """How a unit ended. label: as of the unit. trials: of the attack. scores: of a linkage
-    function. accepted: of the trials, where these are faces.
+    function. accepted: of the trials, where these are faces. out_of_time: nothing follows from it.
     """
 
     kind: str
@@ -100,6 +104,7 @@ class Finding:
     trials: int = 0
     scores: tuple[float, ...] = ()
     accepted: int = 0
+    out_of_time: bool = False
 
 
 def row_units(target: int, subjects: list[str]) -> Iterator[Unit]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from infra.keys.key_file import KeyFile
-from ironmask.arrays import unit_rows
+from ironmask.spectrum import Spectrum
 from pipelines.auditing.frozen import Finding
 from pipelines.auditing.rates import metrics, run_id
 from pipelines.auditing.request import AuditRequest, CheckedAudit
@@ -40,12 +42,14 @@ def run(prepared: CheckedAudit, engine: Engine, progress: Progress) -> AuditResu
     return results(audit, findings, around.space, _foretold(around), _evaluated_fmr(around))
 
 
-def _evaluated_fmr(around: Surroundings) -> tuple[int, int] | None:
-    """Errors and trials of the largest evaluation that the first table knows of its templates."""
+def _evaluated_fmr(around: Surroundings) -> tuple[int, int, float] | None:
+    """Errors, trials and the upper end of the interval, of the largest evaluation that the first
+    table knows of its templates.
+    """
     params = around.audit.params
     rows = around.tables[0].table("metrics").rows().to_pylist()
     rates = [
-        (row["numerator"], row["denominator"])
+        (row["numerator"], row["denominator"], row["high"])
         for row in rows
         if row["name"] == "FMR"
         and row["label"].startswith(TABLE_PROTOCOL)
@@ -56,12 +60,16 @@ def _evaluated_fmr(around: Surroundings) -> tuple[int, int] | None:
 
 def _foretold(around: Surroundings) -> judge.Preflight:
     """What the search of a row takes, foretold by fresh issues of the source's own faces."""
-    target = around.audit.targets[0]
-    vectors = around.faces.vectors
-    others = unit_rows(vectors[profile.held_out(len(vectors))], target.params.n)
-    measured = profile.Profile("", around.audit.source, around.space)
+    target, templates = around.audit.targets[0], around.templates
+    held = profile.held_out(len(templates))
+    rest = Spectrum.of(np.delete(templates, held, axis=0), target.params.n)
+    measured = profile.Profile("", around.audit.source, rest, len(around.unknown))
     return judge.assess(
-        Calibration(measured, others), target.params, target.encoding, target.filling, "the model"
+        Calibration(measured, templates[held]),
+        target.params,
+        target.encoding,
+        target.filling,
+        "the model",
     )
 
 

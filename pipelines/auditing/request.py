@@ -17,6 +17,7 @@ import pyarrow.dataset as pads
 from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
 from infra.store.addresses import is_inside, normalise
+from ironmask.centring import Centring
 from ironmask.errors import ParameterError, SourceError, TableError
 from ironmask.params import Params
 from ironmask.random import secure_generator
@@ -38,8 +39,9 @@ from pipelines.spec.workplace import Workplace, check_executor
 from pipelines.table import read, run_records
 
 _TRAITS: Final = [
-    "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id"
+    "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id", "centring"
 ]  # fmt: skip
+_SEARCHES: Final = (Kind.ROW, Kind.ISSUES, Kind.LINK, Kind.RENEWAL, Kind.PHOTOS)
 _LEAST_S: Final = 0.5
 # Subjects of one table that are looked for in the others, for each that is wanted.
 _ASKED: Final = 50
@@ -149,7 +151,18 @@ def _targets(tables: Tables, keys: str) -> Iterator[Target]:
             filling=round(float(traits["filling"]), 6),
             profile=known.get(traits["generation"]),
             templates=count,
+            centring=Centring(traits["centring"]),
+            photos=_photos(tables, traits["generation"]),
         )
+
+
+def _photos(tables: Tables, generation: int) -> int:
+    """Photos of a template: the median of the first rows of a generation."""
+    for batch in tables.table("templates").batches(["source_uris", "generation"]):
+        own = batch.filter(pc.equal(batch["generation"], generation))
+        if len(own):
+            return max(1, int(np.median(pc.list_value_length(own["source_uris"]))))
+    return 1
 
 
 def _units(
@@ -211,6 +224,6 @@ def _several(
 def _each(request: AuditRequest, chosen: Sequence[Unit]) -> float:
     """Seconds for each search, so that all together take about what was asked for."""
     counts = Counter(unit.kind for unit in chosen)
-    searches = sum(counts[kind] for kind in (Kind.ROW, Kind.ISSUES, Kind.RENEWAL, Kind.PHOTOS))
+    searches = sum(counts[kind] for kind in _SEARCHES)
     workers = request.workers or os.cpu_count() or 1
     return max(_LEAST_S, request.seconds * workers / max(searches, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ironmask.metrics import Linkability, linkability
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
 from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind
+from pipelines.auditing.unfinished import Unfinished
 from pipelines.preflight.judge import Preflight
 
 FILES: Final = "the files"
@@ -21,6 +22,9 @@ KEYS: Final = "the files and the keys"
 """What a thief has."""
 
 _AES_BITS: Final = 256.0
+LEAST_SCORES: Final = 5
+"""Of mated and of non-mated pairs: fewer say nothing of a linkage function."""
+
 # No one-dimensional function of chance: bins of an obvious function's scores.
 _OBVIOUS_BINS: Final = 6
 
@@ -29,7 +33,9 @@ _OBVIOUS_BINS: Final = 6
 class Cost:
     """One row of the table of attacks. has: what the thief has. needs: what the attack assumes.
     outcome: what was seen. seconds: median of one search, where one was made. bits: log2 of the
-    guesses; is_bound: it takes at least so many, or more were not tried.
+    guesses; is_bound: it takes at least so many, or more were not tried. inconclusive: searches
+    that ran out of time, which are not in the outcome. seconds_needed: what one takes on average,
+    or at least where none ended.
     """
 
     attack: str
@@ -39,11 +45,22 @@ class Cost:
     bits: float
     seconds: float | None = None
     is_bound: bool = False
+    inconclusive: int = 0
+    seconds_needed: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no search ended, so that it takes more guesses than its bits by nobody knows how
+        many.
+        """
+        return self.is_bound and self.inconclusive > 0
 
 
 @dataclass(frozen=True)
 class Renewal:
-    """Live issues of one person, and what became of them. what: how they differ."""
+    """Live issues of one person, and what became of them. what: how they differ. tried: searches
+    that ended; inconclusive: the others. seconds_needed: as of `Cost`.
+    """
 
     issues: str
     what: str
@@ -51,25 +68,49 @@ class Renewal:
     tried: int
     seconds: float
     bits: float
+    inconclusive: int = 0
+    seconds_needed: float | None = None
 
 
 @dataclass(frozen=True)
 class AuditResults:
-    """space: of the source's faces. foretold: what a row's search takes on average."""
+    """links: linkage functions with enough scores; unlinked: pairs that ran out of time, of each
+    function. space: of the source's faces. foretold: what a row's search takes on average.
+    """
 
     audit: Audit
     costs: list[Cost]
     links: dict[str, Linkability]
+    unlinked: dict[str, Unfinished]
     renewals: list[Renewal]
     space: Spectrum
     foretold: Preflight
     headline: str
 
     def least(self, has: str) -> Cost:
-        """The cheapest attack of a thief who has this; bounds count where nothing succeeded."""
-        costs = [cost for cost in self.costs if cost.has == has]
+        """The cheapest attack of a thief who has this; bounds count where nothing succeeded, but
+        not those of searches that all ran out of time.
+        """
+        costs = [cost for cost in self.costs if cost.has == has and not cost.is_open]
         known = [cost for cost in costs if not cost.is_bound]
         return min(known or costs, key=lambda cost: cost.bits)
+
+    def below(self, floor: float, has: str) -> str | None:
+        """Why a thief who has this may need fewer bits than the floor; None where none does.
+
+        What is inconclusive and could have decided speaks against the table as well.
+        """
+        least = self.least(has)
+        if least.bits < floor:
+            return f"below the floor of {floor:g} bits: {least.attack} takes {least.bits:.1f}"
+        late = [cost for cost in self.costs if cost.has == has and cost.is_open]
+        for cost in (cost for cost in late if cost.bits < floor):
+            return (
+                f"inconclusive against the floor of {floor:g} bits: {cost.attack} ran out of time "
+                f"after {cost.bits:.1f} bits in all {cost.inconclusive} cases, and one takes at "
+                f"least {cost.seconds_needed:,.0f} s on average: raise --seconds"
+            )
+        return None
 
 
 def results(
@@ -77,20 +118,22 @@ def results(
     findings: Sequence[Finding],
     space: Spectrum,
     foretold: Preflight,
-    evaluated: tuple[int, int] | None,
+    evaluated: tuple[int, int, float] | None,
 ) -> AuditResults:
-    """Add the findings up. evaluated: impostors that an evaluation of these templates accepted, and
-    all of them.
+    """Add the findings up. evaluated: impostors that an evaluation of these templates accepted, all
+    of them, and the upper end of the rate's interval.
     """
-    costs = list(_costs(audit, findings, evaluated))
+    costs = list(_costs(audit, findings, evaluated, foretold.row.trials))
+    links, unlinked = _links(findings)
     return AuditResults(
         audit=audit,
         costs=costs,
-        links=_links(findings),
+        links=links,
+        unlinked=unlinked,
         renewals=list(_renewals(findings)),
         space=space,
         foretold=foretold,
-        headline=_headline(audit, findings),
+        headline=_headline(audit, findings, foretold.row.trials),
     )
 
 
@@ -99,8 +142,12 @@ def _of(findings: Iterable[Finding], kind: Kind) -> list[Finding]:
 
 
 def _costs(
-    audit: Audit, findings: Sequence[Finding], evaluated: tuple[int, int] | None
+    audit: Audit,
+    findings: Sequence[Finding],
+    evaluated: tuple[int, int, float] | None,
+    guesses: float,
 ) -> Iterable[Cost]:
+    """guesses: that the search of one row takes, as foretold."""
     sealed = all(target.sealed for target in audit.targets)
     reads = KEYS if sealed else FILES
     params = audit.params
@@ -108,9 +155,11 @@ def _costs(
         yield Cost("key of AES-256-GCM", FILES, "no flaw of AES or of the key service",
                    "not attacked", _AES_BITS, is_bound=True)  # fmt: skip
     lying = _of(findings, Kind.LYING)
-    yield _searched("search of what lies there", FILES, "the model's spectrum", lying, sealed)
+    yield _searched("search of what lies there", FILES, "the model's spectrum", lying, sealed,
+                    guesses=guesses)  # fmt: skip
     rows = _of(findings, Kind.ROW)
-    yield _searched("search of one row", reads, "the model's spectrum", rows, False)
+    yield _searched("search of one row", reads, "the model's spectrum", rows, False,
+                    guesses=guesses)  # fmt: skip
     issues = _of(findings, Kind.ISSUES)
     if issues:
         yield _searched("search of several issues", reads, "issues of one person, all readable",
@@ -137,45 +186,72 @@ def _searched(
     found: Sequence[Finding],
     sealed: bool,
     unless_found: float | None = None,
+    guesses: float = 0.0,
 ) -> Cost:
     """A search that was made. Without success: no fewer than what was tried; of encrypted helpers
     and of seeds the search says nothing of how many would do.
     """
     hits = [one for one in found if one.success]
-    outcome = f"{len(hits)} of {len(found)} recovered"
+    late = Unfinished.among(found, _foretold_seconds(found, guesses))
+    outcome = f"{len(hits)} of {len(found) - (late.count if late else 0)} recovered"
+    outcome += f"; {late.describe()}" if late else ""
     seconds = float(np.median([one.seconds for one in hits or found])) if found else None
     trials = [max(one.trials, 1) for one in hits or found] or [1]
-    bits = float(np.log2(np.median(trials)))
+    # Of searches without an end the shortest says what all have taken.
+    bits = float(np.log2(np.median(trials) if hits else min(trials)))
     if not hits:
         bits = _AES_BITS if sealed else unless_found or bits
-    return Cost(attack, has, needs, outcome, bits, seconds, is_bound=not hits)
+    return Cost(
+        attack, has, needs, outcome, bits, seconds, is_bound=not hits, **_open(late)
+    )  # fmt: skip
 
 
-def _strangers(found: Sequence[Finding], evaluated: tuple[int, int] | None) -> Cost:
+def _open(late: Unfinished | None) -> dict[str, Any]:
+    return {"inconclusive": late.count, "seconds_needed": late.needed} if late else {}
+
+
+def _foretold_seconds(found: Sequence[Finding], guesses: float) -> float:
+    """What so many guesses take, as fast as these searches made theirs."""
+    tried = sum(one.trials for one in found)
+    return guesses * sum(one.seconds for one in found) / tried if tried else 0.0
+
+
+def _strangers(found: Sequence[Finding], evaluated: tuple[int, int, float] | None) -> Cost:
     """-log2(FAR), of the audit's own comparisons or of an evaluation's, which are more."""
     accepted, tried = sum(one.accepted for one in found), sum(one.trials for one in found)
-    where = ""
+    where, high = "", None
     if evaluated and evaluated[1] > tried:
-        accepted, tried = evaluated
+        accepted, tried, high = evaluated
         where = " by the evaluation"
     bits, is_measured = dictionary_bits(accepted, tried)
+    if high and not is_measured:
+        # An evaluation's comparisons share people, which its interval knows.
+        bits = -math.log2(high)
     outcome = f"{accepted:,} of {tried:,} accepted{where}"
     needs = "a collection of faces"
     return Cost("faces of strangers", KEYS, needs, outcome, bits, is_bound=not is_measured)
 
 
-def _links(findings: Sequence[Finding]) -> dict[str, Linkability]:
+def _links(
+    findings: Sequence[Finding],
+) -> tuple[dict[str, Linkability], dict[str, Unfinished]]:
+    """Linkability by the pairs whose attack ended, where these are enough; and the others."""
     found = _of(findings, Kind.LINK)
     scores: dict[str, dict[str, list[float]]] = {name: {} for name in LINKED}
     for one in found:
         name, _, side = one.label.partition("|")
         scores[name].setdefault(side, []).extend(one.scores)
     bins = {LINKED[0]: _OBVIOUS_BINS, LINKED[1]: None}
-    return {
+    links = {
         name: linkability(sides["mated"], sides["non-mated"], secure_generator(), bins=bins[name])
         for name, sides in scores.items()
-        if sides
+        if sides and min(len(sides["mated"]), len(sides["non-mated"])) >= LEAST_SCORES
     }
+    late = {
+        name: Unfinished.among([one for one in found if one.label.startswith(f"{name}|")])
+        for name in LINKED
+    }
+    return links, {name: some for name, some in late.items() if some}
 
 
 def _renewals(findings: Sequence[Finding]) -> Iterable[Renewal]:
@@ -193,19 +269,24 @@ def _renewal(issues: str, what: str, found: Sequence[Finding]) -> Renewal:
     hits = [one for one in found if one.success]
     seconds = float(np.median([one.seconds for one in hits or found]))
     bits = float(np.log2(np.median([max(one.trials, 1) for one in hits or found])))
-    return Renewal(issues, what, len(hits), len(found), seconds, bits)
+    late = Unfinished.among(found)
+    ended = len(found) - (late.count if late else 0)
+    return Renewal(issues, what, len(hits), ended, seconds, bits, **_open(late))
 
 
-def _headline(audit: Audit, findings: Sequence[Finding]) -> str:
+def _headline(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
     """One sentence that says what the table is worth, with its number."""
     lying, rows = _of(findings, Kind.LYING), _of(findings, Kind.ROW)
     hits = [one for one in rows if one.success]
     claimed = f"{audit.params.bits:.1f} bits of a codeword"
+    late = Unfinished.among(rows, _foretold_seconds(rows, guesses))
     if hits:
-        seconds = float(np.median([one.seconds for one in hits]))
-        row = f"gave its template in {len(hits)} of {len(rows)} cases, in {seconds:.1f} s (median)"
+        seconds, ended = float(np.median([one.seconds for one in hits])), len(rows)
+        ended -= late.count if late else 0
+        row = f"gave its template in {len(hits)} of {ended} cases, in {seconds:.1f} s (median)"
+        row += f" ({late.describe()})" if late else ""
     else:
-        row = f"withstood the search in {len(rows)} of {len(rows)} cases"
+        row = f"was searched without an end ({late.describe() if late else 'not at all'})"
     taken = sum(one.success for one in lying)
     if all(target.sealed for target in audit.targets):
         return (

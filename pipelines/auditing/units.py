@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -43,7 +43,8 @@ _LYING_S: Final = 5.0
 @dataclass(frozen=True)
 class Surroundings:
     """What units work on. tables, keys: of each target; keys are opened anew each time. unknown:
-    faces whose people are not sampled; space: theirs. fillings: of each target.
+    faces whose people are not sampled; templates: of these people, (m, n), as the first target's
+    are made; space: theirs. fillings: of each target.
     """
 
     audit: Audit
@@ -51,6 +52,7 @@ class Surroundings:
     unknown: Index
     tables: Sequence[Tables]
     keys: Callable[[int], GenerationKeys] = field(repr=False)
+    templates: F64
     space: Spectrum
     fillings: Sequence[Filling | None]
 
@@ -83,7 +85,10 @@ def run(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _ended(unit: Unit, found: Recovered) -> Finding:
-    return Finding(unit.kind, unit.label, found.success, found.seconds, found.trials)
+    return Finding(
+        unit.kind, unit.label, found.success, found.seconds, found.trials,
+        out_of_time=found.out_of_time,
+    )  # fmt: skip
 
 
 def _stored(around: Surroundings, target: int, subject: str) -> _Row:
@@ -108,8 +113,8 @@ def _lying(around: Surroundings, unit: Unit) -> Finding:
     """The search of a row, on the bytes that lie in the file, read as a helper."""
     ((target, subject),) = unit.rows
     row = _stored(around, target, subject)
-    seconds = around.audit.seconds
-    if around.audit.targets[target].sealed:
+    seconds, sealed = around.audit.seconds, around.audit.targets[target].sealed
+    if sealed:
         seconds = min(seconds, _LYING_S)
         # Whatever they are, they give a matrix: its rows need no scale.
         levels = np.resize(np.frombuffer(row.lying, np.int8), (row.n, row.n))
@@ -121,7 +126,8 @@ def _lying(around: Surroundings, unit: Unit) -> Finding:
         matrix, _space(around, target), row.protected.params.alpha, secure_generator(),
         seconds=seconds, confirm=row.confirms,
     )  # fmt: skip
-    return _ended(unit, found)
+    # Of what is encrypted no time finds anything.
+    return replace(_ended(unit, found), out_of_time=found.out_of_time and not sealed)
 
 
 def _row(around: Surroundings, unit: Unit) -> Finding:
@@ -150,11 +156,13 @@ def _seeds(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _faces(around: Surroundings, unit: Unit) -> Finding:
-    """Strangers' faces against a row: how many it accepts."""
+    """Strangers' faces against a row, one of each: how many it accepts."""
     began = time.perf_counter()
     ((target, subject),) = unit.rows
     row = _stored(around, target, subject)
-    some = secure_generator().permutation(around.unknown)[:_STRANGERS]
+    some = secure_generator().permutation(around.unknown)
+    each = np.unique(around.faces.labels.subject[some], return_index=True)[1]
+    some = some[np.sort(each)[:_STRANGERS]]
     probes = around.faces.vectors[some]
     accepted = int(verify_batch(row.protected, probes, row.key).sum())
     spent = time.perf_counter() - began
@@ -205,8 +213,12 @@ def _link(around: Surroundings, unit: Unit) -> Finding:
     else:
         alpha, rng = around.audit.params.alpha, secure_generator()
         helpers, seconds = _made(around, unit.faces), around.audit.seconds
-        scores = (nearest_codewords(helpers, alpha, rng, _LINK_STARTS, seconds),)
-    return Finding(unit.kind, unit.label, True, time.perf_counter() - began, scores=scores)
+        score = nearest_codewords(helpers, alpha, rng, _LINK_STARTS, seconds)
+        scores = () if score is None else (score,)
+    spent = time.perf_counter() - began
+    return Finding(
+        unit.kind, unit.label, True, spent, scores=scores, out_of_time=not scores
+    )  # fmt: skip
 
 
 _KINDS: Final = {

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ironmask.centring import by_person
 from ironmask.errors import SourceError
 from ironmask.filling import Filling
 from ironmask.spectrum import Spectrum
@@ -63,13 +64,18 @@ def surroundings(storage: Storage, audit: Audit) -> Surroundings:
     if not len(unknown):
         raise SourceError(f"{audit.source} holds faces of the sampled people only: add others")
 
+    first = audit.targets[0]
+    templates = by_person(
+        loaded.vectors[unknown], labels.subject[unknown], first.centring, first.photos
+    )
     return Surroundings(
         audit=audit,
         faces=loaded,
         unknown=unknown,
         tables=tables,
         keys=keys,
-        space=Spectrum.of(loaded.vectors[unknown], loaded.vectors.shape[1]),
+        templates=templates,
+        space=Spectrum.of(templates, first.params.n),
         fillings=[_filling(target, storage) for target in audit.targets],
     )
 

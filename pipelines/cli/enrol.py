@@ -136,8 +136,8 @@ def enroll(
         str | None,
         typer.Option(
             metavar="PARQUET",
-            help="Embeddings of the same model, by which the worth of a stolen row is measured. "
-            "Default: SRC, where it holds embeddings.",
+            help="Embeddings of the same model, by which the worth of a stolen row is measured; "
+            "those of one subject_id are one person's. Default: SRC, where it holds embeddings.",
         ),
     ] = None,
     accept_risk: AcceptRisk = None,

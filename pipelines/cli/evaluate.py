@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.options import Executor, Json, Keys, RayAddress, Workers, console, say
+from pipelines.cli.options import Executor, Json, Keys, RayAddress, Workers, console, say, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -86,6 +86,7 @@ def evaluate(
     from pipelines.evaluation import job as evaluation
     from pipelines.evaluation.request import EvaluateRequest
     from pipelines.report import page, sheets, tables
+    from pipelines.report.headline import headline
 
     lists: dict[str, Any] = {
         "protocols": protocol, "alphas": alpha, "encodings": encoding, "centrings": centring,
@@ -118,9 +119,10 @@ def evaluate(
     if as_json:
         made = {name: table.to_pylist() for name, table in tables.tables(found).items()}
         some = {name: made[name] for name in ("recogniser", "protected", "failures")}
-        typer.echo(json.dumps({**some, "files": written}))
+        typer.echo(json.dumps({"headline": headline(found), **some, "files": written}))
     else:
         from pipelines.report.terminal import print_sheets
 
         print_sheets(sheets.brief(found), console())
+        tell(headline(found))
     say(f"report: {written[0]}")

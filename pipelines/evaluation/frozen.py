@@ -23,8 +23,10 @@ READING: Final = 2
 _BLOCK: Final = 256
 # Cosines of a block that are held at once, in numbers.
 _CELLS: Final = 1 << 26
-# Impostors whose cosine is kept one by one: somewhat more than the highest FMR with an interval.
+# Impostors whose cosine is kept one by one: somewhat more than the highest FMR with an interval,
+# and enough to see how many errors come together.
 _KEPT_SHARE: Final = 2e-3
+_LEAST_KEPT: Final = 1000
 _SAMPLE: Final = 2000
 
 
@@ -156,13 +158,16 @@ def generator(seed: str, purpose: str) -> ReplayedGenerator:
 
 
 def floor(faces: Faces, seed: str) -> float:
-    """The cosine that about two in a thousand impostors exceed, from a sample of the faces.
+    """The cosine that about two in a thousand impostors exceed, or a thousand of them all against
+    all where that is more, from a sample of the faces.
 
     Rounded down, so that it is the same on every machine.
     """
-    some = generator(seed, "floor").permutation(len(faces.vectors))[:_SAMPLE]
+    count = len(faces.vectors)
+    share = min(max(_KEPT_SHARE, 2 * _LEAST_KEPT / count**2), 1.0)
+    some = generator(seed, "floor").permutation(count)[:_SAMPLE]
     cosine = faces.vectors[some] @ faces.vectors[some].T
     other = faces.labels.subject[some][:, None] != faces.labels.subject[some]
     if not other.any():
         return 1.0
-    return float(np.floor(100 * np.quantile(cosine[other], 1 - _KEPT_SHARE)) / 100)
+    return float(np.floor(100 * np.quantile(cosine[other], 1 - share)) / 100)

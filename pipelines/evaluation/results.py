@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ironmask.comparisons import BINS, Setting, cosine_bin, thresholds
 from ironmask.errors import ProtocolError
 from ironmask.metrics import (
+    LEAST_ERRORS,
     Difference,
     OperatingPoint,
     Rate,
@@ -50,7 +51,9 @@ class CosineRow:
 
 @dataclass(frozen=True, slots=True)
 class ProtectedRow:
-    """One setting and tolerance. against: FNMR less the recogniser's own at no higher an FMR."""
+    """One setting and tolerance. against: FNMR less the recogniser's own at no higher an FMR; None
+    where the recogniser's threshold rests on fewer than 30 accepted impostors.
+    """
 
     setting: str
     params: Params
@@ -59,7 +62,7 @@ class ProtectedRow:
     fmr: Rate
     fnmr: Rate
     same: OperatingPoint
-    against: Difference
+    against: Difference | None
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,7 @@ def _case(evaluation: Evaluation, store: Store, known: Plan, part: Part) -> Case
         template=part.found.subject,
         trials=trials_of(part.found, labels, sums.lost),
         rng=evaluation.generator(f"bootstrap {part.case.name}"),
+        floor=evaluation.floor,
     )
     genuine_cosines = np.bincount(cosine_bin(errors.genuine["cosine"]), minlength=BINS)
     scores = ScoreCounts(thresholds(), genuine_cosines.astype(np.int64), sums.cosines)
@@ -273,6 +277,7 @@ def _protected(
     fmr = errors.rate(errors.accepted(accepts(errors.impostor, number, tolerance)))
     refused = errors.refused(~accepts(errors.genuine, number, tolerance))
     same = scores.at_fmr(fmr.value)
+    accepted = scores.accepted(same.threshold)
     return ProtectedRow(
         setting=setting.name,
         params=params,
@@ -281,5 +286,7 @@ def _protected(
         fmr=fmr,
         fnmr=errors.rate(refused),
         same=same,
-        against=mcnemar(refused, errors.refused_at(same.threshold)),
+        against=mcnemar(refused, errors.refused_at(same.threshold))
+        if accepted >= LEAST_ERRORS
+        else None,
     )

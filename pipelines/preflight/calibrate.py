@@ -8,21 +8,32 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import chain, islice
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from ironmask.arrays import F32, U8
+from ironmask.arrays import U8
 from ironmask.errors import ImageError, ParameterError, TableError
 from pipelines.plan import sources
 from pipelines.ports import Aligner, Recogniser, Store
 from pipelines.preflight.judge import Preflight, assess, check
-from pipelines.preflight.profile import LEAST_A_DIRECTION, Calibration, Profile, calibrated, sample
+from pipelines.preflight.profile import (
+    LEAST_A_DIRECTION,
+    Calibration,
+    Photos,
+    Profile,
+    calibrated,
+    sample,
+)
 from pipelines.spec.faces import FaceSettings
 from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob, digest
 from pipelines.table import layout
 from pipelines.table.held import Destination
 from pipelines.table.schemas import METRICS
+
+# Of a source of photos that are embedded here.
+_MOST_PHOTOS: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ def judge(
     if whole is None:
         raise ParameterError(
             "filling needs to know which directions the model leaves empty: name a Parquet of "
-            f"{LEAST_A_DIRECTION * job.params.n:,} embeddings or more with --calibration"
+            f"{LEAST_A_DIRECTION * job.params.n:,} people or more with --calibration"
         )
     return _filled(job, Judged(judged, whole))
 
@@ -120,35 +131,42 @@ def calibrated_by(
     stored = job.source if job.kind is SourceKind.EMBEDDINGS else None
     address = given or stored
     if address:
-        vectors = sample(address, store)
+        photos = sample(address, store)
     elif model and (job.filling or not job.sealed):
-        address, vectors = job.source, _embedded(job, model, store)
+        address, photos = job.source, _embedded(job, model, store)
     else:
         return None
-    if vectors.shape[1] != job.params.n:
+    width = photos.vectors.shape[1]
+    if width != job.params.n:
         raise ParameterError(
-            f"{address} holds embeddings of width {vectors.shape[1]}, the model's are "
+            f"{address} holds embeddings of width {width}, the model's are "
             f"{job.params.n}: calibrate with embeddings of the same model"
         )
-    if not given and len(vectors) < job.params.n:
+    if not given and len(np.unique(photos.people)) < job.params.n:
         return None
-    return calibrated(job.model, address, vectors)
+    return calibrated(job.model, address, photos, job.centring)
 
 
-def _embedded(job: TemplateJob, model: Model, store: Store) -> F32:
-    """Embeddings of the source's first photos, as many as a profile needs, in this process."""
+def _embedded(job: TemplateJob, model: Model, store: Store) -> Photos:
+    """Embeddings of the source's first people, as many as a profile needs, in this process."""
     aligner, recogniser = model.load(job.faces)
     limit = job.faces.max_bytes
     batches = sources.read(job.source, job.kind, store, limit, job.allow_roots, own=[job.dest])
     rows = chain.from_iterable(batch.to_pylist() for batch in batches)
-    wanted = (row["uri"] for row in rows if not row["outcome"])
+    wanted = list(islice((row for row in rows if not row["outcome"]), _MOST_PHOTOS))
     needed = (LEAST_A_DIRECTION + 1) * job.params.n
     crops: list[U8] = []
-    for content in store.read_many(list(islice(wanted, 2 * needed)), job.faces.max_bytes):
+    people: list[str] = []
+    contents = store.read_many([row["uri"] for row in wanted], job.faces.max_bytes)
+    seen: set[str] = set()
+    for row, content in zip(wanted, contents, strict=True):
+        if row["subject_id"] not in seen and len(seen) == needed:
+            break
         if not isinstance(content, OSError):
             with suppress(ImageError):
                 crops.append(aligner.align(content).crop)
-        if len(crops) == needed:
-            break
+                people.append(row["subject_id"])
+                seen.add(row["subject_id"])
     parts = [recogniser.embed(np.stack(crops[i : i + 32])) for i in range(0, len(crops), 32)]
-    return np.concatenate(parts) if parts else np.empty((0, job.params.n), dtype=np.float32)
+    none = np.empty((0, job.params.n), dtype=np.float32)
+    return Photos(np.concatenate(parts) if parts else none, np.array(people, dtype=str))

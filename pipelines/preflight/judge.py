@@ -36,7 +36,7 @@ class Preflight:
         rows = "one row gives" if share in (0, 1) else f"{share:.0%} of rows give each"
         return (
             f"embeddings of {self.name} use about {space.effective_rank:.0f} of {space.n} "
-            f"directions (measured on {space.count:,}); with its helper in the clear, {rows} its "
+            f"directions (measured on {self.profile.of}); with its helper in the clear, {rows} its "
             f"template after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
         )
 
@@ -84,7 +84,7 @@ def check(job: TemplateJob, found: Preflight | None, name: str) -> None:
         needed = LEAST_A_DIRECTION * job.params.n
         raise RiskError(
             "refused: with --plaintext-helpers a stolen row may give its template away; to tell, "
-            f"{needed:,} embeddings of {name} are needed, and {seen} are at hand. "
+            f"embeddings of {needed:,} people by {name} are needed, and {seen} are at hand. "
             f"Name a Parquet of them with --calibration. {way_out}"
         )
     if found.row.bits < FLOOR_BITS:

@@ -1,6 +1,6 @@
 """What a model's embeddings look like as a whole: measured once, kept with the table.
 
-A profile holds second moments of thousands of embeddings and nothing of any one of them.
+A profile holds second moments of the templates of thousands of people and nothing of any of them.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ironmask.arrays import F32, F64, unit_rows
+from ironmask.arrays import F32, F64
+from ironmask.centring import Centring, by_person
 from ironmask.errors import SourceError, TableError
 from ironmask.filling import Filling
 from ironmask.spectrum import Spectrum
 from pipelines.plan.sources import embedding_column
+from pipelines.plan.tabular import texts
 from pipelines.ports import Store
 from pipelines.table.schemas import as_parquet
 
 LEAST_A_DIRECTION: Final = 4
-"""Embeddings for each direction: of fewer, a spectrum tells more of them than of the model."""
+"""People for each direction: of fewer, a spectrum tells more of them than of the model."""
 
 _MOST: Final = 20_000
 _HELD_OUT: Final = 16
@@ -38,22 +39,36 @@ _SCHEMA: Final = pa.schema(
         pa.field("count", pa.int64(), nullable=False),
         pa.field("n", pa.int32(), nullable=False),
         pa.field("moments", pa.binary(), nullable=False),
+        # Absent in the first version.
+        pa.field("version", pa.int32()),
+        pa.field("photos", pa.int64()),
     ]
 )
+_VERSION: Final = 2
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The spectrum of a model's embeddings. source: what it was measured on."""
+    """The spectrum of a model's templates. source: what it was measured on; photos: how many, of
+    `space.count` people. version: 1 where each photo was counted as a template of its own.
+    """
 
     model: str
     source: str
     space: Spectrum
+    photos: int
+    version: int = _VERSION
 
     @property
     def is_enough(self) -> bool:
-        """Whether so many embeddings tell the model's directions from the sample's."""
+        """Whether so many people tell the model's directions from the sample's."""
         return self.space.count >= LEAST_A_DIRECTION * self.space.n
+
+    @property
+    def of(self) -> str:
+        """Whom it was measured on, for people."""
+        several = f", {self.photos:,} photos" if self.photos > self.space.count else ""
+        return f"{self.space.count:,} people{several}"
 
     def to_bytes(self) -> bytes:
         """As it is stored: Parquet, moments as little-endian float64."""
@@ -64,6 +79,8 @@ class Profile:
             "count": space.count,
             "n": space.n,
             "moments": space.moments.astype("<f8").tobytes(),
+            "version": self.version,
+            "photos": self.photos,
         }
         return bytes(as_parquet(pa.Table.from_pylist([row], _SCHEMA)))
 
@@ -75,46 +92,74 @@ class Profile:
             moments = np.frombuffer(row["moments"], "<f8").reshape(row["n"], row["n"])
         except (pa.ArrowException, ValueError) as error:
             raise TableError(f"{where} is no profile of a model ({type(error).__name__})") from None
-        return cls(row["model"], row["source"], Spectrum(row["count"], moments))
+        space, version = Spectrum(row["count"], moments), row["version"] or 1
+        if version > _VERSION:
+            raise TableError(f"{where} is a profile of version {version}: upgrade ironmask")
+        photos = space.count if row["photos"] is None else row["photos"]
+        return cls(row["model"], row["source"], space, photos, version)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A profile, and embeddings that are not in it: (k, n) unit rows."""
+    """A profile, and templates of people who are not in it: (k, n) unit rows."""
 
     profile: Profile
     others: F64 = field(repr=False)
 
 
-def calibrated(model: str, source: str, embeddings: F32) -> Calibration:
-    """Measure embeddings, (k, n); those that are none are left out.
-
-    Raises `SourceError` where hardly any is left.
+@dataclass(frozen=True)
+class Photos:
+    """Embeddings, (k, n) float32, and whose each is, (k,) text. named: whether anybody says whose;
+    else each counts as a person's only one.
     """
-    usable = embeddings[np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)]
-    if len(usable) < 2 * _HELD_OUT:
-        raise SourceError(f"{source} holds {len(usable)} embeddings: too few to calibrate by")
-    rows = unit_rows(usable, usable.shape[1])
-    held = held_out(len(rows))
-    space = Spectrum.of(np.delete(rows, held, axis=0), rows.shape[1])
-    return Calibration(Profile(model, source, space), rows[held])
+
+    vectors: F32 = field(repr=False)
+    people: NDArray[np.str_] = field(repr=False)
+    named: bool = True
+
+
+def calibrated(model: str, source: str, photos: Photos, centring: Centring) -> Calibration:
+    """Measure templates as they are enrolled, one of each person; embeddings that are none are left
+    out.
+
+    Raises `SourceError` where hardly anybody is left.
+    """
+    vectors = photos.vectors
+    usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+    person = np.unique(photos.people[usable], return_inverse=True)[1]
+    people = int(person.max(initial=-1)) + 1
+    if people < 2 * _HELD_OUT:
+        raise SourceError(f"{source} holds embeddings of {people} people: too few to calibrate by")
+    held = np.isin(person, held_out(people))
+    rest, others = (by_person(vectors[usable][s], person[s], centring) for s in (~held, held))
+    space = Spectrum.of(rest, vectors.shape[1])
+    return Calibration(Profile(model, source, space, int((~held).sum())), others)
 
 
 def held_out(count: int) -> NDArray[np.intp]:
-    """Which of so many embeddings are attacked: a few, from all over them."""
+    """Which of so many templates are attacked: a few, from all over them."""
     return np.linspace(0, count - 1, _HELD_OUT).astype(np.intp)
 
 
-def sample(source: str, store: Store) -> F32:
-    """Some thousands of a file's embeddings, of row groups anywhere in it: (k, n) float32.
+def sample(source: str, store: Store) -> Photos:
+    """Some thousands of a file's embeddings, of row groups anywhere in it.
 
-    Raises `SourceError` where the file holds none.
+    Of the people of a row group all of its photos, or none. Without a column `subject_id` each
+    embedding counts as a person's only one. Raises `SourceError` where the file holds none.
     """
-    parts = [rows for rows, _ in _sampled(source, store)]
-    widths = {part.shape[1] for part in parts}
+    with store.open(source) as handle:
+        try:
+            parts = list(_parts(pq.ParquetFile(handle), source))
+        except (pa.ArrowException, KeyError):
+            raise SourceError(
+                f"{source} is no Parquet file of embeddings: it needs a column `embedding`"
+            ) from None
+    widths = {part.vectors.shape[1] for part in parts}
     if len(widths) != 1:
         raise SourceError(f"{source} holds no embeddings of one width: {sorted(widths)}")
-    return np.concatenate(parts)[:_MOST]
+    vectors = np.concatenate([part.vectors for part in parts])[:_MOST]
+    people = np.concatenate([part.people for part in parts])[:_MOST]
+    return Photos(vectors, people, all(part.named for part in parts))
 
 
 def sample_people(source: str, n: int, store: Store) -> F32:
@@ -122,49 +167,49 @@ def sample_people(source: str, n: int, store: Store) -> F32:
 
     Raises `SourceError` for a file without embeddings.
     """
-    found: dict[str, F32] = {}
-    for rows, names in _sampled(source, store):
-        if rows.shape[1] == n:
-            usable = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
-            for place in np.flatnonzero(usable & (names != "")):
-                found.setdefault(names[place], rows[place])
-    return np.array(list(found.values()), dtype=np.float32).reshape(-1, n)
+    photos = sample(source, store)
+    vectors = photos.vectors
+    if not photos.named or vectors.shape[1] != n:
+        return np.empty((0, n), dtype=np.float32)
+    usable = np.flatnonzero(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))
+    firsts = np.unique(photos.people[usable], return_index=True)[1]
+    found: F32 = vectors[usable[np.sort(firsts)]]
+    return found
 
 
-def _sampled(source: str, store: Store) -> list[tuple[F32, NDArray[np.object_]]]:
-    with store.open(source) as handle:
-        try:
-            return list(_parts(pq.ParquetFile(handle)))
-        except (pa.ArrowException, KeyError):
-            raise SourceError(
-                f"{source} is no Parquet file of embeddings: it needs a column `embedding`"
-            ) from None
-
-
-def _parts(file: pq.ParquetFile) -> Iterator[tuple[F32, NDArray[np.object_]]]:
-    """Row groups until they hold enough, and whose each row is, "" where nobody says; of a large
-    one, rows from all over it.
-    """
-    taken = 0
-    named = ["subject_id"] if "subject_id" in file.schema_arrow.names else []
-    for group in np.random.Generator(np.random.PCG64(0)).permutation(file.num_row_groups):
-        table = file.read_row_group(int(group), columns=["embedding", *named])
-        lengths, rows = embedding_column(table["embedding"].combine_chunks())
-        if len(rows):
-            step = max(1, len(rows) // _MOST)
-            whole = np.flatnonzero(lengths == rows.shape[1])[::step]
-            yield rows[::step], _names(table.take(whole))
-            taken += len(whole)
+def _parts(file: pq.ParquetFile, source: str) -> Iterator[Photos]:
+    """Row groups until they hold enough; of a large one, people from all over it."""
+    taken, rng = 0, np.random.Generator(np.random.PCG64(0))
+    names = [name for name in ("subject_id", "embedding") if name in file.schema_arrow.names]
+    for group in rng.permutation(file.num_row_groups):
+        part = _photos(file.read_row_group(int(group), columns=names), int(group), source)
+        if len(part.vectors):
+            some = _whole_people(part.people, rng)
+            yield Photos(part.vectors[some], part.people[some], part.named)
+            taken += len(some)
         if taken >= _MOST:
             return
 
 
-def _names(table: pa.Table) -> NDArray[np.object_]:
-    """Subjects of some rows as texts."""
-    if "subject_id" not in table.column_names:
-        return np.full(len(table), "", dtype=object)
-    texts = pc.cast(table["subject_id"], pa.large_string())
-    return np.array(pc.fill_null(texts, "").to_pylist(), dtype=object)
+def _photos(rows: pa.Table, group: int, source: str) -> Photos:
+    lengths, vectors = embedding_column(rows["embedding"].combine_chunks())
+    whole = lengths == vectors.shape[1]
+    if "subject_id" not in rows.column_names:
+        unknown = np.char.add(f"{group}#", np.flatnonzero(whole).astype(str))
+        return Photos(vectors, unknown, named=False)
+    people = np.array(texts(source, "subject_id", rows["subject_id"]).to_pylist(), dtype=str)[whole]
+    known = people != ""
+    return Photos(vectors[known], people[known])
+
+
+def _whole_people(people: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Places of all photos of as many people, drawn, as have enough."""
+    if len(people) <= _MOST:
+        return np.arange(len(people))
+    codes, counts = np.unique(people, return_inverse=True, return_counts=True)[1:]
+    order = rng.permutation(len(counts))
+    enough = int(np.searchsorted(np.cumsum(counts[order]), _MOST)) + 1
+    return np.flatnonzero(np.isin(codes, order[:enough]))
 
 
 @lru_cache(maxsize=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ironmask.errors import ParameterError
 from ironmask.params import Params
-from pipelines.auditing.results import FILES, KEYS, AuditResults, Cost
+from pipelines.auditing.results import FILES, KEYS, LEAST_SCORES, AuditResults, Cost, Renewal
 from pipelines.report.sheets import Sheet
 
 _BEYOND = (0.5, 0.25, 0.125, 0.0625, 0.02, 0.005, 0.0005)
@@ -21,7 +21,8 @@ def _irreversibility(found: AuditResults) -> Sheet:
     note = (
         f"{_targets(found)} Each attack with what it assumes; seconds: median of "
         "one search on one core; bits: log2 of the guesses. Bold: the cheapest way of a thief who "
-        f"has so much. A search had {audit.seconds:.0f} s at most."
+        f"has so much. A search had {audit.seconds:.1f} s at most; those that ran out of time are "
+        "inconclusive, and count neither for nor against."
     )
     least = [found.least(has) for has in (FILES, KEYS) if any(c.has == has for c in found.costs)]
     rows = [
@@ -58,7 +59,8 @@ def _unlinkability(found: AuditResults) -> Sheet:
     note = (
         "Fresh issues with the table's settings, of one face (mated) and of two people's, helpers "
         "readable. D_sys: 0 where a function tells nothing, 1 where everything. Maximal "
-        "linkability: bits of one. [..]: 95 % by a bootstrap over scores."
+        "linkability: bits of one. [..]: 95 % by a bootstrap over scores. Pairs whose attack ran "
+        f"out of time have no score; fewer than {LEAST_SCORES} scores of a kind are inconclusive."
     )
     rows = [
         [
@@ -72,7 +74,16 @@ def _unlinkability(found: AuditResults) -> Sheet:
         ]
         for name, link in found.links.items()
     ]
+    for row in rows:
+        late = found.unlinked.get(row[0])
+        row.append(late.describe() if late else "none")
+    rows += [
+        [name, "", "", "", "inconclusive", "", late.describe()]
+        for name, late in found.unlinked.items()
+        if name not in found.links
+    ]
     columns = ["linkage function", "mated", "non-mated", "bins", "D_sys", "maximal linkability"]
+    columns.append("out of time")
     return Sheet("Unlinkability", note, columns, rows)
 
 
@@ -84,19 +95,32 @@ def _renewability(found: AuditResults) -> Sheet:
         "it was renewed at a match is a further issue of the same template."
     )
     rows = [
-        [one.issues, one.what, f"{one.recovered} of {one.tried}", f"{one.seconds:.1f}",
+        [one.issues, one.what, f"{one.recovered} of {one.tried}", _late(one), f"{one.seconds:.1f}",
          f"{one.bits:.1f}" if one.recovered else f"more than {one.bits:.1f}"]
         for one in found.renewals
     ]  # fmt: skip
-    columns = ["live issues", "of", "recovered", "seconds", "bits"]
+    columns = ["live issues", "of", "recovered", "inconclusive", "seconds", "bits"]
     return Sheet("Renewability", note, columns, rows)
+
+
+def _photos(found: AuditResults) -> str:
+    photos = found.audit.targets[0].photos
+    return "one photo" if photos == 1 else f"{photos} photos or as many as there are"
+
+
+def _late(one: Renewal) -> str:
+    if one.seconds_needed is None:
+        return "none"
+    least = "about" if one.tried else "at least"
+    return f"{one.inconclusive}; one takes {least} {one.seconds_needed:,.1f} s"
 
 
 def _spectrum(found: AuditResults) -> Sheet:
     space, ahead = found.space, found.foretold
     bound = "at least " if ahead.row.is_bound else "about "
     note = (
-        f"Of {space.count:,} embeddings. Effective rank {space.effective_rank:.0f} of {space.n}. "
+        f"Of the templates of {space.count:,} people, each of {_photos(found)}. Effective rank "
+        f"{space.effective_rank:.0f} of {space.n}. "
         f"With the table's settings a search of one row is foretold to take "
         f"{bound}{ahead.row.trials:,.0f} guesses ({ahead.row.bits:.1f} bits), guessing "
         f"{ahead.row.guessed} entries. Bits left: what directions do not give away, to a thief "

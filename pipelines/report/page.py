@@ -19,6 +19,7 @@ from pipelines.evaluation.results import Results
 from pipelines.ports import Store
 from pipelines.report.audit_sheets import audit_sheets
 from pipelines.report.audit_tables import audit_tables
+from pipelines.report.headline import headline
 from pipelines.report.plots import Plot, audit_plots, plots
 from pipelines.report.sheets import Sheet, left_out, sheets
 from pipelines.report.tables import cost_table, tables
@@ -53,16 +54,13 @@ def html(found: Results | None, spent: Spent | None, audit: AuditPart | None) ->
 
 
 def _evaluated(found: Results, spent: Spent) -> dict[str, Any]:
-    first = found.cases[0]
-    best = [row for row in first.protected if not row.fmr.errors and row.params.bits >= 80]
     return {
-        "first": first,
         "genuine": sum(case.genuine for case in found.cases),
         "impostor": sum(case.impostor for case in found.cases),
         "left_out": list(left_out(found)),
         "sheets": sheets(found, spent),
         "plots": plots(found),
-        "best": max(best, key=lambda row: -row.fnmr.value, default=None),
+        "headline": headline(found),
     }
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Final
 
-from ironmask.metrics import Difference, Rate, far, frr, gfar, gfrr
+from ironmask.metrics import LEAST_ERRORS, Difference, Rate, far, frr, gfar, gfrr
 from ironmask.params import SCHEME_VERSION
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.frozen import Case
 from pipelines.evaluation.results import CaseResults, ProtectedRow, Results
+
+NOT_SUPPORTED: Final = f"not supported: its threshold rests on fewer than {LEAST_ERRORS} impostors"
 
 
 @dataclass(frozen=True)
@@ -190,8 +193,8 @@ def _recogniser(found: Results) -> Sheet:
     note = (
         "Cosine similarity of the embeddings. Intervals: 95 %, Wilson's with the variance by "
         "identity clusters; [..] by a bootstrap over subjects. A rate of fewer than 30 errors is "
-        "unsupported, and its one-sided 95 % bound is given. EER: where FMR and FNMR "
-        "are alike."
+        "unsupported, and its one-sided 95 % bound is given, which knows that errors of the same "
+        "people come together. EER: where FMR and FNMR are alike."
     )
     rows = [
         [
@@ -214,7 +217,8 @@ def _protected(found: Results) -> Sheet:
     note = (
         "Bits: work to guess an accepted codeword of one stolen row and key, for a template "
         "without structure. TAR: 1 - FNMR. Difference: TAR less the recogniser's own at no higher "
-        "an FMR, with McNemar's p for comparisons that share subjects. AF: one codeword digest "
+        "an FMR, with McNemar's p for comparisons that share subjects; not supported where the "
+        "recogniser's threshold rests on fewer than 30 accepted impostors. AF: one codeword digest "
         "(tolerance 0); AF+I: tolerance, by digests of its subsets; C: centring of several faces."
     )
     columns = ["setting", "tolerance", "bits", "digests", "TAR", "FMR", "difference", "p"]
@@ -228,7 +232,7 @@ def _protected(found: Results) -> Sheet:
             tar_text(row.fnmr),
             rate_text(row.fmr),
             _difference(row.against),
-            "< 0.0001" if row.against.p < 1e-4 else f"{row.against.p:.4f}",
+            _chance(row.against),
         ]
         for of, case in _named(found)
         for row in case.protected
@@ -334,7 +338,21 @@ def tar_text(fnmr: Rate) -> str:
     return f"{1 - fnmr.value:.4f} ({low:.4f} to {high:.4f})"
 
 
-def _difference(found: Difference) -> str:
+def tar_percent(fnmr: Rate) -> str:
+    """TAR and its interval in percent."""
+    low, high = (100 * (1 - x) for x in (fnmr.interval.high, fnmr.interval.low))
+    return f"{100 * (1 - fnmr.value):.1f} % ({low:.1f} to {high:.1f} %)"
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return "not supported"
     # The difference of false rejects, seen from the accepts; a zero stays without a minus.
     value, low, high = (0.0 - x for x in (found.value, found.interval.high, found.interval.low))
     return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def _chance(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    return "< 0.0001" if found.p < 1e-4 else f"{found.p:.4f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -13,6 +13,8 @@ from pipelines.evaluation.frozen import Case
 from pipelines.evaluation.rates import metrics
 from pipelines.evaluation.results import CaseResults, Folded, Results
 from pipelines.table.schemas import METRICS
+
+_DIFFERENCE: Final = ("difference", "difference_low", "difference_high", "p")
 
 
 def tables(found: Results) -> dict[str, pa.Table]:
@@ -26,9 +28,7 @@ def tables(found: Results) -> dict[str, pa.Table]:
         "groups": _groups,
     }
     made = {
-        name: pa.Table.from_pylist(
-            [{**_case(case.case), **row} for case in found.cases for row in of(case)]
-        )
+        name: _typed([{**_case(case.case), **row} for case in found.cases for row in of(case)])
         for name, of in rows.items()
         if name != "groups" or any(case.groups for case in found.cases)
     }
@@ -37,6 +37,15 @@ def tables(found: Results) -> dict[str, pa.Table]:
         "failures": pa.Table.from_pylist(list(_failures(found))),
         "metrics": pa.Table.from_pylist(list(metrics(found)), timeless),
     }
+
+
+def _typed(rows: list[dict[str, Any]]) -> pa.Table:
+    """As a table, whose differences are numbers even where none is supported."""
+    table = pa.Table.from_pylist(rows)
+    for place, name in enumerate(table.column_names):
+        if name in _DIFFERENCE:
+            table = table.set_column(place, name, table[name].cast(pa.float64()))
+    return table
 
 
 def cost_table(spent: Spent) -> pa.Table:
@@ -92,10 +101,10 @@ def _protected(case: CaseResults, lost: Folded) -> Iterator[dict[str, Any]]:
             "gfrr": gfrr(row.fnmr.value, lost.fta, lost.fte),
             "cosine_threshold": row.same.threshold,
             "cosine_fnmr": row.same.fnmr,
-            "difference": row.against.value,
-            "difference_low": row.against.interval.low,
-            "difference_high": row.against.interval.high,
-            "p": row.against.p,
+            "difference": row.against and row.against.value,
+            "difference_low": row.against and row.against.interval.low,
+            "difference_high": row.against and row.against.interval.high,
+            "p": row.against and row.against.p,
         }
 
 

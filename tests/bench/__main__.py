@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import images, kernel, renewal, sealing, stored
+from . import coverage, images, kernel, renewal, sealing, stored
 from .table import Row, write
 
 PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
@@ -16,6 +16,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "stored": ("Stored embeddings", stored.throughput),
     "renewal": ("Re-protection of stored embeddings, one core", renewal.renewal),
     "seal": ("Verification, what the seal adds", sealing.verification),
+    "coverage": ("Bounds of few errors, draws of real people", coverage.coverage),
     "nodes": ("Nodes, simulated on this machine", stored.nodes),
     "growth": ("Growing inputs", stored.growth),
 }

@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 def audited(folder, out, *tables, more=()):
     """Run an audit, few of everything; its answer."""
     keys = [option for table in tables for option in ("--keys", keys_of(folder / table))]
-    few = ("--sample=2", "--pairs=10", "--seconds=5", "--executor=local", "--json")
+    few = ("--sample=2", "--pairs=10", "--seconds=60", "--executor=local", "--json")
     return ironmask(
         "audit", *(folder / table for table in tables), "--calibration", folder / "thief.parquet",
         "--out", out, *keys, *few, *more,
@@ -77,7 +77,7 @@ def test_what_lies_there_gives_nothing_and_what_the_keys_open_gives_all(both):
         "2 of 2 recovered",
     )
     assert attacks["seeds of NumPy's generators"]["outcome"] == "0 of 4 recovered"
-    assert attacks["faces of strangers"]["outcome"].startswith("0 of 400 accepted")
+    assert attacks["faces of strangers"]["outcome"].startswith("0 of 200 accepted")
     assert attacks["guessing a codeword"]["bits"] == pytest.approx(48.4, abs=0.1)
     assert re.fullmatch(
         r"Of 4 rows as they lie none could be read; with the keys, one row gave its template in 4 "
@@ -93,7 +93,7 @@ def test_tables_for_machines(both, folder):
     links = pq.read_table(folder / "out" / "linkability.parquet").to_pylist()
     by_name = {row["function"]: row["d_sys"] for row in links}
     assert by_name["largest entry of P2 P1'"] < 0.15
-    # In half a second a pair may be missed now and then.
+    # Pairs that ran out of time have no score.
     assert by_name["nearest codewords (the attack's)"] > 0.6
     found = duckdb.sql(
         f"SELECT recovered FROM '{folder}/out/renewability.parquet' WHERE what = 'same photo'"

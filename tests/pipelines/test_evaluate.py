@@ -20,7 +20,8 @@ from pipelines.evaluation import blocks, cost, frozen, job
 from pipelines.evaluation.request import EvaluateRequest
 from pipelines.evaluation.results import CaseResults, Results
 from pipelines.evaluation.work import block_work
-from pipelines.report import page, sheets
+from pipelines.report import page, sheets, tables
+from pipelines.report.headline import headline
 
 SUBJECTS, EACH, N = 30, 4, 64
 SEED = "5a" * 32
@@ -142,6 +143,42 @@ def _list(folder: Path, *lines: str) -> Path:
     path = folder / "exclude.txt"
     path.write_text("# left out\n\n" + "\n".join(lines) + "\n")
     return path
+
+
+def test_the_headline_is_of_what_was_asked_for(source, tmp_path):
+    """Whatever the results say: the best of many would look better than it is."""
+    one = headline(run(source, tmp_path / "one", alphas=(8,), tolerance=2))
+    assert one.startswith("alpha8 int8 with tolerance 2 (")
+    assert ", as asked for, accepts " in one
+    assert re.search(r"accepts \d+\.\d % \(\d+\.\d to \d+\.\d %\) of genuine", one)
+    assert re.search(r"at an FMR of .*: ?\d+ of [\d,]+ impostor comparisons accepted\)", one)
+    several = headline(run(source, tmp_path / "two", alphas=(8, 12), tolerance=1))
+    assert "none of them is singled out" in several
+    usual = headline(run(source, tmp_path / "three", alphas=(12, 16), tolerance=4))
+    assert usual.startswith("alpha16 int8 with tolerance 4 (")
+    assert "the default preset (balanced)" in usual
+
+
+def test_differences_need_thirty_impostors(tmp_path, rng):
+    """At the recogniser's threshold: with fewer, the threshold is an accident."""
+    names, images, vectors = people(rng, noise=2.0)
+    source = stored(tmp_path / "s.parquet", names, images, vectors)
+    found = run(source, tmp_path / "out", alphas=(3, 16), tolerance=0)
+    (case,) = found.cases
+    for row in case.protected:
+        accepted = case.scores.accepted(row.same.threshold)
+        assert (row.against is None) == (accepted < 30)
+    assert {row.against is None for row in case.protected} == {True, False}
+    table = tables.tables(found)["protected"]
+    told = dict(zip(table["alpha"].to_pylist(), table["difference"].to_pylist(), strict=True))
+    assert told[16] is None
+    assert isinstance(told[3], float)
+    sheet = next(
+        made
+        for made in sheets.sheets(found, cost.measure(found.evaluation, None, "here"))
+        if made.title == "Protected templates"
+    )
+    assert "not supported" in sheet.rows[-1]
 
 
 def test_first_images_make_one_template(source, tmp_path):
@@ -407,10 +444,12 @@ def test_the_command_line_prints_tables_and_json(source, tmp_path):
     told = answer.json()
     assert [row["alpha"] for row in told["protected"]] == [8] * 4
     trials = {row["target_fmr"]: row["fmr_trials"] for row in told["recogniser"]}
-    assert trials == {1e-2: None, **dict.fromkeys((1e-3, 1e-4, 1e-5, 1e-6), ONCE - GENUINE)}
+    assert trials == dict.fromkeys((1e-2, 1e-3, 1e-4, 1e-5, 1e-6), ONCE - GENUINE)
+    assert told["headline"].startswith("alpha8 int8 with tolerance 3 (")
     again = ironmask(*asked)
     assert again.code == 0
     assert "Protected templates" in again.out
+    assert told["headline"] in " ".join(again.out.split())
     assert "report.html" in again.err
 
 

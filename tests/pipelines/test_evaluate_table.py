@@ -21,6 +21,7 @@ from pipelines.evaluation.job import CheckedEvaluation
 from pipelines.evaluation.request import EvaluateRequest
 from pipelines.evaluation.results import Results
 from pipelines.report import page
+from pipelines.report.headline import headline
 from pipelines.setup import ports
 from pipelines.table.row_cipher import open_row
 
@@ -103,6 +104,8 @@ def test_the_stored_templates_are_compared(source, table, tmp_path):
     assert row.fmr.trials == probes * (SUBJECTS - 1)
     assert (row.fnmr.errors, row.fmr.errors) == verdicts(source, table)
     assert found.missing == case.lost == 0
+    assert f"{row.setting} with tolerance 1 (" in headline(found)
+    assert ", as enrolled, accepts " in headline(found)
     assert 0 < row.fnmr.errors < probes
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +17,11 @@ from infra.keys.key_file import KeyFile
 from infra.settings import StorageSettings
 from infra.store.delta import DeltaTables
 from ironmask.attacks import codeword_cosines
+from ironmask.centring import Centring
+from ironmask.errors import TableError
 from ironmask.helper import decode
-from pipelines.preflight.profile import Profile, sample
+from ironmask.spectrum import Spectrum
+from pipelines.preflight.profile import Photos, Profile, calibrated, sample
 from pipelines.setup import ports
 from pipelines.table.read import find_row
 from pipelines.table.row_cipher import open_row
@@ -56,7 +61,7 @@ def test_a_model_that_fills_little_is_refused_in_the_clear(source, narrow, tmp_p
     (line,) = answer.errors
     assert answer.code == 1
     assert "refused: embeddings of tiny use about 2" in line
-    assert "of 64 directions (measured on 384)" in line
+    assert "of 64 directions (measured on 384 people)" in line
     assert "guesses (" in line
     assert "64 bits are the least" in line
     assert "--accept-risk stolen-rows" in line
@@ -66,7 +71,9 @@ def test_a_model_that_fills_little_is_refused_in_the_clear(source, narrow, tmp_p
 def test_where_nothing_is_known_it_is_refused_too(source, tmp_path):
     answer = enroll(source, tmp_path / "d", PLAINTEXT)
     assert answer.code == 1
-    assert "256 embeddings of unknown are needed, and none are at hand" in answer.errors[0]
+    assert (
+        "embeddings of 256 people by unknown are needed, and none are at hand" in answer.errors[0]
+    )
     assert "--calibration" in answer.errors[0]
 
 
@@ -112,11 +119,12 @@ def test_of_a_model_that_fills_its_space_only_a_bound_is_known(source, full, tmp
 def test_stored_embeddings_calibrate_themselves(narrow, tmp_path):
     answer = enroll(narrow, tmp_path / "d", PLAINTEXT)
     assert answer.code == 1
-    assert "of 64 directions (measured on 384)" in answer.errors[0]
+    assert "of 64 directions (measured on 384 people)" in answer.errors[0]
 
 
 def test_embeddings_of_another_width_are_refused(source, tmp_path):
-    other = write_embeddings(tmp_path / "o.parquet", ["a"] * 40, unit_vectors(40, 5, 72))
+    names = [f"o{i}" for i in range(40)]
+    other = write_embeddings(tmp_path / "o.parquet", names, unit_vectors(40, 5, 72))
     answer = enroll(source, tmp_path / "d", "--calibration", other)
     assert answer.code == 2
     assert "width 72, the model's are 64" in answer.errors[0]
@@ -131,7 +139,66 @@ def test_a_sample_is_as_large_as_can_be_however_a_file_is_cut(tmp_path):
     for group in (1_000, 50_000):
         path = tmp_path / f"{group}.parquet"
         pq.write_table(pa.table({"embedding": column}), path, row_group_size=group)
-        assert len(sample(str(path), store)) == 20_000
+        assert len(sample(str(path), store).vectors) == 20_000
+
+
+def of_people(path, photos, noise, seed):
+    """Photos of 300 people of a model that uses some directions more than others."""
+    rng = np.random.default_rng(seed)
+    scale = np.linspace(3, 0.3, WIDTH)
+    own = np.repeat(rng.standard_normal((300, WIDTH)) * scale, photos, axis=0)
+    vectors = own + noise * rng.standard_normal(own.shape)
+    names = [f"p{i}" for i in range(300) for _ in range(photos)]
+    return write_embeddings(path, names, vectors), names, vectors
+
+
+def test_people_are_counted_and_their_templates_measured(tmp_path):
+    """One person with a thousand photos is one person, and a mean is judged as a mean."""
+    path, names, vectors = of_people(tmp_path / "p.parquet", 4, 1.5, 1)
+    store = ports.open_store(StorageSettings())
+    many = calibrated("m", "s", sample(str(path), store), Centring.MEAN)
+    assert (many.profile.space.count, many.profile.photos) == (284, 1136)
+    assert many.profile.of == "284 people, 1,136 photos"
+    crowd = np.repeat(vectors[:1], 1000, axis=0)
+    other = write_embeddings(
+        tmp_path / "q.parquet", names + ["p0"] * 1000, np.concatenate([vectors, crowd])
+    )
+    again = calibrated("m", "s", sample(str(other), store), Centring.MEAN)
+    assert again.profile.space.known_bits() == pytest.approx(
+        many.profile.space.known_bits(), abs=0.5
+    )
+    single = Photos(vectors.astype(np.float32), np.arange(len(vectors)).astype(str))
+    photos = calibrated("m", "s", single, Centring.MEAN)
+    # Means lie nearer to the directions that people differ in.
+    assert many.profile.space.known_bits() > photos.profile.space.known_bits() + 1
+
+
+def test_a_large_group_of_rows_gives_whole_people(tmp_path):
+    names = np.repeat([f"p{i}" for i in range(10_000)], 4).tolist()
+    column = pa.array(list(np.ones((40_000, 8), dtype=np.float32)))
+    path = tmp_path / "g.parquet"
+    pq.write_table(
+        pa.table({"subject_id": names, "embedding": column}), path, row_group_size=40_000
+    )
+    found = sample(str(path), ports.open_store(StorageSettings()))
+    assert set(np.unique(found.people, return_counts=True)[1]) == {4}
+    assert len(found.vectors) == 20_000
+
+
+def test_a_profile_of_before_stays_what_it_was(tmp_path):
+    """Two columns fewer; its digest names it in the runs of its table."""
+    space = Spectrum.of(of_rank(300, RANK, 2), WIDTH)
+    new = Profile("m", "s", space, 900)
+    told = pq.read_table(io.BytesIO(new.to_bytes()))
+    sink = io.BytesIO()
+    pq.write_table(told.drop_columns(["version", "photos"]), sink)
+    old = Profile.from_bytes(sink.getvalue(), "here")
+    assert (old.version, old.photos, old.is_enough) == (1, 300, True)
+    np.testing.assert_array_equal(old.space.moments, space.moments)
+    assert Profile.from_bytes(new.to_bytes(), "here").photos == 900
+    later = replace(new, version=3).to_bytes()
+    with pytest.raises(TableError, match="version 3: upgrade"):
+        Profile.from_bytes(later, "here")
 
 
 def profile_of(dest):
@@ -184,7 +251,7 @@ class TestFilling:
         assert self.fill(source, dest, narrow).code == 0
         profile = profile_of(dest)
         found = Profile.from_bytes(profile.read_bytes(), "here")
-        profile.write_bytes(Profile("another", found.source, found.space).to_bytes())
+        profile.write_bytes(Profile("another", found.source, found.space, 400).to_bytes())
         more = write_embeddings(tmp_path / "m.parquet", ["d"], of_rank(1, RANK, 9))
         answer = enroll(more, dest, "--fill=0.1")
         assert answer.code == 1

@@ -1,0 +1,143 @@
+"""The upper bound of a rate of few errors among trials that share subjects.
+
+Errors come in clusters: two people who look alike are taken for one another on several photos, a
+person with one bad photo is refused with each of the others. N trials without an error are thus
+worth far less than N independent ones, for which 3 / N would be the bound. And where there is none
+or hardly any error, nothing tells how much less.
+
+So clusters that hold an error are counted, pairs of subjects or single ones. Real people show
+hardly more variance in this number than independent clusters do; what is left is divided out by its
+design effect. How many errors a cluster holds, once it holds one, is measured on the same trials
+where errors are more, at the nearest laxer threshold that gives enough clusters: more errors come
+together there, so this errs upwards. Without such a threshold a cluster counts with all its trials.
+
+    bound = (k s + sqrt(s^2 (u - k)^2 + k^2 (t e)^2)) / N
+
+k: clusters with an error, u: the one-sided 95 % bound of their expected number (Clopper and
+Pearson, Biometrika 26, 1934, of a number of clusters divided by the design effect: Korn and
+Graubard, Survey Methodology 24, 1998), s: errors of such a cluster, e: the standard error of s, t:
+a quantile of Student's t. The two margins are put together by their squares, to first order (Zou
+and Donner, Statistics in Medicine 27, 2008). With one trial a cluster it is Clopper and Pearson's
+bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from ironmask.metrics.counts import Counts
+from ironmask.metrics.intervals import LEVEL, Interval, design
+
+LEAST_CLUSTERS: Final = 8
+ENOUGH_CLUSTERS: Final = 50
+# Where more of all clusters hold errors, many hold several by chance.
+_LARGEST_SHARE: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSize:
+    """Errors of a cluster that holds one. clusters: on how many it was measured. error: the
+    standard error of the mean.
+    """
+
+    mean: float
+    error: float
+    clusters: int
+
+    @classmethod
+    def of(cls, counts: Counts) -> Self | None:
+        """As measured; None on fewer than `LEAST_CLUSTERS`, which tell too little."""
+        sizes = counts.clustered
+        if len(sizes) < LEAST_CLUSTERS:
+            return None
+        error = float(sizes.std(ddof=1)) / np.sqrt(len(sizes))
+        return cls(float(sizes.mean()), error, len(sizes))
+
+    def margin(self, level: float) -> float:
+        """By how much the mean may be wrong, one-sided, with a quantile of Student's t."""
+        return float(stats.t.ppf(level, self.clusters - 1)) * self.error
+
+
+def nearest_clusters(cluster: NDArray[np.int64], clusters: int) -> NDArray[np.intp]:
+    """The first comparisons whose clusters are enough to measure `ClusterSize` on.
+
+    cluster: (m,), the number of each comparison's cluster, from the worst comparison on. clusters:
+    all that there are. Returns places; all of them where clusters are too few.
+    """
+    enough = int(np.clip(clusters * _LARGEST_SHARE, LEAST_CLUSTERS, ENOUGH_CLUSTERS))
+    first = np.sort(np.unique(cluster, return_index=True)[1])
+    return np.arange(first[enough - 1] + 1 if len(first) >= enough else len(cluster))
+
+
+def upper_bound(counts: Counts, size: ClusterSize | None = None) -> float:
+    """One-sided 95 % bound of a rate; see above. size: of clusters where errors are more.
+
+    Without it a cluster counts with all its trials: the sum of n^2 over that of n. Raises
+    `ProtocolError` where there is no trial.
+    """
+    return _Few.of(counts).high(size, LEVEL)
+
+
+def few_errors(counts: Counts, size: ClusterSize | None = None) -> Interval:
+    """Two-sided 95 % interval of a rate of few errors; see `upper_bound`.
+
+    The lower end takes clusters for as large as they are, or as they were measured where that is
+    less.
+    """
+    found = _Few.of(counts)
+    return Interval(found.low(size, (1 + LEVEL) / 2), found.high(size, (1 + LEVEL) / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class _Few:
+    """hit: clusters with an error, of clusters; effect: the design effect of their number. seen:
+    errors of each. whole: what one holds at most, on average.
+    """
+
+    trials: int
+    hit: int
+    clusters: int
+    effect: float
+    seen: float
+    whole: float
+
+    @classmethod
+    def of(cls, counts: Counts) -> Self:
+        hit = len(counts.clustered)
+        # People are independent of one another, pairs that share one are not quite.
+        effect = design(counts.once()).effect if counts.sharing > 1 else 1.0
+        return cls(
+            trials=counts.trials,
+            hit=hit,
+            clusters=counts.clusters,
+            effect=effect,
+            seen=counts.errors / hit if hit else 0.0,
+            whole=counts.cluster_trials,
+        )
+
+    def high(self, size: ClusterSize | None, level: float) -> float:
+        mean, margin = self.whole, 0.0
+        if size and max(size.mean, self.seen) < mean:
+            mean, margin = max(size.mean, self.seen), size.margin(level)
+        x, n = self.hit / self.effect, self.clusters / self.effect
+        most = (
+            self.effect * n * float(stats.beta.ppf(level, x + 1, n - x)) if x < n else self.clusters
+        )
+        expected = self.hit * mean + np.hypot(mean * (most - self.hit), self.hit * margin)
+        return float(np.clip(expected / self.trials, self.hit * self.seen / self.trials, 1.0))
+
+    def low(self, size: ClusterSize | None, level: float) -> float:
+        if not self.hit:
+            return 0.0
+        mean, margin = self.seen, 0.0
+        if size and size.mean < mean:
+            mean, margin = size.mean, size.margin(level)
+        x, n = self.hit / self.effect, self.clusters / self.effect
+        least = self.effect * float(stats.beta.ppf(1 - level, x, n - x + 1)) * n
+        expected = self.hit * mean - np.hypot(mean * (self.hit - least), self.hit * margin)
+        return float(max(expected / self.trials, 0.0))

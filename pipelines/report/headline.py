@@ -1,0 +1,55 @@
+"""The one sentence of an evaluation: of the setting that was enrolled or asked for.
+
+The best of many settings that were tried on the same data looks better than it is, so no result has
+a say in which one this is.
+"""
+
+from __future__ import annotations
+
+from ironmask.params import DEFAULT_PRESET, preset
+from pipelines.evaluation.results import ProtectedRow, Results
+from pipelines.report.sheets import NOT_SUPPORTED, tar_percent
+
+
+def headline(found: Results) -> str:
+    """What the first kind of templates came to, with intervals."""
+    first = found.cases[0]
+    row, why = _chosen(found)
+    if row is None:
+        return why
+    of = f"Templates {first.case.name}: " if len(found.cases) > 1 else ""
+    params = row.params
+    return (
+        f"{of}{row.setting} with tolerance {params.tolerance} ({params.bits:.1f} bits), {why}, "
+        f"accepts {tar_percent(row.fnmr)} of genuine comparisons at {_fmr(row)}. {_same(row)}"
+    )
+
+
+def _chosen(found: Results) -> tuple[ProtectedRow | None, str]:
+    """The setting, and why it is this one."""
+    evaluation, rows = found.evaluation, found.cases[0].protected
+    if evaluation.issued:
+        return rows[0], "as enrolled"
+    if len(evaluation.settings) == 1:
+        return rows[-1], "as asked for"
+    usual = preset(DEFAULT_PRESET, evaluation.n)
+    for row in rows:
+        if row.params == usual and row.encoding == evaluation.encodings[0]:
+            return row, f"the default preset ({DEFAULT_PRESET})"
+    return None, "Several settings were asked for, and none of them is singled out: see the table."
+
+
+def _fmr(row: ProtectedRow) -> str:
+    fmr = row.fmr
+    counts = f"{fmr.errors:,} of {fmr.trials:,} impostor comparisons accepted"
+    if not fmr.supported:
+        return f"an FMR of at most {fmr.bound:.2g} (unsupported: {counts})"
+    low, high = fmr.interval.low, fmr.interval.high
+    return f"an FMR of {fmr.value:.2g} ({low:.2g} to {high:.2g}; {counts})"
+
+
+def _same(row: ProtectedRow) -> str:
+    if row.against is None:
+        return f"The difference to the recogniser itself is {NOT_SUPPORTED}."
+    tar = 100 * (1 - row.same.fnmr)
+    return f"The recogniser itself accepts {tar:.1f} % at no higher an FMR."

@@ -1,0 +1,159 @@
+"""What searches that ran out of time count for: nothing, until they end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ironmask import Params
+from ironmask.attacks import Foretold, nearest_codewords, recover_from_issues, recover_from_row
+from ironmask.spectrum import Spectrum
+from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind, Target
+from pipelines.auditing.results import FILES, KEYS, results
+from pipelines.auditing.unfinished import Unfinished
+from pipelines.preflight.judge import Preflight
+from pipelines.preflight.profile import Profile
+from pipelines.report import audit_sheets, audit_tables
+
+N, ROWS = 64, 4
+SPACE = Spectrum(500, np.eye(N) * 500 / N)
+FORETOLD = Preflight(Profile("m", "s", SPACE, 500), "m", 9.0, Foretold(1, 3000.0, 1.0, False))
+
+
+def audit(*, sealed):
+    target = Target(
+        "/t", "id", 1, "/k", Params(N, 8, 0), "int8", sealed, 0.0, None, 20
+    )  # fmt: skip
+    return Audit((target,), "/s", "v", (), 2.0, ())
+
+
+def late(kind, label="", trials=1000):
+    return Finding(kind, label, False, 2.0, trials, out_of_time=True)
+
+
+def hit(kind, label="", seconds=1.0):
+    return Finding(kind, label, True, seconds, 500)
+
+
+def faces(accepted=0):
+    return Finding(Kind.FACES, "", accepted > 0, 0.1, 1 << 20, accepted=accepted)
+
+
+def seeds():
+    return [Finding(Kind.SEEDS, "", False, 0.1, 50)] * 2
+
+
+def added_up(rows, *, sealed=False, links=(), others=()):
+    lying = [Finding(Kind.LYING, "", False, 2.0, 1000)] if sealed else rows
+    lying = [replace(one, kind=Kind.LYING) for one in lying]
+    findings = [*lying, *rows, *seeds(), faces(), *links, *others]
+    return results(audit(sealed=sealed), findings, SPACE, FORETOLD, None)
+
+
+def row_cost(found):
+    return next(cost for cost in found.costs if cost.attack == "search of one row")
+
+
+def test_they_are_in_no_rate():
+    found = added_up([hit(Kind.ROW), hit(Kind.ROW), late(Kind.ROW), late(Kind.ROW)])
+    cost = row_cost(found)
+    # Six seconds for two that ended.
+    assert cost.outcome == (
+        "2 of 2 recovered; 2 inconclusive: out of time after 2.0 s, one takes about 3.0 s on "
+        "average"
+    )
+    assert (cost.inconclusive, cost.seconds_needed, cost.is_bound) == (2, 3.0, False)
+    assert "gave its template in 2 of 2 cases" in found.headline
+    assert "2 inconclusive" in found.headline
+
+
+def test_where_none_ended_the_time_is_a_bound():
+    found = added_up([late(Kind.ROW)] * ROWS)
+    cost = row_cost(found)
+    # 3,000 guesses are foretold, and two seconds went for 1,000.
+    assert cost.outcome.startswith("0 of 0 recovered; 4 inconclusive")
+    assert cost.seconds_needed == pytest.approx(6.0)
+    assert "one takes at least 6.0 s on average" in found.headline
+    assert "withstood" not in found.headline
+
+
+@pytest.mark.parametrize(
+    ("rows", "sealed", "threat", "floor", "says"),
+    [
+        ([late(Kind.ROW)] * ROWS, False, FILES, 20, "inconclusive against the floor of 20 bits"),
+        ([late(Kind.ROW, trials=1 << 21)] * ROWS, False, FILES, 20, None),
+        ([late(Kind.ROW), late(Kind.ROW, trials=1 << 21)], False, FILES, 20, "inconclusive"),
+        ([hit(Kind.ROW), late(Kind.ROW)], False, FILES, 20, "below the floor of 20 bits"),
+        ([late(Kind.ROW)] * ROWS, True, FILES, 64, None),
+        ([late(Kind.ROW)] * ROWS, True, KEYS, 15, "inconclusive against the floor of 15 bits"),
+        ([hit(Kind.ROW)] * ROWS, True, FILES, 64, None),
+        ([hit(Kind.ROW)] * ROWS, True, KEYS, 64, "below the floor"),
+    ],
+)
+def test_the_floor_fails_closed(rows, sealed, threat, floor, says):
+    why = added_up(rows, sealed=sealed).below(floor, threat)
+    assert (why or "").startswith(says or "")
+    assert bool(why) == bool(says)
+    if says and says.startswith("inconclusive"):
+        assert "raise --seconds" in why
+
+
+def links(mated, non_mated, late_mated, late_others):
+    name = LINKED[1]
+    sides = (("mated", mated, late_mated), ("non-mated", non_mated, late_others))
+    for side, scores, missing in sides:
+        for score in scores:
+            yield Finding(Kind.LINK, f"{name}|{side}", True, 1.0, scores=(score,))
+        for _ in range(missing):
+            yield Finding(Kind.LINK, f"{name}|{side}", True, 2.0, out_of_time=True)
+
+
+def test_a_busy_machine_does_not_make_issues_unlinkable():
+    same, other = [1.0] * 10, [0.5] * 16
+    found = added_up([hit(Kind.ROW)], links=links(same, other, 6, 0))
+    link = found.links[LINKED[1]]
+    assert (link.mated, link.non_mated, link.d_sys) == (10, 16, 1.0)
+    assert found.unlinked[LINKED[1]].count == 6
+    sheet = audit_sheets.audit_sheets(found)[1]
+    assert "6 inconclusive" in sheet.rows[0][-1]
+
+
+def test_too_few_scores_are_inconclusive():
+    found = added_up([hit(Kind.ROW)], links=links([1.0] * 4, [0.5] * 16, 12, 0))
+    assert LINKED[1] not in found.links
+    sheet = audit_sheets.audit_sheets(found)[1]
+    assert sheet.rows[0][4] == "inconclusive"
+    (row,) = audit_tables.audit_tables(found)["linkability"].to_pylist()
+    assert (row["d_sys"], row["inconclusive"]) == (None, 12)
+
+
+def test_live_issues_that_were_not_recovered_in_time():
+    some = [hit(Kind.RENEWAL, "2|same photo"), late(Kind.RENEWAL, "2|same photo")]
+    none = [late(Kind.PHOTOS, "40 to 50 degrees")]
+    found = added_up([hit(Kind.ROW)], others=[*some, *none])
+    _, both, photos = found.renewals
+    assert (both.recovered, both.tried, both.inconclusive) == (1, 1, 1)
+    assert (photos.recovered, photos.tried, photos.inconclusive) == (0, 0, 1)
+    assert photos.seconds_needed == pytest.approx(2 / 3)
+    table = audit_tables.audit_tables(found)["renewability"]
+    assert table["inconclusive"].to_pylist() == [0, 1, 1]
+
+
+def test_time_is_counted_over_all_searches():
+    found = [replace(hit(Kind.ROW), seconds=2.0), *[late(Kind.ROW)] * 3]
+    some = Unfinished.among(found)
+    assert (some.count, some.needed, some.is_bound) == (3, 8.0, False)
+    assert Unfinished.among([hit(Kind.ROW)]) is None
+
+
+def test_searches_say_why_they_ended():
+    rng = np.random.default_rng(5)
+    helpers = np.stack([np.linalg.qr(rng.standard_normal((N, N)))[0] for _ in range(2)])
+    helpers = helpers.astype(np.float32)
+    assert not recover_from_issues(helpers, 8, rng, limit=1024).out_of_time
+    assert recover_from_issues(helpers, 8, rng, limit=1 << 30, seconds=0.0).out_of_time
+    assert nearest_codewords(helpers, 8, rng, 1 << 30, seconds=0.0) is None
+    assert nearest_codewords(helpers, 8, rng, 1024) is not None
+    assert recover_from_row(helpers[0], SPACE, 8, rng, seconds=0.05).out_of_time

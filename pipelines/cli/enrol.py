@@ -214,7 +214,7 @@ def enroll(
     if dry_run:
         _dry_run(request, prepared, as_json)
         return
-    summary = _enrol(request, prepared, prefect, as_json)
+    summary = _enrol(request, prepared, prefect, max_failures, as_json)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:
@@ -273,7 +273,11 @@ def _dry_run(request: EnrolRequest, prepared: CheckedEnrolment, as_json: bool) -
 
 
 def _enrol(
-    request: EnrolRequest, prepared: CheckedEnrolment, prefect: bool | None, as_json: bool
+    request: EnrolRequest,
+    prepared: CheckedEnrolment,
+    prefect: bool | None,
+    max_failures: int,
+    as_json: bool,
 ) -> Summary:
     from infra import orchestrator
     from pipelines.cli.progress import live
@@ -284,7 +288,7 @@ def _enrol(
         if prefect if prefect is not None else orchestrator.has_server():
             from pipelines.flows.enrol import run_as_flow
 
-            return run_as_flow(request, prepared, progress)
+            return run_as_flow(request, prepared, progress, max_failures)
         with hold.opened(request, prepared) as held:
             return enrolment_job.enrol(
                 held.job, held.dest, held.executor, progress, restart=request.restart

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from infra import orchestrator
 
@@ -15,7 +15,7 @@ from infra.telemetry import configure_logging  # noqa: E402
 from pipelines.auditing import job  # noqa: E402
 from pipelines.auditing import request as auditing_request  # noqa: E402
 from pipelines.auditing.request import AuditRequest  # noqa: E402
-from pipelines.auditing.results import FILES, AuditResults  # noqa: E402
+from pipelines.auditing.results import FILES, KEYS, AuditResults  # noqa: E402
 from pipelines.evaluation.job import finished as evaluation_of  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
 from pipelines.flows.evaluate import Opaque, publish  # noqa: E402
@@ -31,10 +31,14 @@ class BelowFloorError(RuntimeError):
 
 
 @flow(name="ironmask-audit", persist_result=False, **notify.HOOKS)
-def audit_flow(request: dict[str, Any], floor_bits: float | None = None) -> list[str]:
+def audit_flow(
+    request: dict[str, Any],
+    floor_bits: float | None = None,
+    threat: Literal["files", "keys"] = "files",
+) -> list[str]:
     """Audit tables; the report's addresses. request: of `AuditRequest`.
 
-    Fails where the files alone can be attacked for fewer bits than the floor.
+    Fails where a thief with the files, or with the keys as well, needs fewer bits than the floor.
     """
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
     asked = AuditRequest(**{**request, **lists})
@@ -62,7 +66,7 @@ def audit_flow(request: dict[str, Any], floor_bits: float | None = None) -> list
         return written
 
     written = report()
-    least = found.value.least(FILES)
+    least = found.value.least(KEYS if threat == "keys" else FILES)
     if floor_bits is not None and least.bits < floor_bits:
         raise BelowFloorError(f"{least.attack} takes {least.bits:.1f} bits of {floor_bits:g}")
     return written

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from ironmask.errors import IronmaskError, WorkerError
+from ironmask.errors import IronmaskError, KeyStoreError, ModelError, WorkerError
 from pipelines.run import stop
 from pipelines.run.work import Common, Parts, Work
 
@@ -267,7 +267,22 @@ def _result(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
+        if isinstance(error.cause, KeyStoreError | ModelError):
+            # What one machine lacks is for that machine to be given.
+            raise type(error.cause)(f"{error.cause}{_where(error)}") from None
         if isinstance(error.cause, IronmaskError | RayError):
             raise error.cause from None
         _log.error("a stage failed: %s", error.traceback_str)
         raise WorkerError(f"a stage failed: {type(error.cause).__name__}") from None
+
+
+def _where(error: RayTaskError) -> str:
+    """The node whose worker has failed, in brackets; empty where there is only one."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if len(nodes) < 2:
+        return ""
+    known = {node["NodeManagerAddress"]: node["NodeID"] for node in nodes}
+    return (
+        f" (on the Ray node {error.ip}, id {known.get(error.ip, 'unknown')[:12]}; every node needs "
+        "the same keys and models)"
+    )

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from endtoend import clean_environment
 
-_READY_S = 120.0
+_READY_S = 300.0
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from commandline import Answer
 from infra import ray_cluster
 
 _PORT = 6379
-_READY_S = 90.0
+_READY_S = 300.0
 _STORE_BYTES = 200 << 20
 # Ray's own agents have titles as well.
 _TASKS = ("ray::whole_shard", "ray::prepare_shard", "ray::finish_shard")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from endtoend import clean_environment, command
+from endtoend import clean_environment, command, write_embeddings
+from faults.accounting import committed
 from prefectserver import Server, Webhook
 
 RETRIED = """
@@ -91,6 +95,36 @@ def test_a_refusal_is_one_line_and_a_failed_run(enroll, server, webhook):
     newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
     assert newest["state_type"] == "FAILED"
     assert [one["state"] for one in webhook.told] == ["Failed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_commits_what_is_finished_and_is_told(server, webhook, tmp_path, number):
+    vectors = np.random.default_rng(1).standard_normal((600, 64)).astype(np.float32)
+    names = [f"s{place}" for place in range(600)]
+    source, dest = write_embeddings(tmp_path / "e.parquet", names, vectors), tmp_path / "dest"
+    words = ["enroll", source, dest, "--executor=local", f"--keys={tmp_path / 'keys.json'}"]
+    words += ["--alpha=12", "--tolerance=1", "--shard-size=4"]
+    more = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "home")}
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("ironmask"), *map(str, words)],
+        env=clean_environment(tmp_path, **more, IRONMASK_NOTIFY_URL=webhook.url),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    while process.poll() is None and len(list(dest.glob("inputs/part-*.parquet"))) < 20:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == 128 + number, said
+    assert said.splitlines()[-1] == "interrupted; the same command continues the run"
+    assert "Traceback" not in said
+    assert committed(dest) >= 19
+    newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
+    assert newest["state_type"] == "CRASHED"
+    assert [one["state"] for one in webhook.told] == ["Crashed"]
+    assert command(tmp_path, *words, "--no-prefect").code == 0
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 
+import numpy as np
 import pytest
 import typer
 from enrolling import (
@@ -23,6 +24,8 @@ from enrolling import (
     request,
     run,
     several,
+    unit_vectors,
+    write_embeddings,
 )
 from faults.accounting import committed, uncommitted
 
@@ -163,17 +166,10 @@ def test_before_anything_is_loaded(tmp_path, number):
 
 @SIGNALS
 def test_an_evaluation_goes_on(tmp_path, number):
-    source, out = several(tmp_path / "e.parquet", 400), tmp_path / "out"
-    words = [
-        "evaluate",
-        source,
-        out,
-        "--executor=local",
-        "--seed",
-        "5" * 64,
-        "--alpha=12",
-        "--tolerance=0",
-    ]
+    names = [f"s{number}" for number in range(400) for _ in range(2)]
+    vectors = np.repeat(unit_vectors(400), 2, axis=0) + unit_vectors(800, seed=1)
+    source, out = write_embeddings(tmp_path / "e.parquet", names, vectors), tmp_path / "out"
+    words = ["evaluate", source, out, "--executor=local", "--seed", "5" * 64, "--alpha=8"]
     with started(*words) as process:
         while process.poll() is None and not list(out.glob("blocks/*")):
             time.sleep(0.01)
@@ -182,9 +178,11 @@ def test_an_evaluation_goes_on(tmp_path, number):
     assert process.returncode == 128 + number, err
     assert err.splitlines()[-1] == "interrupted; the same command continues the run"
     assert "Traceback" not in err
+    made = {path: path.stat().st_mtime_ns for path in out.glob("blocks/*.parquet")}
     with started(*words) as process:
         _, err = process.communicate()
     assert process.returncode == 0, err
+    assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
 STUBBORN = """
@@ -230,8 +228,8 @@ def test_sigterm_to_an_enrolment(tmp_path):
         _, err = process.communicate()
     assert process.returncode == 143, err
     assert err.splitlines()[-1] == "interrupted; the same command continues the run"
-    assert committed(dest) >= 20
-    # The shard at work was broken off, perhaps after it had written something.
+    # The shard at work was broken off, perhaps after it had written its files.
+    assert committed(dest) >= 19
     assert uncommitted(dest) <= 1
     assert enroll(source, dest, "--shard-size=4", "--json").code == 0
     assert_sound(dest, 600)

@@ -32,6 +32,8 @@ _QUIET: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Whoever asks for a result gets its error; Ray would print it as well.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    # It would print a native trace for a SIGTERM.
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
 }
 
 
@@ -59,6 +61,22 @@ def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
 
     # It prints lost workers on standard output, where `--json` has the floor; no option stops it.
     ray._private.worker._worker_logs_enabled = False
+    # Signals are ours: it would end this process at once.
+    ray._private.utils.set_sigterm_handler = lambda _handler: None
+    pulse = None
+    try:
+        _connect(address, workers)
+        pulse = Pulse(ray.get_runtime_context().gcs_address)
+        yield pulse.check
+    finally:
+        # A farewell to a head that is gone would take longer than Ray lets this process live.
+        if pulse is None or not pulse.lost:
+            ray.shutdown()
+
+
+def _connect(address: str | None, workers: int) -> None:
+    import ray
+
     try:
         ray.init(
             address=address or "local",
@@ -69,16 +87,9 @@ def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
             configure_logging=True,
             runtime_env={"env_vars": _THREADS},
         )
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - that a node starts too slowly is a bare one
         where = address or "this machine"
         raise WorkerError(f"no Ray cluster on {where}: {error}") from None
-    pulse = Pulse(ray.get_runtime_context().gcs_address)
-    try:
-        yield pulse.check
-    finally:
-        # A farewell to a head that is gone would take longer than Ray lets this process live.
-        if not pulse.lost:
-            ray.shutdown()
 
 
 class Pulse:

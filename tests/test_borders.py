@@ -39,6 +39,7 @@ FLOORS = (
     ("report",),
     ("flows",),
     ("cli",),
+    ("start",),
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # From this floor on, ports meet what provides them; everything below sees ports only.

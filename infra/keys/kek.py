@@ -84,6 +84,11 @@ class Kek(ProcessBound):
             raise _unavailable(self.uri, error) from None
         return base64.b64encode(data).decode("ascii")
 
+    def try_out(self) -> None:
+        """Raise `KeyStoreError` where it cannot wrap a keyset, or not open what it has wrapped."""
+        bound = b"ironmask tries a key-encryption key"
+        self.unwrap(self.wrap(new_keyset_handle(aead.aead_key_templates.AES256_GCM), bound), bound)
+
     def unwrap(self, text: str, bound: bytes) -> KeysetHandle:
         """Decrypt a keyset.
 

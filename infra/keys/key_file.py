@@ -95,6 +95,19 @@ class KeyFile(ProcessBound):
             keyset_file.write(path, content)
         return cls(path, content, kek)
 
+    @staticmethod
+    def rehearse(path: Path, kek_uri: str = LOCAL) -> None:
+        """Raise as `create` would, and write nothing."""
+        path = Path(os.path.realpath(path))
+        _, kek = _with_new_kek(kek_uri, "", {})
+        kek.try_out()
+        if path.exists():
+            raise KeyFileError(
+                f"{path} exists already and belongs to another table: keys are never overwritten; "
+                "name another file with --keys"
+            )
+        keyset_file.refuse_place(path)
+
     @classmethod
     def open(cls, path: Path, table_id: str) -> KeyFile:
         """Open a table's keyset file.

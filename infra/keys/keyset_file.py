@@ -154,6 +154,15 @@ def settle(path: Path) -> None:
         os.close(folder)
 
 
+def refuse_place(path: Path) -> None:
+    """Raise `KeyFileError` where a new file could not be written; nothing is."""
+    there = next(folder for folder in path.parents if os.path.lexists(folder))
+    if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
+        raise KeyFileError(f"{path} cannot be written: {there} is no folder that this user may use")
+    if there == path.parent:
+        refuse_open_folder(path)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Hold a lock against other writers of the same file; it ends with the process.

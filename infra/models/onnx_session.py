@@ -31,7 +31,7 @@ def open_session(path: Path, sha256: str, provider: Provider) -> Any:
     """
     import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 
-    _check_file(path, sha256)
+    check_file(path, sha256)
     onnxruntime.set_default_logger_severity(3)
     chosen = _PROVIDERS[provider]
     wanted = chosen[0] if provider == "cpu" else chosen[0][0]
@@ -72,7 +72,8 @@ def try_recogniser(path: Path, sha256: str, width: int) -> None:
         )
 
 
-def _check_file(path: Path, sha256: str) -> None:
+def check_file(path: Path, sha256: str) -> None:
+    """Raise `ModelNotFoundError` or `ModelDigestError` for what is not the file of a pack."""
     if not path.is_file():
         raise ModelNotFoundError(
             f"{path}: not on this machine; every worker needs the pack at the same path"

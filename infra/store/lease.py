@@ -41,6 +41,23 @@ def lease(dest: str, store: Store) -> Iterator[Check]:
         yield check
 
 
+def refuse_held(dest: str, store: Store) -> None:
+    """Raise `BusyError` where somebody holds a destination; nothing is written."""
+    if found := holder(dest, store):
+        raise BusyError(f"{dest} is in use by another run ({found}): wait for it to end")
+
+
+def refuse_unwritable(dest: str) -> None:
+    """Raise `StorageError` for a local folder that could not be made, or not be written."""
+    if is_s3(dest):
+        return
+    there = dest
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(f"{dest} cannot be written: {there} is no folder that this user may use")
+
+
 def holder(dest: str, store: Store) -> str | None:
     """Who holds a destination at this moment; None where nobody does."""
     if is_s3(dest):

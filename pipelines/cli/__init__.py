@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -18,6 +19,10 @@ from pipelines.cli.options import (
     guard_terminal,
     say,
 )
+from pipelines.run import stop
+
+CONTINUED: Final = {"enroll", "reprotect", "rekey", "rotate-mac", "erase", "evaluate"}
+"""Commands that go on where they were broken off."""
 
 app = typer.Typer(
     name="ironmask",
@@ -68,17 +73,34 @@ def main() -> NoReturn:
     # Typer knows no option whose value may be left out.
     sys.argv = ["--retry-failed=all" if a == "--retry-failed" else a for a in sys.argv]
     try:
+        code, said = _ended()
+    except Exception:
+        # Once a signal has come, what breaks is its doing.
+        if not stop.asked():
+            raise
+        code, said = EXIT_ERROR, ""
+    if code == EXIT_INTERRUPTED or (stop.asked() and code in (EXIT_ERROR, EXIT_USAGE)):
+        code, said = 128 + (stop.asked() or signal.SIGINT), _interrupted()
+    if said:
+        say(said)
+    sys.exit(code)
+
+
+def _ended() -> tuple[int, str]:
+    """Run the command; its exit code, and what is left to say."""
+    try:
         app()
-    except SystemExit as stopped:
-        if stopped.code == EXIT_INTERRUPTED:
-            say("interrupted; the same command continues the run")
-        raise
-    except NothingToDoError as error:
-        say(str(error))
+    except SystemExit as ended:
+        return int(ended.code or 0), ""
+    except NothingToDoError as nothing:
+        return 0, str(nothing)
     except ParameterError as error:
-        say(f"error: {error}")
-        sys.exit(EXIT_USAGE)
+        return EXIT_USAGE, f"error: {error}"
     except IronmaskError as error:
-        say(f"error: {error}")
-        sys.exit(EXIT_ERROR)
-    sys.exit(0)
+        return EXIT_ERROR, f"error: {error}"
+    return 0, ""
+
+
+def _interrupted() -> str:
+    how = "continues the run" if CONTINUED & set(sys.argv[1:2]) else "starts again"
+    return f"interrupted; the same command {how}"

@@ -1,5 +1,5 @@
 """`python -m pipelines.cli`: the `ironmask` command."""
 
-from pipelines.cli import main
+from pipelines.start import main
 
 main()

@@ -216,7 +216,7 @@ def enroll(
         _dry_run(request, prepared, as_json)
         return
     warnings: list[str] = []
-    summary = _enrol(request, prepared, prefect, as_json, warnings)
+    summary = _enrol(request, prepared, prefect, max_failures, as_json, warnings)
     if as_json:
         typer.echo(json.dumps({**asdict(summary), "warnings": warnings}))
     else:
@@ -287,6 +287,7 @@ def _enrol(
     request: EnrolRequest,
     prepared: CheckedEnrolment,
     prefect: bool | None,
+    max_failures: int,
     as_json: bool,
     warnings: list[str],
 ) -> Summary:
@@ -304,7 +305,7 @@ def _enrol(
         if prefect if prefect is not None else orchestrator.has_server():
             from pipelines.flows.enrol import run_as_flow
 
-            return run_as_flow(request, prepared, progress, told)
+            return run_as_flow(request, prepared, progress, max_failures, told)
         with hold.opened(request, prepared) as held:
             return enrolment_job.enrol(
                 held.job, held.dest, held.executor, progress, restart=request.restart, told=told

@@ -21,26 +21,31 @@ from pipelines.spec.outcomes import Outcome
 
 @contextmanager
 def live(console: Console, wanted: bool) -> Iterator[steps.Progress]:
-    """Yield a progress callback that shows inputs, subjects, failures, rate and time left."""
+    """Yield a progress callback that shows inputs, subjects, failures, rate and time left.
+
+    What is committed, and stays whatever happens, has a line of its own.
+    """
     if not (wanted and console.is_terminal and console.file.isatty()):
         yield steps.quiet
         return
     display = Progress(
         MofNCompleteColumn(),
-        TextColumn("inputs{task.fields[note]}, left"),
+        TextColumn("{task.description}, left"),
         TimeRemainingColumn(compact=True),
         console=console,
     )
     with display:
-        bar = display.add_task("", total=None, note="")
+        done = display.add_task("inputs", total=None)
+        committed = display.add_task("committed", total=None)
 
         def update(plan: Plan, tally: Tally) -> None:
-            speed = display.tasks[0].speed
+            speed = display.tasks[done].speed
             rate = f", {speed:,.1f}/s" if speed else ""
             failed = tally.of(Outcome.FAILED)
-            note = f"{rate}, {tally.enrolled:,} enrolled, {failed:,} failed"
+            said = f"inputs{rate}, {tally.enrolled:,} enrolled, {failed:,} failed"
             total = plan.inputs - tally.before
-            display.update(bar, total=total, completed=tally.inputs, note=note)
+            display.update(done, total=total, completed=tally.inputs, description=said)
+            display.update(committed, total=total, completed=tally.committed)
 
         yield update
 

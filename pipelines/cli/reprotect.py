@@ -230,11 +230,8 @@ def _do(request: ReprotectRequest, prefect: bool | None, as_json: bool) -> None:
     else:
         print_renewed(done, console())
     say_disagreement(done.summary, kept=not request.refuse_disagreement)
-    if done.summary.failed or done.lost or done.missing:
-        say(
-            f"{done.summary.failed:,} inputs failed, {done.missing:,} are missing, {done.lost:,} "
-            "people have no template now"
-        )
+    if not done.is_whole:
+        say(done.shortfall)
         raise typer.Exit(EXIT_PARTIAL)
 
 

@@ -6,23 +6,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
+from uuid import UUID
 
 from infra.keys.kek import LOCAL
-from infra.keys.key_file import KeyFile
-from infra.store.lease import lease
+from infra.keys.key_file import KeyFile, default_keys_path
+from infra.store.lease import lease, refuse_held, refuse_unwritable
 from ironmask.errors import MismatchError, ParameterError, WrongKeyError
 from pipelines.enrolment.request import CheckedEnrolment, EnrolRequest
 from pipelines.ports import GenerationKeys, StoredTables, Tables
 from pipelines.preflight import calibrate
-from pipelines.run import admit
+from pipelines.run import admit, begin
 from pipelines.run.steps import Executor
 from pipelines.setup import places, ports
 from pipelines.setup.worker import WorkerSpec
-from pipelines.setup.workplace import ShardExecutor, engine
+from pipelines.setup.workplace import ShardExecutor, tried_engine
 from pipelines.spec.template_job import SourceKind, TemplateJob
 from pipelines.table import erasing, generations, layout, run_records
 from pipelines.table.held import Destination
 from pipelines.table.sealed import SealedTables
+
+# Stands for the id of a table that is still to be made.
+_NO_TABLE: Final = str(UUID(int=0))
 
 
 @dataclass(frozen=True)
@@ -36,35 +41,44 @@ class HeldEnrolment:
 
 @contextmanager
 def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEnrolment]:
-    """Hold the destination: its lease, its tables, its keys and a place to work."""
+    """Hold the destination: its lease, its tables, its keys and a place to work.
+
+    What can be known before anything is written is refused before.
+    """
     stored = ports.open_tables(prepared.job.dest, prepared.storage)
     known = sealed(request, prepared, stored)
     job, store = settled_job(request, prepared, known), prepared.store
+    # A refusal must not wait for workers.
     if known:
-        # A refusal must not wait for workers.
         admit.admit(known, job, restart=request.restart)
-    with lease(job.dest, store) as check:
+    else:
+        begin.refuse_empty(job, store)
+    refuse_held(job.dest, store)
+    refuse_unwritable(job.dest)
+    _rehearse_keys(request, prepared, stored, job)
+    prepared.storage.export()
+    with (
+        tried_engine(request.workplace, prepared.settings, prepared.pack, job.faces) as found,
+        lease(job.dest, store) as check,
+    ):
         erasing.refuse_unfinished_erasure(job.dest, store)
         stored.create()
         calibrate.keep(prepared.judged, job, store)
         path = places.keys_path(request.keys, prepared.settings, stored)
         tables = sealed(request, prepared, stored)
         keys = _ensure_keys(path, tables or stored, job, request.kek)
-        prepared.storage.export()
         kept = (
             places.vault_keys(request.vault_keys, path, tables or stored, request.kek)
             if job.vault
             else None
         )
         spec = WorkerSpec(prepared.storage.public(), path, stored.table_id, prepared.pack, kept)
-        gpus = job.faces.provider != "cpu"
-        with engine(request.workplace, prepared.settings, gpus=gpus) as found:
-            seal = ports.log_seal(stored, store, keys, KeyFile.open(path, stored.table_id))
-            own = own_files(request, prepared, stored)
-            dest = Destination(seal.tables, store, keys, check, seal, own=own)
-            generations.begin(dest)
-            calibrate.write_forecast(prepared.judged, dest)
-            yield HeldEnrolment(job, dest, ShardExecutor(found, spec))
+        seal = ports.log_seal(stored, store, keys, KeyFile.open(path, stored.table_id))
+        own = own_files(request, prepared, stored)
+        dest = Destination(seal.tables, store, keys, check, seal, own=own)
+        generations.begin(dest)
+        calibrate.write_forecast(prepared.judged, dest)
+        yield HeldEnrolment(job, dest, ShardExecutor(found, spec))
 
 
 def sealed(
@@ -117,6 +131,24 @@ def existing_keys(
     return ports.keys(path, tables.table_id, generations.live(tables))
 
 
+def _rehearse_keys(
+    request: EnrolRequest, prepared: CheckedEnrolment, stored: StoredTables, job: TemplateJob
+) -> None:
+    """Raise for keys that could not be opened, or made, and write nothing."""
+    path = places.expanded(request.keys or prepared.settings.keys or default_keys_path(_NO_TABLE))
+    if stored.exist():
+        path = places.keys_path(request.keys, prepared.settings, stored)
+    if stored.exist() and (path.exists() or run_records.runs(stored)):
+        file = KeyFile.open(path, stored.table_id)
+        _refuse_other_kek(file, request.kek)
+        if job.generation in file.generations():
+            _refuse_unlike(path, file.generation(job.generation), job)
+    else:
+        KeyFile.rehearse(path, request.kek or LOCAL)
+    if job.vault:
+        places.rehearse_vault_keys(request.vault_keys, path, job.dest, request.kek)
+
+
 def _ensure_keys(path: Path, tables: Tables, job: TemplateJob, kek: str | None) -> GenerationKeys:
     """Make the keys of a generation that has no run yet; open and prove those of any other."""
     runs = run_records.runs(tables)
@@ -125,8 +157,7 @@ def _ensure_keys(path: Path, tables: Tables, job: TemplateJob, kek: str | None) 
         KeyFile.create(path, tables.table_id, kek or LOCAL)
     file = KeyFile.open(path, tables.table_id)
     file.add_table()
-    if kek not in (None, file.kek_uri):
-        raise ParameterError(f"{path} is wrapped by {file.kek_uri}, not by {kek}: leave --kek out")
+    _refuse_other_kek(file, kek)
     if job.generation not in file.generations() and not known:
         file.add_generation(job.generation, sealed=job.sealed)
     keys = file.generation(job.generation)
@@ -135,9 +166,20 @@ def _ensure_keys(path: Path, tables: Tables, job: TemplateJob, kek: str | None) 
             f"{path} holds key {keys.key_id}; {tables.dest} was enrolled under "
             f"{' and '.join(sorted(known))}: name the right file with --keys"
         )
+    _refuse_unlike(path, keys, job)
+    return keys
+
+
+def _refuse_other_kek(file: KeyFile, kek: str | None) -> None:
+    if kek not in (None, file.kek_uri):
+        raise ParameterError(
+            f"{file.path} is wrapped by {file.kek_uri}, not by {kek}: leave --kek out"
+        )
+
+
+def _refuse_unlike(path: Path, keys: GenerationKeys, job: TemplateJob) -> None:
     if keys.sealed != job.sealed:
         raise MismatchError(
             f"the keys in {path} are for {'sealed' if keys.sealed else 'plaintext'} helpers: "
             f"{'leave out' if keys.sealed else 'add'} --plaintext-helpers"
         )
-    return keys

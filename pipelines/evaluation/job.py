@@ -40,7 +40,7 @@ def quiet(_done: int, _all: int) -> None:
 
 @dataclass(frozen=True)
 class CheckedEvaluation:
-    """An evaluation that is written down, and what it needs."""
+    """An evaluation that has been checked, and what it needs; nothing is written yet."""
 
     evaluation: Evaluation
     settings: Settings
@@ -49,7 +49,7 @@ class CheckedEvaluation:
 
 
 def prepare(request: EvaluateRequest) -> CheckedEvaluation:
-    """Check the request, and freeze the evaluation or find the one that it continues.
+    """Check the request, and find the evaluation that it continues, if there is one.
 
     Raises `ParameterError`, `SourceError` and `ProtocolError` for what cannot be evaluated,
     `MismatchError` where the output folder holds another evaluation.
@@ -76,8 +76,6 @@ def prepare(request: EvaluateRequest) -> CheckedEvaluation:
     else:
         evaluation = wanted
     blocks.plan(evaluation, sources)
-    if evaluation is wanted:
-        sources.store.write(address, evaluation.to_json())
     return CheckedEvaluation(evaluation, settings, storage, sources)
 
 
@@ -117,8 +115,14 @@ def finished(
 
 
 def run(prepared: CheckedEvaluation, engine: Engine, progress: Progress) -> Results:
-    """Run what is left, and add everything up. progress: blocks done and all."""
+    """Freeze the evaluation, run what is left of it, and add everything up.
+
+    progress: blocks done and all.
+    """
     evaluation, sources = prepared.evaluation, prepared.sources
+    address = layout.join(evaluation.out, _FILE)
+    if not sources.store.exists(address):
+        sources.store.write(address, evaluation.to_json())
     every = blocks.plan(evaluation, sources).blocks
     done = blocks.done(evaluation, sources.store)
     progress(len(done), len(every))

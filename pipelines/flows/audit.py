@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from infra import orchestrator
 
@@ -15,7 +15,7 @@ from infra.telemetry import configure_logging  # noqa: E402
 from pipelines.auditing import job  # noqa: E402
 from pipelines.auditing import request as auditing_request  # noqa: E402
 from pipelines.auditing.request import AuditRequest  # noqa: E402
-from pipelines.auditing.results import FILES, AuditResults  # noqa: E402
+from pipelines.auditing.results import FILES, KEYS, AuditResults  # noqa: E402
 from pipelines.evaluation.job import finished as evaluation_of  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
 from pipelines.flows.evaluate import Opaque, publish  # noqa: E402
@@ -31,11 +31,15 @@ class BelowFloorError(RuntimeError):
 
 
 @flow(name="ironmask-audit", persist_result=False, **notify.HOOKS)
-def audit_flow(request: dict[str, Any], floor_bits: float | None = None) -> list[str]:
+def audit_flow(
+    request: dict[str, Any],
+    floor_bits: float | None = None,
+    threat: Literal["files", "keys"] = "files",
+) -> list[str]:
     """Audit tables; the report's addresses. request: of `AuditRequest`.
 
-    Fails where the files alone can be attacked for fewer bits than the floor, or where that is not
-    known since searches ran out of time.
+    Fails where a thief with the files, or with the keys as well, needs fewer bits than the floor, or
+    where that is not known since searches ran out of time.
     """
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
     asked = AuditRequest(**{**request, **lists})
@@ -63,7 +67,7 @@ def audit_flow(request: dict[str, Any], floor_bits: float | None = None) -> list
         return written
 
     written = report()
-    why = floor_bits and found.value.below(floor_bits, FILES)
+    why = floor_bits and found.value.below(floor_bits, KEYS if threat == "keys" else FILES)
     if why:
         raise BelowFloorError(why)
     return written

@@ -14,7 +14,11 @@ orchestrator.prepare_environment()
 
 import httpx  # noqa: E402
 from prefect import flow, task  # noqa: E402
-from prefect.artifacts import create_table_artifact  # noqa: E402
+from prefect.artifacts import (  # noqa: E402
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.exceptions import PrefectException  # noqa: E402
 
@@ -39,12 +43,20 @@ from pipelines.run import (  # noqa: E402
     begin,
     steps,
 )
-from pipelines.run.summary import Summary  # noqa: E402
+from pipelines.run.summary import Summary, Tally  # noqa: E402
 from pipelines.spec.faces import FaceSettings  # noqa: E402
 from pipelines.spec.template_job import TemplateJob  # noqa: E402
 from pipelines.table.held import Destination  # noqa: E402
 
 _log = logging.getLogger("ironmask.enrol")
+
+
+class PartialError(Exception):
+    """A run that is complete, and is not what was asked for. done: what it did."""
+
+    def __init__(self, message: str, done: Any) -> None:
+        super().__init__(message)
+        self.done = done
 
 
 async def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
@@ -80,13 +92,16 @@ _report = task(name="report", cache_policy=NO_CACHE)(steps.report)
 
 
 @flow(name="ironmask-enrol", persist_result=False, **notify.HOOKS)
-def enrol_flow(request: dict[str, Any]) -> dict[str, Any]:
-    """Enrol a source into a destination. request: fields of `EnrolRequest`."""
+def enrol_flow(request: dict[str, Any], max_failures: int = 0) -> dict[str, Any]:
+    """Enrol a source into a destination. request: fields of `EnrolRequest`.
+
+    Fails where more inputs failed than `max_failures`, once all others are enrolled.
+    """
     faces = FaceSettings(**request.get("faces", {}))
     asked = EnrolRequest(**{**request, "faces": faces})
     prepared = enrolment_request.prepare(asked)
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)
-    done = _enrol(asked, prepared, steps.quiet)
+    done = _enrol(asked, prepared, steps.quiet, max_failures)
     return {"nothing_to_do": str(done)} if isinstance(done, NothingToDoError) else asdict(done)
 
 
@@ -94,6 +109,7 @@ def run_as_flow(
     request: EnrolRequest,
     prepared: CheckedEnrolment,
     progress: steps.Progress,
+    max_failures: int,
     told: Callable[[Census], None] = Census.log,
 ) -> Summary:
     """Do what `enrol_flow` does, with a job that is checked already and a progress display.
@@ -102,13 +118,21 @@ def run_as_flow(
     answer, `NothingToDoError` after a flow that found nothing to do.
     """
 
-    @flow(name="ironmask-enrol", persist_result=False)
-    def enrol_here(source: str, dest: str, settings: str) -> Summary | NothingToDoError:  # noqa: ARG001
-        return _enrol(request, prepared, progress, told)
+    @flow(name="ironmask-enrol", persist_result=False, **notify.HOOKS)
+    def enrol_here(
+        source: str,  # noqa: ARG001
+        dest: str,  # noqa: ARG001
+        settings: str,  # noqa: ARG001
+        max_failures: int,
+    ) -> Summary | NothingToDoError:
+        return _enrol(request, prepared, progress, max_failures, told)
 
     job = prepared.job
-    with answered():
-        done = enrol_here(job.source, job.dest, job.describe())
+    try:
+        with answered():
+            done = enrol_here(job.source, job.dest, job.describe(), max_failures)
+    except PartialError as partial:
+        done = partial.done
     if isinstance(done, NothingToDoError):
         raise done
     return done
@@ -135,28 +159,69 @@ def _enrol(
     request: EnrolRequest,
     prepared: CheckedEnrolment,
     progress: steps.Progress,
+    max_failures: int,
     told: Callable[[Census], None] = Census.log,
 ) -> Summary | NothingToDoError:
-    """Hold the destination and do the job, a Prefect task each step."""
+    """Hold the destination and do the job, a Prefect task each step.
+
+    Raises `PartialError` after a run in which more inputs failed than `max_failures`.
+    """
     timer = steps.Timer()
     with hold.opened(request, prepared) as held:
         job, dest = held.job, held.dest
         frozen = _plan(job, dest, told, restart=request.restart)
         if isinstance(frozen, NothingToDoError):
             return frozen
-        tally, resumed = _run(job, frozen, dest, held.executor, progress)
+        tally, resumed = _run(job, frozen, dest, held.executor, counted(progress))
         summary = _report(job, frozen, tally, resumed, dest, timer.seconds())
     show("ironmask-enrolment", facts(summary), f"Enrolment into {summary.dest}")
+    if summary.failed > max_failures:
+        raise PartialError(
+            f"{summary.failed:,} inputs failed, more than max_failures {max_failures:,}", summary
+        )
     return summary
 
 
 def show(key: str, rows: Iterable[tuple[str, str]], description: str) -> None:
     """Show facts in the server; what is done stays done where that fails."""
-    try:
+    with _optional():
         create_table_artifact(
             key=key,
             table=[{"what": name, "value": value} for name, value in rows],
             description=description,
         )
+
+
+def counted(progress: steps.Progress) -> steps.Progress:
+    """A progress display, and an artifact of the flow run that counts what is committed."""
+    shown: tuple[Any, int] = None, -1
+
+    def update(plan: Plan, tally: Tally) -> None:
+        nonlocal shown
+        progress(plan, tally)
+        artifact, last = shown
+        committed = tally.before + tally.committed
+        if committed == last:
+            return
+        share = 100.0 * committed / max(plan.inputs, 1)
+        said = (
+            f"{committed:,} of {plan.inputs:,} inputs committed, "
+            f"{tally.before + tally.inputs:,} done"
+        )
+        with _optional():
+            if artifact is None:
+                artifact = create_progress_artifact(share, "ironmask-progress", said)
+            else:
+                update_progress_artifact(artifact, share, said)
+        shown = artifact, committed
+
+    return update
+
+
+@contextmanager
+def _optional() -> Iterator[None]:
+    """An artifact that the server refuses is done without."""
+    try:
+        yield
     except (RuntimeError, httpx.HTTPError, PrefectException) as error:
         _log.warning("no artifact: the Prefect server refused it (%s)", type(error).__name__)

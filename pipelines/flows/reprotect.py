@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from infra import orchestrator
 
@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from infra.telemetry import configure_logging  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
-from pipelines.flows.enrol import answered, show, worth_retrying  # noqa: E402
+from pipelines.flows.enrol import PartialError, answered, counted, show, worth_retrying  # noqa: E402
 from pipelines.flows.evaluate import Opaque  # noqa: E402
 from pipelines.plan.plans import Plan  # noqa: E402
 from pipelines.reprotection import job as reprotection_job  # noqa: E402
@@ -26,7 +26,10 @@ from pipelines.run import steps  # noqa: E402
 
 @flow(name="ironmask-reprotect", persist_result=False, **notify.HOOKS)
 def reprotect_flow(request: dict[str, Any]) -> dict[str, Any]:
-    """Make a table's templates anew. request: fields of `ReprotectRequest`."""
+    """Make a table's templates anew. request: fields of `ReprotectRequest`.
+
+    Fails where inputs failed or are missing, or people lost their template, once all is done.
+    """
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
     asked = ReprotectRequest(**{**request, **lists})
     prepared = reprotection_request.prepare(asked)
@@ -47,14 +50,20 @@ def run_as_flow(
         return Opaque(_reprotect(request, prepared, progress))
 
     job = prepared.job
-    with answered():
-        return reprotect_here(job.dest, job.generation, job.describe()).value
+    try:
+        with answered():
+            return reprotect_here(job.dest, job.generation, job.describe()).value
+    except PartialError as partial:
+        return cast(Renewed, partial.done)
 
 
 def _reprotect(
     request: ReprotectRequest, prepared: CheckedReprotection, progress: steps.Progress
 ) -> Renewed:
-    """Hold the destination and do the job, a Prefect task each step."""
+    """Hold the destination and do the job, a Prefect task each step.
+
+    Raises `PartialError` after a re-protection that is not whole.
+    """
     timer = steps.Timer()
     with reprotection_request.opened(request, prepared) as held:
         frozen = _step("plan")(_plan)(Opaque(held)).value
@@ -64,6 +73,8 @@ def _reprotect(
         proof = _step("destroy", retries=2)(_destroy)(Opaque(held)).value
         done = reprotection_job.report(held, frozen, tally, resumed, lost, proof, timer.seconds())
     show("ironmask-reprotection", _facts(done), f"Re-protection of {done.summary.dest}")
+    if not done.is_whole:
+        raise PartialError(done.shortfall, done)
     return done
 
 
@@ -85,7 +96,7 @@ def _plan(held: Opaque[HeldReprotection]) -> Opaque[Plan]:
 def _run(
     held: Opaque[HeldReprotection], frozen: Opaque[Plan], progress: steps.Progress
 ) -> Opaque[Any]:
-    return Opaque(reprotection_job.run(held.value, frozen.value, progress))
+    return Opaque(reprotection_job.run(held.value, frozen.value, counted(progress)))
 
 
 def _switch(held: Opaque[HeldReprotection]) -> int:

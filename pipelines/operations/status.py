@@ -32,7 +32,8 @@ class Status:
 
     holder: who is working on it now, None where nobody is. in_flight, waiting: shards that are
     worked on, and finished ones that wait for their commit. inputs_done: inputs whose outcome is
-    committed. failed: their failures by reason. per_second: inputs settled a second by the working
+    committed. inputs_waiting: others that are finished and wait for their commit, as of the last
+    note. failed: committed failures by reason. per_second: inputs settled a second by the working
     process. ends_at: when the run will end at that rate, UTC; None where nobody works on it. seal:
     what can be said of it without keys.
     """
@@ -48,6 +49,7 @@ class Status:
     inputs: int
     inputs_done: int
     inputs_left: int
+    inputs_waiting: int
     outcomes: dict[str, int]
     failed: dict[str, int]
     per_second: float | None
@@ -87,6 +89,7 @@ def status(tables: Tables, store: Store, holder: str | None) -> Status:
         inputs=inputs,
         inputs_done=done,
         inputs_left=inputs - done,
+        inputs_waiting=settled - done,
         outcomes=dict(outcomes),
         failed=dict(failed.most_common()),
         per_second=rate,

@@ -57,6 +57,19 @@ class Renewed:
     missing: int
     proof: Proof
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything was made anew."""
+        return not (self.summary.failed or self.lost or self.missing)
+
+    @property
+    def shortfall(self) -> str:
+        """What was not made anew, in one line."""
+        return (
+            f"{self.summary.failed:,} inputs failed, {self.missing:,} are missing, {self.lost:,} "
+            "people have no template now"
+        )
+
 
 def reprotect(held: HeldReprotection, progress: Progress = quiet) -> Renewed:
     """Do the whole job, or continue it where it was left off."""

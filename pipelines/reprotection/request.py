@@ -11,7 +11,7 @@ from infra.models import packs
 from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
 from infra.store.addresses import allowed, normalise
-from infra.store.lease import lease
+from infra.store.lease import lease, refuse_held
 from ironmask.centring import Centring
 from ironmask.errors import BusyError, KeyNotFoundError, MismatchError, ParameterError, SourceError
 from ironmask.params import Params, preset
@@ -26,7 +26,7 @@ from pipelines.setup import places, ports
 from pipelines.setup.hold_live import own_keys
 from pipelines.setup.models import at_hand, known_impostors
 from pipelines.setup.worker import WorkerSpec
-from pipelines.setup.workplace import ShardExecutor, engine
+from pipelines.setup.workplace import ShardExecutor, tried_engine
 from pipelines.spec.template_job import Purpose, SourceKind, TemplateJob
 from pipelines.spec.workplace import Workplace, check_executor
 from pipelines.table import erasing, generations, layout, run_records
@@ -264,35 +264,42 @@ def _params(base: Params, pack: packs.ModelPack | None, request: ReprotectReques
 
 @contextmanager
 def opened(request: ReprotectRequest, prepared: CheckedReprotection) -> Iterator[HeldReprotection]:
-    """Hold the destination: its lease, its tables, the keys of both generations, and workers."""
+    """Hold the destination: its lease, its tables, the keys of both generations, and workers.
+
+    What can be known before anything is written is refused before.
+    """
     job, store, stored = prepared.job, prepared.store, prepared.tables
-    with lease(job.dest, store) as check:
-        path = places.keys_path(request.keys, prepared.settings, stored)
-        file = KeyFile.open(path, stored.table_id)
+    path = places.keys_path(request.keys, prepared.settings, stored)
+    file = KeyFile.open(path, stored.table_id)
+    tables = ports.sealed(stored, store, file, goes_on=True)
+    admit.admit(tables, job, restart=request.restart)
+    refuse_held(job.dest, store)
+    prepared.storage.export()
+    # After the switch no shard is left to run.
+    place = Workplace("local") if generations.live(tables) == job.generation else request.workplace
+    with (
+        tried_engine(place, prepared.settings, prepared.pack, job.faces) as found,
+        lease(job.dest, store) as check,
+    ):
         tables = ports.sealed(stored, store, file, goes_on=True)
         _refuse_change(tables, job, file)
-        # What is refused must leave nothing behind.
+        # Somebody else may have come first.
         admit.admit(tables, job, restart=request.restart)
         erasing.refuse_unfinished_erasure(tables.dest, store)
         stored.create()
         calibrate.keep(prepared.judged, job, store)
         file.add_table()
         keys, old_keys = _keys(file, tables, job)
-        prepared.storage.export()
         kept = None
         if job.kind is SourceKind.VAULT or job.vault:
             kept = places.vault_keys(request.vault_keys, path, tables)
         spec = WorkerSpec(prepared.storage.public(), path, tables.table_id, prepared.pack, kept)
-        # After the switch no shard is left to run.
-        place = request.workplace if old_keys else Workplace("local")
-        gpus = job.faces.provider != "cpu"
-        with engine(place, prepared.settings, gpus=gpus) as found:
-            seal = ports.log_seal(stored, store, old_keys or keys, file)
-            dest = Destination(seal.tables, store, keys, check, seal, old_keys)
-            calibrate.write_forecast(prepared.judged, dest)
-            yield HeldReprotection(
-                job, dest, file, ShardExecutor(found, spec), request.restart, request.max_lost
-            )
+        seal = ports.log_seal(stored, store, old_keys or keys, file)
+        dest = Destination(seal.tables, store, keys, check, seal, old_keys)
+        calibrate.write_forecast(prepared.judged, dest)
+        yield HeldReprotection(
+            job, dest, file, ShardExecutor(found, spec), request.restart, request.max_lost
+        )
 
 
 def _refuse_change(tables: Tables, job: TemplateJob, file: KeyFile) -> None:

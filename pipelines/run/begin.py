@@ -135,18 +135,40 @@ def draft(
     first = next(rows, None)
     census.refuse_nobody()
     if first is None and job.retry:
-        raise NothingToDoError(
-            f"{job.dest}: nothing to retry; no input of {job.source} has failed so, or its person "
-            "has a template by now"
-        )
+        raise _nothing_to_retry(job)
     if first is None and job.renews is not None:
         raise SourceError(
             f"{job.source} holds nothing that generation {job.renews} was made from: name where "
             "its inputs are now with --source"
         )
     if first is None:
-        raise SourceError(f"{job.source} lists no input as a {job.kind}: check its address")
+        raise _nothing_in(job)
     return chain([first], rows)
+
+
+def refuse_empty(job: TemplateJob, store: Store) -> None:
+    """Raise `SourceError` for a source that gives a new table nothing; no image is read for it.
+
+    A file of embeddings was looked into for its width.
+    """
+    if job.retry:
+        raise _nothing_to_retry(job)
+    if job.kind is SourceKind.EMBEDDINGS:
+        return
+    batches = sources.read(job.source, job.kind, store, 0, job.allow_roots)
+    if next(batches, None) is None:
+        raise _nothing_in(job)
+
+
+def _nothing_to_retry(job: TemplateJob) -> NothingToDoError:
+    return NothingToDoError(
+        f"{job.dest}: nothing to retry; no input of {job.source} has failed so, or its person has "
+        "a template by now"
+    )
+
+
+def _nothing_in(job: TemplateJob) -> SourceError:
+    return SourceError(f"{job.source} lists no input as a {job.kind}: check its address")
 
 
 def _drafted(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from pipelines.run import stop
 from pipelines.run.work import Work
 
 
@@ -16,9 +18,16 @@ class LocalEngine:
     """Runs every unit here."""
 
     def run(self, work: Work, units: Iterable[int]) -> Iterator[Any]:
-        """Yield the results in the order of the units."""
+        """Yield the results in the order of the units; end early where a signal waits."""
         for unit in units:
-            # Matrices of this size are too small for threads, which only get in each other's way.
-            with threadpool_limits(1):
-                result = work.function(*work.common, unit)
+            try:
+                result = stop.fragile(partial(_done, work, unit))
+            except stop.BrokenOff:
+                return
             yield result
+
+
+def _done(work: Work, unit: int) -> Any:
+    # Matrices of this size are too small for threads, which only get in each other's way.
+    with threadpool_limits(1):
+        return work.function(*work.common, unit)

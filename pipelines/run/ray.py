@@ -18,7 +18,8 @@ from typing import Any, Final, Protocol
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from ironmask.errors import IronmaskError, WorkerError
+from ironmask.errors import IronmaskError, KeyStoreError, ModelError, WorkerError
+from pipelines.run import stop
 from pipelines.run.work import Common, Parts, Work
 
 _log = logging.getLogger("ironmask.enrol")
@@ -27,7 +28,7 @@ _ATTEMPTS: Final = 3
 # Ray's own retries, by which it makes lost objects again.
 _RETRIES: Final = 1
 _DEADLINE_S: Final = 1800.0
-_POLL_S: Final = 5.0
+_POLL_S: Final = 1.0
 _FAREWELL_S: Final = 10.0
 _PAUSE_S: Final = 1.0
 
@@ -58,7 +59,10 @@ class RayEngine:
         return {"memory": min(work.memory, self.memory)} if known else {}
 
     def run(self, work: Work, units: Iterable[int]) -> Iterator[Any]:
-        """Yield the results as they come: so many units at a time that workers never wait."""
+        """Yield the results as they come: so many units at a time that workers never wait.
+
+        Ends early where a signal waits, with what ends by itself within a moment.
+        """
         flight = _Flight(self._stage(work), self.workers, self.deadline)
         waiting = iter(units)
         try:
@@ -70,6 +74,9 @@ class RayEngine:
                     for unit in islice(waiting, 1):
                         flight.submit(unit)
                     yield result
+                if stop.wanted():
+                    yield from flight.last_results()
+                    return
         finally:
             # What goes on after a failure would write files that nobody waits for.
             flight.cancel()
@@ -192,6 +199,25 @@ class _Flight:
             yield result
         self._replace_overdue()
 
+    def last_results(self) -> Iterator[Any]:
+        """Wait a moment for what can be running, and yield what has ended well by then."""
+        yield from self._ended_well()
+        running = list(islice(self._tries, self._workers))
+        for tried in list(self._tries.values())[self._workers :]:
+            _cancel(tried.tasks)
+        if running:
+            ray.wait(running, num_returns=len(running), timeout=_FAREWELL_S)
+        yield from self._ended_well()
+
+    def _ended_well(self) -> Iterator[Any]:
+        for reference in list(filter(_has_ended, self._tries)):
+            del self._tries[reference]
+            try:
+                result = _result(reference)
+            except (RayError, IronmaskError):
+                continue
+            yield result
+
     def _replace_overdue(self) -> None:
         now = time.monotonic()
         # The oldest are those that can run; the others wait for them.
@@ -205,6 +231,8 @@ class _Flight:
                 self._again(tried, "its deadline has passed")
 
     def _again(self, tried: _Try, why: str) -> None:
+        if stop.wanted():
+            return
         if tried.number == _ATTEMPTS:
             raise WorkerError(
                 f"shard {tried.shard} was lost {_ATTEMPTS} times ({why}); what was committed is "
@@ -239,7 +267,22 @@ def _result(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
+        if isinstance(error.cause, KeyStoreError | ModelError):
+            # What one machine lacks is for that machine to be given.
+            raise type(error.cause)(f"{error.cause}{_where(error)}") from None
         if isinstance(error.cause, IronmaskError | RayError):
             raise error.cause from None
         _log.error("a stage failed: %s", error.traceback_str)
         raise WorkerError(f"a stage failed: {type(error.cause).__name__}") from None
+
+
+def _where(error: RayTaskError) -> str:
+    """The node whose worker has failed, in brackets; empty where there is only one."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if len(nodes) < 2:
+        return ""
+    known = {node["NodeManagerAddress"]: node["NodeID"] for node in nodes}
+    return (
+        f" (on the Ray node {error.ip}, id {known.get(error.ip, 'unknown')[:12]}; every node needs "
+        "the same keys and models)"
+    )

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Final, Protocol
 
 from pipelines.plan.plans import Plan
+from pipelines.run import stop
 from pipelines.run.begin import write_run
 from pipelines.run.commit import Committer
 from pipelines.run.live_note import Counted, Journal
@@ -66,22 +67,47 @@ def run(
     started = {"run_id": frozen.run_id, "shards_done": len(done), "orphans_destroyed": orphans}
     _log.info("started", extra=started)
     tally = Tally(before=rows_of_run(dest.tables, "inputs", frozen.run_id))
-    wave: list[ShardResult] = []
-    last = time.monotonic()
     todo = Counted(shard for shard in range(frozen.shards) if shard not in done)
     journal = Journal(dest, frozen, tally)
     progress(frozen, tally)
-    for result in executor.run(job, frozen, todo):
-        wave.append(result)
-        if len(wave) >= WAVE_SHARDS or time.monotonic() - last >= WAVE_SECONDS:
-            committer.commit(wave)
-            _log.info("wave committed", extra={"run_id": frozen.run_id, "shards": len(wave)})
-            wave, last = [], time.monotonic()
-        tally.add(result)
-        journal.note(todo.count, len(wave))
+    waves = _Waves(committer, tally)
+    with stop.held():
+        for result in executor.run(job, frozen, todo):
+            waves.add(result)
+            journal.note(todo.count, len(waves.waiting))
+            progress(frozen, tally)
+        waves.commit()
         progress(frozen, tally)
-    committer.commit(wave)
     return tally, len(done)
+
+
+class _Waves:
+    """Finished shards, committed together. waiting: those that are not committed yet."""
+
+    def __init__(self, committer: Committer, tally: Tally) -> None:
+        self._committer = committer
+        self._tally = tally
+        self._last = time.monotonic()
+        self.waiting: list[ShardResult] = []
+
+    def add(self, result: ShardResult) -> None:
+        self.waiting.append(result)
+        self._tally.add(result)
+        if len(self.waiting) >= WAVE_SHARDS or time.monotonic() - self._last >= WAVE_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        if not self.waiting:
+            return
+        self._committer.commit(self.waiting)
+        self._tally.committed = self._tally.inputs
+        counts = {
+            "run_id": self._committer.run_id,
+            "shards": len(self.waiting),
+            "inputs_committed": self._tally.before + self._tally.committed,
+        }
+        _log.info("wave committed", extra=counts)
+        self.waiting, self._last = [], time.monotonic()
 
 
 def report(

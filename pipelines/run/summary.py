@@ -23,7 +23,10 @@ from pipelines.table.schemas import METRICS
 
 @dataclass
 class Tally:
-    """Running totals of one call; `before`: inputs that earlier calls of the run had done."""
+    """Running totals of one call. before: inputs that earlier calls of the run had committed.
+
+    committed: inputs that this call has committed, among those that it has done.
+    """
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     enrolled: int = 0
@@ -31,6 +34,7 @@ class Tally:
     timings: dict[str, float] = field(default_factory=dict)
     before: int = 0
     shards: int = 0
+    committed: int = 0
 
     def add(self, result: ShardResult) -> None:
         self.outcomes += result.outcomes

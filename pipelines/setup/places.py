@@ -38,10 +38,7 @@ def vault_keys(given: str | None, keys: Path, tables: Tables, kek: str | None = 
 
     Raises `ParameterError` for a place inside the table, or for the file of the templates' keys.
     """
-    path = vault_keys_path(given, keys)
-    check_outside(path, tables.dest)
-    if path == keys:
-        raise ParameterError(f"{path} holds the keys of the templates: keep the vault's apart")
+    path = _vault_place(given, keys, tables.dest)
     if not path.exists() and tables.table("vault").files():
         raise KeyNotFoundError(
             f"no keyset file of the vault at {path}: name it with --vault-keys; without it nothing "
@@ -51,6 +48,21 @@ def vault_keys(given: str | None, keys: Path, tables: Tables, kek: str | None = 
     file = KeyFile.open(path, name) if path.exists() else KeyFile.create(path, name, kek or LOCAL)
     if FIRST_GENERATION not in file.generations():
         file.add_generation(FIRST_GENERATION)
+    return path
+
+
+def rehearse_vault_keys(given: str | None, keys: Path, dest: str, kek: str | None) -> None:
+    """Raise as `vault_keys` would, and write nothing."""
+    path = _vault_place(given, keys, dest)
+    if not path.exists():
+        KeyFile.rehearse(path, kek or LOCAL)
+
+
+def _vault_place(given: str | None, keys: Path, dest: str) -> Path:
+    path = vault_keys_path(given, keys)
+    check_outside(path, dest)
+    if path == keys:
+        raise ParameterError(f"{path} holds the keys of the templates: keep the vault's apart")
     return path
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from infra.faces.onnx_faces import FaceAligner, FaceRecogniser
+from infra.models.onnx_session import check_file
 from infra.models.packs import ModelPack
 from pipelines.plan.plans import Plan
 from pipelines.ports import U8, Aligner, Recogniser
@@ -30,6 +31,7 @@ from pipelines.shard.context import (
 )
 from pipelines.shard.protect import protect_shard
 from pipelines.shard.rewrite import rewrite
+from pipelines.spec.faces import FaceSettings
 from pipelines.spec.template_job import SourceKind, TemplateJob
 from pipelines.table import layout
 from pipelines.table.layout import FIRST_GENERATION
@@ -79,11 +81,21 @@ def context(spec: WorkerSpec, job: TemplateJob, plan: Plan) -> Context:
     )
 
 
-@lru_cache(maxsize=2)
 def aligner(spec: WorkerSpec, job: TemplateJob) -> Aligner:
     """Load the detector, once a process."""
     assert spec.pack is not None  # noqa: S101
-    return FaceAligner(spec.pack, job.faces)
+    return _aligner(spec.pack, job.faces)
+
+
+@lru_cache(maxsize=2)
+def _aligner(pack: ModelPack, faces: FaceSettings) -> Aligner:
+    return FaceAligner(pack, faces)
+
+
+def try_models(pack: ModelPack, faces: FaceSettings, _unit: int) -> None:
+    """Load the detector as a shard would, and look for the recogniser. Raises `ModelError`."""
+    _aligner(pack, faces)
+    check_file(pack.recogniser, pack.recogniser_sha256)
 
 
 @lru_cache(maxsize=2)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from infra.models.packs import ModelPack
 from infra.ray_cluster import cluster, cluster_size
 from infra.settings import Settings
 from pipelines.plan.plans import Plan
 from pipelines.run.local import LocalEngine
-from pipelines.run.work import Engine
-from pipelines.setup.worker import WorkerSpec, shard_work
+from pipelines.run.work import Engine, Work
+from pipelines.setup.worker import WorkerSpec, shard_work, try_models
 from pipelines.shard.context import ShardResult
+from pipelines.spec.faces import FaceSettings
 from pipelines.spec.template_job import TemplateJob
 from pipelines.spec.workplace import Workplace
 
@@ -28,6 +31,20 @@ class ShardExecutor:
     def run(self, job: TemplateJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         """Yield what each shard gave, in any order."""
         yield from self.engine.run(shard_work(self.spec, job, plan), shards)
+
+
+@contextmanager
+def tried_engine(
+    place: Workplace, settings: Settings, pack: ModelPack | None, faces: FaceSettings
+) -> Iterator[Engine]:
+    """As `engine`, once one of its processes has loaded the detector, and has the recogniser.
+
+    pack: None where no model is needed. Raises `ModelError` where it lacks files or the provider.
+    """
+    with engine(place, settings, gpus=faces.provider != "cpu") as found:
+        if pack:
+            deque(found.run(Work(try_models, (pack, faces)), [0]), maxlen=0)
+        yield found
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from endtoend import clean_environment
-from prefectserver import server
+from prefectserver import server, webhook
 
-__all__ = ["server"]
+__all__ = ["server", "webhook"]
 
 _REPOSITORY = Path(__file__).parents[2]
 

@@ -1,15 +1,18 @@
-"""A real Prefect server for tests, on loopback; a conftest imports its fixture `server`."""
+"""A real Prefect server for tests, on loopback; a conftest imports the fixtures."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import httpx
 import pytest
 from endtoend import clean_environment
 
-_READY_S = 120.0
+_READY_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -76,3 +79,30 @@ def _wait(url: str, log: Path) -> None:
         except httpx.HTTPError:
             time.sleep(0.3)
     raise RuntimeError(log.read_text(errors="replace")[-2000:])
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A web server that keeps what is posted to it."""
+
+    url: str
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    found: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    listening = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    yield Webhook(f"http://127.0.0.1:{listening.server_port}/", found)
+    listening.shutdown()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from endtoend import clean_environment, command
-from prefectserver import Server
+from endtoend import clean_environment, command, write_embeddings
+from faults.accounting import committed
+from prefectserver import Server, Webhook
 
 RETRIED = """
 import sys
@@ -40,12 +44,12 @@ class opens:
     def __exit__(self, *error): return self.inner.__exit__(*error)
 hold.opened = opens
 asked = EnrolRequest(sys.argv[1], sys.argv[2], executor="local", keys=sys.argv[3])
-print(flow.run_as_flow(asked, prepare(asked), steps.quiet).used, len(tries))
+print(flow.run_as_flow(asked, prepare(asked), steps.quiet, 0).used, len(tries))
 """
 
 
 @pytest.fixture
-def enroll(server: Server, tmp_path: Path) -> Callable[..., Any]:
+def enroll(server: Server, tmp_path: Path, webhook: Webhook) -> Callable[..., Any]:
     vectors = np.random.default_rng(1).standard_normal((6, 64)).astype(np.float32)
     vectors[1::2] += 2 * vectors[::2]
     table = pa.table({"subject_id": list("aabbcc"), "embedding": list(vectors)})
@@ -55,12 +59,13 @@ def enroll(server: Server, tmp_path: Path) -> Callable[..., Any]:
         base = ["enroll", tmp_path / "e.parquet", tmp_path / "dest", "--executor=local"]
         base.append(f"--keys={tmp_path / 'keys.json'}")
         more = {"PREFECT_API_URL": url, "PREFECT_HOME": str(tmp_path / "home")}
+        more["IRONMASK_NOTIFY_URL"] = webhook.url
         return command(tmp_path, *base, "--alpha=12", *options, **more)
 
     return run
 
 
-def test_a_run_shows_in_the_server(enroll, server):
+def test_a_run_shows_in_the_server_and_its_end_is_told(enroll, server, webhook, tmp_path):
     answer = enroll("--tolerance=1")
     assert answer.code == 0, answer.err
     newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
@@ -71,12 +76,18 @@ def test_a_run_shows_in_the_server(enroll, server):
     )
     steps = {run["name"].rpartition("-")[0] for run in server.ask("task_runs")}
     assert steps == {"plan", "run and commit", "report"}
-    (artifact,) = [a for a in server.ask("artifacts") if a["flow_run_id"] == newest["id"]]
-    assert '"subjects enrolled", "value": "3"' in artifact["data"]
+    shown = [a for a in server.ask("artifacts") if a["flow_run_id"] == newest["id"]]
+    by_key = {artifact["key"]: artifact for artifact in shown}
+    assert by_key.keys() == {"ironmask-enrolment", "ironmask-progress"}
+    assert '"subjects enrolled", "value": "3"' in by_key["ironmask-enrolment"]["data"]
+    assert by_key["ironmask-progress"]["data"] == 100.0
+    assert by_key["ironmask-progress"]["description"] == "6 of 6 inputs committed, 6 done"
+    told = {"flow": "ironmask-enrol", "state": "Completed", "dest": str(tmp_path / "dest")}
+    assert [told] == [{k: v for k, v in one.items() if k != "run"} for one in webhook.told]
 
 
 @pytest.mark.slow
-def test_a_refusal_is_one_line_and_a_failed_run(enroll, server):
+def test_a_refusal_is_one_line_and_a_failed_run(enroll, server, webhook):
     assert enroll("--tolerance=1", "--no-prefect").code == 0
     answer = enroll("--tolerance=0")
     assert answer.code == 1
@@ -84,6 +95,37 @@ def test_a_refusal_is_one_line_and_a_failed_run(enroll, server):
     assert "Traceback" not in answer.err + answer.out
     newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
     assert newest["state_type"] == "FAILED"
+    assert [one["state"] for one in webhook.told] == ["Failed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_commits_what_is_finished_and_is_told(server, webhook, tmp_path, number):
+    vectors = np.random.default_rng(1).standard_normal((600, 64)).astype(np.float32)
+    names = [f"s{place}" for place in range(600)]
+    source, dest = write_embeddings(tmp_path / "e.parquet", names, vectors), tmp_path / "dest"
+    words = ["enroll", source, dest, "--executor=local", f"--keys={tmp_path / 'keys.json'}"]
+    words += ["--alpha=12", "--tolerance=1", "--shard-size=4"]
+    more = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "home")}
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("ironmask"), *map(str, words)],
+        env=clean_environment(tmp_path, **more, IRONMASK_NOTIFY_URL=webhook.url),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    while process.poll() is None and len(list(dest.glob("inputs/part-*.parquet"))) < 20:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == 128 + number, said
+    assert said.splitlines()[-1] == "interrupted; the same command continues the run"
+    assert "Traceback" not in said
+    assert committed(dest) >= 19
+    newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
+    assert newest["state_type"] == "CRASHED"
+    assert [one["state"] for one in webhook.told] == ["Crashed"]
+    assert command(tmp_path, *words, "--no-prefect").code == 0
 
 
 @pytest.mark.slow
@@ -111,11 +153,12 @@ def test_a_lost_worker_is_tried_again(server, enroll, tmp_path):
     assert done.stdout.split() == ["6", "2"]
 
 
-def flowing(server, folder, name, request, **more):
-    """Run a flow in a process of its own, and print the first address that it gives."""
+def flowing(server, folder, name, request, notify="", **more):
+    """Run a flow in a process of its own, and print what it gives."""
     program = f"import json, sys; from pipelines.flows.{name} import {name}_flow; "
-    program += f"print({name}_flow(json.loads(sys.argv[1]), **json.loads(sys.argv[2]))[0])"
+    program += f"print(*{name}_flow(json.loads(sys.argv[1]), **json.loads(sys.argv[2])))"
     surroundings = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(folder / "home")}
+    surroundings["IRONMASK_NOTIFY_URL"] = notify
     return subprocess.run(
         [sys.executable, "-c", program, json.dumps(request), json.dumps(more)],
         env=clean_environment(folder, **surroundings),
@@ -123,6 +166,34 @@ def flowing(server, folder, name, request, **more):
         text=True,
         check=False,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("allowed", [1, 2])
+def test_the_state_is_what_the_exit_code_says(server, webhook, tmp_path, allowed):
+    """Two inputs of six fail: of a command, and of a flow that is deployed."""
+    vectors = np.random.default_rng(1).standard_normal((6, 64)).astype(np.float32)
+    vectors[[1, 3]] = 0
+    table = pa.table({"subject_id": list("aabbcc"), "embedding": list(vectors)})
+    pq.write_table(table, tmp_path / "e.parquet")
+    words = ["enroll", tmp_path / "e.parquet", tmp_path / "c", "--executor=local", "--alpha=12"]
+    words += ["--tolerance=1", f"--keys={tmp_path / 'c.json'}", f"--max-failures={allowed}"]
+    more = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "home")}
+    answer = command(tmp_path, *words, "--json", **more, IRONMASK_NOTIFY_URL=webhook.url)
+    assert answer.code == (0 if allowed == 2 else 3), answer.err
+    assert answer.json()["failed"] == 2
+    assert "Traceback" not in answer.err
+    request = {
+        "source": str(tmp_path / "e.parquet"), "dest": str(tmp_path / "f"), "alpha": 12,
+        "tolerance": 1, "executor": "local", "keys": str(tmp_path / "f.json"),
+    }  # fmt: skip
+    done = flowing(server, tmp_path, "enrol", request, webhook.url, max_failures=allowed)
+    assert (done.returncode == 0) == (allowed == 2), done.stderr
+    state = "COMPLETED" if allowed == 2 else "FAILED"
+    newest = sorted(server.ask("flow_runs"), key=lambda run: run["created"])[-2:]
+    assert [run["state_type"] for run in newest] == [state, state]
+    told = [(one["state"].upper(), one["dest"]) for one in webhook.told]
+    assert told == [(state, str(tmp_path / "c")), (state, str(tmp_path / "f"))]
 
 
 @pytest.mark.slow
@@ -164,7 +235,7 @@ def test_an_evaluation_as_a_flow(server, tmp_path):
     request = {"source": str(source), "out": str(out), "alphas": [8], "executor": "local"}
     done = flowing(server, tmp_path, "evaluate", request)
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.split()[-1]) == out / "report.html"
+    assert str(out / "report.html") in done.stdout.split()
     newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
     assert newest["state_type"] == "COMPLETED"
     mine = [a for a in server.ask("artifacts") if a["flow_run_id"] == newest["id"]]

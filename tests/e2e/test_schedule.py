@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from endtoend import clean_environment, command, write_embeddings
-from prefectserver import Server
+from prefectserver import Server, Webhook
 
 from infra.store.delta import DeltaTables
 from infra.store.lease import lease
@@ -28,26 +25,6 @@ from pipelines.table import generations
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE_S = 240.0
-
-
-@pytest.fixture
-def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A web server that keeps what is posted to it."""
-    told: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", told
-    server.shutdown()
 
 
 class Prefect:
@@ -116,9 +93,8 @@ def until(condition: Callable[[], Any]) -> Any:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_it_fires_and_a_clashing_run_refuses(
-    server: Server, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]]
+    server: Server, tmp_path: Path, webhook: Webhook
 ) -> None:
-    address, told = webhook
     dest, keys = tmp_path / "table", tmp_path / "keys.json"
     vectors = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
     vectors[1::2] += 2 * vectors[::2]
@@ -126,7 +102,7 @@ def test_it_fires_and_a_clashing_run_refuses(
     words = ["--executor=local", "--alpha=12", "--tolerance=1", "--keys", keys]
     assert command(tmp_path, "enroll", source, dest, *words).code == 0
     tables = DeltaTables(str(dest), {})
-    prefect = Prefect(server, tmp_path, address)
+    prefect = Prefect(server, tmp_path, webhook.url)
 
     def states() -> list[str]:
         runs = [run for run in server.ask("flow_runs") if run["deployment_id"]]
@@ -147,9 +123,9 @@ def test_it_fires_and_a_clashing_run_refuses(
         for _ in range(3):
             prefect("deployment", "run", "ironmask-reprotect/reprotect")
         until(lambda: "CANCELLED" in states())
-        until(lambda: {m["state"] for m in told} >= {"Completed", "Failed"})
-    assert {message["dest"] for message in told} == {str(dest)}
-    assert {message["flow"] for message in told} == {"ironmask-reprotect"}
+        until(lambda: {m["state"] for m in webhook.told} >= {"Completed", "Failed"})
+    assert {message["dest"] for message in webhook.told} == {str(dest)}
+    assert {message["flow"] for message in webhook.told} == {"ironmask-reprotect"}
     shown = [a for a in server.ask("artifacts") if a["key"] == "ironmask-reprotection"]
     assert shown
     assert all('"destroyed keys"' in artifact["data"] for artifact in shown)

@@ -20,6 +20,7 @@ SUITES = (
     "driver_kills",
     "renewal_kills",
     "ray_kills",
+    "interrupts",
     "several_nodes",
     "refusals",
     "tamper",

@@ -24,11 +24,13 @@ from commandline import Answer
 from infra import ray_cluster
 
 _PORT = 6379
-_READY_S = 90.0
+_READY_S = 300.0
+_STARTS = 5
 _STORE_BYTES = 200 << 20
 # Ray's own agents have titles as well.
 _TASKS = ("ray::whole_shard", "ray::prepare_shard", "ray::finish_shard")
 _EMBEDDER = "ray::ShardEmbedder"
+_HIDE = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 
 
 class NoClusterError(RuntimeError):
@@ -125,7 +127,20 @@ class Cluster:
         }
 
     def start_node(self, place: int) -> None:
-        """Start a node, or start it again after it was killed."""
+        """Start a node, or start it again after it was killed.
+
+        Ray itself gives a node up after half a minute, which a busy machine may not do in.
+        """
+        for attempt in range(_STARTS):
+            try:
+                self._start_node(place)
+                return
+            except RuntimeError:
+                self.nodes[place].kill()
+                if attempt == _STARTS - 1:
+                    raise
+
+    def _start_node(self, place: int) -> None:
         node = self.nodes[place]
         ray = str(Path(sys.executable).with_name("ray"))
         command = [*node.prefix, ray, "start", "--block", f"--node-ip-address={node.address}"]
@@ -213,10 +228,20 @@ def command(pid: int) -> str:
 
 
 @contextmanager
-def cluster(folder: Path, nodes: int = 3, cpus: int = 1) -> Iterator[Cluster]:
-    """Run a cluster; everything of it is gone afterwards."""
+def cluster(
+    folder: Path, nodes: int = 3, cpus: int = 1, hidden: Path | None = None
+) -> Iterator[Cluster]:
+    """Run a cluster; everything of it is gone afterwards.
+
+    hidden: a folder that the last node finds empty. Raises `NoClusterError` where that needs root.
+    """
     isolated = can_isolate()
     made = _isolated(nodes) if isolated else _on_loopback(nodes)
+    if hidden and not isolated:
+        raise NoClusterError("a folder is hidden from a node by root alone")
+    if hidden:
+        # A namespace of its own for mounts comes with that of the network.
+        made[-1].prefix += ["sh", "-c", _HIDE, str(hidden)]
     with tempfile.TemporaryDirectory(prefix="im-", ignore_cleanup_errors=True) as short:
         folder.mkdir(parents=True, exist_ok=True)
         found = Cluster(folder, Path(short), made, cpus, isolated)

@@ -486,6 +486,8 @@ class TestProgress:
             shown = read_terminal(ours)
             running.communicate()
         assert running.returncode == 0, shown
+        committed = [line for line in frames(shown) if "committed, left" in line]
+        assert "60/60 committed" in committed[-1]
         last = [line for line in frames(shown) if "enrolled" in line][-1]
         assert "60/60" in last
         assert "54 enrolled" in last
@@ -498,11 +500,14 @@ class TestProgress:
         console = Console(file=said, force_terminal=True, width=80, color_system=None)
         plan = Plan("run", "uri", "digest", 5_000, 1_234_567, 423_000, 1_234_567)
         tally = Tally(Counter({("used", ""): 400_000, ("failed", "no_face"): 4_936}), 160_000)
+        tally.committed = 400_000
         with live(console, wanted=True) as update:
             for _ in range(5):
                 update(plan, tally)
                 time.sleep(0.05)
                 tally.outcomes["used", ""] += 1
+        committed = [line for line in frames(said.getvalue()) if "committed, left" in line][-1]
+        assert re.search(r"\b400,?000\b.*\b1,?234,?567\b", committed), committed
         last = [line for line in frames(said.getvalue()) if "enrolled" in line][-1]
         assert len(last) <= 80
         for part in (r"\b404,?940\b", r"\b1,?234,?567\b", "160,000", r"4,936\b.*failed", r"\d/s"):

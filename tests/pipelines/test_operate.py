@@ -66,6 +66,7 @@ class TestStatus:
         assert (found.state, found.holder) == ("running", "a process on this machine")
         assert (found.shards, found.shards_done) == (5, 2)
         assert (found.inputs, found.inputs_done, found.inputs_left) == (17, 8, 9)
+        assert found.inputs_waiting == 0
         assert found.outcomes == {"used": 8}
         assert found.per_second > 0
         assert found.ends_at is not None

@@ -222,7 +222,7 @@ def enroll(
 
         print_summary(summary, console())
     if summary.failed > max_failures:
-        say(f"{summary.failed:,} inputs failed; see `ironmask inspect {summary.dest}`")
+        say(f"{summary.failed:,} inputs failed; see `ironmask failures {summary.dest}`")
         raise typer.Exit(EXIT_PARTIAL)
 
 

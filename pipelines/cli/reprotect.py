@@ -229,7 +229,7 @@ def _do(request: ReprotectRequest, prefect: bool | None, as_json: bool) -> None:
     if done.summary.failed or done.lost or done.missing:
         say(
             f"{done.summary.failed:,} inputs failed, {done.missing:,} are missing, {done.lost:,} "
-            "people have no template now"
+            f"people have no template now; see `ironmask failures {done.summary.dest}`"
         )
         raise typer.Exit(EXIT_PARTIAL)
 

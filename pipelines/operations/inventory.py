@@ -13,7 +13,7 @@ from ironmask.params import Params
 from ironmask.template import row_bytes
 from pipelines.ports import Tables
 from pipelines.setup import places
-from pipelines.table import generations, run_records
+from pipelines.table import contents, generations, run_records
 from pipelines.table.log_seal_file import NOT_CHECKED
 from pipelines.table.read import templates_by
 
@@ -37,8 +37,9 @@ class GenerationSize:
 class Inventory:
     """What a destination holds. destroyed: when each generation that is gone went, UTC.
 
-    outcomes, reasons: of the inputs of all runs, each re-protection's among them. seal: what can be
-    said of it without keys.
+    outcomes, reasons: of the inputs of all runs, each re-protection's among them. lost: people
+    whose template was lost, and who have none now. two_issues: people who were enrolled again
+    since. seal: what can be said of it without keys.
     """
 
     dest: str
@@ -49,6 +50,8 @@ class Inventory:
     outcomes: dict[str, int]
     reasons: dict[str, int]
     runs: list[dict[str, Any]]
+    lost: int = 0
+    two_issues: int = 0
     seal: str = NOT_CHECKED
 
 
@@ -62,6 +65,7 @@ def inventory(tables: Tables) -> Inventory:
     """Count a destination's templates, inputs and bytes."""
     counted = tables.table("inputs").rows(["outcome", "reason"])
     known = generations.read(tables)
+    lost = contents.lost_people(tables, generations.live_of(known))
     return Inventory(
         dest=tables.dest,
         table_id=tables.table_id,
@@ -86,6 +90,8 @@ def inventory(tables: Tables) -> Inventory:
             }
             for r in run_records.records(tables)
         ],
+        lost=len(lost.gone),
+        two_issues=lost.again,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, fields
 from itertools import chain, islice
-from typing import Final, TextIO
+from typing import IO, Final, TextIO
 
 from pipelines.operations.failures import FailedInput, Failures
 from pipelines.spec.texts import visible
@@ -113,6 +113,6 @@ def page(lines: Iterable[str], out: TextIO) -> None:
             pager.stdin.close()
 
 
-def _write(lines: Iterable[str], out: TextIO) -> None:
+def _write(lines: Iterable[str], out: IO[str]) -> None:
     for line in lines:
         out.write(f"{line}\n")

@@ -58,6 +58,8 @@ class Reason(StrEnum):
     DUPLICATE_OTHER_SUBJECT = "duplicate_other_subject"
     ALREADY_ENROLLED = "already_enrolled"
     ERASED = "erased"
+    # what was used, and its template lay in a data file that was lost
+    LOST = "lost"
 
 
 FAILURES: Final = frozenset(Reason) - {
@@ -69,8 +71,10 @@ FAILURES: Final = frozenset(Reason) - {
     Reason.DUPLICATE_OTHER_SUBJECT,
     Reason.ALREADY_ENROLLED,
     Reason.ERASED,
+    Reason.LOST,
 }
-"""Reasons of inputs that failed; the others are of inputs that were skipped or were duplicates."""
+"""Reasons of inputs that failed; the others are of inputs that were skipped, were duplicates, or
+were used for a template that is gone."""
 
 ACQUISITION: Final = frozenset(
     {

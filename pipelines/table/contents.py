@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 
 from pipelines.ports import Tables
 from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table import generations
 from pipelines.table.identities import with_owner
 from pipelines.table.run_records import runs, runs_of
 from pipelines.table.text_set import Greatest, TextSet
+
+_GONE: Final = pa.array([Reason.ERASED.value, Reason.LOST.value])
 
 
 def live_subjects(tables: Tables, generation: int) -> TextSet:
@@ -57,9 +61,56 @@ def _used(tables: Tables, generation: int, columns: list[str]) -> Iterator[pa.Re
 
 
 def is_used(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Which of some `inputs` a template was made from; those of erased people only count."""
-    used = pc.equal(rows["outcome"], Outcome.USED.value)
-    return pc.and_(used, pc.not_equal(rows["reason"], Reason.ERASED.value))
+    """Which of some `inputs` a template was made from; where that is gone they only count."""
+    return pc.and_(_was_used(rows), pc.invert(pc.is_in(rows["reason"], _GONE)))
+
+
+def is_counted(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Which of some `inputs` a template was made from that is gone: erased, or lost."""
+    return pc.and_(_was_used(rows), pc.is_in(rows["reason"], _GONE))
+
+
+def is_lost(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Which of some `inputs` a template was made from that was lost with its file."""
+    return pc.and_(_was_used(rows), pc.equal(rows["reason"], Reason.LOST.value))
+
+
+def _was_used(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
+    return pc.equal(rows["outcome"], Outcome.USED.value)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """People of a generation whose template lay in a file that was lost.
+
+    gone: those who have no template now. again: how many were enrolled again: whoever has the lost
+    file holds another issue of theirs.
+    """
+
+    gone: TextSet
+    again: int
+
+
+def lost_people(tables: Tables, generation: int) -> Lost:
+    """Who lost their template since the templates of a generation were made from inputs.
+
+    Rows that were made from rows are no other issues, so what was lost before them counts.
+    """
+    known = generations.read(tables)
+    numbers = [generation]
+    while (one := known.get(numbers[-1])) and one.purpose.rewrites and one.parent is not None:
+        numbers.append(one.parent)
+    own = pa.array([run for number in numbers for run in runs_of(tables, number)], pa.string())
+    columns = ["subject_id", "outcome", "reason", "run_id"]
+    batches = tables.table("inputs").batches(columns)
+    everybody = TextSet(
+        batch.filter(pc.and_(is_lost(batch), pc.is_in(batch["run_id"], own)))["subject_id"]
+        for batch in batches
+    )
+    if not len(everybody):
+        return Lost(everybody, 0)
+    gone = everybody.without(live_subjects(tables, generation))
+    return Lost(gone, len(everybody) - len(gone))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,12 @@ class TextSet:
         both._sorted = np.union1d(self._sorted, other._sorted)
         return both
 
+    def without(self, other: TextSet) -> TextSet:
+        """The texts of this set that are not in another one."""
+        rest = TextSet()
+        rest._sorted = np.setdiff1d(self._sorted, other._sorted, assume_unique=True)
+        return rest
+
     def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
         """Which of some texts are in the set, (k,) bool; a null is not."""
         if not len(self):

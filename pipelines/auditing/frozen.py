@@ -41,6 +41,7 @@ class Kind(StrEnum):
 class Target:
     """Templates of one generation of a table. keys: path of the keyset file. params: theirs;
     sealed: whether helpers are encrypted; filling: share of noise, by the profile of that digest.
+    two_issues: people who were enrolled again since a data file with their row was lost.
     """
 
     dest: str
@@ -53,6 +54,7 @@ class Target:
     filling: float
     profile: str | None
     templates: int
+    two_issues: int = 0
 
 
 @dataclass(frozen=True)

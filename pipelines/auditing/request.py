@@ -35,7 +35,7 @@ from pipelines.ports import Tables
 from pipelines.setup import places, ports
 from pipelines.setup.keys import refuse_other_keys
 from pipelines.spec.workplace import Workplace, check_executor
-from pipelines.table import read, run_records
+from pipelines.table import contents, read, run_records
 
 _TRAITS: Final = [
     "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id"
@@ -149,6 +149,7 @@ def _targets(tables: Tables, keys: str) -> Iterator[Target]:
             filling=round(float(traits["filling"]), 6),
             profile=known.get(traits["generation"]),
             templates=count,
+            two_issues=contents.lost_people(tables, traits["generation"]).again,
         )
 
 

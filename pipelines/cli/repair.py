@@ -113,7 +113,8 @@ def repair(
     failed = done.summary.failed if done.summary else 0
     if done.without or failed or done.embeddings:
         say(
-            f"{done.without:,} people are without a template still, and {failed:,} inputs failed; "
+            f"{done.without:,} people are without a template still, {failed:,} inputs failed, "
+            f"{done.embeddings:,} embeddings are gone from the vault; "
             f"see `ironmask failures {done.dest}`"
         )
         raise typer.Exit(EXIT_PARTIAL)

@@ -376,6 +376,24 @@ def test_who_was_erased_does_not_come_back(dest: Path, source: Path) -> None:
     assert found.code == 0, found.out
 
 
+@pytest.mark.slow
+def test_the_audit_counts_them_as_two_issues(dest: Path, source: Path, tmp_path: Path) -> None:
+    delete(data_files(dest, "templates")[0])
+    assert repair(dest, source).code == 0
+    thief = write_embeddings(
+        tmp_path / "thief.parquet", [f"x{n // 3}" for n in range(90)], unit_vectors(90, 7)
+    )
+    answer = ironmask(
+        "audit", dest, f"--calibration={thief}", f"--out={tmp_path / 'audit'}",
+        f"--keys={keys_of(dest)}", "--executor=local", "--seconds=1", "--sample=1", "--pairs=10",
+        "--json",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "12 people have two issues" in answer.json()["headline"]
+    (attack,) = [one for one in answer.json()["attacks"] if "lost issue" in one["attack"]]
+    assert "12 people who were enrolled again" in attack["needs"]
+
+
 def test_pseudonyms(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "secret"
     assert enroll(source, dest, "--shard-size=24", "--pseudonymous").code == 0
@@ -443,7 +461,7 @@ def test_an_unfinished_enrolment_comes_first(source: Path, tmp_path: Path) -> No
 
 def test_another_model_is_refused(dest: Path, tmp_path: Path) -> None:
     delete(data_files(dest, "templates")[0])
-    wide = write_embeddings(tmp_path / "wide.parquet", NAMES, unit_vectors(PEOPLE, 0, 32))
+    wide = write_embeddings(tmp_path / "wide.parquet", NAMES, unit_vectors(PEOPLE, 0, 128))
     before = state(dest)
     for more in (["--model=other"], []):
         source = tmp_path / "gallery.parquet" if more else wide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commandline import Answer, ironmask
 from enrolling import (
@@ -30,6 +33,9 @@ from enrolling import (
 )
 from forging import FORGERIES, Place
 
+from infra.store.delta import DeltaTableHandle
+from infra.store.objects import FsspecStore
+from ironmask.errors import StorageError
 from pipelines.table import layout
 
 PEOPLE = 20
@@ -44,23 +50,29 @@ def embeddings(path: Path, numbers: Any = range(PEOPLE), seed: int = 1) -> Path:
     return write_embeddings(path, owners, captures(vectors, 2, seed))
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return embeddings(tmp_path / "gallery.parquet")
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return embeddings(tmp_path_factory.mktemp("source") / "gallery.parquet")
 
 
-@pytest.fixture
-def dest(source: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two files: of twelve people, in two row groups, and of eight, in one."""
-    made = tmp_path / "table"
-    assert enroll(source, made, "--shard-size=24").code == 0
-    assert [len(open_rows(path)) for path in data_files(made, "templates")] == [12, 8]
-    return made
+    found = tmp_path_factory.mktemp("made") / "table"
+    assert enroll(source, found, "--shard-size=24").code == 0
+    assert [len(open_rows(path)) for path in data_files(found, "templates")] == [12, 8]
+    return found
+
+
+@pytest.fixture
+def dest(made: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "table"
+    shutil.copytree(made, copy)
+    shutil.copy2(keys_of(made), keys_of(copy))
+    return copy
 
 
 def open_rows(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
     found: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
     return found
 
@@ -78,10 +90,6 @@ def delete(path: Path) -> None:
 
 def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
 
 
 def flip(path: Path, place: int) -> None:
@@ -115,7 +123,6 @@ def replace_by_another(path: Path) -> None:
 DAMAGES: dict[str, tuple[Damaged, int]] = {
     "deleted": (delete, 12),
     "cut": (cut, 12),
-    "empty": (empty, 12),
     "a bit of the first group": (flip_first_group, 8),
     "a bit of the footer": (flip_footer, 12),
     "a bit of the magic": (flip_magic, 0),
@@ -211,12 +218,13 @@ def test_a_deleted_and_a_damaged_file_at_once(dest: Path, source: Path, tmp_path
     assert_everybody_verifies(dest, range(0, PEOPLE, 5))
 
 
-def test_the_error_names_the_people_and_the_command(dest: Path, tmp_path: Path) -> None:
+def test_the_error_names_the_people_and_the_command(
+    dest: Path, source: Path, tmp_path: Path
+) -> None:
     lost, _ = data_files(dest, "templates")
     delete(lost)
     keys = f"--keys={keys_of(dest)}"
     words = f"12 people; restore it from a backup, or enrol them again with `ironmask repair {dest}"
-    source = tmp_path / "gallery.parquet"
     for command in (
         ["check", dest, keys],
         ["enroll", source, dest, keys, "--executor=local", "--alpha=12", "--tolerance=1"],
@@ -449,6 +457,98 @@ def test_the_old_file_put_back_counts_for_nothing(dest: Path, source: Path) -> N
     assert checked(dest).code == 0
 
 
+@pytest.mark.parametrize(
+    ("table", "nth"), [("runs", 1), ("inputs", 1), ("templates", 1), ("templates", 2)]
+)
+def test_one_that_was_broken_off_goes_on(
+    table: str, nth: int, dest: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it commits what is taken out, and before it commits who was enrolled again."""
+    first, second = data_files(dest, "templates")
+    flip_first_group(first)
+    delete(second)
+    commit, met = DeltaTableHandle.commit, 0
+
+    def cut_off(self: DeltaTableHandle, files: Any, *arguments: Any, **named: Any) -> None:
+        nonlocal met
+        if self.uri.endswith(f"/{table}"):
+            met += 1
+            if met == nth:
+                raise PowerCutError
+        commit(self, files, *arguments, **named)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(DeltaTableHandle, "commit", cut_off)
+        with pytest.raises(PowerCutError):
+            repair(dest, source)
+    owners = [row["subject_id"] for row in listed_rows(dest)]
+    assert len(owners) == len(set(owners))
+    answer = repair(dest, source)
+    assert answer.code == 0, answer.err
+    found = checked(dest)
+    assert found.code == 0, found.out
+    assert_sound_but_lost(dest)
+    assert len(rows(dest, "templates")) == PEOPLE
+    assert inspected(dest)["two_issues"] == 16
+    assert_everybody_verifies(dest, [0, 9, 19])
+    assert not {first.name, second.name} & {path.name for path in data_files(dest, "templates")}
+
+
+def listed_rows(dest: Path) -> list[dict[str, Any]]:
+    """The rows of those listed files that can be read."""
+    found: list[dict[str, Any]] = []
+    for path in open_tables(dest).table("templates").files():
+        with contextlib.suppress(OSError, pa.ArrowException):
+            found += open_rows(dest / "templates" / path)
+    return found
+
+
+def test_whom_nothing_sealed_names_is_not_taken_out(
+    dest: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outcomes that name more or fewer people than the file had rows tell nothing."""
+    delete(data_files(dest, "templates")[0])
+    before = state(dest)
+    monkeypatch.setattr("pipelines.repair.damage._people", lambda *_: frozenset({"somebody"}))
+    answer = repair(dest, source)
+    assert (answer.code, "says whose its 12 templates were" in answer.err) == (1, True)
+    assert state(dest) == before
+
+
+def test_a_transfer_that_went_wrong_once_is_no_loss(
+    dest: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, spoilt = FsspecStore.read, set()
+
+    def once(self: FsspecStore, uri: str, limit: int | None = None) -> bytes:
+        content = read(self, uri, limit)
+        if "/templates/generation=" in uri and uri not in spoilt:
+            spoilt.add(uri)
+            return content[:-1]
+        return content
+
+    monkeypatch.setattr(FsspecStore, "read", once)
+    answer = repair(dest, source)
+    assert (answer.code, answer.json()["files"], len(spoilt)) == (0, 0, 2)
+
+
+def test_a_store_that_does_not_answer_is_no_loss(
+    dest: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state(dest)
+    read = FsspecStore.read
+
+    def refused(self: FsspecStore, uri: str, limit: int | None = None) -> bytes:
+        if "/templates/generation=" in uri:
+            raise StorageError("the store refused")
+        return read(self, uri, limit)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FsspecStore, "read", refused)
+        assert repair(dest, source).code == 1
+    assert state(dest) == before
+
+
 def test_an_unfinished_enrolment_comes_first(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "half"
     with pytest.raises(PowerCutError):
@@ -459,12 +559,11 @@ def test_an_unfinished_enrolment_comes_first(source: Path, tmp_path: Path) -> No
     assert_sound(dest)
 
 
-def test_another_model_is_refused(dest: Path, tmp_path: Path) -> None:
+def test_another_model_is_refused(dest: Path, source: Path, tmp_path: Path) -> None:
     delete(data_files(dest, "templates")[0])
     wide = write_embeddings(tmp_path / "wide.parquet", NAMES, unit_vectors(PEOPLE, 0, 128))
     before = state(dest)
-    for more in (["--model=other"], []):
-        source = tmp_path / "gallery.parquet" if more else wide
-        answer = repair(dest, source, *more)
+    for given, more in ((source, ["--model=other"]), (wide, [])):
+        answer = repair(dest, given, *more)
         assert (answer.code, "other settings" in answer.err) == (1, True), answer.err
     assert state(dest) == before

@@ -49,10 +49,10 @@ class Damage:
     anew for, as addresses. embeddings: in the files of the vault.
     """
 
-    templates: list[str]
-    vault: list[str]
-    others: list[str]
-    embeddings: int
+    templates: list[str] = field(default_factory=list)
+    vault: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    embeddings: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.templates or self.vault or self.others)

@@ -84,7 +84,7 @@ def repair(held: HeldRepair, progress: Progress = quiet) -> Repaired:
     if unfinished and held.restart:
         begin.give_up(dest, unfinished)
         unfinished = None
-    found = Damage([], [], [], 0) if unfinished else damage.find(dest.tables, dest.store)
+    found = Damage() if unfinished else damage.find(dest.tables, dest.store)
     if found:
         _refuse(job, found, dest)
         take_out(dest, found)
@@ -125,7 +125,7 @@ def _refuse(job: TemplateJob, found: Damage, dest: Destination) -> None:
     if len(people) and not any(_waiting(batch) for batch in of_them):
         raise SourceError(
             f"{job.source} has nothing of the {len(people):,} people whose templates are lost, so "
-            f"nothing was changed: name where their inputs are with --source"
+            "nothing was changed: name where their inputs are with --source"
         )
 
 
@@ -142,7 +142,7 @@ def refuse_others(tables: Tables, found: Damage) -> None:
 
 
 def _people(tables: Tables, store: Store, found: Damage) -> TextSet:
-    """Whose rows cannot be had from lost files."""
+    """Whose rows cannot be had from lost files of templates."""
     by_attempt = damage.inputs_by_attempt(tables)
     lost = (damage.examined(tables, store, path, by_attempt).people for path in found.templates)
     names = sorted(set(chain.from_iterable(lost)))

@@ -113,7 +113,7 @@ def _base(tables: Tables, live: int, request: RepairRequest) -> TemplateJob:
         retry=(),
         more_sources=(),
         faces=faces,
-        vault=any(job.vault or job.kind is SourceKind.VAULT for job in jobs),
+        vault=any(job.vault for job in run_records.jobs(tables)),
         allow_roots=allowed([*(r for job in jobs for r in job.allow_roots), *request.allow_roots]),
     )
 

@@ -21,13 +21,13 @@ from infra.store.objects import FsspecStore
 from ironmask.errors import IronmaskError
 from pipelines.verification.verifier import Verifier
 
-SUBJECTS = 20
-KILLS = 60
-SHARD_SIZE = 24
-# Of twelve people in one file, in groups of eight and four, and eight in the other one: those whose
-# row is sound all the time, and some who lose it.
-SOUND = (8, 11)
-LOST = (0, 7, 19)
+SUBJECTS = 11
+KILLS = 44
+SHARD_SIZE = 20
+# Of ten people in one file, in groups of eight and two, and one in the other one: those whose row
+# is sound all the time, and some who lose it.
+SOUND = (8, 9)
+LOST = (0, 7, 10)
 _SHOWN = 3
 
 
@@ -78,7 +78,7 @@ class Broken:
 
 
 def broken(folder: Path, runs: Driver) -> Broken:
-    """Enrol, damage the file of twelve people in its first group, delete that of eight."""
+    """Enrol, damage the file of ten people in its first group, delete the other one."""
     work = job(folder / "e.parquet", SUBJECTS, folder / "dest", SHARD_SIZE)
     ended = runs.run(work.arguments)
     if ended.code:

@@ -1,4 +1,4 @@
-"""Sixty kills of a repair, at every kind of step."""
+"""Kills of a repair at every kind of step."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from faults import repair_kills as kills
 
 
 @pytest.mark.slow
-def test_sixty_points(tmp_path):
+def test_every_kind_of_step(tmp_path):
     assert [line for line in kills.run(1, tmp_path) if not line.holds] == []

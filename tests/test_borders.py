@@ -35,7 +35,10 @@ FLOORS = (
     ("run",),
     ("preflight",),
     ("setup",),
-    ("auditing", "enrolment", "evaluation", "operations", "reprotection", "verification"),
+    (
+        "auditing", "enrolment", "evaluation", "operations", "repair", "reprotection",
+        "verification",
+    ),
     ("report",),
     ("flows",),
     ("cli",),

@@ -185,7 +185,7 @@ class DeltaTableHandle:
         except (pa.ArrowException, OSError) as error:
             raise TableError(
                 f"{self.uri}: a data file that its log lists is missing or damaged "
-                f"({type(error).__name__}): restore it from a backup"
+                f"({type(error).__name__}): `ironmask check` names it, and says what to do"
             ) from None
 
     def _dataset(self, table: DeltaTable) -> pads.Dataset:

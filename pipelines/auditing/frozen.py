@@ -43,6 +43,7 @@ class Target:
     """Templates of one generation of a table. keys: path of the keyset file. params: theirs;
     sealed: whether helpers are encrypted; filling: share of noise, by the profile of that digest.
     centring, photos: how, and of how many photos, templates were made; the median of some of them.
+    two_issues: people who were enrolled again since a data file with their row was lost.
     """
 
     dest: str
@@ -57,6 +58,7 @@ class Target:
     templates: int
     centring: Centring = Centring.MEAN
     photos: int = 1
+    two_issues: int = 0
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from pipelines.ports import Tables
 from pipelines.setup import places, ports
 from pipelines.setup.keys import refuse_other_keys
 from pipelines.spec.workplace import Workplace, check_executor
-from pipelines.table import read, run_records
+from pipelines.table import contents, read, run_records
 
 _TRAITS: Final = [
     "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id", "centring"
@@ -153,6 +153,7 @@ def _targets(tables: Tables, keys: str) -> Iterator[Target]:
             templates=count,
             centring=Centring(traits["centring"]),
             photos=_photos(tables, traits["generation"]),
+            two_issues=contents.lost_people(tables, traits["generation"]).again,
         )
 
 

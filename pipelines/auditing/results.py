@@ -27,6 +27,7 @@ LEAST_SCORES: Final = 5
 
 # No one-dimensional function of chance: bins of an obvious function's scores.
 _OBVIOUS_BINS: Final = 6
+_TWO: Final = 2
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,11 @@ def _costs(
             operations = tradeoff_operations(params.n, params.alpha, 3)
             yield Cost("time-memory trade-off", reads, both, "by its formula",
                        math.log2(operations))  # fmt: skip
+    if repaired := sum(target.two_issues for target in audit.targets):
+        fresh = [one for one in _of(findings, Kind.RENEWAL) if one.label.startswith(f"{_TWO}|")]
+        yield _searched("search of a lost issue and a live one", reads,
+                        f"a lost data file of {repaired:,} people who were enrolled again; tried "
+                        "on fresh issues", fresh, False)  # fmt: skip
     seeds = _of(findings, Kind.SEEDS)
     yield _searched("seeds of NumPy's generators", reads, "a rotation that can be made again",
                     seeds, False, unless_found=params.bits)  # fmt: skip
@@ -275,7 +281,18 @@ def _renewal(issues: str, what: str, found: Sequence[Finding]) -> Renewal:
 
 
 def _headline(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
-    """One sentence that says what the table is worth, with its number."""
+    """What the table is worth, with its number, and who is worse off."""
+    repaired = sum(target.two_issues for target in audit.targets)
+    worth = _worth(audit, findings, guesses)
+    if not repaired:
+        return worth
+    return (
+        f"{worth} {repaired:,} people have two issues, for a data file with their rows was lost: "
+        "re-protect."
+    )
+
+
+def _worth(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
     lying, rows = _of(findings, Kind.LYING), _of(findings, Kind.ROW)
     hits = [one for one in rows if one.success]
     claimed = f"{audit.params.bits:.1f} bits of a codeword"

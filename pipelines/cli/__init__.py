@@ -10,7 +10,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from ironmask.errors import IronmaskError, NothingToDoError, ParameterError
-from pipelines.cli import audit, demo, enrol, evaluate, models, operate, reprotect
+from pipelines.cli import audit, demo, enrol, evaluate, models, operate, repair, reprotect
 from pipelines.cli.options import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _commands in (enrol, operate, reprotect, evaluate, audit, demo, models):
+for _commands in (enrol, operate, repair, reprotect, evaluate, audit, demo, models):
     _commands.register(app)
 
 

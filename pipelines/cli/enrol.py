@@ -225,7 +225,7 @@ def enroll(
         print_summary(summary, console())
     say_disagreement(summary, kept=False)
     if summary.failed > max_failures:
-        say(f"{summary.failed:,} inputs failed; see `ironmask inspect {summary.dest}`")
+        say(f"{summary.failed:,} inputs failed; see `ironmask failures {summary.dest}`")
         raise typer.Exit(EXIT_PARTIAL)
     if summary.served_nobody:
         say(f"nobody could be enrolled; see `ironmask inspect {summary.dest}`")

@@ -1,19 +1,21 @@
-"""The commands of operators: inspect, status, check and vacuum."""
+"""The commands of operators: inspect, status, failures, check and vacuum."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from ironmask.errors import ParameterError
 from pipelines.cli.options import EXIT_ERROR, Dest, Json, Keys, console, say, tell
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (inspect, status, check, vacuum):
+    for command in (inspect, status, failures, check, vacuum):
         app.command()(command)
 
 
@@ -39,6 +41,44 @@ def status(dest: Dest, as_json: Json = False) -> None:
         typer.echo(json.dumps(asdict(found), default=str))
     else:
         print_status(found, console())
+
+
+def failures(
+    dest: Dest,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="REASON[,...]", help="Only those that failed for one of these."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only those that failed last in this run.")
+    ] = None,
+    keys: Annotated[
+        str | None,
+        typer.Option(
+            help="Keyset file, for the details. Default: IRONMASK_KEYS, else the user's "
+            "configuration folder; without one, reasons and stored addresses alone."
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the inputs that failed, and why: those whose newest outcome is a failure.
+
+    On a terminal a long list pages. In CSV a cell that a spreadsheet would compute (it begins with
+    =, +, - or @) has an apostrophe before it. Exit codes: 0 listed, 1 error, 2 usage.
+    """
+    from pipelines.operations import failures as operations_failures
+    from pipelines.report import failures as report_failures
+
+    if as_csv and as_json:
+        raise ParameterError("--csv and --json are two ways to print one list: choose one")
+    reasons = tuple(reason.split(",")) if reason else ()
+    found = operations_failures.failures(dest, keys, reasons=reasons, run_id=run)
+    shapes = {(True, False): report_failures.as_csv, (False, True): report_failures.as_json}
+    lines = shapes.get((as_csv, as_json), report_failures.as_text)(found)
+    report_failures.page(lines, sys.stdout)
+    if as_csv and found.note:
+        say(f"{found.seal}: {found.note}")
 
 
 def check(

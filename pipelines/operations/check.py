@@ -20,6 +20,7 @@ from pipelines.plan.plans import Plan
 from pipelines.spec.outcomes import Outcome
 from pipelines.spec.template_job import Purpose
 from pipelines.table import generations, layout, log_chain, log_seal_file, run_records
+from pipelines.table.data_files import remedy
 from pipelines.table.generations import Generation, State
 from pipelines.table.layout import ShardFile
 from pipelines.table.log_seal_file import KeyOf, Written
@@ -183,10 +184,11 @@ def _check_seal(
 def _wrong_files(scope: Scope, name: str, listed: dict[str, int]) -> Iterator[str]:
     """Listed files that are missing or of another size, and files that are none of the table's."""
     base = scope.tables.table(name).uri.rstrip("/") + "/"
+    counts = scope.tables.table(name).counts() if name == "templates" else {}
     sizes = {entry.uri.removeprefix(base): entry.size for entry in scope.store.entries(base)}
     for path, size in listed.items():
         if path not in sizes:
-            yield f"{base}{path} is missing"
+            yield f"{base}{path} is missing: {remedy(base + path, path, counts.get(path))}"
         elif sizes[path] != size:
             yield f"{base}{path} has {sizes[path]:,} bytes, its log says {size:,}"
     for path in sizes.keys() - listed.keys():
@@ -304,7 +306,7 @@ def _wrong_run(
         )
     said = {name: record.counts.get(name) for name in (*found, "subjects_enrolled")}
     if not gone:
-        issued = seen.templates[record.run_id] + seen.erased[record.run_id]
+        issued = seen.templates[record.run_id] + seen.gone[record.run_id]
         found["subjects_enrolled"] = issued
     for name, count in found.items():
         if said[name] != count:

@@ -17,9 +17,8 @@ from ironmask import helper
 from ironmask.errors import EncodingError, IronmaskError, KeyStoreError, TamperedError
 from pipelines.plan.plans import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
-from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import contents, layout
-from pipelines.table.data_files import is_intact
+from pipelines.table.data_files import is_intact, remedy
 from pipelines.table.details import decrypted
 from pipelines.table.grouped_files import OWNER, footer_of
 from pipelines.table.layout import ShardFile
@@ -53,15 +52,15 @@ class Scope:
 class Seen:
     """What was found in a part of a destination.
 
-    subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation. erased:
-    templates of each run whose people were erased since.
+    subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation. gone:
+    templates of each run whose people were erased since, or whose files were lost.
     """
 
     findings: list[str] = field(default_factory=list)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     subjects: dict[int, bytearray] = field(default_factory=dict)
     templates: Counter[str] = field(default_factory=Counter)
-    erased: Counter[str] = field(default_factory=Counter)
+    gone: Counter[str] = field(default_factory=Counter)
     opened: int = 0
     files: int = 0
     size: int = 0
@@ -72,7 +71,7 @@ class Seen:
         for generation, hashes in other.subjects.items():
             self.subjects.setdefault(generation, bytearray()).extend(hashes)
         self.templates += other.templates
-        self.erased += other.erased
+        self.gone += other.gone
         self.opened += other.opened
         self.files += other.files
         self.size += other.size
@@ -88,7 +87,7 @@ def check_shard(
     issued = _read(scope, seen, "templates", templates) if templates else None
     if rows is not None and inputs:
         seen.findings += _wrong_inputs(scope, frozen, inputs, rows)
-        _note_erased(seen, rows)
+        _note_gone(seen, rows)
         if scope.deep:
             seen.findings += _wrong_details(scope, inputs, rows)
         counted = rows.group_by(["run_id", "outcome"]).aggregate([([], "count_all")])
@@ -124,7 +123,10 @@ def _read(scope: Scope, seen: Seen, name: str, path: str) -> pa.Table | None:
         return None
     seen.size += len(content)
     if not is_intact(path, content):
-        seen.findings.append(f"{uri}: its content is not what was written")
+        people = scope.tables.table(name).counts().get(path)
+        seen.findings.append(
+            f"{uri}: its content is not what was written: {remedy(uri, path, people)}"
+        )
         return None
     try:
         parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
@@ -218,11 +220,10 @@ def _note_subjects(seen: Seen, rows: pa.Table, generation: int) -> None:
     seen.templates.update(rows["run_id"].to_pylist())
 
 
-def _note_erased(seen: Seen, rows: pa.Table) -> None:
-    gone = rows.filter(pc.equal(rows["reason"], Reason.ERASED.value))
-    used = gone.filter(pc.equal(gone["outcome"], Outcome.USED.value))
-    people = used.group_by(["run_id", "subject_id"]).aggregate([])
-    seen.erased.update(people["run_id"].to_pylist())
+def _note_gone(seen: Seen, rows: pa.Table) -> None:
+    gone = rows.filter(contents.is_counted(rows))
+    people = gone.group_by(["run_id", "subject_id"]).aggregate([])
+    seen.gone.update(people["run_id"].to_pylist())
 
 
 def _wrong_owners(path: str, rows: pa.Table, issued: pa.Table | None) -> Iterator[str]:

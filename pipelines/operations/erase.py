@@ -12,6 +12,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -21,12 +22,11 @@ import pyarrow.dataset as pads
 from ironmask.errors import BusyError, TableError
 from pipelines.operations.prove_erasure import PURPOSE, names_of
 from pipelines.plan import plans as plan_plans
-from pipelines.ports import DataFile
 from pipelines.run import begin
-from pipelines.shard.protect import ROW_GROUP, write_rows
+from pipelines.shard.copies import copied
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import generations, layout, run_records
-from pipelines.table.data_files import described, destroy_below, named, read_data_file
+from pipelines.table.data_files import destroy_below, read_data_file
 from pipelines.table.details import decrypted, encrypted, table_keys
 from pipelines.table.erasing import Erased, read_note
 from pipelines.table.generations import State
@@ -35,7 +35,7 @@ from pipelines.table.log_entries import Commit
 from pipelines.table.orphans import destroy_orphans
 from pipelines.table.pseudonyms import stored_subject
 from pipelines.table.run_records import RunRecord, RunState
-from pipelines.table.schemas import INPUTS, VAULT, as_parquet
+from pipelines.table.schemas import INPUTS
 
 # Columns of an outcome that say what became of the input; the others tell of it.
 _KEPT: Final = frozenset({"subject_id", "uri", "outcome", "reason", "detail", "shard", "run_id"})
@@ -188,7 +188,8 @@ def _rewrite(
     old = [p for p in dest.tables.table(name).files() if _shard_of(p) in wanted]
     if not old:
         return
-    new = [file for path in old if (file := _written(dest, name, path, change))]
+    read = partial(read_data_file, dest.tables.dest, dest.store, name)
+    new = [file for path in old if (file := copied(dest, name, path, change(read(path))))]
     dest.commit(Commit(name, new, once, dest.sequence(name, once) + 1, old))
     dest.log_seal.extend()
 
@@ -196,31 +197,6 @@ def _rewrite(
 def _shard_of(path: str) -> tuple[str, int] | None:
     file = layout.parse_shard_file(path)
     return (file.run_id, file.shard) if file else None
-
-
-def _written(dest: Destination, name: str, path: str, change: _Change) -> DataFile | None:
-    """A changed copy of a file, by the same attempt; None where no row is left."""
-    rows = change(read_data_file(dest.tables.dest, dest.store, name, path))
-    if not len(rows):
-        return None
-    content = _as_file(name, rows)
-    file = layout.parse_shard_file(path)
-    assert file is not None  # noqa: S101
-    renamed = named(file, content).name
-    generation = layout.generation_of(path)
-    partition = {} if generation is None else {"generation": str(generation)}
-    target = layout.in_partition(partition, renamed)
-    dest.store.write(layout.join(dest.tables.table(name).uri, target), content)
-    ids = ("template_id", "subject_id") if name == "templates" else ("subject_id", "uri")
-    return described(target, len(content), rows.select(ids).to_pydict(), partition)
-
-
-def _as_file(name: str, rows: pa.Table) -> memoryview:
-    if name != "templates":
-        return as_parquet(rows.cast(INPUTS if name == "inputs" else VAULT))
-    sink = pa.BufferOutputStream()
-    write_rows(sink, (part.to_pylist() for part in rows.to_batches(max_chunksize=ROW_GROUP)))
-    return memoryview(sink.getvalue())
 
 
 def _plans_with(dest: Destination, subject: str) -> Iterator[RunRecord]:

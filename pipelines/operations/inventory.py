@@ -42,7 +42,9 @@ class Inventory:
     """What a destination holds. destroyed: when each generation that is gone went, UTC.
 
     outcomes, reasons: of the inputs of all runs, each re-protection's among them. disagreement:
-    people with faces that are not theirs, by reason. seal: what can be said of it without keys.
+    people with faces that are not theirs, by reason. lost: people whose template was lost, and who
+    have none now. two_issues: people who were enrolled again since. seal: what can be said of it
+    without keys.
     """
 
     dest: str
@@ -54,6 +56,8 @@ class Inventory:
     reasons: dict[str, int]
     disagreement: dict[str, int]
     runs: list[dict[str, Any]]
+    lost: int = 0
+    two_issues: int = 0
     seal: str = NOT_CHECKED
 
 
@@ -67,6 +71,7 @@ def inventory(tables: Tables) -> Inventory:
     """Count a destination's templates, inputs and bytes."""
     counted = tables.table("inputs").rows(["outcome", "reason"])
     known = generations.read(tables)
+    lost = contents.lost_people(tables, generations.live_of(known))
     return Inventory(
         dest=tables.dest,
         table_id=tables.table_id,
@@ -94,6 +99,8 @@ def inventory(tables: Tables) -> Inventory:
             }
             for r in run_records.records(tables)
         ],
+        lost=len(lost.gone),
+        two_issues=lost.again,
     )
 
 

@@ -1,8 +1,8 @@
-"""What a re-protection takes again: of each person, the inputs that the live template is of."""
+"""What is taken again: the inputs that live templates are of, or all of some people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -41,3 +41,11 @@ def batches(
                 taken.append(pc.unique(chosen["subject_id"]))
                 yield chosen
         earlier.add(TextSet(taken))
+
+
+def of_people(batches: Iterable[pa.Table], people: TextSet) -> Iterator[pa.Table]:
+    """Those inputs of a source that are of some people. Its labels are the stored ones."""
+    for batch in batches:
+        chosen = batch.filter(pa.array(people.has(batch["subject_id"])))
+        if len(chosen):
+            yield chosen

@@ -46,6 +46,7 @@ def _targets(found: AuditResults) -> str:
         f"{target.dest}, generation {target.generation}: {target.templates:,} templates, "
         f"{target.params.describe()}, helpers {'encrypted' if target.sealed else 'IN THE CLEAR'}"
         + (f", filled {target.filling:g}" if target.filling else "")
+        + (f", {target.two_issues:,} people with two issues" if target.two_issues else "")
         for target in found.audit.targets
     ]
     return "; ".join(texts) + "."

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from pipelines.operations.check import Report
 from pipelines.operations.status import Status
-from pipelines.report.terminal import disagreement, pairs, size
+from pipelines.repair.job import Outlook, Repaired
+from pipelines.report.terminal import disagreement, facts, pairs, size
 from pipelines.reprotection.job import Renewed
 from pipelines.spec.texts import visible
 from pipelines.table.evidence import Evidence
@@ -66,6 +67,31 @@ def print_renewed(done: Renewed, console: Console) -> None:
         ("proof", f"ironmask prove {summary.dest} --generation {proof.generation}"),
     ]
     console.print(pairs(summary.dest, rows))
+
+
+def print_repaired(done: Repaired, console: Console) -> None:
+    """Show what a repair did."""
+    rows = [
+        ("lost files", f"{done.files:,}, destroyed in every version"),
+        ("people lost", f"{done.lost:,}"),
+        ("enrolled again", f"{done.enrolled:,}, who have two issues until the next re-protection"),
+        ("without template", f"{done.without:,}"),
+    ]
+    if done.embeddings:
+        rows.append(("vault", f"{done.embeddings:,} embeddings were in lost files, and are gone"))
+    console.print(pairs(done.dest, rows + (facts(done.summary) if done.summary else [])))
+
+
+def print_outlook(found: Outlook, console: Console) -> None:
+    """Show what a repair would do."""
+    rows = [
+        ("settings", found.settings),
+        ("lost files", f"{len(found.files):,} of templates"),
+        *(("  file", path) for path in found.files[:_SHOWN]),
+        ("people lost", f"{found.lost:,}, of whom the source has {found.listed:,}"),
+        ("vault", f"{found.embeddings:,} embeddings in lost files"),
+    ]
+    console.print(pairs(f"Would repair {found.dest}", rows))
 
 
 def print_evidence(found: Evidence, console: Console) -> None:

@@ -101,6 +101,10 @@ def print_inventory(found: Inventory, console: Console) -> None:
             ("  key", g.key_id),
         ]
     rows += [(f"generation {n}", f"destroyed {when}") for n, when in found.destroyed.items()]
+    if found.lost:
+        rows.append(("people lost", f"{found.lost:,} with a data file: `ironmask repair`"))
+    if found.two_issues:
+        rows.append(("two issues", f"{found.two_issues:,} people, enrolled again since a loss"))
     rows += [(f"{name} on store", size(held)) for name, held in found.data_bytes.items()]
     rows += [(f"inputs {name}", f"{count:,}") for name, count in found.outcomes.items()]
     rows += [(f"  {name}", f"{count:,}") for name, count in found.reasons.items()]

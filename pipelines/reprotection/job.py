@@ -16,7 +16,6 @@ from pipelines.ports import Keyring
 from pipelines.reprotection import losses
 from pipelines.run import begin as run_begin
 from pipelines.run import steps
-from pipelines.run.commit import Committer
 from pipelines.run.steps import Executor, Progress, quiet
 from pipelines.run.summary import Summary, Tally
 from pipelines.spec.template_job import TemplateJob
@@ -67,7 +66,7 @@ class Renewed:
         """What was not made anew, in one line."""
         return (
             f"{self.summary.failed:,} inputs failed, {self.missing:,} are missing, {self.lost:,} "
-            "people have no template now"
+            f"people have no template now; see `ironmask failures {self.summary.dest}`"
         )
 
 
@@ -191,8 +190,7 @@ def abandon(dest: Destination, keyring: Keyring) -> Proof:
         raise TableError(f"{dest.tables.dest}: no generation is being prepared")
     (one,) = found
     for record in _unfinished(dest, one.number):
-        Committer(dest, record.run_id).done()
-        run_records.close(dest, record)
+        run_begin.give_up(dest, record)
     destroy_orphans(dest.tables, dest.store, dest.check)
     proof = destroy(dest, keyring, one.number)
     dest.log_seal.end()

@@ -148,7 +148,7 @@ def _begun(tables: Tables, found: dict[int, Generation]) -> Generation | None:
         return one
     for record in run_records.runs(tables):
         number = record.config.get("generation")
-        is_ours = record.state == RunState.RUNNING and record.kind != Purpose.ENROL
+        is_ours = record.state == RunState.RUNNING and Purpose(record.kind).renews
         if is_ours and number in found:
             return found[number]
     return None

@@ -27,6 +27,7 @@ from pipelines.spec.addresses import row_and_image
 from pipelines.spec.template_job import (
     LATER_SETTINGS,
     RETRY_ALL,
+    Purpose,
     SourceKind,
     TemplateJob,
     digest,
@@ -74,8 +75,7 @@ def prepare_plan(
     """
     unfinished = admit.admit(dest.tables, job, restart=restart)
     if unfinished and restart:
-        Committer(dest, unfinished.run_id).done()
-        run_records.close(dest, unfinished)
+        give_up(dest, unfinished)
         unfinished = None
     if unfinished:
         return _resume(job, unfinished, dest.tables, dest.store)
@@ -98,6 +98,12 @@ def prepare_plan(
     counts = {"run_id": run_id, "inputs": frozen.inputs, "shards": frozen.shards}
     _log.info("planned", extra=counts)
     return frozen
+
+
+def give_up(dest: Destination, unfinished: run_records.RunRecord) -> None:
+    """Close an unfinished run as it stands."""
+    Committer(dest, unfinished.run_id).done()
+    run_records.close(dest, unfinished)
 
 
 def destroy_unfinished_plans(dest: Destination) -> None:
@@ -136,6 +142,10 @@ def draft(
     census.refuse_nobody()
     if first is None and job.retry:
         raise _nothing_to_retry(job)
+    if first is None and job.purpose is Purpose.REPAIR:
+        raise NothingToDoError(
+            f"{job.source} holds nothing of the people of {job.dest} whose templates were lost"
+        )
     if first is None and job.renews is not None:
         raise SourceError(
             f"{job.source} holds nothing that generation {job.renews} was made from: name where "
@@ -189,22 +199,34 @@ def _drafted(
     # The newest keys that names of before could have been made with.
     newest = old_keys or keys
     key_before = newest.content_key() if unkeyed and newest else None
-    labelled = _labelled(job, keys)
+    batches: Iterable[pa.Table]
     if tables and job.renews is not None:
         wanted = contents.used_by_subject(tables, job.renews)
         renewed = Known(_identities(keys, job.renews), wanted, unkeyed)
-        batches = from_live.batches(job, store, renewed, key_before, labelled)
+        batches = from_live.batches(job, store, renewed, key_before, _labelled(job, keys))
     else:
-        limit, kept_out = job.faces.max_bytes, [job.dest, *own]
-        batches = sources.read(
-            job.source, job.kind, store, limit, job.allow_roots, key_before, kept_out
-        )
-        batches = map(labelled, census.passing(batches))
+        batches = listed(job, store, keys, key_before, own, census)
+    if tables and job.purpose is Purpose.REPAIR:
+        batches = from_live.of_people(batches, contents.lost_people(tables, job.generation).gone)
     if job.retry:
         batches = _again(batches, job, tables, live)
     used = contents.used_contents(tables, job.generation) if tables else TextSet()
     known = Known(_identities(keys, job.generation), used, unkeyed)
     return arrange(batches, live, known, job.shard_size)
+
+
+def listed(
+    job: TemplateJob,
+    store: Store,
+    keys: GenerationKeys | None,
+    key_before: bytes | None = None,
+    own: Sequence[str] = (),
+    census: Census | None = None,
+) -> Iterator[pa.Table]:
+    """The inputs of a job's source, under the labels that they are stored under."""
+    limit, kept_out = job.faces.max_bytes, [job.dest, *own]
+    batches = sources.read(job.source, job.kind, store, limit, job.allow_roots, key_before, kept_out)
+    return map(_labelled(job, keys), census.passing(batches) if census else batches)
 
 
 def _labelled(job: TemplateJob, keys: GenerationKeys | None) -> from_live.Labelled:

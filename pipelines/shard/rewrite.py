@@ -42,10 +42,11 @@ def rewrite(context: Context, shard: int) -> ShardResult:
     Raises `TamperedError` where a file or a row of it is not what was written.
     """
     timings: dict[str, float] = {}
-    first = context.plan.shard(shard, context.store)[0]
+    planned = context.plan.shard(shard, context.store)
+    first, people = planned[0], len({row["subject_id"] for row in planned})
     with clock(timings, "read"):
         old, inputs = (
-            read_data_file(context.job.dest, context.store, table, first[column])
+            read_data_file(context.job.dest, context.store, table, first[column], people)
             for table, column in (("templates", "detail"), ("inputs", "content"))
         )
     attempt = secrets.token_hex(8)

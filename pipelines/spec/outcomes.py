@@ -65,6 +65,8 @@ class Reason(StrEnum):
     FACES_DISAGREE = "faces_disagree"
     ALREADY_ENROLLED = "already_enrolled"
     ERASED = "erased"
+    # what was used, and its template lay in a data file that was lost
+    LOST = "lost"
 
 
 FAILURES: Final = frozenset(Reason) - {
@@ -76,8 +78,10 @@ FAILURES: Final = frozenset(Reason) - {
     Reason.DUPLICATE_OTHER_SUBJECT,
     Reason.ALREADY_ENROLLED,
     Reason.ERASED,
+    Reason.LOST,
 }
-"""Reasons of inputs that failed; the others are of inputs that were skipped or were duplicates."""
+"""Reasons of inputs that failed; the others are of inputs that were skipped, were duplicates, or
+were used for a template that is gone."""
 
 ACQUISITION: Final = frozenset(
     {

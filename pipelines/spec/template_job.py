@@ -30,12 +30,21 @@ _PACKAGES: Final = ("ironmask", "insightface", "numpy", "onnxruntime", "pillow",
 
 
 class Purpose(StrEnum):
-    """What a run makes templates for: for people who have none, or anew for those who have one."""
+    """What a run makes templates for: for people who have none, or anew for those who have one.
+
+    A repair takes those alone whose template was lost.
+    """
 
     ENROL = "enrol"
+    REPAIR = "repair"
     REPROTECT = "reprotect"
     REKEY = "rekey"
     ROTATE_MAC = "rotate-mac"
+
+    @property
+    def renews(self) -> bool:
+        """Whether a generation is made anew, rather than added to."""
+        return self not in (Purpose.ENROL, Purpose.REPAIR)
 
     @property
     def rewrites(self) -> bool:

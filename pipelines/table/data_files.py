@@ -112,18 +112,34 @@ def is_intact(path: str, content: bytes | memoryview) -> bool:
     return sha256(content).hexdigest() == layout.digest_in(path)
 
 
-def read_data_file(dest: str, store: Store, table: str, path: str) -> pa.Table:
-    """The rows of a data file, given by its path in its table.
+def read_data_file(
+    dest: str, store: Store, table: str, path: str, people: int | None = None
+) -> pa.Table:
+    """The rows of a data file, given by its path in its table. people: in a file of templates.
 
-    Raises `TamperedError` where its content is not what its name says, `StorageError` where it
-    cannot be read.
+    Raises `TableError` where it is missing, `TamperedError` where its content is not what its name
+    says, `StorageError` where it cannot be read.
     """
     uri = layout.join(dest, table, path)
-    content = store.read(uri)
+    try:
+        content = store.read(uri)
+    except FileNotFoundError:
+        raise TableError(f"{uri} is missing: {remedy(uri, path, people)}") from None
     if not is_intact(path, content):
-        raise grouped_files.not_written(uri)
+        raise TamperedError(f"{uri} is not what was written: {remedy(uri, path, people)}")
     # A thread of Arrow's that frees a buffer while the interpreter ends aborts the process.
     return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+def remedy(uri: str, path: str, people: int | None) -> str:
+    """What to do about a lost data file. path: in its table. people: of one of templates."""
+    if layout.generation_of(path) is None or people is None:
+        return "restore it from a backup"
+    dest = uri.removesuffix(f"/{path}").rpartition("/")[0]
+    return (
+        f"it holds the templates of {people:,} people; restore it from a backup, or enrol them "
+        f"again with `ironmask repair {dest} --source SRC`"
+    )
 
 
 @dataclass(frozen=True)
@@ -159,13 +175,19 @@ def rows_of(
         return _scanner(store, uri, file, covered, wanted).to_table()
     except FileNotFoundError:
         raise TableError(
-            f"{uri} is missing, which the log of its table lists: restore it from a backup"
+            f"{uri} is missing, which the log of its table lists: "
+            f"{remedy(uri, file.path, file.rows)}"
+        ) from None
+    except TamperedError:
+        raise TamperedError(
+            f"{uri} is not what was written: {remedy(uri, file.path, file.rows)}"
         ) from None
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, StorageError):
             raise
         raise TamperedError(
-            f"{uri} cannot be read as Parquet ({type(error).__name__}): restore it from a backup"
+            f"{uri} cannot be read as Parquet ({type(error).__name__}): "
+            f"{remedy(uri, file.path, file.rows)}"
         ) from None
 
 

@@ -77,8 +77,8 @@ def _record(row: dict[str, Any]) -> RunRecord:
     return RunRecord(row["run_id"], row["kind"], row["state"], **parsed)
 
 
-def write(dest: Destination, record: RunRecord) -> None:
-    """Add the newest word about a run."""
+def write(dest: Destination, record: RunRecord, once: str = "") -> None:
+    """Add the newest word about a run; under a name, only the first time."""
     texts = {name: json.dumps(getattr(record, name), default=str) for name in _JSON}
     row = {
         "run_id": record.run_id,
@@ -87,7 +87,7 @@ def write(dest: Destination, record: RunRecord) -> None:
         "at": datetime.now(UTC),
         **texts,
     }
-    dest.append("runs", pa.Table.from_pylist([row], RUNS))
+    dest.append("runs", pa.Table.from_pylist([row], RUNS), once)
 
 
 def close(dest: Destination, record: RunRecord) -> None:
@@ -117,7 +117,7 @@ def jobs_of(tables: Tables, generation: int) -> list[TemplateJob]:
     `TableError` where there is none.
     """
     own = [record for record in runs(tables) if record.config.get("generation") == generation]
-    renewing = [record for record in own if record.kind != Purpose.ENROL]
+    renewing = [record for record in own if Purpose(record.kind).renews]
     counted = [
         record
         for record in own

@@ -31,6 +31,12 @@ class TextSet:
         both._sorted = np.union1d(self._sorted, other._sorted)
         return both
 
+    def without(self, other: TextSet) -> TextSet:
+        """The texts of this set that are not in another one."""
+        rest = TextSet()
+        rest._sorted = np.setdiff1d(self._sorted, other._sorted, assume_unique=True)
+        return rest
+
     def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
         """Which of some texts are in the set, (k,) bool; a null is not."""
         if not len(self):
@@ -59,6 +65,39 @@ class GrowingTextSet:
         for part in self._parts:
             found |= part.has(texts)
         return found
+
+
+class Greatest:
+    """The greatest number that came with each of some texts, at 24 bytes a text."""
+
+    def __init__(self, first: Iterable[tuple[pa.Array, NDArray[np.int64]]]) -> None:
+        """first: the texts that count, each with a number."""
+        parts = [(_hashes(texts), numbers) for texts, numbers in first]
+        hashes = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, f"S{_BYTES}")
+        self._sorted, places = np.unique(hashes, return_inverse=True)
+        self._numbers = np.full(len(self._sorted), np.iinfo(np.int64).min)
+        if parts:
+            np.maximum.at(self._numbers, places, np.concatenate([numbers for _, numbers in parts]))
+
+    def raise_to(self, texts: pa.Array, numbers: NDArray[np.int64]) -> None:
+        """Take in more numbers of the same texts; other texts do not count."""
+        places, known = self._places(texts)
+        np.maximum.at(self._numbers, places[known], numbers[known])
+
+    def are(self, texts: pa.Array, numbers: NDArray[np.int64]) -> Mask:
+        """Which of some texts, each of which counts, come with their greatest number, (k,) bool."""
+        places, known = self._places(texts)
+        found: Mask = known.copy()
+        found[known] = self._numbers[places[known]] == numbers[known]
+        return found
+
+    def _places(self, texts: pa.Array) -> tuple[NDArray[np.intp], Mask]:
+        """Where some texts are, (k,), and which of them count, (k,) bool."""
+        if not len(self._sorted):
+            return np.zeros(len(texts), np.intp), np.zeros(len(texts), bool)
+        asked = _hashes(texts)
+        places = np.minimum(np.searchsorted(self._sorted, asked), len(self._sorted) - 1)
+        return places, self._sorted[places] == asked
 
 
 def _hashes(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:

@@ -440,6 +440,18 @@ class TestComplete:
         after = all_bytes(complete)
         assert not [word for word in words if word in after]
 
+    def test_people_of_lost_files_are_enrolled_again(self, complete, faces, gallery):
+        damaged, deleted, *_ = sorted((complete.table / "templates").rglob("part-*.parquet"))
+        damaged.write_bytes(damaged.read_bytes().replace(b"PAR1", b"PAR2"))
+        deleted.unlink()
+        answer = complete.renew("repair", f"--source={gallery}", "--json")
+        assert answer.code == 0, answer.err
+        done = answer.json()
+        assert (done["files"], done["without"], done["enrolled"]) == (2, 0, done["lost"])
+        assert not damaged.exists()
+        assert_sound(complete, faces, step=1)
+        assert ironmask("inspect", complete.table, "--json").json()["two_issues"] == done["lost"]
+
     @pytest.mark.slow
     def test_it_is_audited(self, complete, probes, tmp_path):
         answer = ironmask(

@@ -19,6 +19,7 @@ SUITES = (
     "faulty_store",
     "driver_kills",
     "renewal_kills",
+    "repair_kills",
     "ray_kills",
     "interrupts",
     "several_nodes",

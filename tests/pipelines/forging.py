@@ -165,6 +165,8 @@ def commands(place: Place) -> dict[str, list[str]]:
             "audit", dest, f"--calibration={place.source}", f"--out={place.out / 'audit'}", keys,
             "--executor=local", "--seconds=1", "--sample=1",
         ],
+        "failures": ["failures", dest, keys],
+        "repair": ["repair", dest, f"--source={place.source}", keys, "--executor=local"],
         "check": ["check", dest, keys],
         "vacuum": ["vacuum", dest, keys],
         "reprotect": ["reprotect", dest, keys, "--executor=local"],

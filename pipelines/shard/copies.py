@@ -1,0 +1,40 @@
+"""Data files written anew with other rows, in the name of the attempt that wrote them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from pipelines.ports import DataFile
+from pipelines.shard.protect import ROW_GROUP, write_rows
+from pipelines.table import layout
+from pipelines.table.data_files import described, named
+from pipelines.table.held import Destination
+from pipelines.table.schemas import TABLES, as_parquet
+
+
+def copied(dest: Destination, name: str, path: str, rows: pa.Table) -> DataFile | None:
+    """Write some rows as a file of the shard and attempt that a data file of a table is of.
+
+    It counts once it is committed. None where there is no row.
+    """
+    if not len(rows):
+        return None
+    content = _as_file(name, rows)
+    file = layout.parse_shard_file(path)
+    assert file is not None  # noqa: S101
+    generation = layout.generation_of(path)
+    partition = {} if generation is None else {"generation": str(generation)}
+    target = layout.in_partition(partition, named(file, content).name)
+    dest.store.write(layout.join(dest.tables.table(name).uri, target), content)
+    ids = ("template_id", "subject_id") if name == "templates" else ("subject_id", "uri")
+    return described(target, len(content), rows.select(ids).to_pydict(), partition)
+
+
+def _as_file(name: str, rows: pa.Table) -> memoryview:
+    if name != "templates":
+        schema, _ = TABLES[name]
+        # Files of before have other columns, and keep them.
+        return as_parquet(rows.cast(schema) if rows.schema.names == schema.names else rows)
+    sink = pa.BufferOutputStream()
+    write_rows(sink, (part.to_pylist() for part in rows.to_batches(max_chunksize=ROW_GROUP)))
+    return memoryview(sink.getvalue())

@@ -38,8 +38,8 @@ def audit_flow(
 ) -> list[str]:
     """Audit tables; the report's addresses. request: of `AuditRequest`.
 
-    Fails where a thief with the files, or with the keys as well, needs fewer bits than the floor, or
-    where that is not known since searches ran out of time.
+    Fails where a thief with the files, or with the keys as well, needs fewer bits than the floor,
+    or where that is not known since searches ran out of time.
     """
     lists = {name: tuple(value) for name, value in request.items() if isinstance(value, list)}
     asked = AuditRequest(**{**request, **lists})

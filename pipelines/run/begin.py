@@ -225,7 +225,9 @@ def listed(
 ) -> Iterator[pa.Table]:
     """The inputs of a job's source, under the labels that they are stored under."""
     limit, kept_out = job.faces.max_bytes, [job.dest, *own]
-    batches = sources.read(job.source, job.kind, store, limit, job.allow_roots, key_before, kept_out)
+    batches = sources.read(
+        job.source, job.kind, store, limit, job.allow_roots, key_before, kept_out
+    )
     return map(_labelled(job, keys), census.passing(batches) if census else batches)
 
 

@@ -255,12 +255,12 @@ def test_a_folder_one_level_too_high(shared, model, tmp_path):
 @pytest.mark.slow
 def test_acceptance_of_the_rest_is_unchanged(lfw, shared, tmp_path):
     """Enrolled with and without agreement, people whose faces agree accept the same probes."""
-    chosen = {name: places for name, places in lfw.first().items() if len(places) >= 5}
-    gallery = [place for places in chosen.values() for place in places[:3]]
-    owners = [name for name, places in chosen.items() for _ in places[:3]]
+    chosen = {name: places for name, places in lfw.first().items() if len(places) >= 3}
+    gallery = [place for places in chosen.values() for place in places[:-1]]
+    owners = [name for name, places in chosen.items() for _ in places[:-1]]
     write_embeddings(tmp_path / "gallery.parquet", owners, lfw.vectors[gallery])
-    probes = [place for places in chosen.values() for place in places[3:]]
-    whose = [name for name, places in chosen.items() for _ in places[3:]]
+    probes = [places[-1] for places in chosen.values()]
+    whose = list(chosen)
     images = [f"gallery.parquet#row={row}" for row in range(len(gallery))]
     images += [lfw.names[place] for place in probes]
     table = pa.table(
@@ -290,7 +290,7 @@ def test_acceptance_of_the_rest_is_unchanged(lfw, shared, tmp_path):
         assert answer.code == 0, answer.err
         (rates[name],) = answer.json()["protected"]
     print(f"\n{len(rest)} of {len(used['without'])} people unchanged: {rates}")  # noqa: T201
-    assert len(changed) < 10
+    assert 0 < len(changed) < 20
     assert rates["with"]["fnmr_trials"] == rates["without"]["fnmr_trials"]
     # Templates are of the same embeddings; their codewords are drawn anew.
     assert rates["with"]["fnmr"] == pytest.approx(rates["without"]["fnmr"], abs=0.01)

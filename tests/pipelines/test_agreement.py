@@ -147,6 +147,16 @@ class TestEnrol:
         assert answer.json()["disagreement"] == {}
         assert images_used(dest) == {name: len(who) for name, who in SUBJECTS.items()}
 
+    def test_embeddings_that_cancel_are_refused_in_any_case(self, tmp_path):
+        opposed = [PEOPLE[0], -PEOPLE[0]]
+        source = write_embeddings(tmp_path / "e.parquet", ["x", "x"], opposed)
+        for dest, more, reason in (
+            (tmp_path / "with", [], "faces_disagree"),
+            (tmp_path / "without", ["--no-agreement"], "opposed_embeddings"),
+        ):
+            assert enroll(source, dest, *more).code == 3
+            assert outcomes(dest) == {("failed", reason): 2}
+
     def test_unusable_embeddings_have_no_say(self, tmp_path):
         """Two are one person's, one another's, and three are none: two of three agree."""
         a, b, c = captures(PEOPLE[[0, 0, 1]], 1)

@@ -78,7 +78,9 @@ class Reach:
         if not is_below(found, self.base):
             return False
         inner = found.removeprefix(self.base.rstrip("/"))
-        return "/." not in inner and (inner.count("/") > 1 or self.store.is_dir(found))
+        if "/." in inner or not self.store.exists(found):
+            return False
+        return inner.count("/") > 1 or self.store.is_dir(found)
 
 
 def is_below(place: str, root: str) -> bool:

@@ -20,6 +20,7 @@ TABULAR: Final = (".parquet", ".csv")
 MOST_TEXT: Final = 32 << 10
 # What a text column of one row group may take before its repetitions are counted.
 _MOST_GROUP: Final = 512 << 20
+_BLANK: Final = r"^[\s\p{Z}]*$"
 _CSV_BLOCK: Final = 1 << 20
 _READ_BUFFER: Final = 1 << 20
 _PART_BYTES: Final = 4 << 20
@@ -119,7 +120,8 @@ def texts(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> Any:
         raise SourceError(
             f"{source}: the column {name} holds text that is not UTF-8: write it as UTF-8"
         ) from None
-    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(found), ""), "", found)
+    blank = pc.match_substring_regex(found, _BLANK)
+    return pc.if_else(blank, "", found) if pc.any(blank).as_py() else found
 
 
 def refuse_inexact(source: str, name: str, parquet: pq.ParquetFile) -> None:

@@ -169,6 +169,7 @@ def unreadable_files(tree: Tree) -> None:
         locked.chmod(0)
     # A pipe is no file, and reading one would never end.
     os.mkfifo(folder / "pipe.jpg")
+    tree.expect(folder / "pipe.jpg", (FAILED, Reason.NOT_A_REGULAR_FILE))
     limit = FaceSettings().max_bytes
     large = tree.put("mixed/large.jpg", b"", (FAILED, Reason.TOO_LARGE))
     os.truncate(large, limit + 1)

@@ -280,7 +280,7 @@ class TestReasons:
         assert summary.used + summary.failed + summary.duplicate + summary.skipped == count
         assert (summary.subjects_enrolled, summary.subjects_not_enrolled) == (7, 9)
         by_outcome = Counter(row["outcome"] for row in rows(dest, "inputs"))
-        assert {str(name): getattr(summary, name) for name in Outcome} == by_outcome
+        assert Counter({str(name): getattr(summary, name) for name in Outcome}) == by_outcome
         assert sum(summary.reasons.values()) == count - summary.used
 
     def test_reasons_come_from_the_closed_list(self, settled):

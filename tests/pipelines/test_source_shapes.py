@@ -101,10 +101,11 @@ class TestLinks:
         (tree / "bob" / "loop").symlink_to("loop")
         (tree / "cid" / "x").symlink_to("y")
         (tree / "cid" / "y").symlink_to("x")
+        (tree / "cid" / "gone").symlink_to("../bob/gone.jpg")
         (tree.parent / "out" / "eve" / "up").symlink_to("..")
         (tree / "eve").symlink_to("../out/eve")
         found = listed(tree, tree.parent / "out")
-        dangling = dict.fromkeys(["bob/loop", "cid/x", "cid/y"], OPEN)
+        dangling = dict.fromkeys(["bob/loop", "cid/gone", "cid/x", "cid/y"], OPEN)
         assert found == {**REAL, **dangling, "eve/4.jpg": OPEN, "eve/up": ELSEWHERE}
 
     def test_what_is_kept_beside_the_people_is_read_through_links(self, tree):

@@ -196,8 +196,8 @@ class TestPairs:
             assert row["frr"] == pytest.approx((24 + row["fnmr_errors"]) / 48)
             said = "46 of 92 pairs of the list could not be compared (24 genuine, 22 impostor)"
             assert said in (out / "report.html").read_text()
-        shown = ironmask("evaluate", folder / "noemb.parquet", out, "--executor", "local", "--alpha",
-                         16, "--tolerance", 0, *options)  # fmt: skip
+        again = ("evaluate", folder / "noemb.parquet", out, "--executor", "local", *options)
+        shown = ironmask(*again, "--alpha", 16, "--tolerance", 0)
         assert said in " ".join(shown.out.split())
         answer = evaluate(folder / "twice.parquet", tmp_path / "twice", *options)
         assert (answer.code, len(answer.errors)) == (1, 1)
@@ -215,7 +215,9 @@ class TestPairs:
             assert (row["fnmr_trials"], row["fmr_trials"]) == (genuine, impostor)
         answer = evaluate(folder / "e.parquet", tmp_path / "o", "--protocol", folder / "self.txt")
         assert (answer.code, len(answer.errors)) == (1, 1)
-        assert "line 12: image 1 of 'Abdullah_Gul' would be compared with itself" in answer.errors[0]
+        assert (
+            "line 12: image 1 of 'Abdullah_Gul' would be compared with itself" in answer.errors[0]
+        )
 
     def test_each_reason_is_counted_apart(self, tmp_path):
         vectors = [None if row in (2, 7) else v for row, v in enumerate(VECTORS)]
@@ -259,7 +261,7 @@ class TestPairs:
 
 class TestRoles:
     def test_what_has_no_embedding_is_counted(self, tmp_path):
-        """Two templates of p0 and p1 and one that is lost, of p2; probes of p0, one lost, and p1."""
+        """A template of p0, p1 and, lost, p2; two probes of p0, one of them lost, and one of p1."""
         lost = {3: "no_face", 8: "no_embedding"}
         vectors = [None if row in lost else v for row, v in enumerate(VECTORS)]
         found = labels(
@@ -277,7 +279,7 @@ class TestRoles:
 
     def test_whom_nobody_knows_is_refused(self, tmp_path):
         found = labels(tmp_path, subjects=[None, *SUBJECTS[1:]])
-        with pytest.raises(ProtocolError, match="line 2: image .* has no subject"):
+        with pytest.raises(ProtocolError, match=r"line 2: image .* has no subject"):
             comparisons("roles.csv", found, f"image,role\n{IMAGES[0]},probe")
 
 

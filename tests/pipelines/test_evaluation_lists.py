@@ -102,8 +102,8 @@ def test_names_hold_any_sign_and_a_comment_has_a_line_of_its_own():
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_roles_in_any_dialect(delimiter):
-    lines = ["\ufeff# mine", '"Image",Role , template', "", '"#1, x.jpg",enrol,a', "2.jpg,probe", ",,"]
-    text = "\r\n".join(lines).replace(",", delimiter).replace(f"#1{delimiter}", "#1,")
+    lines = ["\ufeff# mine", '"Image",Role , template', "", '"#1, x.jpg",enrol,a', "2.jpg,probe"]
+    text = "\r\n".join([*lines, ",,"]).replace(",", delimiter).replace(f"#1{delimiter}", "#1,")
     found = list(lists.roles("roles", lists.decoded("roles", text.encode())))
     assert found == [
         Role(4, "#1, x.jpg", is_probe=False, template="a", is_comment=False),

@@ -44,7 +44,7 @@ def evaluate(
         typer.Option(
             help="all (the default: every face against every other one), first:K (a subject's "
             "first K faces against all others), first:A-B (first A, ..., first B, with the same "
-            "probes), a CSV of image, role (enrol or probe) and template, or a file of pairs like "
+            "probes), a list of image, role (enrol or probe) and template, or one of pairs like "
             "LFW's pairs.txt. Several are evaluated in one pass."
         ),
     ] = None,
@@ -61,7 +61,10 @@ def evaluate(
     ] = None,
     exclude: Annotated[
         str | None,
-        typer.Option(help="File that names images or subjects to leave out, one a line."),
+        typer.Option(
+            help="File that names images or subjects to leave out, one a line; what begins with # "
+            "is a comment, unless it is in quotation marks."
+        ),
     ] = None,
     demographics: Annotated[
         list[str] | None, typer.Option(help="Columns of SRC that label demographic groups.")

@@ -174,8 +174,9 @@ def _heading(text: str) -> tuple[int, str, list[str]] | None:
 
 def _cells(line: str, delimiter: str) -> list[str] | None:
     """None where quotation marks do not end."""
+    aside = delimiter != " "
     try:
-        (cells,) = csv.reader([line], delimiter=delimiter, strict=True)
+        (cells,) = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=aside)
     except csv.Error:
         return None
     return [cell.strip() for cell in cells]

@@ -17,7 +17,6 @@ from pipelines.plan.tabular import holds_names, sound, texts
 from pipelines.ports import F32, Store
 from pipelines.spec.outcomes import Reason
 
-_LEAST_NORM: Final = 1e-12
 _NO_EMBEDDING: Final = "no_embedding"
 EXCLUDED: Final = "excluded by the list"
 Index = NDArray[np.intp]
@@ -144,9 +143,7 @@ def _vectors(source: str, table: pa.Table) -> tuple[F32, NDArray[np.object_]]:
     vectors[whole] = rows
     reasons = np.full(len(table), "", dtype=object)
     # The last that applies stands.
-    reasons[np.linalg.norm(vectors.astype(np.float64), axis=1) <= _LEAST_NORM] = (
-        Reason.ZERO_NORM.value
-    )
+    reasons[~vectors.any(axis=1)] = Reason.ZERO_NORM.value
     reasons[~np.isfinite(vectors).all(axis=1)] = Reason.NOT_FINITE.value
     reasons[~whole] = Reason.WRONG_WIDTH.value
     absent = np.flatnonzero(lengths == 0)

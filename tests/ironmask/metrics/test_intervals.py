@@ -10,7 +10,7 @@ from scipy import stats
 
 from ironmask.errors import ParameterError, ProtocolError
 from ironmask.metrics import Crossed, PairCounts, SubjectCounts, rate
-from ironmask.metrics.intervals import clustered_wilson, design, subject_bootstrap
+from ironmask.metrics.intervals import Design, clustered_wilson, design, subject_bootstrap
 
 POPULATIONS = 1000
 
@@ -37,6 +37,17 @@ def pairs(rng: np.random.Generator) -> tuple[PairCounts, float]:
     some = wrong > 0
     trials = Crossed.within(images)
     return PairCounts.of(first[some], second[some], wrong[some], trials), 0.02
+
+
+@pytest.mark.parametrize("effect", [1.0, 1.3, 2.9])
+def test_an_interval_holds_its_rate(effect):
+    """To the last place: rounding left out rates of 0 and 1 in a sixth of these."""
+    for trials in range(1, 120):
+        for errors in {0, 1, trials // 2, trials - 1, trials}:
+            for freedom in (1.0, 7.7, 60.0):
+                found = Design(errors / trials, trials, effect, 1.0, freedom)
+                interval = clustered_wilson(found)
+                assert interval.low <= found.rate <= interval.high
 
 
 @pytest.mark.parametrize("population", [people, alike, pairs])

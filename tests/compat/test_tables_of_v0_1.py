@@ -471,12 +471,20 @@ def expected(case: Case) -> dict[str, Any]:
 
 
 def assert_counts(found: dict[str, Any], then: dict[str, Any]) -> None:
-    """The same counts exactly, and the same rates but for their last digits."""
+    """The same counts exactly, and the same rates but for their last digits.
+
+    What follows from few errors is told otherwise since then: their intervals and bounds, and
+    differences; and rates of more thresholds are.
+    """
     assert found.keys() >= then.keys()
     for name, table in then.items():
         assert len(found[name]) == len(table)
         for new, old in zip(found[name], table, strict=True):
             for key, value in old.items():
+                if value is None or key.endswith(("_low", "_high", "_bound")):
+                    continue
+                if key in ("difference", "p") and new[key] is None:
+                    continue
                 close = pytest.approx(value, 1e-6, 1e-9) if isinstance(value, float) else value
                 assert new[key] == close, (name, key)
 

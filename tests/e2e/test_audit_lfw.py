@@ -23,7 +23,7 @@ def test_a_default_enrolment(shared: Path, tmp_path: Path):
     dest, keys = tmp_path / "table", ("--keys", tmp_path / "keys.json")
     answer = command(tmp_path, "enroll", source, dest, *keys, "--calibration", thief)
     assert answer.code == 0, answer.err
-    assert "about 24" in answer.err
+    assert "about 26" in answer.err
     assert "its keys are what protects this table" in answer.err
     few = ("--sample=4", "--pairs=10", "--seconds=60", "--json", "--floor-bits=64")
     told = command(

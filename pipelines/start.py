@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import NoReturn
 
 from pipelines.run import stop
@@ -10,15 +9,10 @@ from pipelines.run import stop
 
 def main() -> NoReturn:
     """Run the command line, and end with its exit code."""
-    stop.watch()
-    code = 0
-    try:
-        from pipelines import cli
+    stop.guarded(_command)
 
-        cli.main()
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    except stop.Interrupted:
-        sys.stderr.write("interrupted; the same command starts again\n")
-        code = 128 + stop.asked()
-    stop.leave(code)
+
+def _command() -> None:
+    from pipelines import cli
+
+    cli.main()

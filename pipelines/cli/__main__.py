@@ -1,5 +1,6 @@
 """`python -m pipelines.cli`: the `ironmask` command."""
 
-from pipelines.start import main
+from pipelines.cli import main
+from pipelines.run import stop
 
-main()
+stop.guarded(main)

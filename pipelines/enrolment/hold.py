@@ -51,11 +51,11 @@ def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEn
     # A refusal must not wait for workers.
     if known:
         admit.admit(known, job, restart=request.restart)
-    else:
-        begin.refuse_empty(job, store)
     refuse_held(job.dest, store)
     refuse_unwritable(job.dest)
     _rehearse_keys(request, prepared, stored, job)
+    if not known:
+        begin.refuse_empty(job, store)
     prepared.storage.export()
     with (
         tried_engine(request.workplace, prepared.settings, prepared.pack, job.faces) as found,

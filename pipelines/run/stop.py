@@ -51,6 +51,20 @@ class _State:
 _state = _State()
 
 
+def guarded(command: Callable[[], object]) -> NoReturn:
+    """Be a program: run its command, answer signals meanwhile, and end with its exit code."""
+    watch()
+    code = 0
+    try:
+        command()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except Interrupted:
+        sys.stderr.write("interrupted; the same command starts again\n")
+        code = 128 + asked()
+    leave(code)
+
+
 def watch() -> None:
     """Answer signals from now on; one that is ignored stays so, as in the background of a shell."""
     for number in _SIGNALS:

@@ -91,10 +91,15 @@ def test_tables_for_machines(both, folder):
     for name in ("attacks", "linkability", "renewability", "spectrum"):
         assert folder / "out" / f"{name}.parquet" in map(type(folder), both[1]["files"])
     links = pq.read_table(folder / "out" / "linkability.parquet").to_pylist()
-    by_name = {row["function"]: row["d_sys"] for row in links}
-    assert by_name["largest entry of P2 P1'"] < 0.15
-    # Pairs that ran out of time have no score.
-    assert by_name["nearest codewords (the attack's)"] > 0.6
+    by_name = {row["function"]: row for row in links}
+    assert by_name["largest entry of P2 P1'"]["d_sys"] < 0.15
+    attack = by_name["nearest codewords (the attack's)"]
+    # On a busy machine pairs run out of time, and are no sign of unlinkability.
+    if attack["d_sys"] is None:
+        assert attack["inconclusive"] > 10
+        assert attack["seconds_needed"] > 0
+    else:
+        assert attack["d_sys"] > 0.6
     found = duckdb.sql(
         f"SELECT recovered FROM '{folder}/out/renewability.parquet' WHERE what = 'same photo'"
     ).fetchall()

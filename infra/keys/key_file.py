@@ -90,8 +90,7 @@ class KeyFile(ProcessBound):
         content, kek = _with_new_kek(kek_uri, table_id, {})
         content["table"] = table_keys.wrapped(table_keys.fresh(), kek, table_id, datetime.now(UTC))
         with keyset_file.writing(path):
-            if path.exists():
-                raise KeyFileError(f"{path} exists already: keys are never overwritten")
+            keyset_file.refuse_taken(path)
             keyset_file.write(path, content)
         return cls(path, content, kek)
 
@@ -101,11 +100,7 @@ class KeyFile(ProcessBound):
         path = Path(os.path.realpath(path))
         _, kek = _with_new_kek(kek_uri, "", {})
         kek.try_out()
-        if path.exists():
-            raise KeyFileError(
-                f"{path} exists already and belongs to another table: keys are never overwritten; "
-                "name another file with --keys"
-            )
+        keyset_file.refuse_taken(path)
         keyset_file.refuse_place(path)
 
     @classmethod

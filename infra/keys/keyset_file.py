@@ -154,6 +154,15 @@ def settle(path: Path) -> None:
         os.close(folder)
 
 
+def refuse_taken(path: Path) -> None:
+    """Raise `KeyFileError` where a file is already."""
+    if path.exists():
+        raise KeyFileError(
+            f"{path} exists already and belongs to another table: keys are never overwritten; "
+            "name another file with --keys"
+        )
+
+
 def refuse_place(path: Path) -> None:
     """Raise `KeyFileError` where a new file could not be written; nothing is."""
     there = next(folder for folder in path.parents if os.path.lexists(folder))

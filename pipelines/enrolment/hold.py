@@ -16,7 +16,7 @@ from ironmask.errors import MismatchError, ParameterError, WrongKeyError
 from pipelines.enrolment.request import CheckedEnrolment, EnrolRequest
 from pipelines.ports import GenerationKeys, StoredTables, Tables
 from pipelines.preflight import calibrate
-from pipelines.run import admit, begin
+from pipelines.run import admit, draft
 from pipelines.run.steps import Executor
 from pipelines.setup import places, ports
 from pipelines.setup.worker import WorkerSpec
@@ -55,7 +55,7 @@ def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEn
     refuse_unwritable(job.dest)
     _rehearse_keys(request, prepared, stored, job)
     if not known:
-        begin.refuse_empty(job, store)
+        draft.refuse_empty(job, store)
     prepared.storage.export()
     with (
         tried_engine(request.workplace, prepared.settings, prepared.pack, job.faces) as found,

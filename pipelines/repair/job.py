@@ -20,7 +20,7 @@ from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.repair import damage
 from pipelines.repair.damage import Damage
 from pipelines.repair.take_out import take_out
-from pipelines.run import admit, begin, steps
+from pipelines.run import admit, begin, draft, steps
 from pipelines.run.steps import Executor, Progress, quiet
 from pipelines.run.summary import Summary
 from pipelines.spec.template_job import TemplateJob
@@ -121,7 +121,7 @@ def _refuse(job: TemplateJob, found: Damage, dest: Destination) -> None:
     if not found.templates:
         return
     people = _people(dest.tables, dest.store, found)
-    inputs = begin.listed(job, dest.store, dest.keys, own=dest.own)
+    inputs = draft.listed(job, dest.store, dest.keys, own=dest.own)
     of_them = from_live.of_people(inputs, people)
     if len(people) and not any(_waiting(batch) for batch in of_them):
         raise SourceError(
@@ -166,7 +166,7 @@ def foresee(job: TemplateJob, tables: Tables, store: Store, keys: GenerationKeys
         people = _people(tables, store, found)
     else:
         people = contents.lost_people(tables, job.generation).gone
-    of_them = from_live.of_people(begin.listed(job, store, keys), people)
+    of_them = from_live.of_people(draft.listed(job, store, keys), people)
     names = TextSet(pa.array(_waiting(batch), pa.large_string()) for batch in of_them)
     return Outlook(
         dest=job.dest,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ironmask.params import DEFAULT_PRESET, preset
 from pipelines.evaluation.results import ProtectedRow, Results
-from pipelines.report.sheets import NOT_SUPPORTED, tar_percent
+from pipelines.report.rate_texts import NOT_SUPPORTED, tar_percent
 
 
 def headline(found: Results) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Final
 
-from ironmask.metrics import LEAST_ERRORS, Difference, Rate, far, frr, gfar, gfrr
+from ironmask.metrics import far, frr, gfar, gfrr
 from ironmask.params import SCHEME_VERSION
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.frozen import Case
 from pipelines.evaluation.results import CaseResults, ProtectedRow, Results
-
-NOT_SUPPORTED: Final = f"not supported: its threshold rests on fewer than {LEAST_ERRORS} impostors"
+from pipelines.report.rate_texts import chance_text, difference_text, rate_text, tar_text
 
 
 @dataclass(frozen=True)
@@ -231,8 +229,8 @@ def _protected(found: Results) -> Sheet:
             f"{row.params.digest_count:,}",
             tar_text(row.fnmr),
             rate_text(row.fmr),
-            _difference(row.against),
-            _chance(row.against),
+            difference_text(row.against),
+            chance_text(row.against),
         ]
         for of, case in _named(found)
         for row in case.protected
@@ -320,39 +318,3 @@ def _cost(spent: Spent) -> Sheet:
         "core hours a million", "GiB a million",
     ]  # fmt: skip
     return Sheet("Cost", note, columns, rows)
-
-
-def rate_text(rate: Rate) -> str:
-    """A rate with its counts and intervals, or the bound where it is not supported."""
-    counts = f"{rate.errors:,} of {rate.trials:,}"
-    if not rate.supported:
-        return f"at most {rate.bound:.2g}, unsupported ({counts})"
-    low, high = rate.interval.low, rate.interval.high
-    boot = f"[{rate.bootstrap.low:.3g} to {rate.bootstrap.high:.3g}]"
-    return f"{rate.value:.3g} ({low:.3g} to {high:.3g}) {boot}; {counts}"
-
-
-def tar_text(fnmr: Rate) -> str:
-    """TAR and its interval."""
-    low, high = 1 - fnmr.interval.high, 1 - fnmr.interval.low
-    return f"{1 - fnmr.value:.4f} ({low:.4f} to {high:.4f})"
-
-
-def tar_percent(fnmr: Rate) -> str:
-    """TAR and its interval in percent."""
-    low, high = (100 * (1 - x) for x in (fnmr.interval.high, fnmr.interval.low))
-    return f"{100 * (1 - fnmr.value):.1f} % ({low:.1f} to {high:.1f} %)"
-
-
-def _difference(found: Difference | None) -> str:
-    if found is None:
-        return "not supported"
-    # The difference of false rejects, seen from the accepts; a zero stays without a minus.
-    value, low, high = (0.0 - x for x in (found.value, found.interval.high, found.interval.low))
-    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
-
-
-def _chance(found: Difference | None) -> str:
-    if found is None:
-        return ""
-    return "< 0.0001" if found.p < 1e-4 else f"{found.p:.4f}"

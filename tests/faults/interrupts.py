@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,6 +126,8 @@ class Place:
                 cwd=self.folder,
                 env=environment,
                 start_new_session=True,
+                # The background of a shell ignores SIGINT, and hands that on.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
 

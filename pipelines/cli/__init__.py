@@ -21,7 +21,7 @@ from pipelines.cli.options import (
 )
 from pipelines.run import stop
 
-CONTINUED: Final = {"enroll", "reprotect", "rekey", "rotate-mac", "erase", "evaluate"}
+CONTINUED: Final = {"enroll", "reprotect", "rekey", "rotate-mac", "erase", "evaluate", "repair"}
 """Commands that go on where they were broken off."""
 
 app = typer.Typer(

@@ -6,6 +6,7 @@ a say in which one this is.
 
 from __future__ import annotations
 
+from ironmask.metrics import gfrr
 from ironmask.params import DEFAULT_PRESET, preset
 from pipelines.evaluation.results import ProtectedRow, Results
 from pipelines.report.rate_texts import NOT_SUPPORTED, tar_percent
@@ -21,7 +22,8 @@ def headline(found: Results) -> str:
     params = row.params
     return (
         f"{of}{row.setting} with tolerance {params.tolerance} ({params.bits:.1f} bits), {why}, "
-        f"accepts {tar_percent(row.fnmr)} of genuine comparisons at {_fmr(row)}. {_same(row)}"
+        f"accepts {tar_percent(row.fnmr)} of genuine comparisons at {_fmr(row)}."
+        f"{_lost(found, row)} {_same(row)}"
     )
 
 
@@ -46,6 +48,15 @@ def _fmr(row: ProtectedRow) -> str:
         return f"an FMR of at most {fmr.bound:.2g} (unsupported: {counts})"
     low, high = fmr.interval.low, fmr.interval.high
     return f"an FMR of {fmr.value:.2g} ({low:.2g} to {high:.2g}; {counts})"
+
+
+def _lost(found: Results, row: ProtectedRow) -> str:
+    """What failures cost beside rejections."""
+    lost = found.folded(found.cases[0])
+    rate = gfrr(row.fnmr.value, lost.fta, lost.fte)
+    if not (lost.fta or lost.fte):
+        return ""
+    return f" With failures to acquire and to enrol, {100 * rate:.1f} % are rejected (GFRR)."
 
 
 def _same(row: ProtectedRow) -> str:

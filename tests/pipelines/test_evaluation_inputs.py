@@ -195,7 +195,9 @@ class TestPairs:
             assert (row["fnmr_trials"], row["fmr_trials"]) == (24, 22)
             assert row["frr"] == pytest.approx((24 + row["fnmr_errors"]) / 48)
             said = "46 of 92 pairs of the list could not be compared (24 genuine, 22 impostor)"
-            assert said in (out / "report.html").read_text()
+            page = (out / "report.html").read_text()
+            assert said in page
+            assert f"{100 * row['gfrr']:.1f} % are rejected (GFRR)" in page
         again = ("evaluate", folder / "noemb.parquet", out, "--executor", "local", *options)
         shown = ironmask(*again, "--alpha", 16, "--tolerance", 0)
         assert said in " ".join(shown.out.split())

@@ -30,7 +30,7 @@ from typing import Any, Final, NotRequired, TypedDict, cast
 
 from infra.keys.custody import forbid_core_dumps, refuse_open_folder, refuse_strangers
 from infra.keys.kek import LOCAL
-from infra.store.local_files import open_regular
+from infra.store.local_files import open_regular, why_unwritable
 from ironmask.errors import KeyFileError, KeyNotFoundError, WrongKeyError
 
 FORMAT: Final = "ironmask-keys/1"
@@ -166,8 +166,8 @@ def refuse_taken(path: Path) -> None:
 def refuse_place(path: Path) -> None:
     """Raise `KeyFileError` where a new file could not be written; nothing is."""
     there = next(folder for folder in path.parents if os.path.lexists(folder))
-    if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
-        raise KeyFileError(f"{path} cannot be written: {there} is no folder that this user may use")
+    if why := why_unwritable(str(there)):
+        raise KeyFileError(f"{path} cannot be written: {there}: {why}")
     if there == path.parent:
         refuse_open_folder(path)
 

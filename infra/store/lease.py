@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from infra.store.addresses import is_s3
+from infra.store.local_files import why_unwritable
 from ironmask.errors import BusyError, StorageError
 from pipelines.ports import Store
 from pipelines.table.layout import PRIVATE, join
@@ -54,8 +55,8 @@ def refuse_unwritable(dest: str) -> None:
     there = dest
     while not os.path.lexists(there):
         there = os.path.dirname(there)
-    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
-        raise StorageError(f"{dest} cannot be written: {there} is no folder that this user may use")
+    if why := why_unwritable(there):
+        raise StorageError(f"{dest} cannot be written: {there}: {why}")
 
 
 def holder(dest: str, store: Store) -> str | None:

@@ -145,6 +145,15 @@ class NotRegularError(OSError):
     reason = Reason.NOT_A_REGULAR_FILE
 
 
+def why_unwritable(folder: str) -> str:
+    """Why this user can write nothing into a place, in the system's words; empty where they can."""
+    if not os.path.isdir(folder):
+        return os.strerror(errno.ENOTDIR)
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return os.strerror(errno.EROFS)
+    return "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+
+
 def open_regular(path: str) -> BinaryIO:
     """Open a regular file to read it. Raises `NotRegularError` for anything else, without waiting.
 

@@ -76,7 +76,7 @@ def test_each_has_its_reason_and_the_run_says_so(tmp_path, source):
     assert found == {"sound": [("used", "")]}
     summary = json.loads(answer.out)
     assert (summary["failed"], summary["subjects_enrolled"]) == (FAILURES, 2)
-    assert f"{FAILURES} inputs failed; see `ironmask inspect {dest}`" in answer.err
+    assert f"{FAILURES} inputs failed; see `ironmask failures {dest}`" in answer.err
     assert_sound(dest, pq.read_metadata(source).num_rows)
 
 

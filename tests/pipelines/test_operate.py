@@ -12,6 +12,7 @@ from enrolling import (
     assert_sound,
     before_commit_of,
     broken_after,
+    captures,
     changed,
     data_files,
     enroll,
@@ -39,7 +40,7 @@ def _small_waves(monkeypatch):
 def source(tmp_path):
     """Eight subjects with two embeddings each, and one whose only embedding is zero."""
     names = [f"s{n}" for n in range(8) for _ in range(2)] + ["zero"]
-    vectors = [*unit_vectors(16), unit_vectors(1)[0] * 0]
+    vectors = [*captures(unit_vectors(8), 2), unit_vectors(1)[0] * 0]
     return write_embeddings(tmp_path / "e.parquet", names, vectors)
 
 
@@ -201,7 +202,7 @@ class TestVacuum:
 def test_a_table_that_is_enrolled_again_stays_sound(tmp_path, source):
     dest = tmp_path / "dest"
     assert enroll(source, dest, "--max-failures=1").code == 0
-    more = several(tmp_path / "more.parquet", 3)
+    more = several(tmp_path / "more.parquet", 3, seed=7)
     assert enroll(more, dest).code == 0
     report = job.check(str(dest), str(keys_of(dest)), deep=True)
     assert report.findings == []

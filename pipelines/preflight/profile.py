@@ -154,6 +154,8 @@ def sample(source: str, store: Store) -> Photos:
             raise SourceError(
                 f"{source} is no Parquet file of embeddings: it needs a column `embedding`"
             ) from None
+    if not parts:
+        raise SourceError(f"{source} holds no embedding of anybody")
     widths = {part.vectors.shape[1] for part in parts}
     if len(widths) != 1:
         raise SourceError(f"{source} holds no embeddings of one width: {sorted(widths)}")

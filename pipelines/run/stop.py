@@ -7,6 +7,7 @@ finished is committed; then the signal takes its course.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -130,11 +131,13 @@ def leave(code: int) -> NoReturn:
     """End with an exit code; signals no longer change it."""
     for number in _SIGNALS:
         signal.signal(number, lambda *_: os._exit(code))
-    if _state.asked:
-        # The farewells of libraries that were broken off are long, and print traces.
-        _flush()
-        os._exit(code)
-    sys.exit(code)
+    # The farewells of libraries that were broken off are long, and print traces.
+    if not _state.asked:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    # The interpreter is not taken down: a thread of a library that still reads ahead would abort.
+    _flush()
+    os._exit(code)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

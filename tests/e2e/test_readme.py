@@ -37,6 +37,8 @@ def test_the_commands_of_the_readme(tmp_path, model, faces):
         assert program == "ironmask"
         said[verb] = command(tmp_path, verb, *arguments, IRONMASK_MODELS=str(tmp_path / "models"))
         assert said[verb].code == 0, said[verb]
-    assert list(said) == ["models", "enroll", "inspect", "verify", "status", "check", "vacuum"]
+    assert list(said) == [
+        "models", "enroll", "inspect", "verify", "status", "failures", "check", "vacuum", "repair",
+    ]  # fmt: skip
     assert said["verify"].out.count("accepted") == 2
     assert {path.name for path in tmp_path.iterdir()} - before == {"table", "config"}

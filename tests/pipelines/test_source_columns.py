@@ -125,10 +125,10 @@ def test_the_cases_of_subject_ids(face_data, tmp_path):
         "float_nan_pandas": numbers,
         "float_nan_not_null": numbers,
         "decimal": {f"{number}.00" for number in numbers},
-        "empty_and_blank": set(),
     }
+    refused(folder / "empty_and_blank.parquet", tmp_path / "none", "no embedding of anybody")
     for name, wanted in owners.items():
-        enroll(folder / f"{name}.parquet", tmp_path / name)
+        enroll(folder / f"{name}.parquet", tmp_path / name, "--no-agreement")
         assert {row["subject_id"] for row in rows(tmp_path / name, "templates")} == wanted, name
 
 
@@ -188,6 +188,6 @@ def test_inexact_floats_anywhere_in_a_file_are_refused_before_anything_is_writte
 def test_nan_is_nobody_in_a_manifest_and_in_a_file_of_embeddings(tmp_path):
     ids = pa.array([1.0, NAN, 1.0, NAN])
     source = stored(tmp_path / "e.parquet", ("subject_id", ids), ("embedding", LISTS))
-    assert enroll(source, tmp_path / "dest").code == 3
+    assert enroll(source, tmp_path / "dest", "--no-agreement").code == 3
     assert Counter(row["subject_id"] for row in rows(tmp_path / "dest", "templates")) == {"1": 1}
     assert outcomes(tmp_path / "dest") == {("used", ""): 2, ("failed", "no_subject"): 2}

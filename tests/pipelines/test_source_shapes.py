@@ -346,7 +346,7 @@ class TestNames:
         for name in ("whitespace", "nfc_nfd"):
             source, dest = folder / f"{name}.parquet", tmp_path / name
             for more in (["--dry-run"], []):
-                answer = enroll(source, dest, "--json", *more)
+                answer = enroll(source, dest, "--no-agreement", "--json", *more)
                 assert answer.code == 0, answer.err
                 (line,) = answer.json()["warnings"]
                 assert "told from others by blanks" in line

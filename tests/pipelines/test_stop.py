@@ -171,14 +171,16 @@ def test_an_evaluation_goes_on(tmp_path, number):
     source, out = write_embeddings(tmp_path / "e.parquet", names, vectors), tmp_path / "out"
     words = ["evaluate", source, out, "--executor=local", "--seed", "5" * 64, "--alpha=8"]
     with started(*words) as process:
-        while process.poll() is None and not list(out.glob("blocks/*")):
+        while process.poll() is None and not list(out.glob("blocks/*.counts.*")):
             time.sleep(0.01)
         process.send_signal(number)
         _, err = process.communicate()
     assert process.returncode == 128 + number, err
     assert err.splitlines()[-1] == "interrupted; the same command continues the run"
     assert "Traceback" not in err
-    made = {path: path.stat().st_mtime_ns for path in out.glob("blocks/*.parquet")}
+    # The counts of a block are written last.
+    whole = [path.name.partition(".")[0] for path in out.glob("blocks/*.counts.*")]
+    made = {path: path.stat().st_mtime_ns for n in whole for path in out.glob(f"blocks/{n}.*")}
     with started(*words) as process:
         _, err = process.communicate()
     assert process.returncode == 0, err

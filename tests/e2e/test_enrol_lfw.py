@@ -32,6 +32,7 @@ from infra.keys.key_file import KeyFile
 from infra.models.packs import find_pack
 from ironmask.errors import TamperedError
 from ironmask.helper import encode, encoding
+from pipelines.spec.outcomes import ACQUISITION
 from pipelines.table.row_cipher import open_row
 
 SUBJECTS, IMAGES = 423, 3241
@@ -144,7 +145,7 @@ def _stranger_keys(path: Path, table_id: str) -> Any:
 def small(lfw, faces, model, tmp_path_factory) -> tuple[Path, Answer]:
     """Six subjects with two images each, one of which fails."""
     folder = tmp_path_factory.mktemp("small")
-    failed = next(Path(r["uri"]) for r in rows(lfw[0], "inputs") if r["outcome"] == "failed")
+    failed = next(Path(r["uri"]) for r in rows(lfw[0], "inputs") if r["reason"] in ACQUISITION)
     people = [n for n in photographs(faces) if n != failed.parent.name][:5]
     entries = [(name, path) for name in people for path in photographs(faces)[name][:2]]
     sound = next(path for path in sorted(failed.parent.iterdir()) if path != failed)

@@ -333,6 +333,7 @@ class TestNamesOfRows:
 
 
 class TestReport:
+    @pytest.mark.slow
     def test_a_case_of_perfect_and_hopeless_rates(self, face_data, tmp_path):
         folder = cases.make(face_data, "06", tmp_path / "case")
         for source in sorted(folder.glob("*.parquet")):

@@ -164,6 +164,7 @@ def test_before_anything_is_loaded(tmp_path, number):
     assert not dest.exists()
 
 
+@pytest.mark.slow
 @SIGNALS
 def test_an_evaluation_goes_on(tmp_path, number):
     names = [f"s{number}" for number in range(400) for _ in range(2)]

@@ -165,10 +165,9 @@ def refuse_taken(path: Path) -> None:
 
 def refuse_place(path: Path) -> None:
     """Raise `KeyFileError` where a new file could not be written; nothing is."""
-    there = next(folder for folder in path.parents if os.path.lexists(folder))
-    if why := why_unwritable(str(there)):
-        raise KeyFileError(f"{path} cannot be written: {there}: {why}")
-    if there == path.parent:
+    if why := why_unwritable(str(path.parent)):
+        raise KeyFileError(f"{path} cannot be written: {why}")
+    if path.parent.exists():
         refuse_open_folder(path)
 
 

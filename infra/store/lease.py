@@ -50,13 +50,8 @@ def refuse_held(dest: str, store: Store) -> None:
 
 def refuse_unwritable(dest: str) -> None:
     """Raise `StorageError` for a local folder that could not be made, or not be written."""
-    if is_s3(dest):
-        return
-    there = dest
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    if why := why_unwritable(there):
-        raise StorageError(f"{dest} cannot be written: {there}: {why}")
+    if not is_s3(dest) and (why := why_unwritable(dest)):
+        raise StorageError(f"{dest} cannot be written: {why}")
 
 
 def holder(dest: str, store: Store) -> str | None:

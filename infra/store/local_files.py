@@ -145,13 +145,20 @@ class NotRegularError(OSError):
     reason = Reason.NOT_A_REGULAR_FILE
 
 
-def why_unwritable(folder: str) -> str:
-    """Why this user can write nothing into a place, in the system's words; empty where they can."""
-    if not os.path.isdir(folder):
-        return os.strerror(errno.ENOTDIR)
-    if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        return os.strerror(errno.EROFS)
-    return "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+def why_unwritable(path: str) -> str:
+    """Why this user cannot make a path, or write into it: where, in the system's words.
+
+    Empty where they can.
+    """
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        return f"{there}: {os.strerror(errno.ENOTDIR)}"
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return f"{there}: {os.strerror(errno.EROFS)}"
+    may = os.access(there, os.W_OK | os.X_OK)
+    return "" if may else f"{there}: {os.strerror(errno.EACCES)}"
 
 
 def open_regular(path: str) -> BinaryIO:

@@ -12,6 +12,7 @@ from ironmask.metrics.bounds import ClusterSize, few_errors, upper_bound
 from ironmask.metrics.counts import Counts
 from ironmask.metrics.intervals import (
     LEAST_RESAMPLES,
+    Design,
     Interval,
     clustered_wilson,
     design,
@@ -69,7 +70,7 @@ def rate(
         value=found.rate,
         interval=interval,
         bootstrap=bootstrap,
-        bound=bound(counts, size),
+        bound=_bound(counts, found, size),
     )
 
 
@@ -77,10 +78,14 @@ def bound(counts: Counts, size: ClusterSize | None = None) -> float:
     """The one-sided 95 % bound of a rate, see `bounds`; with errors in 30 clusters or more no lower
     than Wilson's.
     """
+    return _bound(counts, design(counts), size)
+
+
+def _bound(counts: Counts, found: Design, size: ClusterSize | None) -> float:
     few = upper_bound(counts, size)
     if len(counts.clustered) < LEAST_ERRORS:
         return few
-    return max(few, one_sided(design(counts)))
+    return max(few, one_sided(found))
 
 
 def far(fmr: float, fta: float) -> float:

@@ -79,6 +79,7 @@ Embedders = Annotated[
         min=0,
     ),
 ]
+Provider = Annotated[str | None, typer.Option(help="Where models run: cpu, cuda or tensorrt.")]
 AcceptRisk = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Take a risk that is refused otherwise, by its name."),

@@ -12,11 +12,14 @@ from pipelines.cli.options import (
     EXIT_PARTIAL,
     AllowRoot,
     Dest,
+    Embedders,
     Executor,
     Json,
     Keys,
     Model,
+    Provider,
     RayAddress,
+    VaultKeys,
     Workers,
     console,
     say,
@@ -38,13 +41,8 @@ def repair(
     ],
     model: Model = None,
     allow_root: AllowRoot = None,
-    provider: Annotated[
-        str | None, typer.Option(help="Where models run: cpu, cuda or tensorrt.")
-    ] = None,
-    vault_keys: Annotated[
-        str | None,
-        typer.Option(help="Keyset file of the vault. Default: beside that of the templates."),
-    ] = None,
+    provider: Provider = None,
+    vault_keys: VaultKeys = None,
     restart: Annotated[
         bool,
         typer.Option(
@@ -58,9 +56,7 @@ def repair(
     keys: Keys = None,
     executor: Executor = "ray",
     workers: Workers = None,
-    embedders: Annotated[
-        int | None, typer.Option(help="Embedding processes apart from the workers.", min=0)
-    ] = None,
+    embedders: Embedders = None,
     ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:

@@ -23,6 +23,7 @@ from pipelines.cli.options import (
     Model,
     NoAgreement,
     Prefect,
+    Provider,
     RayAddress,
     RefuseDisagreement,
     Restart,
@@ -82,9 +83,7 @@ def reprotect(
         str | None, typer.Option(metavar="PARQUET", help="Embeddings of the model, as for enroll.")
     ] = None,
     accept_risk: AcceptRisk = None,
-    provider: Annotated[
-        str | None, typer.Option(help="Where models run: cpu, cuda or tensorrt.")
-    ] = None,
+    provider: Provider = None,
     max_lost: Annotated[
         int,
         typer.Option(

@@ -135,10 +135,11 @@ def _rehearse_keys(
     request: EnrolRequest, prepared: CheckedEnrolment, stored: StoredTables, job: TemplateJob
 ) -> None:
     """Raise for keys that could not be opened, or made, and write nothing."""
+    exist = stored.exist()
     path = places.expanded(request.keys or prepared.settings.keys or default_keys_path(_NO_TABLE))
-    if stored.exist():
+    if exist:
         path = places.keys_path(request.keys, prepared.settings, stored)
-    if stored.exist() and (path.exists() or run_records.runs(stored)):
+    if exist and (path.exists() or run_records.runs(stored)):
         file = KeyFile.open(path, stored.table_id)
         _refuse_other_kek(file, request.kek)
         if job.generation in file.generations():

@@ -165,7 +165,5 @@ def _is_current(found: Evaluation, sources: Sources) -> bool:
     if found.reading == READING:
         return True
     labels = blocks.plan(found, sources).faces.labels
-    owners = (labels.subjects[code] for code in labels.subject)
-    of_rows = zip(labels.images, owners, labels.rows, strict=True)
-    unnamed = {image == f"{owner}#{row}" for image, owner, row in of_rows}
-    return not (found.listed or found.excluded or labels.unlabelled or len(unnamed) > 1)
+    named = {labels.is_named(place) for place in range(len(labels.images))}
+    return not (found.listed or found.excluded or labels.unlabelled or len(named) > 1)

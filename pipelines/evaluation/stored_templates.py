@@ -206,7 +206,7 @@ class _Places:
         rows = {f"{file}#row={row}": place for place, row in enumerate(labels.rows)}
         self._images = {shown(image): place for place, image in enumerate(labels.images)}
         self._known = rows | self._images
-        self._nameless = {name: place for name, place in rows.items() if not self._is_named(place)}
+        self._nameless = {name: place for name, place in rows.items() if not labels.is_named(place)}
 
     def of(self, subject: str, uri: str) -> int | None:
         """The face of an input; None where the source has none, or another person's."""
@@ -223,11 +223,6 @@ class _Places:
             return _found(row, self._known)
         place = _found(image, self._images)
         return _found(row, self._nameless) if place is None else place
-
-    def _is_named(self, place: int) -> bool:
-        labels = self._labels
-        own = f"{labels.subjects[labels.subject[place]]}#{labels.rows[place]}"
-        return labels.images[place] != own
 
 
 def _labels(access: Access) -> dict[str, tuple[str, str]]:

@@ -53,6 +53,11 @@ class Labels:
     lost: int
     groups: dict[str, list[str]] = field(default_factory=dict)
 
+    def is_named(self, place: int) -> bool:
+        """Whether a face has a name of its own, rather than one of its row."""
+        owner = self.subjects[self.subject[place]]
+        return self.images[place] != _name_of_row(owner, int(self.rows[place]))
+
     def faces(self) -> dict[str, Face]:
         """Every face of the source by its name."""
         owners = (self.subjects[code] for code in self.subject)
@@ -108,6 +113,11 @@ def load(source: str, store: Store, exclusions: Iterable[str], groups: Iterable[
     return Faces(labels, unit.astype(np.float32))
 
 
+def _name_of_row(subject: str, row: int) -> str:
+    """What a face without a name of its own is called."""
+    return f"{subject}#{row}"
+
+
 def _read(source: str, store: Store, groups: list[str]) -> pa.Table:
     with store.open(source) as handle:
         file = embedding_file(source, handle, groups, ("image", "reason"))
@@ -123,7 +133,7 @@ def _images(source: str, table: pa.Table, subject: list[str]) -> list[str]:
     names = [""] * len(subject)
     if "image" in table.column_names:
         names = texts(source, "image", table["image"]).to_pylist()
-    images = [name or f"{subject[row]}#{row}" for row, name in enumerate(names)]
+    images = [name or _name_of_row(subject[row], row) for row, name in enumerate(names)]
     if len(set(images)) < len(images):
         twice = Counter(images).most_common(1)[0][0]
         raise ProtocolError(

@@ -224,11 +224,8 @@ def enroll(
 
         print_summary(summary, console())
     say_disagreement(summary, kept=False)
-    if summary.failed > max_failures:
-        say(f"{summary.failed:,} inputs failed; see `ironmask failures {summary.dest}`")
-        raise typer.Exit(EXIT_PARTIAL)
-    if summary.served_nobody:
-        say(f"nobody could be enrolled; see `ironmask inspect {summary.dest}`")
+    if why := summary.shortfall(max_failures):
+        say(why)
         raise typer.Exit(EXIT_PARTIAL)
 
 

@@ -95,7 +95,8 @@ _report = task(name="report", cache_policy=NO_CACHE)(steps.report)
 def enrol_flow(request: dict[str, Any], max_failures: int = 0) -> dict[str, Any]:
     """Enrol a source into a destination. request: fields of `EnrolRequest`.
 
-    Fails where more inputs failed than `max_failures`, once all others are enrolled.
+    Fails where more inputs failed than `max_failures`, once all others are enrolled, and where
+    nobody has a template.
     """
     faces = FaceSettings(**request.get("faces", {}))
     asked = EnrolRequest(**{**request, "faces": faces})
@@ -164,7 +165,8 @@ def _enrol(
 ) -> Summary | NothingToDoError:
     """Hold the destination and do the job, a Prefect task each step.
 
-    Raises `PartialError` after a run in which more inputs failed than `max_failures`.
+    Raises `PartialError` after a run in which more inputs failed than `max_failures`, or that
+    leaves nobody with a template.
     """
     timer = steps.Timer()
     with hold.opened(request, prepared) as held:
@@ -175,10 +177,8 @@ def _enrol(
         tally, resumed = _run(job, frozen, dest, held.executor, counted(progress))
         summary = _report(job, frozen, tally, resumed, dest, timer.seconds())
     show("ironmask-enrolment", facts(summary), f"Enrolment into {summary.dest}")
-    if summary.failed > max_failures:
-        raise PartialError(
-            f"{summary.failed:,} inputs failed, more than max_failures {max_failures:,}", summary
-        )
+    if why := summary.shortfall(max_failures):
+        raise PartialError(why, summary)
     return summary
 
 

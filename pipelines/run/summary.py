@@ -83,6 +83,14 @@ class Summary:
         """Whether nobody has a template for it: neither by this run nor from before it."""
         return not (self.subjects_enrolled or self.reasons.get(Reason.ALREADY_ENROLLED))
 
+    def shortfall(self, max_failures: int) -> str:
+        """Why an enrolment is not what was asked for, in one line; empty where it is."""
+        if self.failed > max_failures:
+            return f"{self.failed:,} inputs failed; see `ironmask failures {self.dest}`"
+        if self.served_nobody:
+            return f"nobody could be enrolled; see `ironmask inspect {self.dest}`"
+        return ""
+
 
 def summarise(
     job: TemplateJob,

@@ -174,6 +174,8 @@ def test_the_state_is_what_the_exit_code_says(server, webhook, tmp_path, allowed
     """Two inputs of six fail: of a command, and of a flow that is deployed."""
     vectors = np.random.default_rng(1).standard_normal((6, 64)).astype(np.float32)
     vectors[[1, 3]] = 0
+    # Of one person.
+    vectors[5] = 2 * vectors[4]
     table = pa.table({"subject_id": list("aabbcc"), "embedding": list(vectors)})
     pq.write_table(table, tmp_path / "e.parquet")
     words = ["enroll", tmp_path / "e.parquet", tmp_path / "c", "--executor=local", "--alpha=12"]
@@ -194,6 +196,22 @@ def test_the_state_is_what_the_exit_code_says(server, webhook, tmp_path, allowed
     assert [run["state_type"] for run in newest] == [state, state]
     told = [(one["state"].upper(), one["dest"]) for one in webhook.told]
     assert told == [(state, str(tmp_path / "c")), (state, str(tmp_path / "f"))]
+
+
+@pytest.mark.slow
+def test_a_flow_that_leaves_nobody_with_a_template_fails(server, webhook, tmp_path):
+    """Whatever number of failures is allowed, as the command ends with 3."""
+    table = pa.table({"subject_id": ["a"], "embedding": [np.zeros(64, dtype=np.float32)]})
+    pq.write_table(table, tmp_path / "e.parquet")
+    request = {
+        "source": str(tmp_path / "e.parquet"), "dest": str(tmp_path / "f"), "alpha": 12,
+        "tolerance": 1, "executor": "local", "keys": str(tmp_path / "f.json"),
+    }  # fmt: skip
+    done = flowing(server, tmp_path, "enrol", request, webhook.url, max_failures=9)
+    assert done.returncode != 0
+    (newest,) = sorted(server.ask("flow_runs"), key=lambda run: run["created"])[-1:]
+    assert newest["state_type"] == "FAILED"
+    assert "nobody could be enrolled" in newest["state"]["message"]
 
 
 @pytest.mark.slow

@@ -78,6 +78,11 @@ def points(runs: Driver, work: Job, command: str) -> list[Point]:
     ended = runs.run(arguments(target, command), trace=trace, wave=SMALL_WAVE)
     if ended.code:
         raise RuntimeError(f"a run that nobody killed ended with {ended.code}: {ended.said}")
+    return every_point(trace)
+
+
+def every_point(trace: Path) -> list[Point]:
+    """Both sides of every time of every step of a run that was traced."""
     counted = Counter(trace.read_text().splitlines())
     return [
         Point(step, side, nth)

@@ -12,9 +12,9 @@ from pathlib import Path
 from enrolling import keys_of, open_tables, unit_vectors
 from faults.accounting import DATA_TABLES, strays
 from faults.drivers import KILLED, Driver, Job, driver, job
-from faults.kill_driver import AFTER, BEFORE, Point
+from faults.kill_driver import Point
 from faults.lines import Line, at_least, exactly
-from faults.renewal_kills import chosen, owners_of_every_file
+from faults.renewal_kills import chosen, every_point, owners_of_every_file
 
 from infra.keys.key_file import KeyFile
 from infra.store.objects import FsspecStore
@@ -98,13 +98,7 @@ def points(runs: Driver, table: Broken) -> list[Point]:
     ended = runs.run(target.arguments, trace=trace, wave=1)
     if ended.code:
         raise RuntimeError(f"a repair that nobody killed ended with {ended.code}: {ended.said}")
-    counted = Counter(trace.read_text().splitlines())
-    return [
-        Point(step, side, nth)
-        for step, count in sorted(counted.items())
-        for nth in range(1, count + 1)
-        for side in (BEFORE, AFTER)
-    ]
+    return every_point(trace)
 
 
 def at_points(runs: Driver, table: Broken, some: Iterable[Point]) -> Seen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,19 +18,14 @@ from pipelines.auditing.units import Surroundings
 from pipelines.auditing.work import surroundings, unit_work
 from pipelines.preflight import judge, profile
 from pipelines.preflight.profile import Calibration
+from pipelines.run.course import Counting, uncounted
 from pipelines.run.work import Engine
 from pipelines.setup import ports, workplace
 from pipelines.setup.metrics import add_metrics
 from pipelines.table.layout import TABLE_PROTOCOL
 
-Progress = Callable[[int, int], None]
 
-
-def quiet(_done: int, _all: int) -> None:
-    """No display."""
-
-
-def run(prepared: CheckedAudit, engine: Engine, progress: Progress) -> AuditResults:
+def run(prepared: CheckedAudit, engine: Engine, progress: Counting = uncounted) -> AuditResults:
     """Run all units, and add their findings up. progress: units done and all."""
     audit = prepared.audit
     findings: list[Finding] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +35,7 @@ from pipelines.plan import labelled_faces
 from pipelines.ports import Tables
 from pipelines.setup import places, ports
 from pipelines.setup.keys import refuse_other_keys
-from pipelines.spec.workplace import Workplace, check_executor
+from pipelines.spec.workplace import Workplace
 from pipelines.table import contents, read, run_records
 
 _TRAITS: Final = [
@@ -63,14 +63,7 @@ class AuditRequest:
     sample: int = 8
     pairs: int = 16
     seconds: float = 600.0
-    executor: str = "ray"
-    workers: int | None = None
-    ray_address: str | None = None
-
-    @property
-    def workplace(self) -> Workplace:
-        """Where the work is done."""
-        return Workplace(self.executor, self.workers, ray_address=self.ray_address)
+    workplace: Workplace = field(default_factory=Workplace)
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,6 @@ def prepare(request: AuditRequest) -> CheckedAudit:
     Raises `ParameterError`, `SourceError`, `TableError` and `KeyStoreError` for what cannot be
     audited.
     """
-    check_executor(request.executor)
     settings, storage = load_settings()
     storage.export()
     if request.keys and len(request.keys) != len(request.tables):
@@ -226,5 +218,5 @@ def _each(request: AuditRequest, chosen: Sequence[Unit]) -> float:
     """Seconds for each search, so that all together take about what was asked for."""
     counts = Counter(unit.kind for unit in chosen)
     searches = sum(counts[kind] for kind in _SEARCHES)
-    workers = request.workers or os.cpu_count() or 1
+    workers = request.workplace.workers or os.cpu_count() or 1
     return max(_LEAST_S, request.seconds * workers / max(searches, 1))

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli import running
 from pipelines.cli.options import (
-    EXIT_PARTIAL,
+    EVALUATE_PANEL,
     Executor,
     Json,
     RayAddress,
     Workers,
+    chosen,
     console,
     say,
     tell,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipelines.api.audit import Audit
 
 
 class Threat(StrEnum):
@@ -30,7 +36,7 @@ class Threat(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
-    app.command()(audit)
+    app.command(rich_help_panel=EVALUATE_PANEL)(audit)
 
 
 def audit(
@@ -38,9 +44,10 @@ def audit(
         list[str],
         typer.Argument(metavar="DEST...", help="Tables; of each, every generation is audited."),
     ],
-    calibration: Annotated[
+    source: Annotated[
         str,
         typer.Option(
+            "--calibration",
             metavar="PARQUET",
             help="Embeddings of the model that enrolled (subject_id, embedding), as a thief would "
             "collect them. People whose rows are attacked are left out of what is measured on it.",
@@ -86,50 +93,32 @@ def audit(
     as whoever has stolen the keys as well. Exit codes: 0 done, 1 error, 2 usage, 3 below the
     floor, or not known to be above it.
     """
-    from infra.telemetry import configure_logging
-    from pipelines.auditing import job
+    given = locals()
+    from pipelines.api import audit as verb
     from pipelines.auditing import request as auditing_request
-    from pipelines.auditing.request import AuditRequest
     from pipelines.auditing.results import FILES, KEYS
     from pipelines.cli.progress import counting
-    from pipelines.evaluation.job import finished as evaluation_of
-    from pipelines.report import audit_sheets, page
-    from pipelines.setup import ports
+    from pipelines.report import audit_sheets
+    from pipelines.report.terminal import print_sheets
+    from pipelines.spec.options import assembled
 
-    request = AuditRequest(
-        tables=tuple(tables),
-        source=calibration,
-        out=out,
-        keys=tuple(keys or ()),
-        sample=sample,
-        pairs=pairs,
-        seconds=seconds,
-        executor=executor,
-        workers=workers,
-        ray_address=ray_address,
-    )
+    wanted = auditing_request.AuditRequest
+    request = assembled(wanted, chosen(given, wanted))
     prepared = auditing_request.prepare(request)
-    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
-    with (
-        counting(console(stderr=True), "attacks", wanted=not as_json) as progress,
-        job.opened(request, prepared) as executor_of_units,
-    ):
-        found = job.run(prepared, executor_of_units, progress)
-    store = ports.shared_store(prepared.storage.public())
-    written = page.write_audit(
-        found, prepared.out, evaluation_of(prepared.out, prepared.settings, prepared.storage), store
-    )
-    job.write_rates(prepared, found)
-    if as_json:
-        costs = [asdict(cost) for cost in found.costs]
-        typer.echo(json.dumps({"headline": found.headline, "attacks": costs, "files": written}))
-    else:
-        from pipelines.report.terminal import print_sheets
+    running.begin(prepared)
+    with counting(console(stderr=True), "attacks", wanted=not as_json) as progress:
+        done = verb.carry_out(request, prepared, progress)
 
-        print_sheets(audit_sheets.audit_sheets(found)[:3], console())
-        tell(found.headline)
-    say(f"report: {written[0]}")
-    why = floor_bits and found.below(floor_bits, FILES if threat is Threat.FILES else KEYS)
-    if why:
-        say(why)
-        raise typer.Exit(EXIT_PARTIAL)
+    def shown(done: Audit, console: Console) -> None:
+        print_sheets(audit_sheets.audit_sheets(done.results)[:3], console)
+        tell(done.results.headline)
+
+    running.answer(done, as_json, _plain, shown)
+    say(f"report: {done.files[0]}")
+    floor = FILES if threat is Threat.FILES else KEYS
+    running.end((floor_bits and done.results.below(floor_bits, floor)) or "")
+
+
+def _plain(done: Audit) -> dict[str, Any]:
+    costs = [asdict(cost) for cost in done.results.costs]
+    return {"headline": done.results.headline, "attacks": costs, "files": done.files}

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import EXIT_ERROR, console
+from pipelines.cli.options import ENROL_PANEL, EXIT_ERROR, console
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
-    app.command()(demo)
+    app.command(rich_help_panel=ENROL_PANEL)(demo)
 
 
 def demo(

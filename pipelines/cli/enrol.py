@@ -8,24 +8,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli import running
 from pipelines.cli.options import (
+    ENROL_PANEL,
     EXIT_PARTIAL,
     EXIT_REJECTED,
-    AcceptRisk,
+    AcceptedRisk,
     Agreement,
-    AllowRoot,
+    AllowRoots,
+    Alpha,
+    Calibration,
+    Centring,
     Dest,
+    DryRun,
     Embedders,
+    Encoding,
     Executor,
+    Filling,
     Json,
     Keys,
     Model,
     NoAgreement,
     Prefect,
+    Preset,
+    Provider,
     RayAddress,
+    Restart,
+    ShardSize,
+    Tolerance,
     VaultKeys,
     Workers,
     asked_agreement,
+    chosen,
     console,
     say,
     say_disagreement,
@@ -39,7 +53,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    app.command()(enroll)
+    app.command(rich_help_panel=ENROL_PANEL)(enroll)
     app.command()(verify)
 
 
@@ -56,33 +70,33 @@ def enroll(
         str, typer.Argument(metavar="DEST", help="Folder or s3:// prefix of the table.")
     ],
     model: Model = None,
-    preset: Annotated[
-        str, typer.Option(help="paper (115 bits), balanced (80 bits) or strict (103 bits).")
-    ] = "balanced",
-    alpha: Annotated[int | None, typer.Option(help="Non-zero entries of a codeword.")] = None,
-    tolerance: Annotated[int | None, typer.Option(help="Places that may disagree.")] = None,
-    encoding: Annotated[
-        str,
-        typer.Option(help="How helpers are written: int8, float32, float16, bits6, bits5, bits4."),
-    ] = "int8",
-    centring: Annotated[
-        str, typer.Option(help="How several images become one template: mean or regression.")
-    ] = "mean",
-    shard_size: Annotated[int, typer.Option(help="Inputs in one unit of work.", min=1)] = 256,
+    preset: Preset = None,
+    alpha: Alpha = None,
+    tolerance: Tolerance = None,
+    encoding: Encoding = None,
+    centring: Centring = None,
+    shard_size: ShardSize = None,
     kind: Annotated[
         str, typer.Option(help="Kind of SRC: auto, folder, manifest or embeddings.")
     ] = "auto",
-    allow_root: AllowRoot = None,
+    allow_roots: AllowRoots = None,
     agreement: Agreement = None,
     no_agreement: NoAgreement = False,
-    det_size: Annotated[
+    det_sizes: Annotated[
         list[int] | None,
-        typer.Option(help="Detector sizes in pixels; the next is tried where no face was found."),
+        typer.Option(
+            "--det-size",
+            help="Detector sizes in pixels; the next is tried where no face was found.",
+        ),
     ] = None,
-    face_policy: Annotated[
-        str, typer.Option(help="Several faces: dominant, largest, or single (refuse them).")
+    policy: Annotated[
+        str,
+        typer.Option(
+            "--face-policy",
+            help="Several faces: dominant, largest, or single (refuse them).",
+        ),
     ] = "dominant",
-    provider: Annotated[str, typer.Option(help="Where models run: cpu, cuda or tensorrt.")] = "cpu",
+    provider: Provider = None,
     keys: Keys = None,
     kek: Annotated[
         str | None,
@@ -123,42 +137,20 @@ def enroll(
             "faces against it, and for common models recover the templates.",
         ),
     ] = False,
-    fill: Annotated[
-        float,
-        typer.Option(
-            help="Share of a template's energy that becomes noise where the model's embeddings are "
-            "not, against the search of a stolen row. 0.2 costs some points of acceptance.",
-            min=0,
-            max=0.9,
-        ),
-    ] = 0,
-    calibration: Annotated[
+    filling: Filling = None,
+    calibration: Calibration = None,
+    accepted_risk: AcceptedRisk = None,
+    restart: Restart = False,
+    retry: Annotated[
         str | None,
         typer.Option(
-            metavar="PARQUET",
-            help="Embeddings of the same model, by which the worth of a stolen row is measured; "
-            "those of one subject_id are one person's. Default: SRC, where it holds embeddings.",
-        ),
-    ] = None,
-    accept_risk: AcceptRisk = None,
-    restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart",
-            help="Close an unfinished run as it stands, and plan afresh what it left undone.",
-        ),
-    ] = False,
-    retry_failed: Annotated[
-        str | None,
-        typer.Option(
+            "--retry-failed",
             metavar="[REASON,...]",
             help="Take only inputs that failed before, all or those of some reasons, of subjects "
             "without a template.",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Turn face images, or stored embeddings, into a table of protected templates.
@@ -167,66 +159,29 @@ def enroll(
     0 complete, 1 error, 2 usage, 3 complete with more failed inputs than --max-failures, or with
     nobody enrolled.
     """
-    from infra.telemetry import configure_logging
+    given = locals()
+    from pipelines.enrolment import hold
     from pipelines.enrolment import request as enrolment_request
     from pipelines.enrolment.request import EnrolRequest
-    from pipelines.preflight.agreement import DEFAULT_FMR
-    from pipelines.spec.faces import FaceSettings
+    from pipelines.report.terminal import print_summary
+    from pipelines.spec.options import assembled
 
-    fmr = asked_agreement(agreement, without=no_agreement)
-    faces = FaceSettings(
-        det_sizes=tuple(det_size) if det_size else FaceSettings().det_sizes,
-        policy=face_policy,  # type: ignore[arg-type]
-        provider=provider,  # type: ignore[arg-type]
-    )
-    request = EnrolRequest(
-        source=source,
-        dest=dest,
-        kind=kind,
-        model=model,
-        preset=preset,
-        alpha=alpha,
-        tolerance=tolerance,
-        encoding=encoding,
-        centring=centring,
-        shard_size=shard_size,
-        plaintext_helpers=plaintext_helpers,
-        filling=fill,
-        vault=vault,
-        vault_keys=vault_keys,
-        calibration=calibration,
-        accepted_risk=accept_risk,
-        pseudonymous=pseudonymous,
-        faces=faces,
-        keys=keys,
-        kek=kek,
-        executor=executor,
-        workers=workers,
-        embedders=embedders,
-        ray_address=ray_address,
-        restart=restart,
-        retry=tuple(retry_failed.split(",")) if retry_failed else (),
-        allow_roots=tuple(allow_root or ()),
-        agreement=DEFAULT_FMR if fmr is None else fmr,
-    )
+    given["agreement"] = asked_agreement(agreement, without=no_agreement)
+    given["retry"] = retry.split(",") if retry else None
+    request = assembled(EnrolRequest, chosen(given, EnrolRequest))
     prepared = enrolment_request.prepare(request)
-    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
+    running.begin(prepared)
     _announce(prepared)
     if dry_run:
-        _dry_run(request, prepared, as_json)
+        running.forecast(hold.foresee(request, prepared), as_json)
         return
     warnings: list[str] = []
     summary = _enrol(request, prepared, prefect, max_failures, as_json, warnings)
-    if as_json:
-        typer.echo(json.dumps({**asdict(summary), "warnings": warnings}))
-    else:
-        from pipelines.report.terminal import print_summary
-
-        print_summary(summary, console())
+    running.answer(
+        summary, as_json, lambda done: {**asdict(done), "warnings": warnings}, print_summary
+    )
     say_disagreement(summary, kept=False)
-    if why := summary.shortfall(max_failures):
-        say(why)
-        raise typer.Exit(EXIT_PARTIAL)
+    running.end(summary.shortfall(max_failures))
 
 
 def _announce(prepared: CheckedEnrolment) -> None:
@@ -260,26 +215,6 @@ def _announce(prepared: CheckedEnrolment) -> None:
         )
 
 
-def _dry_run(request: EnrolRequest, prepared: CheckedEnrolment, as_json: bool) -> None:
-    from pipelines.enrolment import hold
-    from pipelines.report import terminal
-    from pipelines.run import begin
-    from pipelines.setup import ports
-
-    stored = ports.open_tables(prepared.job.dest, prepared.storage)
-    known = hold.sealed(request, prepared, stored)
-    keys = hold.existing_keys(request, prepared, known) if known else None
-    job = hold.settled_job(request, prepared, known)
-    own = hold.own_files(request, prepared, stored)
-    forecast = begin.forecast(job, known, prepared.store, keys, restart=request.restart, own=own)
-    for line in forecast.warnings:
-        say(f"WARNING: {line}")
-    if as_json:
-        typer.echo(json.dumps(asdict(forecast)))
-    else:
-        terminal.print_forecast(forecast, console())
-
-
 def _enrol(
     request: EnrolRequest,
     prepared: CheckedEnrolment,
@@ -288,10 +223,9 @@ def _enrol(
     as_json: bool,
     warnings: list[str],
 ) -> Summary:
-    from infra import orchestrator
+    from pipelines.api import enrolment
     from pipelines.cli.progress import live
-    from pipelines.enrolment import hold
-    from pipelines.enrolment import job as enrolment_job
+    from pipelines.run.course import Watch
 
     def told(census: Census) -> None:
         warnings.extend(census.warnings(named=True))
@@ -299,14 +233,11 @@ def _enrol(
             say(f"WARNING: {line}")
 
     with live(console(stderr=True), wanted=not as_json) as progress:
-        if prefect if prefect is not None else orchestrator.has_server():
+        if running.through_prefect(prefect):
             from pipelines.flows.enrol import run_as_flow
 
-            return run_as_flow(request, prepared, progress, max_failures, told)
-        with hold.opened(request, prepared) as held:
-            return enrolment_job.enrol(
-                held.job, held.dest, held.executor, progress, restart=request.restart, told=told
-            )
+            return run_as_flow(request, prepared, Watch(progress, told), max_failures)
+        return enrolment.carry_out(request, prepared, Watch(progress, told))
 
 
 def verify(

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import Executor, Json, Keys, RayAddress, Workers, console, say, tell
+from pipelines.cli import running
+from pipelines.cli.options import (
+    EVALUATE_PANEL,
+    Executor,
+    Json,
+    Keys,
+    RayAddress,
+    Workers,
+    chosen,
+    console,
+    say,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipelines.api.evaluation import Evaluation
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
-    app.command()(evaluate)
+    app.command(rich_help_panel=EVALUATE_PANEL)(evaluate)
 
 
 def evaluate(
@@ -39,25 +55,30 @@ def evaluate(
         str | None,
         typer.Option(help="What made the embeddings: a pack or a name, for the report."),
     ] = None,
-    protocol: Annotated[
+    protocols: Annotated[
         list[str] | None,
         typer.Option(
+            "--protocol",
             help="all (the default: every face against every other one), first:K (a subject's "
             "first K faces against all others), first:A-B (first A, ..., first B, with the same "
             "probes), a list of image, role (enrol or probe) and template, or one of pairs like "
-            "LFW's pairs.txt. Several are evaluated in one pass."
+            "LFW's pairs.txt. Several are evaluated in one pass.",
         ),
     ] = None,
-    alpha: Annotated[
-        list[int] | None, typer.Option(help="Weights of codewords. Default: 12, 16 and 20.")
+    alphas: Annotated[
+        list[int] | None,
+        typer.Option("--alpha", help="Weights of codewords. Default: 12, 16 and 20."),
     ] = None,
     tolerance: Annotated[int, typer.Option(help="The largest tolerance to look at.", min=0)] = 4,
-    encoding: Annotated[
-        list[str] | None, typer.Option(help="Encodings of helpers. Default: int8.")
+    encodings: Annotated[
+        list[str] | None, typer.Option("--encoding", help="Encodings of helpers. Default: int8.")
     ] = None,
-    centring: Annotated[
+    centrings: Annotated[
         list[str] | None,
-        typer.Option(help="How several faces become one template: mean (the default), regression."),
+        typer.Option(
+            "--centring",
+            help="How several faces become one template: mean (the default), regression.",
+        ),
     ] = None,
     exclude: Annotated[
         str | None,
@@ -66,8 +87,9 @@ def evaluate(
             "is a comment, unless it is in quotation marks."
         ),
     ] = None,
-    demographics: Annotated[
-        list[str] | None, typer.Option(help="Columns of SRC that label demographic groups.")
+    groups: Annotated[
+        list[str] | None,
+        typer.Option("--demographics", help="Columns of SRC that label demographic groups."),
     ] = None,
     seed: Annotated[
         str | None,
@@ -84,48 +106,32 @@ def evaluate(
     gets report.html, Parquet files of its tables, and one small file a block with the cosines of
     genuine comparisons and of the nearest impostors.
     """
-    from infra.telemetry import configure_logging
+    given = locals()
+    from pipelines.api import evaluation
     from pipelines.cli.progress import counting
-    from pipelines.evaluation import job as evaluation
+    from pipelines.evaluation import job
     from pipelines.evaluation.request import EvaluateRequest
-    from pipelines.report import page, sheets, tables
-    from pipelines.report.headline import headline
+    from pipelines.report import sheets
+    from pipelines.report.terminal import print_sheets
+    from pipelines.spec.options import assembled
 
-    lists: dict[str, Any] = {
-        "protocols": protocol, "alphas": alpha, "encodings": encoding, "centrings": centring,
-        "groups": demographics,
-    }  # fmt: skip
-    request = EvaluateRequest(
-        source=source,
-        out=out,
-        table=table,
-        keys=keys,
-        model=model,
-        tolerance=tolerance,
-        exclude=exclude,
-        seed=seed,
-        executor=executor,
-        workers=workers,
-        ray_address=ray_address,
-        **{name: tuple(values) for name, values in lists.items() if values},
-    )
-    prepared = evaluation.prepare(request)
-    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
-    with (
-        counting(console(stderr=True), "blocks", wanted=not as_json) as progress,
-        evaluation.opened(request, prepared) as executor_of_blocks,
-    ):
-        found = evaluation.run(prepared, executor_of_blocks, progress)
-    spent = evaluation.measure(prepared)
-    written = page.write(found, spent, prepared.sources.store)
-    evaluation.write_rates(prepared, found)
-    if as_json:
-        made = {name: table.to_pylist() for name, table in tables.tables(found).items()}
-        some = {name: made[name] for name in ("recogniser", "protected", "failures")}
-        typer.echo(json.dumps({"headline": headline(found), **some, "files": written}))
-    else:
-        from pipelines.report.terminal import print_sheets
+    request = assembled(EvaluateRequest, chosen(given, EvaluateRequest))
+    prepared = job.prepare(request)
+    running.begin(prepared)
+    with counting(console(stderr=True), "blocks", wanted=not as_json) as progress:
+        done = evaluation.carry_out(request, prepared, progress)
 
-        print_sheets(sheets.brief(found), console())
-        tell(headline(found))
-    say(f"report: {written[0]}")
+    def shown(done: Evaluation, console: Console) -> None:
+        print_sheets(sheets.brief(done.results), console)
+        tell(done.headline)
+
+    running.answer(done, as_json, _plain, shown)
+    say(f"report: {done.files[0]}")
+
+
+def _plain(done: Evaluation) -> dict[str, Any]:
+    from pipelines.report import tables
+
+    made = {name: table.to_pylist() for name, table in tables.tables(done.results).items()}
+    some = {name: made[name] for name in ("recogniser", "protected", "failures")}
+    return {"headline": done.headline, **some, "files": done.files}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, console, tell
+from pipelines.cli.options import MODELS_PANEL, Json, console, tell
 
 if TYPE_CHECKING:
     from infra.models.packs import PackInfo
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Model packs: what is known, and how to get it.", no_args_is_help=True)
     group.command("list")(list_models)
     group.command()(pull)
-    app.add_typer(group, name="models")
+    app.add_typer(group, name="models", rich_help_panel=MODELS_PANEL)
 
 
 def list_models(as_json: Json = False) -> None:

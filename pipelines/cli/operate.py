@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from ironmask.errors import ParameterError
-from pipelines.cli.options import EXIT_ERROR, Dest, Json, Keys, console, say, tell
+from pipelines.cli.options import EXIT_ERROR, OPERATE_PANEL, Dest, Json, Keys, console, say, tell
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (inspect, status, failures, check, vacuum):
-        app.command()(command)
+        app.command(rich_help_panel=OPERATE_PANEL)(command)
 
 
 def inspect(dest: Dest, as_json: Json = False) -> None:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from ironmask.errors import ParameterError
 from pipelines.spec.addresses import scrubbed
+from pipelines.spec.options import names
 from pipelines.spec.outcomes import Reason
 from pipelines.spec.texts import visible
 
@@ -38,39 +39,30 @@ EXIT_PARTIAL: Final = 3
 EXIT_REJECTED: Final = 4
 EXIT_INTERRUPTED: Final = 130
 
+ENROL_PANEL: Final = "Enrol and verify"
+EVALUATE_PANEL: Final = "Evaluate and audit"
+OPERATE_PANEL: Final = "Operate"
+RENEW_PANEL: Final = "Renew and erase"
+MODELS_PANEL: Final = "Models"
+
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="The table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Keys = Annotated[
     str | None,
     typer.Option(help="Keyset file. Default: IRONMASK_KEYS, else the user's configuration folder."),
 ]
+VaultKeys = Annotated[
+    str | None,
+    typer.Option(help="Keyset file of the vault. Default: beside that of the templates."),
+]
 Model = Annotated[
     str | None, typer.Option(help="Model pack's name, or a folder that holds its ONNX files.")
 ]
+Provider = Annotated[str | None, typer.Option(help="Where models run: cpu, cuda or tensorrt.")]
 
 Executor = Annotated[str, typer.Option(help="ray, or local (this process alone).")]
 Workers = Annotated[int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)]
-RayAddress = Annotated[
-    str | None, typer.Option(help="A running cluster. Default: one made for this run.")
-]
-AllowRoot = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Where inputs may lie, beside SRC's own folder. Several: once for each.",
-    ),
-]
-Restart = Annotated[
-    bool, typer.Option("--restart", help="Plan afresh what an unfinished run left undone.")
-]
-RefuseDisagreement = Annotated[
-    bool,
-    typer.Option(
-        "--refuse-disagreement",
-        help="Leave other faces out of the new templates, and who has no majority without one. "
-        "Default: say how many there are, and use them.",
-    ),
-]
 Embedders = Annotated[
     int | None,
     typer.Option(
@@ -79,14 +71,79 @@ Embedders = Annotated[
         min=0,
     ),
 ]
-Provider = Annotated[str | None, typer.Option(help="Where models run: cpu, cuda or tensorrt.")]
-AcceptRisk = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Take a risk that is refused otherwise, by its name."),
+RayAddress = Annotated[
+    str | None, typer.Option(help="A running cluster. Default: one made for this run.")
 ]
-VaultKeys = Annotated[
+Prefect = Annotated[
+    bool | None,
+    typer.Option(
+        "--prefect/--no-prefect",
+        help="Run as a Prefect flow. Default: where PREFECT_API_URL is set.",
+    ),
+]
+Restart = Annotated[
+    bool,
+    typer.Option(
+        "--restart",
+        help="Close an unfinished run as it stands, and plan afresh what it left undone.",
+    ),
+]
+
+AllowRoots = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-root",
+        metavar="FOLDER",
+        help="Where inputs may lie, beside SRC's own folder. Several: once for each.",
+    ),
+]
+Preset = Annotated[
     str | None,
-    typer.Option(help="Keyset file of the vault. Default: beside that of the templates."),
+    typer.Option(
+        help="paper (115 bits), balanced (80 bits) or strict (103 bits). A new table: balanced."
+    ),
+]
+Alpha = Annotated[int | None, typer.Option(help="Non-zero entries of a codeword.")]
+Tolerance = Annotated[int | None, typer.Option(help="Places that may disagree.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        help="How helpers are written: int8, float32, float16, bits6, bits5, bits4. A new table: "
+        "int8."
+    ),
+]
+Centring = Annotated[
+    str | None,
+    typer.Option(
+        help="How several images become one template: mean or regression. A new table: mean."
+    ),
+]
+ShardSize = Annotated[
+    int | None, typer.Option(help="Inputs in one unit of work. A new table: 256.", min=1)
+]
+Filling = Annotated[
+    float | None,
+    typer.Option(
+        "--fill",
+        help="Share of a template's energy that becomes noise where the model's embeddings are "
+        "not, against the search of a stolen row. 0.2 costs some points of acceptance.",
+        min=0,
+        max=0.9,
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PARQUET",
+        help="Embeddings of the same model, by which the worth of a stolen row is measured; "
+        "those of one subject_id are one person's. Default: SRC, where it holds embeddings.",
+    ),
+]
+AcceptedRisk = Annotated[
+    str | None,
+    typer.Option(
+        "--accept-risk", metavar="NAME", help="Take a risk that is refused otherwise, by its name."
+    ),
 ]
 Agreement = Annotated[
     float | None,
@@ -102,13 +159,15 @@ NoAgreement = Annotated[
         "--no-agreement", help="Do not ask whether faces of one subject are one person's."
     ),
 ]
-Prefect = Annotated[
-    bool | None,
-    typer.Option(
-        "--prefect/--no-prefect",
-        help="Run as a Prefect flow. Default: where PREFECT_API_URL is set.",
-    ),
-]
+
+
+def chosen(given: dict[str, Any], request: type) -> dict[str, Any]:
+    """The options of a command that are a request's own, as far as they were chosen.
+
+    given: the command's parameters by name, which are the request's flat names.
+    """
+    known = names(request)
+    return {name: value for name, value in given.items() if name in known and value is not None}
 
 
 def say(text: str) -> None:

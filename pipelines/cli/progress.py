@@ -14,19 +14,20 @@ from rich.progress import (
 )
 
 from pipelines.plan.plans import Plan
-from pipelines.run import steps
+from pipelines.run.course import Progress as Shown
+from pipelines.run.course import quiet
 from pipelines.run.summary import Tally
 from pipelines.spec.outcomes import Outcome
 
 
 @contextmanager
-def live(console: Console, wanted: bool) -> Iterator[steps.Progress]:
+def live(console: Console, wanted: bool) -> Iterator[Shown]:
     """Yield a progress callback that shows inputs, subjects, failures, rate and time left.
 
     What is committed, and stays whatever happens, has a line of its own.
     """
     if not (wanted and console.is_terminal and console.file.isatty()):
-        yield steps.quiet
+        yield quiet
         return
     display = Progress(
         MofNCompleteColumn(),

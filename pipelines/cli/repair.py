@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from pipelines.cli import running
 from pipelines.cli.options import (
-    EXIT_PARTIAL,
-    AllowRoot,
+    OPERATE_PANEL,
+    AllowRoots,
     Dest,
+    DryRun,
     Embedders,
     Executor,
     Json,
@@ -19,8 +20,10 @@ from pipelines.cli.options import (
     Model,
     Provider,
     RayAddress,
+    Restart,
     VaultKeys,
     Workers,
+    chosen,
     console,
     say,
 )
@@ -28,7 +31,7 @@ from pipelines.cli.options import (
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
-    app.command()(repair)
+    app.command(rich_help_panel=OPERATE_PANEL)(repair)
 
 
 def repair(
@@ -40,19 +43,11 @@ def repair(
         ),
     ],
     model: Model = None,
-    allow_root: AllowRoot = None,
+    allow_roots: AllowRoots = None,
     provider: Provider = None,
     vault_keys: VaultKeys = None,
-    restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart", help="Close an unfinished repair as it stands, and plan the rest afresh."
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what is lost and whom SRC has; write nothing."),
-    ] = False,
+    restart: Restart = False,
+    dry_run: DryRun = False,
     keys: Keys = None,
     executor: Executor = "ray",
     workers: Workers = None,
@@ -67,50 +62,23 @@ def repair(
     continues what was broken off. Exit codes: 0 done, 1 error, 2 usage, 3 done, and some people are
     without a template still, some inputs failed, or embeddings of the vault are lost.
     """
-    from infra.telemetry import configure_logging
+    given = locals()
+    from pipelines.api import repair as verb
     from pipelines.cli.progress import live
-    from pipelines.repair import job
-    from pipelines.repair import request as repair_request
+    from pipelines.repairing import request as repair_request
     from pipelines.report.operations import print_outlook, print_repaired
+    from pipelines.run.course import Watch
+    from pipelines.spec.options import assembled
 
-    request = repair_request.RepairRequest(
-        dest=dest,
-        source=source,
-        model=model,
-        provider=provider,
-        keys=keys,
-        vault_keys=vault_keys,
-        executor=executor,
-        workers=workers,
-        embedders=embedders,
-        ray_address=ray_address,
-        restart=restart,
-        allow_roots=tuple(allow_root or ()),
-    )
+    wanted = repair_request.RepairRequest
+    request = assembled(wanted, chosen(given, wanted))
     prepared = repair_request.prepare(request)
-    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
+    running.begin(prepared)
     if dry_run:
-        outlook = job.foresee(prepared.job, prepared.tables, prepared.store, prepared.keys)
-        if as_json:
-            typer.echo(json.dumps(asdict(outlook)))
-        else:
-            print_outlook(outlook, console())
+        running.answer(verb.foresee(prepared), as_json, asdict, print_outlook)
         return
     say(f"settings: {prepared.job.describe()}")
-    with (
-        live(console(stderr=True), wanted=not as_json) as progress,
-        repair_request.opened(request, prepared) as held,
-    ):
-        done = job.repair(held, progress)
-    if as_json:
-        typer.echo(json.dumps(asdict(done)))
-    else:
-        print_repaired(done, console())
-    failed = done.summary.failed if done.summary else 0
-    if done.without or failed or done.embeddings:
-        say(
-            f"{done.without:,} people are without a template still, {failed:,} inputs failed, "
-            f"{done.embeddings:,} embeddings are gone from the vault; "
-            f"see `ironmask failures {done.dest}`"
-        )
-        raise typer.Exit(EXIT_PARTIAL)
+    with live(console(stderr=True), wanted=not as_json) as progress:
+        done = verb.carry_out(request, prepared, Watch(progress))
+    running.answer(done, as_json, asdict, print_repaired)
+    running.end(done.shortfall)

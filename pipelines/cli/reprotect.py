@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ironmask.errors import ParameterError
+from pipelines.cli import running
 from pipelines.cli.options import (
     EXIT_ERROR,
-    EXIT_PARTIAL,
-    AcceptRisk,
+    RENEW_PANEL,
+    AcceptedRisk,
     Agreement,
-    AllowRoot,
+    AllowRoots,
+    Alpha,
+    Calibration,
+    Centring,
     Dest,
+    DryRun,
     Embedders,
+    Encoding,
     Executor,
+    Filling,
     Json,
     Keys,
     Model,
     NoAgreement,
     Prefect,
+    Preset,
     Provider,
     RayAddress,
-    RefuseDisagreement,
     Restart,
+    ShardSize,
+    Tolerance,
     VaultKeys,
     Workers,
     asked_agreement,
+    chosen,
     console,
     say,
     say_disagreement,
@@ -43,12 +54,13 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    app.command()(reprotect)
-    app.command()(prove)
-    app.command()(rekey)
-    app.command("rotate-mac")(rotate_mac)
-    app.command("rotate-kek")(rotate_kek)
-    app.command()(erase)
+    add = partial(app.command, rich_help_panel=RENEW_PANEL)
+    add()(reprotect)
+    add()(prove)
+    add()(rekey)
+    add("rotate-mac")(rotate_mac)
+    add("rotate-kek")(rotate_kek)
+    add()(erase)
 
 
 def reprotect(
@@ -61,28 +73,22 @@ def reprotect(
             "Default: where they were.",
         ),
     ] = None,
-    allow_root: AllowRoot = None,
+    allow_roots: AllowRoots = None,
     vault: Annotated[
         bool,
         typer.Option("--vault", help="From the vault's embeddings, without any image."),
     ] = False,
     vault_keys: VaultKeys = None,
     model: Model = None,
-    preset: Annotated[str | None, typer.Option(help="paper, balanced or strict.")] = None,
-    alpha: Annotated[int | None, typer.Option(help="Non-zero entries of a codeword.")] = None,
-    tolerance: Annotated[int | None, typer.Option(help="Places that may disagree.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="How helpers are written.")] = None,
-    centring: Annotated[str | None, typer.Option(help="mean or regression.")] = None,
-    shard_size: Annotated[
-        int | None, typer.Option(help="Inputs in one unit of work.", min=1)
-    ] = None,
-    fill: Annotated[
-        float | None, typer.Option(help="Share of noise, as for enroll.", min=0, max=0.9)
-    ] = None,
-    calibration: Annotated[
-        str | None, typer.Option(metavar="PARQUET", help="Embeddings of the model, as for enroll.")
-    ] = None,
-    accept_risk: AcceptRisk = None,
+    preset: Preset = None,
+    alpha: Alpha = None,
+    tolerance: Tolerance = None,
+    encoding: Encoding = None,
+    centring: Centring = None,
+    shard_size: ShardSize = None,
+    filling: Filling = None,
+    calibration: Calibration = None,
+    accepted_risk: AcceptedRisk = None,
     provider: Provider = None,
     max_lost: Annotated[
         int,
@@ -93,7 +99,14 @@ def reprotect(
     ] = 0,
     agreement: Agreement = None,
     no_agreement: NoAgreement = False,
-    refuse_disagreement: RefuseDisagreement = False,
+    refuse_disagreement: Annotated[
+        bool,
+        typer.Option(
+            "--refuse-disagreement",
+            help="Leave other faces out of the new templates, and who has no majority without one. "
+            "Default: say how many there are, and use them.",
+        ),
+    ] = False,
     abandon: Annotated[
         bool,
         typer.Option(
@@ -107,6 +120,7 @@ def reprotect(
     embedders: Embedders = None,
     ray_address: RayAddress = None,
     prefect: Prefect = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Make everybody's template anew under new keys, switch over, and destroy the old ones.
@@ -116,39 +130,12 @@ def reprotect(
     what was broken off. Exit codes: 0 done, 1 error, 2 usage, 3 done and some inputs failed or
     are missing.
     """
-    from pipelines.reprotection.request import ReprotectRequest
-
+    given = locals()
     if abandon:
         _abandon(dest, keys, as_json)
         return
-    request = ReprotectRequest(
-        dest=dest,
-        source=tuple(source or ()),
-        vault=vault,
-        vault_keys=vault_keys,
-        model=model,
-        preset=preset,
-        alpha=alpha,
-        tolerance=tolerance,
-        encoding=encoding,
-        centring=centring,
-        shard_size=shard_size,
-        filling=fill,
-        calibration=calibration,
-        accepted_risk=accept_risk,
-        provider=provider,
-        keys=keys,
-        executor=executor,
-        workers=workers,
-        embedders=embedders,
-        ray_address=ray_address,
-        restart=restart,
-        max_lost=max_lost,
-        allow_roots=tuple(allow_root or ()),
-        agreement=asked_agreement(agreement, without=no_agreement),
-        refuse_disagreement=refuse_disagreement,
-    )
-    _do(request, prefect, as_json)
+    given["agreement"] = asked_agreement(agreement, without=no_agreement)
+    _do(given, prefect, as_json, dry_run=dry_run)
 
 
 def rekey(
@@ -161,14 +148,13 @@ def rekey(
     prefect: Prefect = None,
     as_json: Json = False,
 ) -> None:
-    """Seal every row under new data keys, its helper shuffled; needs no image and no embedding.
+    """Encrypt every row under new data keys, its helper shuffled; needs no image, no embedding.
 
     This is no renewal: who has seen an old helper knows the new one again, and who knows a codeword
     still does. Use it when data keys may have leaked and the files have not. Exit codes: 0 done,
     1 error.
     """
-    place = (keys, executor, workers, ray_address)
-    _rewrite("rekey", dest, place, prefect, restart=restart, as_json=as_json)
+    _do({**locals(), "purpose": "rekey", "embedders": 0}, prefect, as_json)
 
 
 def rotate_mac(
@@ -186,69 +172,44 @@ def rotate_mac(
     The old MAC key stays in use below the new one, and alone it is worth nothing. Exit codes: 0
     done, 1 error.
     """
-    place = (keys, executor, workers, ray_address)
-    _rewrite("rotate-mac", dest, place, prefect, restart=restart, as_json=as_json)
+    _do({**locals(), "purpose": "rotate-mac", "embedders": 0}, prefect, as_json)
 
 
-def _rewrite(
-    purpose: str,
-    dest: str,
-    place: tuple[str | None, str, int | None, str | None],
-    prefect: bool | None,
-    *,
-    restart: bool,
-    as_json: bool,
+def _do(
+    given: dict[str, Any], prefect: bool | None, as_json: bool, *, dry_run: bool = False
 ) -> None:
-    from pipelines.reprotection.request import ReprotectRequest
-
-    keys, executor, workers, ray_address = place
-    request = ReprotectRequest(
-        dest=dest,
-        purpose=purpose,
-        keys=keys,
-        executor=executor,
-        workers=workers,
-        embedders=0,
-        ray_address=ray_address,
-        restart=restart,
-    )
-    _do(request, prefect, as_json)
-
-
-def _do(request: ReprotectRequest, prefect: bool | None, as_json: bool) -> None:
-    from infra.telemetry import configure_logging
     from pipelines.report.operations import print_renewed
+    from pipelines.reprotection import hold
     from pipelines.reprotection import request as reprotection_request
+    from pipelines.reprotection.request import ReprotectRequest
+    from pipelines.spec.options import assembled
 
+    request = assembled(ReprotectRequest, chosen(given, ReprotectRequest))
     prepared = reprotection_request.prepare(request)
-    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
+    running.begin(prepared)
     say(f"generation {prepared.job.generation}: {prepared.job.describe()}")
+    if dry_run:
+        running.forecast(hold.foresee(request, prepared), as_json)
+        return
     done = _renew(request, prepared, prefect, as_json)
-    if as_json:
-        typer.echo(json.dumps(asdict(done)))
-    else:
-        print_renewed(done, console())
-    say_disagreement(done.summary, kept=not request.refuse_disagreement)
-    if not done.is_whole:
-        say(done.shortfall)
-        raise typer.Exit(EXIT_PARTIAL)
+    running.answer(done, as_json, asdict, print_renewed)
+    say_disagreement(done.summary, kept=not request.losses.refuse_disagreement)
+    running.end("" if done.is_whole else done.shortfall)
 
 
 def _renew(
     request: ReprotectRequest, prepared: CheckedReprotection, prefect: bool | None, as_json: bool
 ) -> Renewed:
-    from infra import orchestrator
+    from pipelines.api import reprotection
     from pipelines.cli.progress import live
-    from pipelines.reprotection import job
-    from pipelines.reprotection import request as reprotection_request
+    from pipelines.run.course import Watch
 
     with live(console(stderr=True), wanted=not as_json) as progress:
-        if prefect if prefect is not None else orchestrator.has_server():
+        if running.through_prefect(prefect):
             from pipelines.flows.reprotect import run_as_flow
 
-            return run_as_flow(request, prepared, progress)
-        with reprotection_request.opened(request, prepared) as held:
-            return job.reprotect(held, progress)
+            return run_as_flow(request, prepared, Watch(progress))
+        return reprotection.carry_out(request, prepared, Watch(progress))
 
 
 def _abandon(dest: str, keys: str | None, as_json: bool) -> None:
@@ -308,11 +269,11 @@ def rotate_kek(
 
     Older copies of the keyset file still open with the old one: destroy them, and that key.
     """
-    from pipelines.setup import places
+    from pipelines.api.operations import rotate_kek as rotate
 
     if kek == "":
         raise ParameterError("--kek is empty: local:, or the address of a KMS key")
-    done = places.rotate_kek(dest, kek, keys, vault=vault)
+    done = rotate(dest, kek, keys=keys, vault=vault)
     if as_json:
         typer.echo(json.dumps(asdict(done)))
     else:

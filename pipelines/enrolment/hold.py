@@ -4,50 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from infra.keys.kek import LOCAL
 from infra.keys.key_file import KeyFile, default_keys_path
-from infra.store.lease import lease, refuse_held, refuse_unwritable
+from infra.store.lease import refuse_held, refuse_unwritable
 from ironmask.errors import MismatchError, ParameterError, WrongKeyError
 from pipelines.enrolment.request import CheckedEnrolment, EnrolRequest
 from pipelines.ports import GenerationKeys, StoredTables, Tables
-from pipelines.preflight import calibrate
-from pipelines.run import admit, draft
-from pipelines.run.steps import Executor
+from pipelines.run import admit, begin, draft
+from pipelines.run.begin import Forecast
+from pipelines.run.course import Watch
+from pipelines.run.template_run import TemplateRun
 from pipelines.setup import places, ports
-from pipelines.setup.worker import WorkerSpec
-from pipelines.setup.workplace import ShardExecutor, tried_engine
+from pipelines.setup.hold import Crew, OpenKeys, Site, hold_to_work
 from pipelines.spec.template_job import SourceKind, TemplateJob
-from pipelines.table import erasing, generations, layout, run_records
-from pipelines.table.held import Destination
+from pipelines.table import generations, layout, run_records
 from pipelines.table.sealed import SealedTables
 
 # Stands for the id of a table that is still to be made.
 _NO_TABLE: Final = str(UUID(int=0))
 
 
-@dataclass(frozen=True)
-class HeldEnrolment:
-    """A destination that this process holds, and what runs the stages."""
-
-    job: TemplateJob
-    dest: Destination
-    executor: Executor
-
-
 @contextmanager
-def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEnrolment]:
+def opened(
+    request: EnrolRequest, prepared: CheckedEnrolment, watch: Watch | None = None
+) -> Iterator[TemplateRun]:
     """Hold the destination: its lease, its tables, its keys and a place to work.
 
     What can be known before anything is written is refused before.
     """
-    stored = ports.open_tables(prepared.job.dest, prepared.storage)
+    stored, store = ports.open_tables(prepared.job.dest, prepared.storage), prepared.store
+    site = Site(stored, store, prepared.storage, prepared.settings)
     known = sealed(request, prepared, stored)
-    job, store = settled_job(request, prepared, known), prepared.store
+    job = settled_job(request, prepared, known)
     # A refusal must not wait for workers.
     if known:
         admit.admit(known, job, restart=request.restart)
@@ -56,29 +50,42 @@ def opened(request: EnrolRequest, prepared: CheckedEnrolment) -> Iterator[HeldEn
     _rehearse_keys(request, prepared, stored, job)
     if not known:
         draft.refuse_empty(job, store)
-    prepared.storage.export()
-    with (
-        tried_engine(request.workplace, prepared.settings, prepared.pack, job.faces) as found,
-        lease(job.dest, store) as check,
-    ):
-        erasing.refuse_unfinished_erasure(job.dest, store)
-        stored.create()
-        calibrate.keep(prepared.judged, job, store)
-        path = places.keys_path(request.keys, prepared.settings, stored)
-        tables = sealed(request, prepared, stored)
-        keys = _ensure_keys(path, tables or stored, job, request.kek)
-        kept = (
-            places.vault_keys(request.vault_keys, path, tables or stored, request.kek)
-            if job.vault
-            else None
-        )
-        spec = WorkerSpec(prepared.storage.public(), path, stored.table_id, prepared.pack, kept)
-        seal = ports.log_seal(stored, store, keys, KeyFile.open(path, stored.table_id))
-        own = own_files(request, prepared, stored)
-        dest = Destination(seal.tables, store, keys, check, seal, own=own)
-        generations.begin(dest)
-        calibrate.write_forecast(prepared.judged, dest)
-        yield HeldEnrolment(job, dest, ShardExecutor(found, spec))
+    crew = Crew(request.workplace, prepared.pack, job, prepared.judged)
+    with hold_to_work(
+        site,
+        crew,
+        partial(_open_keys, request, prepared, stored, job),
+        own=lambda: own_files(request, prepared, stored),
+    ) as held:
+        generations.begin(held.dest)
+        yield TemplateRun(job, held.dest, held.executor, watch or Watch(), request.restart)
+
+
+def foresee(request: EnrolRequest, prepared: CheckedEnrolment) -> Forecast:
+    """Say what an enrolment would do, and write nothing.
+
+    Raises `NothingToDoError` where nothing is left to do.
+    """
+    stored = ports.open_tables(prepared.job.dest, prepared.storage)
+    known = sealed(request, prepared, stored)
+    keys = existing_keys(request, prepared, known) if known else None
+    job = settled_job(request, prepared, known)
+    own = own_files(request, prepared, stored)
+    return begin.forecast(job, known, prepared.store, keys, restart=request.restart, own=own)
+
+
+def _open_keys(
+    request: EnrolRequest, prepared: CheckedEnrolment, stored: StoredTables, job: TemplateJob
+) -> OpenKeys:
+    """The keys of the job's generation, and of a vault: made where there are none."""
+    stored.create()
+    path = places.keys_path(request.key_files.keys, prepared.settings, stored)
+    tables = sealed(request, prepared, stored) or stored
+    keys = _ensure_keys(path, tables, job, request.kek)
+    vault = None
+    if job.vault:
+        vault = places.vault_keys(request.key_files.vault_keys, path, tables, request.kek)
+    return OpenKeys(KeyFile.open(path, stored.table_id), keys, vault=vault)
 
 
 def sealed(
@@ -91,7 +98,7 @@ def sealed(
     """
     if not stored.exist():
         return None
-    path = places.keys_path(request.keys, prepared.settings, stored)
+    path = places.keys_path(request.key_files.keys, prepared.settings, stored)
     if not path.exists() and not prepared.store.exists(layout.seal_file(stored.dest)):
         return None
     return ports.sealed(stored, prepared.store, KeyFile.open(path, stored.table_id))
@@ -101,10 +108,10 @@ def own_files(
     request: EnrolRequest, prepared: CheckedEnrolment, stored: StoredTables
 ) -> tuple[str, ...]:
     """Paths of the keyset files of a destination, and of its vault, which are never inputs."""
-    if not (request.keys or prepared.settings.keys or stored.exist()):
+    if not (request.key_files.keys or prepared.settings.keys or stored.exist()):
         return ()
-    path = places.keys_path(request.keys, prepared.settings, stored)
-    return str(path), str(places.vault_keys_path(request.vault_keys, path))
+    path = places.keys_path(request.key_files.keys, prepared.settings, stored)
+    return str(path), str(places.vault_keys_path(request.key_files.vault_keys, path))
 
 
 def settled_job(
@@ -125,7 +132,7 @@ def existing_keys(
     request: EnrolRequest, prepared: CheckedEnrolment, tables: Tables
 ) -> GenerationKeys | None:
     """The live keys of a table that is there already; None where it has no run yet."""
-    path = places.keys_path(request.keys, prepared.settings, tables)
+    path = places.keys_path(request.key_files.keys, prepared.settings, tables)
     if not run_records.runs(tables):
         return None
     return ports.keys(path, tables.table_id, generations.live(tables))
@@ -136,9 +143,11 @@ def _rehearse_keys(
 ) -> None:
     """Raise for keys that could not be opened, or made, and write nothing."""
     exist = stored.exist()
-    path = places.expanded(request.keys or prepared.settings.keys or default_keys_path(_NO_TABLE))
+    path = places.expanded(
+        request.key_files.keys or prepared.settings.keys or default_keys_path(_NO_TABLE)
+    )
     if exist:
-        path = places.keys_path(request.keys, prepared.settings, stored)
+        path = places.keys_path(request.key_files.keys, prepared.settings, stored)
     if exist and (path.exists() or run_records.runs(stored)):
         file = KeyFile.open(path, stored.table_id)
         _refuse_other_kek(file, request.kek)
@@ -147,7 +156,7 @@ def _rehearse_keys(
     else:
         KeyFile.rehearse(path, request.kek or LOCAL)
     if job.vault:
-        places.rehearse_vault_keys(request.vault_keys, path, job.dest, request.kek)
+        places.rehearse_vault_keys(request.key_files.vault_keys, path, job.dest, request.kek)
 
 
 def _ensure_keys(path: Path, tables: Tables, job: TemplateJob, kek: str | None) -> GenerationKeys:

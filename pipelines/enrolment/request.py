@@ -10,7 +10,6 @@ from infra.settings import load as load_settings
 from infra.store.addresses import allowed, is_inside, normalise, table_address
 from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError
-from ironmask.helper import DEFAULT_ENCODING
 from ironmask.params import DEFAULT_PRESET, Params, preset
 from pipelines.plan import sources
 from pipelines.ports import Store
@@ -21,51 +20,31 @@ from pipelines.setup import places, ports
 from pipelines.setup.models import at_hand, known_impostors
 from pipelines.spec.addresses import without_secret
 from pipelines.spec.faces import FaceSettings
-from pipelines.spec.template_job import DECLARED, DEFAULT_SHARD_SIZE, SourceKind, TemplateJob
-from pipelines.spec.workplace import Workplace, check_executor
+from pipelines.spec.options import Inputs, Kept, KeyFiles, Risk, TemplateSettings
+from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob
+from pipelines.spec.workplace import Workplace
 
 
 @dataclass(frozen=True)
 class EnrolRequest:
     """An enrolment as a user asks for it: plain values, none of them secret.
 
-    allow_roots: folders and prefixes that inputs may lie in, beside that of the source. agreement:
-    the false match rate that sets how alike the faces of one subject must be; 0 for no such test.
+    kek: address of the key-encryption key of a new table. restart: an unfinished run is closed as
+    it stands, and what it left is planned afresh.
     """
 
     source: str
     dest: str
-    kind: str = "auto"
     model: str | None = None
-    preset: str = DEFAULT_PRESET
-    alpha: int | None = None
-    tolerance: int | None = None
-    encoding: str = DEFAULT_ENCODING
-    centring: str = Centring.MEAN.value
-    shard_size: int = DEFAULT_SHARD_SIZE
-    plaintext_helpers: bool = False
-    filling: float = 0.0
-    vault: bool = False
-    vault_keys: str | None = None
-    calibration: str | None = None
-    accepted_risk: str | None = None
-    pseudonymous: bool = False
-    faces: FaceSettings = field(default_factory=FaceSettings)
-    keys: str | None = None
     kek: str | None = None
-    executor: str = "ray"
+    inputs: Inputs = field(default_factory=Inputs)
+    settings: TemplateSettings = field(default_factory=TemplateSettings)
+    kept: Kept = field(default_factory=Kept)
+    faces: FaceSettings = field(default_factory=FaceSettings)
+    key_files: KeyFiles = field(default_factory=KeyFiles)
+    risk: Risk = field(default_factory=Risk)
+    workplace: Workplace = field(default_factory=Workplace)
     restart: bool = False
-    retry: tuple[str, ...] = ()
-    workers: int | None = None
-    embedders: int | None = None
-    ray_address: str | None = None
-    allow_roots: tuple[str, ...] = ()
-    agreement: float = DEFAULT_FMR
-
-    @property
-    def workplace(self) -> Workplace:
-        """Where the work is done."""
-        return Workplace(self.executor, self.workers, self.embedders, self.ray_address)
 
 
 @dataclass(frozen=True)
@@ -91,40 +70,48 @@ def prepare(request: EnrolRequest) -> CheckedEnrolment:
     store = ports.open_store(storage)
     source, dest = normalise(request.source), table_address(request.dest)
     _check_places(source, dest, request, settings)
-    kind = _kind(request.kind, source, store)
+    kind = _kind(request.inputs.kind, source, store)
     pack = _pack(request, settings, kind)
     if kind is SourceKind.EMBEDDINGS:
         n = _stored_width(source, store, pack)
     else:
         n = packs.embedding_width(_required(pack))
-    job = TemplateJob(
-        source=source,
-        dest=dest,
-        kind=kind,
-        model=pack.fingerprint if pack else _declared(request, settings),
-        params=_params(request, n),
-        encoding=request.encoding,
-        centring=Centring.named(request.centring),
-        shard_size=request.shard_size,
-        sealed=not request.plaintext_helpers,
-        faces=request.faces,
-        retry=tuple(sorted(set(request.retry))),
-        accepted_risk=request.accepted_risk,
-        filling=request.filling,
-        vault=request.vault,
-        pseudonymous=request.pseudonymous,
-        allow_roots=allowed(request.allow_roots),
-    )
-    calibration = normalise(request.calibration) if request.calibration else None
+    model = pack.fingerprint if pack else _declared(request, settings)
+    job = _job(request, source, dest, kind, model, n)
+    given = request.risk.calibration
+    calibration = normalise(given) if given else None
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)
+    fmr = request.settings.agreement
     known = Known(calibration, known_impostors(job.model, pack), judged)
-    job, bar = settle(job, request.agreement, known, store)
+    job, bar = settle(job, DEFAULT_FMR if fmr is None else fmr, known, store)
     return CheckedEnrolment(job, pack, settings, storage, store, judged, bar)
 
 
+def _job(
+    request: EnrolRequest, source: str, dest: str, kind: SourceKind, model: str, n: int
+) -> TemplateJob:
+    """The job that a request describes. source, dest: normalised. n: width of embeddings."""
+    settings, kept = request.settings, request.kept
+    return TemplateJob(
+        source=source,
+        dest=dest,
+        kind=kind,
+        model=model,
+        params=_params(settings, n),
+        centring=Centring.named(settings.centring or Centring.MEAN.value),
+        sealed=not kept.plaintext_helpers,
+        faces=request.faces,
+        retry=tuple(sorted(set(request.inputs.retry))),
+        accepted_risk=request.risk.accepted_risk,
+        vault=kept.vault,
+        pseudonymous=kept.pseudonymous,
+        allow_roots=allowed(request.inputs.allow_roots),
+        **settings.given("encoding", "shard_size", "filling"),
+    )
+
+
 def _check_places(source: str, dest: str, request: EnrolRequest, settings: Settings) -> None:
-    check_executor(request.executor)
-    without_secret(request.ray_address or settings.ray_address or "", "--ray-address")
+    without_secret(settings.ray_address or "", "IRONMASK_RAY_ADDRESS")
     without_secret(request.model or settings.model or "", "--model")
     without_secret(request.kek or "", "--kek")
     if is_inside(source, dest) or is_inside(dest, source):
@@ -132,7 +119,7 @@ def _check_places(source: str, dest: str, request: EnrolRequest, settings: Setti
             f"SRC {source} and DEST {dest} lie in one another: the table's own files would be "
             "taken for inputs; keep them apart"
         )
-    given = request.keys or settings.keys
+    given = request.key_files.keys or settings.keys
     if given:
         places.check_outside(places.expanded(given), dest)
 
@@ -183,7 +170,6 @@ def _required(pack: packs.ModelPack | None) -> packs.ModelPack:
     return pack
 
 
-def _params(request: EnrolRequest, n: int) -> Params:
-    given = {"alpha": request.alpha, "tolerance": request.tolerance}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return replace(preset(request.preset, n), **changes)
+def _params(settings: TemplateSettings, n: int) -> Params:
+    chosen = preset(settings.preset or DEFAULT_PRESET, n)
+    return replace(chosen, **settings.given("alpha", "tolerance"))

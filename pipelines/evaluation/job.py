@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,20 +22,15 @@ from pipelines.evaluation.request import EvaluateRequest, asked, traits_of
 from pipelines.evaluation.results import Results, results
 from pipelines.evaluation.work import block_work
 from pipelines.evaluation.work import sources as sources_of
+from pipelines.run.course import Counting, uncounted
 from pipelines.run.work import Engine
 from pipelines.setup import ports, workplace
 from pipelines.setup.metrics import add_metrics
-from pipelines.spec.workplace import check_executor
 from pipelines.table import layout
 
-Progress = Callable[[int, int], None]
 _FILE = "evaluation.json"
 # Drawn or measured when an evaluation begins; a resume takes what it finds.
 _SETTLED = ("seed", "floor", "block")
-
-
-def quiet(_done: int, _all: int) -> None:
-    """No display."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,6 @@ def prepare(request: EvaluateRequest) -> CheckedEvaluation:
     Raises `ParameterError`, `SourceError` and `ProtocolError` for what cannot be evaluated,
     `MismatchError` where the output folder holds another evaluation.
     """
-    check_executor(request.executor)
     settings, storage = load_settings()
     storage.export()
     source, out = normalise(request.source), normalise(request.out)
@@ -114,7 +108,7 @@ def finished(
     return results(evaluation, sources), spent
 
 
-def run(prepared: CheckedEvaluation, engine: Engine, progress: Progress) -> Results:
+def run(prepared: CheckedEvaluation, engine: Engine, progress: Counting = uncounted) -> Results:
     """Freeze the evaluation, run what is left of it, and add everything up.
 
     progress: blocks done and all.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, field
 
 from infra.models import packs
 from infra.settings import Settings, StorageSettings
@@ -28,13 +27,23 @@ from pipelines.table.layout import TABLE_PROTOCOL
 
 
 @dataclass(frozen=True)
+class Comparisons:
+    """What is compared, each with each. tolerance: the largest one; all smaller ones come along."""
+
+    protocols: tuple[str, ...] = (ALL,)
+    alphas: tuple[int, ...] = (12, 16, 20)
+    tolerance: int = 4
+    encodings: tuple[str, ...] = (DEFAULT_ENCODING,)
+    centrings: tuple[str, ...] = (Centring.MEAN.value,)
+
+
+@dataclass(frozen=True)
 class EvaluateRequest:
     """An evaluation as a user asks for it.
 
     table: address of a table whose live templates are compared, as they are; its own settings
-    then stand for protocols, alphas, tolerance, encodings and centrings. keys: its keyset file.
-    model: what made the embeddings: a pack, or a name. exclude: a file with a name a line. seed:
-    hex.
+    then stand for `comparisons`. keys: its keyset file. model: what made the embeddings: a pack, or
+    a name. exclude: a file with a name a line. groups: columns of labels. seed: hex.
     """
 
     source: str
@@ -42,29 +51,11 @@ class EvaluateRequest:
     table: str | None = None
     keys: str | None = None
     model: str | None = None
-    protocols: tuple[str, ...] = (ALL,)
-    alphas: tuple[int, ...] = (12, 16, 20)
-    tolerance: int = 4
-    encodings: tuple[str, ...] = (DEFAULT_ENCODING,)
-    centrings: tuple[str, ...] = (Centring.MEAN.value,)
+    comparisons: Comparisons = field(default_factory=Comparisons)
     exclude: str | None = None
     groups: tuple[str, ...] = ()
     seed: str | None = None
-    executor: str = "ray"
-    workers: int | None = None
-    ray_address: str | None = None
-
-    @property
-    def workplace(self) -> Workplace:
-        """Where the work is done."""
-        return Workplace(self.executor, self.workers, ray_address=self.ray_address)
-
-
-# What a table settles, as it is when nothing is asked for.
-_OWN: Final[dict[str, Any]] = {
-    name: EvaluateRequest.__dataclass_fields__[name].default
-    for name in ("model", "protocols", "alphas", "tolerance", "encodings", "centrings")
-}
+    workplace: Workplace = field(default_factory=Workplace)
 
 
 def traits_of(
@@ -74,7 +65,7 @@ def traits_of(
 
     Raises `WrongKeyError` where these are other ones, `ParameterError` where more was asked for.
     """
-    if replace(request, **_OWN) != request:
+    if request.model or request.comparisons != Comparisons():
         raise ParameterError(
             "--table compares the templates that are there: leave out --protocol, --alpha, "
             "--tolerance, --encoding, --centring and --model"
@@ -121,19 +112,20 @@ def asked(
             tolerance=params.tolerance, encodings=(traits.encoding,), centrings=(traits.centring,),
             model=traits.model, **common,
         )  # fmt: skip
-    for name in request.encodings:
+    wanted = request.comparisons
+    for name in wanted.encodings:
         encoding(name)
-    for alpha in request.alphas:
+    for alpha in wanted.alphas:
         Params(n, alpha, 0)
-    protocols, listed = _protocols(request.protocols, store)
+    protocols, listed = _protocols(wanted.protocols, store)
     return Evaluation(
         protocols=protocols,
         listed=listed,
         issued=None,
-        alphas=tuple(sorted(set(request.alphas))),
-        tolerance=request.tolerance,
-        encodings=tuple(dict.fromkeys(request.encodings)),
-        centrings=tuple(dict.fromkeys(map(Centring.named, request.centrings))),
+        alphas=tuple(sorted(set(wanted.alphas))),
+        tolerance=wanted.tolerance,
+        encodings=tuple(dict.fromkeys(wanted.encodings)),
+        centrings=tuple(dict.fromkeys(map(Centring.named, wanted.centrings))),
         model=_model(request.model or settings.model),
         **common,
     )

@@ -16,7 +16,7 @@ from pipelines.operations.check_shard import Scope
 from pipelines.operations.prove import key_states
 from pipelines.operations.status import Status
 from pipelines.setup import ports
-from pipelines.setup.hold_live import opened_live
+from pipelines.setup.hold import hold_live
 from pipelines.setup.places import existing, keys_path
 from pipelines.table.erasing import Erased
 
@@ -47,5 +47,5 @@ def check(dest: str, keys: str | None, *, deep: bool, workers: int | None = None
 
 def erase(dest: str, subject: str, keys: str | None) -> Erased:
     """Destroy everything that a destination holds of a person, but for the outcomes."""
-    with opened_live(dest, keys) as (held, _):
+    with hold_live(dest, keys) as (held, _):
         return erasing.erase(held, subject)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.setup.hold_live import opened_live
+from pipelines.setup.hold import hold_live
 from pipelines.table.orphans import destroy_orphans
 from pipelines.table.schemas import TABLES
 
@@ -24,7 +24,7 @@ def vacuum(dest: str, keys: str | None) -> Vacuumed:
     Nothing is taken for left behind on the word of a log that the seal does not vouch for. Raises
     `BusyError` while a run is under way, `TableError` where a log was changed.
     """
-    with opened_live(dest, keys) as (held, _):
+    with hold_live(dest, keys) as (held, _):
         files = destroy_orphans(held.tables, held.store, held.check)
         addresses = [held.tables.table(name).uri for name in TABLES]
         uploads = sum(held.store.abort_uploads(uri) for uri in addresses)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipelines.operations.check import Report
 from pipelines.operations.status import Status
-from pipelines.repair.job import Outlook, Repaired
+from pipelines.repairing.job import Outlook, Repaired
 from pipelines.report.terminal import disagreement, facts, pairs, size
 from pipelines.reprotection.job import Renewed
 from pipelines.spec.texts import visible

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pipelines.reprotection import job
-from pipelines.setup.hold_live import opened_live
+from pipelines.setup.hold import hold_live
 from pipelines.table.destroy_generation import Proof
 
 
 def abandon(dest: str, keys: str | None) -> Proof:
     """Give up the generation that is being prepared."""
-    with opened_live(dest, keys) as (held, keyring):
+    with hold_live(dest, keys) as (held, keyring):
         return job.abandon(held, keyring)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Final
 
 from ironmask.errors import TableError
 from pipelines.plan import plans
@@ -15,10 +16,9 @@ from pipelines.plan.plans import Plan
 from pipelines.ports import Keyring
 from pipelines.reprotection import losses
 from pipelines.run import begin as run_begin
-from pipelines.run import steps
-from pipelines.run.steps import Executor, Progress, quiet
+from pipelines.run.course import Step
 from pipelines.run.summary import Summary, Tally
-from pipelines.spec.template_job import TemplateJob
+from pipelines.run.template_run import TemplateRun
 from pipelines.table import contents, generations, run_records
 from pipelines.table.destroy_generation import Proof, destroy
 from pipelines.table.generations import State
@@ -29,18 +29,6 @@ from pipelines.table.orphans import destroy_orphans
 from pipelines.table.run_records import RunRecord, RunState
 
 _log = logging.getLogger("ironmask.reprotect")
-
-
-@dataclass(frozen=True)
-class HeldReprotection:
-    """A destination that this process re-protects. allowed: people who may lose their template."""
-
-    job: TemplateJob
-    dest: Destination
-    keyring: Keyring = field(repr=False)
-    executor: Executor
-    restart: bool = False
-    allowed: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,35 +58,97 @@ class Renewed:
         )
 
 
-def reprotect(held: HeldReprotection, progress: Progress = quiet) -> Renewed:
-    """Do the whole job, or continue it where it was left off."""
-    timer = steps.Timer()
-    frozen = prepare(held)
-    tally, resumed = run(held, frozen, progress)
-    lost = switch(held)
-    proof = destroy_old(held)
-    return report(held, frozen, tally, resumed, lost, proof, timer.seconds())
+@dataclass
+class Reprotection(TemplateRun):
+    """A re-protection under way, or the rest of one that was broken off.
+
+    keyring: holds the keys of all generations. max_lost: people who may lose their template. lost,
+    proof, done: what the steps have found.
+    """
+
+    keyring: Keyring = field(kw_only=True, repr=False)
+    max_lost: int = 0
+    lost: int = field(init=False)
+    proof: Proof = field(init=False)
+    done: Renewed = field(init=False)
+
+    @property
+    def parent(self) -> int:
+        """The generation that is replaced."""
+        assert self.job.renews is not None  # noqa: S101
+        return self.job.renews
+
+    @property
+    def is_switched(self) -> bool:
+        """Whether the new generation is live already, so that only the old one has to go."""
+        return generations.live(self.dest.tables) == self.job.generation
+
+    def plan(self) -> None:
+        """Plan the new generation, or find the plan of the one that was begun."""
+        job, dest = self.job, self.dest
+        if self.is_switched:
+            self.frozen = _frozen(dest, job.generation)
+            return
+        # One that was to be given up, and goes on.
+        dest.store.delete([destroyed_file(dest.tables.dest, job.generation)])
+
+        def begin() -> None:
+            generations.prepare(dest, job.generation, self.parent, job.purpose)
+
+        told = self.watch.told
+        self.frozen = run_begin.prepare_plan(
+            job, dest, restart=self.restart, begin=begin, told=told
+        )
+
+    def run(self) -> None:
+        """Write the new generation beside the old one; readers see nothing of it."""
+        if self.is_switched:
+            self.tally, self.resumed = Tally(before=self.frozen.inputs), self.frozen.shards
+        else:
+            super().run()
+
+    def switch(self) -> None:
+        """Make the new generation live, and count who lost their template.
+
+        Raises `SourceError` where these are more than are allowed, `TamperedError` where a new row
+        does not open. Then the old generation stays live.
+        """
+        dest, number = self.dest, self.job.generation
+        if not self.is_switched:
+            destroy_orphans(dest.tables, dest.store, dest.check)
+            lost = losses.refuse_losses(dest.tables, self.job, self.max_lost)
+            losses.open_some(dest.tables, number, dest.keys)
+            generations.switch(dest, number, {"lost": lost.count})
+            dest.log_seal.extend()
+            _log.info("switched", extra={"generation": number, "lost": lost.count})
+        self.lost = int(generations.read(dest.tables)[number].proof["lost"])
+
+    def destroy(self) -> None:
+        """Destroy the generation that was replaced, once the seal depends on the new one alone."""
+        dest = self.dest
+        dest.log_seal.rekey(dest.keys)
+        if self.job.vault:
+            _leave_other_models(dest, self.job.model)
+        self.proof = destroy(dest, self.keyring, self.parent)
+        _log.info("destroyed", extra={"generation": self.parent, "files": self.proof.files})
+
+    def report(self) -> None:
+        """Check the counts, and record the run."""
+        tables, number = self.dest.tables, self.job.generation
+        missing = contents.used_inputs(tables, self.parent) - contents.used_inputs(tables, number)
+        super().report()
+        self.done = Renewed(
+            self.summary, number, self.parent, self.lost, max(0, missing), self.proof
+        )
 
 
-def is_switched(held: HeldReprotection) -> bool:
-    """Whether the new generation is live already, so that only the old one has to go."""
-    return generations.live(held.dest.tables) == held.job.generation
-
-
-def prepare(held: HeldReprotection) -> Plan:
-    """Plan the new generation, or find the plan of the one that was begun."""
-    job, dest = held.job, held.dest
-    if is_switched(held):
-        return _frozen(dest, job.generation)
-    parent = job.renews
-    assert parent is not None  # noqa: S101
-    # One that was to be given up, and goes on.
-    dest.store.delete([destroyed_file(dest.tables.dest, job.generation)])
-
-    def begin() -> None:
-        generations.prepare(dest, job.generation, parent, job.purpose)
-
-    return run_begin.prepare_plan(job, dest, restart=held.restart, begin=begin)
+STEPS: Final = (
+    Step("plan", Reprotection.plan),
+    Step("run and commit", Reprotection.run, again=True),
+    Step("switch", Reprotection.switch),
+    Step("destroy", Reprotection.destroy, again=True),
+    Step("report", Reprotection.report),
+)
 
 
 def _frozen(dest: Destination, generation: int) -> Plan:
@@ -106,42 +156,6 @@ def _frozen(dest: Destination, generation: int) -> Plan:
     for record in _unfinished(dest, generation):
         return plans.load(plan_folder(dest.tables.dest, record.run_id), dest.store)[0]
     raise TableError(f"{dest.tables.dest}: no run is left that wrote generation {generation}")
-
-
-def run(held: HeldReprotection, frozen: Plan, progress: Progress = quiet) -> tuple[Tally, int]:
-    """Write the new generation beside the old one; readers see nothing of it."""
-    if is_switched(held):
-        return Tally(before=frozen.inputs), frozen.shards
-    return steps.run(held.job, frozen, held.dest, held.executor, progress)
-
-
-def switch(held: HeldReprotection) -> int:
-    """Make the new generation live; return how many people lost their template.
-
-    Raises `SourceError` where these are more than are allowed, `TamperedError` where a new row does
-    not open. Then the old generation stays live.
-    """
-    job, dest = held.job, held.dest
-    if not is_switched(held):
-        destroy_orphans(dest.tables, dest.store, dest.check)
-        lost = losses.refuse_losses(dest.tables, job, held.allowed)
-        losses.open_some(dest.tables, job.generation, dest.keys)
-        generations.switch(dest, job.generation, {"lost": lost.count})
-        dest.log_seal.extend()
-        _log.info("switched", extra={"generation": job.generation, "lost": lost.count})
-    return int(generations.read(dest.tables)[job.generation].proof["lost"])
-
-
-def destroy_old(held: HeldReprotection) -> Proof:
-    """Destroy the generation that was replaced, once the seal depends on the new one alone."""
-    job, dest = held.job, held.dest
-    assert job.renews is not None  # noqa: S101
-    dest.log_seal.rekey(dest.keys)
-    if job.vault:
-        _leave_other_models(dest, job.model)
-    proof = destroy(dest, held.keyring, job.renews)
-    _log.info("destroyed", extra={"generation": job.renews, "files": proof.files})
-    return proof
 
 
 def _leave_other_models(dest: Destination, model: str) -> None:
@@ -159,25 +173,6 @@ def _leave_other_models(dest: Destination, model: str) -> None:
         dest.commit(Commit("vault", [], application, sequence, old))
         dest.log_seal.extend()
     destroy_orphans(dest.tables, dest.store, dest.check)
-
-
-def report(
-    held: HeldReprotection,
-    frozen: Plan,
-    tally: Tally,
-    resumed: int,
-    lost: int,
-    proof: Proof,
-    seconds: float,
-) -> Renewed:
-    """Check the counts, record the run, and say what happened."""
-    job = held.job
-    assert job.renews is not None  # noqa: S101
-    missing = contents.used_inputs(held.dest.tables, job.renews) - contents.used_inputs(
-        held.dest.tables, job.generation
-    )
-    summary = steps.report(job, frozen, tally, resumed, held.dest, seconds)
-    return Renewed(summary, job.generation, job.renews, lost, max(0, missing), proof)
 
 
 def abandon(dest: Destination, keyring: Keyring) -> Proof:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Final, Protocol
 
@@ -12,6 +12,7 @@ from pipelines.plan.plans import Plan
 from pipelines.run import stop
 from pipelines.run.begin import write_run
 from pipelines.run.commit import Committer
+from pipelines.run.course import Progress, quiet
 from pipelines.run.live_note import Counted, Journal
 from pipelines.run.summary import Summary, Tally, summarise, write_metrics
 from pipelines.shard.context import ShardResult
@@ -41,13 +42,6 @@ class Timer:
 
     def seconds(self) -> float:
         return time.monotonic() - self._start
-
-
-Progress = Callable[[Plan, Tally], None]
-
-
-def quiet(_plan: Plan, _tally: Tally) -> None:
-    """No progress display."""
 
 
 def run(

@@ -11,12 +11,6 @@ from pipelines.spec.addresses import without_secret
 _EXECUTORS: Final = ("ray", "local")
 
 
-def check_executor(name: str) -> None:
-    """Raise `ParameterError` for one that is not known."""
-    if name not in _EXECUTORS:
-        raise ParameterError(f"unknown executor {name!r}; it is ray or local")
-
-
 @dataclass(frozen=True)
 class Workplace:
     """executor: ray, or local (this process alone). workers: CPU workers; None: all cores.
@@ -31,5 +25,7 @@ class Workplace:
     ray_address: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ParameterError` for an address of a cluster that carries credentials."""
+        """Raise `ParameterError` for another executor, or an address that carries credentials."""
+        if self.executor not in _EXECUTORS:
+            raise ParameterError(f"unknown executor {self.executor!r}; it is ray or local")
         without_secret(self.ray_address or "", "--ray-address")

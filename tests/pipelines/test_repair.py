@@ -509,7 +509,7 @@ def test_whom_nothing_sealed_names_is_not_taken_out(
     """Outcomes that name more or fewer people than the file had rows tell nothing."""
     delete(data_files(dest, "templates")[0])
     before = state(dest)
-    monkeypatch.setattr("pipelines.repair.damage._people", lambda *_: frozenset({"somebody"}))
+    monkeypatch.setattr("pipelines.repairing.damage._people", lambda *_: frozenset({"somebody"}))
     answer = repair(dest, source)
     assert (answer.code, "says whose its 12 templates were" in answer.err) == (1, True)
     assert state(dest) == before

@@ -8,7 +8,7 @@ until somebody has a template again, the next call looks for them.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import pyarrow as pa
@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 from ironmask.errors import NothingToDoError, SourceError, TableError
 from pipelines.plan import from_live
 from pipelines.ports import GenerationKeys, Store, Tables
-from pipelines.repair import damage
-from pipelines.repair.damage import Damage
-from pipelines.repair.take_out import take_out
-from pipelines.run import admit, begin, draft, steps
-from pipelines.run.steps import Executor, Progress, quiet
+from pipelines.repairing import damage
+from pipelines.repairing.damage import Damage
+from pipelines.repairing.take_out import take_out
+from pipelines.run import admit, begin, draft
+from pipelines.run.course import follow
 from pipelines.run.summary import Summary
+from pipelines.run.template_run import STEPS, TemplateRun
 from pipelines.spec.template_job import TemplateJob
 from pipelines.table import contents
 from pipelines.table.held import Destination
@@ -30,16 +31,6 @@ from pipelines.table.text_set import TextSet
 
 _log = logging.getLogger("ironmask.repair")
 _NAMED = 3
-
-
-@dataclass(frozen=True)
-class HeldRepair:
-    """A destination that this process repairs. restart: an unfinished repair is closed first."""
-
-    job: TemplateJob
-    dest: Destination
-    executor: Executor
-    restart: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +48,18 @@ class Repaired:
     embeddings: int
     summary: Summary | None
 
+    @property
+    def shortfall(self) -> str:
+        """What is not as it was, in one line; empty where everything is."""
+        failed = self.summary.failed if self.summary else 0
+        if not (self.without or failed or self.embeddings):
+            return ""
+        return (
+            f"{self.without:,} people are without a template still, {failed:,} inputs failed, "
+            f"{self.embeddings:,} embeddings are gone from the vault; "
+            f"see `ironmask failures {self.dest}`"
+        )
+
 
 @dataclass(frozen=True)
 class Outlook:
@@ -72,16 +75,15 @@ class Outlook:
     embeddings: int
 
 
-def repair(held: HeldRepair, progress: Progress = quiet) -> Repaired:
+def repair(run: TemplateRun) -> Repaired:
     """Do the whole job, or continue it where it was left off.
 
     Raises `TableError` where something is lost that cannot be made anew, `SourceError` where the
     source has nobody of those who would be taken out; then nothing is changed.
     """
-    timer = steps.Timer()
-    job, dest = held.job, held.dest
-    unfinished = admit.admit(dest.tables, job, restart=held.restart)
-    if unfinished and held.restart:
+    job, dest = run.job, run.dest
+    unfinished = admit.admit(dest.tables, job, restart=run.restart)
+    if unfinished and run.restart:
         begin.give_up(dest, unfinished)
         unfinished = None
     found = Damage() if unfinished else damage.find(dest.tables, dest.store)
@@ -90,7 +92,7 @@ def repair(held: HeldRepair, progress: Progress = quiet) -> Repaired:
         take_out(dest, found)
         _log.info("taken out", extra={"files": len(found.templates)})
     before = contents.lost_people(dest.tables, job.generation)
-    summary = _enrol(held, progress, timer) if unfinished or len(before.gone) else None
+    summary = _enrol(run) if unfinished or len(before.gone) else None
     if summary is None:
         dest.log_seal.end()
     after = contents.lost_people(dest.tables, job.generation)
@@ -105,15 +107,12 @@ def repair(held: HeldRepair, progress: Progress = quiet) -> Repaired:
     )
 
 
-def _enrol(held: HeldRepair, progress: Progress, timer: steps.Timer) -> Summary | None:
+def _enrol(run: TemplateRun) -> Summary | None:
     """Enrol who lost their template; None where the source has nobody of them."""
-    job, dest = held.job, held.dest
     try:
-        frozen = begin.prepare_plan(job, dest)
+        return follow(STEPS, replace(run, restart=False)).summary
     except NothingToDoError:
         return None
-    tally, resumed = steps.run(job, frozen, dest, held.executor, progress)
-    return steps.report(job, frozen, tally, resumed, dest, timer.seconds())
 
 
 def _refuse(job: TemplateJob, found: Damage, dest: Destination) -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ironmask.errors import StorageError
 from pipelines.ports import DataFile
-from pipelines.repair.damage import Damage, LostFile, examined, inputs_by_attempt
+from pipelines.repairing.damage import Damage, LostFile, examined, inputs_by_attempt
 from pipelines.shard.copies import copied
 from pipelines.spec.outcomes import Reason
 from pipelines.table import contents, layout, run_records

@@ -13,16 +13,15 @@ from infra.settings import load as load_settings
 from infra.store.addresses import allowed, is_inside, normalise
 from ironmask.errors import ModelNotFoundError, ParameterError
 from pipelines.plan import sources
-from pipelines.ports import GenerationKeys, Store, Tables
-from pipelines.repair.job import HeldRepair
+from pipelines.ports import GenerationKeys, Store, StoredTables, Tables
 from pipelines.run import admit
+from pipelines.run.course import Watch
+from pipelines.run.template_run import TemplateRun
 from pipelines.setup import places, ports
-from pipelines.setup.hold_live import opened_live, own_keys
-from pipelines.setup.worker import WorkerSpec
-from pipelines.setup.workplace import ShardExecutor, engine
-from pipelines.spec.addresses import without_secret
+from pipelines.setup.hold import Crew, OpenKeys, Site, hold_to_work, live_keys, own_keys
+from pipelines.spec.options import KeyFiles
 from pipelines.spec.template_job import DECLARED, Purpose, SourceKind, TemplateJob
-from pipelines.spec.workplace import Workplace, check_executor
+from pipelines.spec.workplace import Workplace
 from pipelines.table import erasing, generations, run_records
 
 
@@ -39,26 +38,18 @@ class RepairRequest:
     source: str
     model: str | None = None
     provider: str | None = None
-    keys: str | None = None
-    vault_keys: str | None = None
-    executor: str = "ray"
-    workers: int | None = None
-    embedders: int | None = None
-    ray_address: str | None = None
-    restart: bool = False
     allow_roots: tuple[str, ...] = ()
-
-    @property
-    def workplace(self) -> Workplace:
-        """Where the work is done."""
-        return Workplace(self.executor, self.workers, self.embedders, self.ray_address)
+    key_files: KeyFiles = field(default_factory=KeyFiles)
+    workplace: Workplace = field(default_factory=Workplace)
+    restart: bool = False
 
 
 @dataclass(frozen=True)
 class CheckedRepair:
     """A repair whose source, model and table have been checked; nothing is written yet.
 
-    tables: as far as the seal vouches for them. keys: of the live generation.
+    stored: its tables. tables: the same as far as the seal vouches for them. keys: of the live
+    generation.
     """
 
     job: TemplateJob
@@ -66,6 +57,7 @@ class CheckedRepair:
     settings: Settings
     storage: StorageSettings
     store: Store
+    stored: StoredTables
     tables: Tables
     keys: GenerationKeys = field(repr=False)
 
@@ -76,15 +68,13 @@ def prepare(request: RepairRequest) -> CheckedRepair:
     Raises `ParameterError`, `SourceError`, `MismatchError` and `TableError` for what cannot be
     done, `BusyError` where an erasure has to be finished first.
     """
-    check_executor(request.executor)
-    without_secret(request.ray_address or "", "--ray-address")
     settings, storage = load_settings()
     stored = places.existing(request.dest, storage)
     store = ports.open_store(storage)
     source = normalise(request.source)
     if is_inside(source, stored.dest) or is_inside(stored.dest, source):
         raise ParameterError(f"SRC {source} and the table {stored.dest} lie in one another")
-    file = KeyFile.open(places.keys_path(request.keys, settings, stored), stored.table_id)
+    file = KeyFile.open(places.keys_path(request.key_files.keys, settings, stored), stored.table_id)
     tables = ports.sealed(stored, store, file)
     erasing.refuse_unfinished_erasure(tables.dest, store)
     found = generations.read(tables)
@@ -95,7 +85,8 @@ def prepare(request: RepairRequest) -> CheckedRepair:
     width = _width(source, kind, store, pack)
     job = replace(base, source=source, kind=kind, model=model, params=replace(base.params, n=width))
     admit.admit(tables, job, restart=request.restart)
-    return CheckedRepair(job, pack, settings, storage, store, tables, own_keys(file, found, live))
+    keys = own_keys(file, found, live)
+    return CheckedRepair(job, pack, settings, storage, store, stored, tables, keys)
 
 
 def _base(tables: Tables, live: int, request: RepairRequest) -> TemplateJob:
@@ -154,17 +145,22 @@ def _width(source: str, kind: SourceKind, store: Store, pack: packs.ModelPack | 
 
 
 @contextmanager
-def opened(request: RepairRequest, prepared: CheckedRepair) -> Iterator[HeldRepair]:
+def opened(
+    request: RepairRequest, prepared: CheckedRepair, watch: Watch | None = None
+) -> Iterator[TemplateRun]:
     """Hold the destination: its lease, its live keys, its seal, and a place to work."""
-    job, store, storage = prepared.job, prepared.store, prepared.storage
-    with opened_live(job.dest, request.keys) as (held, _):
-        erasing.refuse_unfinished_erasure(job.dest, store)
-        path = places.keys_path(request.keys, prepared.settings, held.tables)
-        storage.export()
-        kept = places.vault_keys(request.vault_keys, path, held.tables) if job.vault else None
-        spec = WorkerSpec(storage.public(), path, held.tables.table_id, prepared.pack, kept)
-        own = str(path), str(places.vault_keys_path(request.vault_keys, path))
-        gpus = job.faces.provider != "cpu"
-        with engine(request.workplace, prepared.settings, gpus=gpus) as found:
-            dest = replace(held, own=own)
-            yield HeldRepair(job, dest, ShardExecutor(found, spec), request.restart)
+    job, tables = prepared.job, prepared.stored
+    site = Site(tables, prepared.store, prepared.storage, prepared.settings)
+    path = site.keys_path(request.key_files.keys)
+    own = str(path), str(places.vault_keys_path(request.key_files.vault_keys, path))
+    crew = Crew(request.workplace, prepared.pack, job)
+
+    def keys() -> OpenKeys:
+        found = live_keys(site, KeyFile.open(path, tables.table_id))
+        if not job.vault:
+            return found
+        given = request.key_files.vault_keys
+        return replace(found, vault=places.vault_keys(given, path, prepared.tables))
+
+    with hold_to_work(site, crew, keys, own=lambda: own) as held:
+        yield TemplateRun(job, held.dest, held.executor, watch or Watch(), request.restart)

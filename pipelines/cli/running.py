@@ -1,0 +1,65 @@
+"""How the commands of jobs run: logging, an answer for machines or for people, an exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import typer
+from rich.console import Console
+
+from pipelines.cli.options import EXIT_PARTIAL, console, say
+
+if TYPE_CHECKING:
+    from pipelines.run.begin import Forecast
+
+T = TypeVar("T")
+
+
+class Checked(Protocol):
+    """A job that is checked, whose settings say how it logs."""
+
+    @property
+    def settings(self) -> Any: ...
+
+
+def begin(prepared: Checked) -> None:
+    """Log as the user's settings say."""
+    from infra.telemetry import configure_logging
+
+    configure_logging(prepared.settings.log_level, prepared.settings.log_format)
+
+
+def answer(
+    done: T, as_json: bool, plain: Callable[[T], Any], shown: Callable[[T, Console], object]
+) -> None:
+    """Print what was done: its plain values as JSON, or as people read it."""
+    if as_json:
+        typer.echo(json.dumps(plain(done), default=str))
+    else:
+        shown(done, console())
+
+
+def forecast(found: Forecast, as_json: bool) -> None:
+    """Print what a run would do, and warn of what its source looks like."""
+    from pipelines.report.terminal import print_forecast
+
+    for line in found.warnings:
+        say(f"WARNING: {line}")
+    answer(found, as_json, asdict, print_forecast)
+
+
+def end(shortfall: str) -> None:
+    """End with the exit code of what is complete and not all that was asked for, if it is so."""
+    if shortfall:
+        say(shortfall)
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def through_prefect(wanted: bool | None) -> bool:
+    """Whether a job runs as a Prefect flow. wanted: what --prefect and --no-prefect say."""
+    from infra import orchestrator
+
+    return wanted if wanted is not None else orchestrator.has_server()

@@ -36,10 +36,11 @@ FLOORS = (
     ("preflight",),
     ("setup",),
     (
-        "auditing", "enrolment", "evaluation", "operations", "repair", "reprotection",
+        "auditing", "enrolment", "evaluation", "operations", "repairing", "reprotection",
         "verification",
     ),
     ("report",),
+    ("api",),
     ("flows",),
     ("cli",),
     ("start",),
@@ -56,7 +57,7 @@ PORTS = {
 RAY = {"pipelines.run.ray", "infra.ray_cluster"}
 PREFECT = {
     "pipelines.flows.audit", "pipelines.flows.enrol", "pipelines.flows.evaluate",
-    "pipelines.flows.reprotect",
+    "pipelines.flows.reprotect", "pipelines.flows.tasks",
 }  # fmt: skip
 MOST_ROOMS = 20
 MOST_FLAT = 4
@@ -215,7 +216,10 @@ def test_the_top_level_is_what_it_should_be() -> None:
     assert {name for name in folders if not name.endswith(".egg-info")} - made == known
 
 
-JOBS = ("enrolment.job", "enrolment.hold", "evaluation.job", "reprotection.request", "setup.worker")
+JOBS = (
+    "api.audit", "api.enrolment", "api.evaluation", "api.operations", "api.repair",
+    "api.reprotection", "setup.worker", "verification.verifier",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("module", JOBS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import re
 import subprocess
@@ -19,6 +18,7 @@ from pipelines.auditing.request import AuditRequest
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.evaluation.request import EvaluateRequest
 from pipelines.reprotection.request import ReprotectRequest
+from pipelines.spec.options import names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -132,5 +132,4 @@ def test_the_deployment_starts_the_flow_with_what_it_takes() -> None:
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         flow = getattr(module, name)
         flow.validate_parameters(deployment["parameters"])
-        fields = {field.name for field in dataclasses.fields(requests[name])}
-        assert set(deployment["parameters"]["request"]) <= fields
+        assert set(deployment["parameters"]["request"]) <= names(requests[name])

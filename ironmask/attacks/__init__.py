@@ -19,13 +19,14 @@ from ironmask.attacks.dictionary import Match, best_match, codeword_cosines, dic
 from ironmask.attacks.issues import recover_from_issues
 from ironmask.attacks.linkage import largest_entry, nearest_codewords
 from ironmask.attacks.regression import recover_by_regression, regression_bits
-from ironmask.attacks.result import Recovered
+from ironmask.attacks.result import Budget, Recovered
 from ironmask.attacks.rotations import recover_from_rotation, scan_seeds
 from ironmask.attacks.row import Foretold, foretell, fresh_issues, recover_from_row
 from ironmask.attacks.subspace import guesses_needed, recover_from_subspace
 from ironmask.attacks.tradeoff import TradeOff, recover_by_tradeoff, tradeoff_operations
 
 __all__ = [
+    "Budget",
     "Foretold",
     "Match",
     "Recovered",

@@ -20,6 +20,14 @@ Confirm = Callable[[Codes], bool]
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What an attack may take: starts, and seconds."""
+
+    trials: int
+    seconds: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
     """The end of an attack. templates: one unit vector, (n,) float64, for each issue that was
     attacked; none where it gave up. trials: starts, of which each is one guess. score: what the

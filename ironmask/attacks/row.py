@@ -16,7 +16,7 @@ import numpy as np
 from ironmask import codeword, helper
 from ironmask.accelerator import CPU
 from ironmask.arrays import F32, F64, I32
-from ironmask.attacks.result import Confirm, Recovered
+from ironmask.attacks.result import Budget, Confirm, Recovered
 from ironmask.attacks.subspace import guesses_needed, recover_from_subspace, share_recovered
 from ironmask.filling import Filling
 from ironmask.rotation import Sampler
@@ -49,8 +49,9 @@ def recover_from_row(
         if guessed >= alpha or left <= 0:
             continue
         found = recover_from_subspace(
-            helper, space, alpha, rng, guessed=guessed, seconds=left,
-            limit=space.n if guessed == 1 else 1 << 40, confirm=confirm, device=device,
+            helper, space, alpha, rng, guessed=guessed,
+            budget=Budget(space.n if guessed == 1 else 1 << 40, left),
+            confirm=confirm, device=device,
         )  # fmt: skip
         trials += found.trials
         best = max(best, found.score)

@@ -22,7 +22,7 @@ import numpy as np
 from ironmask import codeword
 from ironmask.accelerator import CPU, Accelerator, accelerator
 from ironmask.arrays import F32, I32
-from ironmask.attacks.result import Confirm, Recovered, believed, template_of
+from ironmask.attacks.result import Budget, Confirm, Recovered, believed, template_of
 from ironmask.errors import ParameterError
 from ironmask.spectrum import Spectrum
 
@@ -30,6 +30,7 @@ _GUESSES: Final = 512
 # A GPU is busy with no fewer.
 _DEVICE_GUESSES: Final = 32_768
 _STEPS: Final = 30
+_BUDGET: Final = Budget(1 << 20)
 _SHRINK: Final = 0.15
 # One of so many codewords is improved; so many of these are asked about.
 _POLISHED: Final = 64
@@ -44,9 +45,7 @@ def recover_from_subspace(
     rng: np.random.Generator,
     *,
     guessed: int = 1,
-    steps: int = _STEPS,
-    limit: int = 1 << 20,
-    seconds: float = float("inf"),
+    budget: Budget = _BUDGET,
     confirm: Confirm | None = None,
     device: str = CPU,
 ) -> Recovered:
@@ -54,7 +53,7 @@ def recover_from_subspace(
 
     helper: (n, n) float32, decoded. space: of other embeddings of the model, filled where the
     issue's template is. guessed: entries of the codeword that every trial guesses; each more costs
-    a factor of about 2 n / alpha. limit, seconds: trials, and time, after which it gives up.
+    a factor of about 2 n / alpha. budget: after which it gives up.
     confirm: where the digest of a codeword can be computed; otherwise one is believed that looks
     like an embedding by more bits than there are codewords. device: see `ironmask.accelerator`. The
     score is the best `Spectrum.likeness`, in bits. The sign stays open without a digest: the
@@ -70,14 +69,14 @@ def recover_from_subspace(
         raise ParameterError(f"{guessed} entries to guess of {alpha}: from 1 to {alpha - 1}")
     on = accelerator(device)
     # One entry has no more places than these.
-    limit = min(limit, n) if guessed == 1 else limit
+    limit = min(budget.trials, n) if guessed == 1 else budget.trials
     began, trials, best, late = time.perf_counter(), 0, -float("inf"), False
     enough = log2(comb(n, alpha)) + alpha
     likely = on.upload(_filter(helper, space))
     for places, signs in _guesses(on, n, guessed, rng):
         places, signs = places[: limit - trials], signs[: limit - trials]
         trials += len(places)
-        codes = _best(on, likely, _pursued(on, likely, places, signs, steps), alpha)
+        codes = _best(on, likely, _pursued(on, likely, places, signs), alpha)
         bits = space.likeness(codeword.dense(codes, n) @ helper.astype(np.float64))
         best = max(best, float(bits.max()))
         for first in np.argsort(-bits)[:_ASKED]:
@@ -85,7 +84,7 @@ def recover_from_subspace(
             if right is not None:
                 spent = time.perf_counter() - began
                 return Recovered((template_of(helper, right[0]),), trials, spent, best)
-        late = time.perf_counter() - began >= seconds and trials < limit
+        late = time.perf_counter() - began >= budget.seconds and trials < limit
         if trials >= limit or late:
             break
     return Recovered((), trials, time.perf_counter() - began, best, out_of_time=late)
@@ -108,7 +107,7 @@ def share_recovered(helper: F32, space: Spectrum, code: I32, entries: I32) -> in
     on = accelerator(CPU)
     likely = on.upload(_filter(helper, space))
     places = (np.abs(entries) - 1).astype(np.int32)
-    pursued = _pursued(on, likely, places, np.sign(entries).astype(np.float32), _STEPS)
+    pursued = _pursued(on, likely, places, np.sign(entries).astype(np.float32))
     better = _polished(on, likely, _rounded(on, pursued, len(code)), len(code))
     return sum(np.array_equal(_signed(one), code) for one in on.download(better))
 
@@ -137,7 +136,7 @@ def _guesses(
         yield places, rng.choice(np.array([-1, 1], dtype=np.float32), places.shape)
 
 
-def _pursued(on: Accelerator, likely: Any, places: I32, signs: F32, steps: int) -> Any:
+def _pursued(on: Accelerator, likely: Any, places: I32, signs: F32) -> Any:
     """Sparse vectors, (k, n), near what passes the filter, with the guessed entries as guessed."""
     xp, n = on.xp, likely.shape[0]
     z = np.zeros((len(places), n), dtype=np.float32)
@@ -145,7 +144,7 @@ def _pursued(on: Accelerator, likely: Any, places: I32, signs: F32, steps: int) 
     fixed = on.upload(z)
     is_free = fixed == 0
     z, w = fixed, xp.zeros_like(fixed)
-    for _ in range(steps):
+    for _ in range(_STEPS):
         w += (z - w) @ likely
         # Shrunk towards zero, no larger than an entry of a codeword, and as guessed.
         z = xp.clip(w - xp.clip(w, -_SHRINK, _SHRINK), -1, 1)

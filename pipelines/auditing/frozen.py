@@ -38,6 +38,7 @@ class Kind(StrEnum):
     PHOTOS = "two photos"
 
 
+# Flat, since each is a fact of the table that was read once.
 @dataclass(frozen=True)
 class Target:
     """Templates of one generation of a table. keys: path of the keyset file. params: theirs;

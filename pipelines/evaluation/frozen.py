@@ -60,6 +60,7 @@ class Issued:
     digest: str
 
 
+# Flat, since its file is compared field by field with what is asked for.
 @dataclass(frozen=True)
 class Evaluation:
     """source: Parquet of embeddings, version: what the store said of it. out: where results go.

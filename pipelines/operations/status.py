@@ -26,6 +26,7 @@ _COLUMNS: Final = ["run_id", "outcome", "reason"]
 _FRESH_S: Final = 600.0
 
 
+# Flat, since it is printed and written as JSON field by field.
 @dataclass(frozen=True)
 class Status:
     """Where the newest run stands, in shards and inputs.

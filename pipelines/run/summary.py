@@ -53,6 +53,7 @@ class Tally:
         return sum(self.outcomes.values())
 
 
+# Flat, since runs keep it field by field, and releases of before read it so.
 @dataclass(frozen=True)
 class Summary:
     """What a finished run did, in counts and seconds; safe to log and to keep anywhere.

@@ -61,6 +61,7 @@ class SourceKind(StrEnum):
     VAULT = "vault"
 
 
+# Flat, since runs keep it field by field, and a resume compares it so.
 @dataclass(frozen=True)
 class TemplateJob:
     """Everything that shapes the rows of one enrolment.

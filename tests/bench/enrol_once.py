@@ -1,6 +1,6 @@
 """One enrolment in a process of its own: when each shard was done, as JSON on standard output.
 
-Arguments: a `pipelines.enrolment.request.EnrolRequest` as JSON.
+Arguments: the options of `pipelines.enroll` as JSON.
 """
 
 from __future__ import annotations
@@ -9,26 +9,24 @@ import json
 import sys
 import time
 
-from pipelines.enrolment import hold, job
+from pipelines.api import enrolment
 from pipelines.enrolment import request as enrolment_request
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.plan.plans import Plan
+from pipelines.run.course import Watch
 from pipelines.run.summary import Tally
-from pipelines.spec.faces import FaceSettings
+from pipelines.spec.options import assembled
 
 
 def main() -> None:
-    asked = json.loads(sys.argv[1])
-    faces = FaceSettings(**asked.pop("faces", {}))
-    request = EnrolRequest(faces=faces, **asked)
+    request = assembled(EnrolRequest, json.loads(sys.argv[1]))
     prepared = enrolment_request.prepare(request)
     seen: list[tuple[float, int, int]] = []
 
     def note(_plan: Plan, tally: Tally) -> None:
         seen.append((time.monotonic(), tally.inputs, tally.enrolled))
 
-    with hold.opened(request, prepared) as held:
-        summary = job.enrol(held.job, held.dest, held.executor, note)
+    summary = enrolment.carry_out(request, prepared, Watch(note))
     print(json.dumps({"seen": seen, "stages": summary.stage_seconds, "failed": summary.failed}))
 
 

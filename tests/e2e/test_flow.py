@@ -27,7 +27,8 @@ from ironmask.errors import WorkerError
 from pipelines.flows import enrol as flow
 from pipelines.enrolment import hold
 from pipelines.enrolment.request import EnrolRequest, prepare
-from pipelines.run import steps
+from pipelines.run.course import Watch
+from pipelines.spec.options import assembled
 tries = []
 class Lost:
     def __init__(self, inner): self.inner = inner
@@ -43,8 +44,9 @@ class opens:
         return replace(held, executor=Lost(held.executor))
     def __exit__(self, *error): return self.inner.__exit__(*error)
 hold.opened = opens
-asked = EnrolRequest(sys.argv[1], sys.argv[2], executor="local", keys=sys.argv[3])
-print(flow.run_as_flow(asked, prepare(asked), steps.quiet, 0).used, len(tries))
+flat = dict(zip(("source", "dest", "keys"), sys.argv[1:]))
+asked = assembled(EnrolRequest, {**flat, "executor": "local"})
+print(flow.run_as_flow(asked, prepare(asked), Watch(), 0).used, len(tries))
 """
 
 

@@ -49,6 +49,7 @@ from pipelines.plan import plans
 from pipelines.setup import worker
 from pipelines.setup.worker import WorkerSpec
 from pipelines.shard import photos
+from pipelines.spec.options import assembled
 from pipelines.table import layout
 from pipelines.table.details import decrypted
 
@@ -336,9 +337,9 @@ def _centred(owners: list[str], vectors: Any) -> dict[str, Any]:
 
 def _embeddings_again(source: Path, dest: Path, model: Path, faces: Path) -> tuple[list[str], F32]:
     """The very embeddings of a run, by doing its first stages over: (owners, (k, n))."""
-    asked = EnrolRequest(
-        str(source), str(dest), model=str(model), shard_size=SHARD, allow_roots=(str(faces),)
-    )
+    flat = {"source": str(source), "dest": str(dest), "model": str(model)}
+    flat |= {"shard_size": SHARD, "allow_roots": (str(faces),)}
+    asked = assembled(EnrolRequest, flat)
     prepared = request.prepare(asked)
     used = {row["uri"]: row for row in rows(dest, "inputs") if row["outcome"] == "used"}
     run_id = next(iter(used.values()))["run_id"]

@@ -19,13 +19,15 @@ from infra.store.delta import DeltaTableHandle, DeltaTables
 from infra.store.objects import FsspecStore
 from ironmask.arrays import F32
 from pipelines.enrolment import hold
-from pipelines.enrolment import job as enrolment_job
 from pipelines.enrolment import request as enrolment_request
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.ports import GenerationKeys, Tables
+from pipelines.run.course import follow
 from pipelines.run.steps import Executor
 from pipelines.run.summary import Summary
+from pipelines.run.template_run import STEPS
 from pipelines.setup import ports
+from pipelines.spec.options import assembled
 from pipelines.table.details import decrypted
 from pipelines.verification.verifier import Verifier
 
@@ -63,16 +65,16 @@ def several(path: Path, subjects: int, each: int = 2, seed: int = 0) -> Path:
 
 def request(source: Path, dest: Path, **changes: Any) -> EnrolRequest:
     """A small enrolment in this process; its keys lie beside the destination."""
-    base = EnrolRequest(
-        source=str(source),
-        dest=str(dest),
-        alpha=ALPHA,
-        tolerance=TOLERANCE,
-        shard_size=4,
-        executor="local",
-        keys=str(keys_of(dest)),
-    )
-    return replace(base, **changes)
+    flat = {
+        "source": str(source),
+        "dest": str(dest),
+        "alpha": ALPHA,
+        "tolerance": TOLERANCE,
+        "shard_size": 4,
+        "executor": "local",
+        "keys": str(keys_of(dest)),
+    }
+    return assembled(EnrolRequest, {**flat, **changes})
 
 
 def keys_of(dest: Path) -> Path:
@@ -87,7 +89,7 @@ def run(
     """Enrol; the executor and the tables can be wrapped on the way."""
     with hold.opened(asked, enrolment_request.prepare(asked)) as held:
         dest = replace(held.dest, tables=tables(held.dest.tables))
-        return enrolment_job.enrol(held.job, dest, executor(held.executor), restart=asked.restart)
+        return follow(STEPS, replace(held, dest=dest, executor=executor(held.executor))).summary
 
 
 class PowerCutError(Exception):

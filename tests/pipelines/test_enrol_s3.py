@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +68,7 @@ def test_a_run_that_broke_off_is_continued(tmp_path, bucket, store, monkeypatch)
     """What was committed stays, what was not is destroyed, and nobody is enrolled twice."""
     source, dest, keys = f"{bucket}/in/e.parquet", f"{bucket}/out", tmp_path / "keys.json"
     store.write(source, several(tmp_path / "e.parquet", 8).read_bytes())
-    asked = replace(request(tmp_path, tmp_path), source=source, dest=dest, keys=str(keys))
+    asked = request(tmp_path, tmp_path, source=source, dest=dest, keys=str(keys))
     monkeypatch.setattr("pipelines.run.steps.WAVE_SHARDS", 1)
 
     with pytest.raises(PowerCutError):

@@ -22,6 +22,7 @@ from pipelines.evaluation.results import CaseResults, Results
 from pipelines.evaluation.work import block_work
 from pipelines.report import page, sheets, tables
 from pipelines.report.headline import headline
+from pipelines.spec.options import assembled
 
 SUBJECTS, EACH, N = 30, 4, 64
 SEED = "5a" * 32
@@ -55,9 +56,10 @@ def source(tmp_path, rng) -> Path:
 
 def run(source, out, **request) -> Results:
     asked = {"alphas": (6, 8), "tolerance": 2, "executor": "local", "seed": SEED, **request}
-    prepared = job.prepare(EvaluateRequest(str(source), str(out), **asked))
-    with job.opened(EvaluateRequest(str(source), str(out), **asked), prepared) as executor:
-        return job.run(prepared, executor, job.quiet)
+    wanted = assembled(EvaluateRequest, {"source": str(source), "out": str(out), **asked})
+    prepared = job.prepare(wanted)
+    with job.opened(wanted, prepared) as executor:
+        return job.run(prepared, executor)
 
 
 def run_one(source, out, **request) -> CaseResults:
@@ -244,9 +246,9 @@ def test_failures_are_counted_by_reason_and_folded_in(tmp_path, rng):
 def test_any_order_of_blocks_and_any_interruption_give_the_same(source, tmp_path, monkeypatch):
     monkeypatch.setattr(frozen, "_BLOCK", 16)
     whole = run_one(source, tmp_path / "whole")
-    request = EvaluateRequest(
-        str(source), str(tmp_path / "cut"), alphas=(6, 8), tolerance=2, executor="local", seed=SEED
-    )
+    asked = {"alphas": (6, 8), "tolerance": 2, "executor": "local", "seed": SEED}
+    asked |= {"source": str(source), "out": str(tmp_path / "cut")}
+    request = assembled(EvaluateRequest, asked)
     prepared = job.prepare(request)
     work = block_work(prepared.storage.public(), prepared.evaluation)
     with job.opened(request, prepared) as engine:

@@ -23,6 +23,7 @@ from pipelines.evaluation.results import Results
 from pipelines.report import page
 from pipelines.report.headline import headline
 from pipelines.setup import ports
+from pipelines.spec.options import assembled
 from pipelines.table.row_cipher import open_row
 
 SUBJECTS, EACH, ENROLLED = 24, 5, 3
@@ -67,13 +68,14 @@ def table(tmp_path, source) -> Path:
 
 
 def evaluated(source: Path, out: Path, table: Path, **changes) -> tuple[Results, CheckedEvaluation]:
-    asked = EvaluateRequest(
-        str(source), str(out), table=str(table), keys=str(keys_of(table)), seed=SEED,
-        executor="local", **changes,
-    )  # fmt: skip
+    flat = {
+        "source": str(source), "out": str(out), "table": str(table), "seed": SEED,
+        "keys": str(keys_of(table)), "executor": "local", **changes,
+    }  # fmt: skip
+    asked = assembled(EvaluateRequest, flat)
     prepared = job.prepare(asked)
     with job.opened(asked, prepared) as executor:
-        return job.run(prepared, executor, job.quiet), prepared
+        return job.run(prepared, executor), prepared
 
 
 def verdicts(source: Path, table: Path) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from pipelines.evaluation.comparisons import Comparisons, Uncompared
 from pipelines.evaluation.protocol import comparisons
 from pipelines.plan import labelled_faces
 from pipelines.plan.labelled_faces import Labels
+from pipelines.spec.workplace import Workplace
 
 PEOPLE, EACH = 5, 4
 IMAGES = [f"p{who}/p{who}_{which:04d}.jpg" for who in range(PEOPLE) for which in range(1, EACH + 1)]
@@ -141,7 +142,7 @@ class TestColumns:
 def _audit(source: Path, dest: Path) -> AuditRequest:
     return AuditRequest(
         (str(dest),), str(source), str(dest.with_name("audit")), (str(keys_of(dest)),),
-        executor="local",
+        workplace=Workplace("local"),
     )  # fmt: skip
 
 

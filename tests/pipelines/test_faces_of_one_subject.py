@@ -38,6 +38,7 @@ from pipelines.flows.enrol import EnrolRequest
 from pipelines.operations.inventory import inventory
 from pipelines.preflight.agreement import DEFAULT_FMR
 from pipelines.run.begin import fingerprint
+from pipelines.spec.options import assembled
 from pipelines.spec.outcomes import FAILURES, Reason
 from pipelines.spec.template_job import digest, stored
 from pipelines.table import run_records
@@ -303,8 +304,9 @@ class TestTheBar:
         assert f"faces agree from {bar:g}" in answer.json()["settings"]
 
     def test_flows_take_it_as_a_parameter(self):
-        assert EnrolRequest("a", "b").agreement == DEFAULT_FMR
-        assert EnrolRequest(**{"source": "a", "dest": "b", "agreement": 0}).agreement == 0
+        asked = {"source": "a", "dest": "b"}
+        assert assembled(EnrolRequest, asked).settings.agreement is None
+        assert assembled(EnrolRequest, {**asked, "agreement": 0}).settings.agreement == 0
 
 
 class TestResume:

@@ -325,7 +325,7 @@ class TestRuns:
     def test_a_cluster_with_credentials_is_refused(self):
         with pytest.raises(ParameterError, match="--ray-address carries"):
             Workplace(ray_address="ray://user:C4NARY@head:10001")
-        assert EnrolRequest("a", "b").allow_roots == ()
+        assert EnrolRequest("a", "b").inputs.allow_roots == ()
 
 
 class TestAddresses:

@@ -216,12 +216,16 @@ def test_who_lost_the_destination_commits_nothing_more(tmp_path):
 
     from dataclasses import replace
 
-    from pipelines.enrolment import hold, job
+    from pipelines.enrolment import hold
     from pipelines.enrolment import request as enrolment_request
+    from pipelines.run.course import follow
+    from pipelines.run.template_run import STEPS
 
     asked, loses = request(source, dest), after_first(lambda: lost.append(True))
-    with hold.opened(asked, enrolment_request.prepare(asked)) as held, pytest.raises(BusyError):
-        job.enrol(held.job, replace(held.dest, check=check), loses(held.executor))
+    with hold.opened(asked, enrolment_request.prepare(asked)) as held:
+        taken = replace(held.dest, check=check)
+        with pytest.raises(BusyError):
+            follow(STEPS, replace(held, dest=taken, executor=loses(held.executor)))
     assert len(rows(dest, "templates")) == 2
     assert len(data_files(dest, "templates")) == 2
 

@@ -7,6 +7,7 @@ import pytest
 from test_issues import issued, unit
 
 from ironmask.attacks import (
+    Budget,
     foretell,
     guesses_needed,
     recover_from_row,
@@ -54,14 +55,14 @@ def test_an_embedding_of_the_model(encoding, faces, space, rng):
 def test_an_embedding_of_the_whole_sphere_gives_nothing(space, rng):
     """Where the space is filled, the codeword is not in the span, and no other is believed."""
     (helper,) = issued([unit(rng)], rng, ALPHA)
-    found = recover_from_subspace(helper, space, ALPHA, rng, guessed=2, limit=1 << 14)
+    found = recover_from_subspace(helper, space, ALPHA, rng, guessed=2, budget=Budget(1 << 14))
     assert (found.success, found.trials) == (False, 1 << 14)
 
 
 def test_a_spectrum_that_is_flat_gives_nothing(faces, rng):
     flat = Spectrum.of(rng.standard_normal((50_000, N)), N)
     (helper,) = issued([faces[0]], rng, ALPHA)
-    assert not recover_from_subspace(helper, flat, ALPHA, rng, limit=1 << 13).success
+    assert not recover_from_subspace(helper, flat, ALPHA, rng, budget=Budget(1 << 13)).success
 
 
 def test_filling_is_a_remedy(faces, space, rng):
@@ -71,7 +72,9 @@ def test_filling_is_a_remedy(faces, space, rng):
     for template in filling.filled(faces[:2], rng):
         (helper,) = issued([template], rng, ALPHA)
         for guessed in (1, 2, 3):
-            found = recover_from_subspace(helper, known, ALPHA, rng, guessed=guessed, limit=1 << 13)
+            found = recover_from_subspace(
+                helper, known, ALPHA, rng, guessed=guessed, budget=Budget(1 << 13)
+            )
             assert not found.success
     plain, filled = (foretell(faces[:6], space, ALPHA, rng, filling=f) for f in (None, filling))
     assert plain.bits < 7

@@ -1,0 +1,130 @@
+"""The public face: the verbs of the command line, and nothing else, with the same options."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import pipelines
+from pipelines import cli
+from pipelines.api import options
+from pipelines.auditing.request import AuditRequest
+from pipelines.enrolment.request import EnrolRequest
+from pipelines.evaluation.request import EvaluateRequest
+from pipelines.repairing.request import RepairRequest
+from pipelines.reprotection.request import ReprotectRequest
+from pipelines.spec.options import names
+
+ROOT = Path(__file__).parents[1]
+# What only the command line has: how it answers, and where it runs.
+OF_THE_COMMAND = {
+    "abandon", "as_json", "as_csv", "dry_run", "floor_bits", "max_failures", "no_agreement",
+    "prefect", "threat",
+}  # fmt: skip
+# Verbs, their requests, their options, and what is positional.
+REQUESTS: list[tuple[str, type, Any, set[str]]] = [
+    ("enroll", EnrolRequest, options.EnrolOptions, {"source", "dest"}),
+    ("reprotect", ReprotectRequest, options.ReprotectOptions, {"dest", "purpose"}),
+    ("repair", RepairRequest, options.RepairOptions, {"dest", "source"}),
+    ("evaluate", EvaluateRequest, options.EvaluateOptions, {"source", "out"}),
+    ("audit", AuditRequest, options.AuditOptions, {"tables", "source", "out"}),
+]
+VERBS = [verb for verb, *_ in REQUESTS]
+
+
+def commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(cli.app)
+    return dict(group.commands)
+
+
+def test_the_verbs_are_the_commands() -> None:
+    found = {name.replace("-", "_") for name in commands()} - {"models", "demo", "verify"}
+    assert set(pipelines.__all__) == found | {"Verifier"}
+    assert list(pipelines.__all__) == sorted(pipelines.__all__)
+
+
+@pytest.mark.parametrize("name", pipelines.__all__)
+def test_a_verb_is_documented(name: str) -> None:
+    verb = getattr(pipelines, name)
+    assert inspect.getdoc(verb)
+    assert ">>>" in str(inspect.getdoc(verb)), "no example"
+
+
+def test_another_name_is_refused() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'identify'"):
+        getattr(pipelines, "identify")  # noqa: B009
+
+
+@pytest.mark.parametrize(("verb", "request_", "typed", "positional"), REQUESTS, ids=VERBS)
+def test_options_are_those_of_the_request(verb, request_, typed, positional) -> None:
+    known = set(typed.__annotations__)
+    assert known <= names(request_) - positional
+    # Of processes with models, a job without models has none.
+    assert names(request_) - positional - known <= {"embedders"}
+
+
+@pytest.mark.parametrize(("verb", "request_", "typed", "positional"), REQUESTS, ids=VERBS)
+def test_options_are_those_of_the_command(verb, request_, typed, positional) -> None:
+    given = {parameter.name for parameter in commands()[verb].params} - OF_THE_COMMAND
+    assert given - {"help"} <= names(request_)
+    fine = {"det_threshold", "min_face", "min_sharpness", "min_norm", "max_pixels", "max_bytes"}
+    assert set(typed.__annotations__) - given <= fine
+
+
+def test_help_is_written_once() -> None:
+    """An option of several commands is declared in one place."""
+    declared: dict[tuple[str, str], set[str]] = {}
+    for path in (ROOT / "pipelines" / "cli").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                for argument in node.args.args:
+                    if isinstance(argument.annotation, ast.Subscript):
+                        written = ast.unparse(argument.annotation)
+                        declared.setdefault((argument.arg, written), set()).add(node.name)
+    twice = {name: verbs for (name, _), verbs in declared.items() if len(verbs) > 1}
+    assert not twice
+
+
+STEPS_STAND_IN = {
+    "pipelines/api/audit.py", "pipelines/api/evaluation.py", "pipelines/reprotection/job.py",
+    "pipelines/run/template_run.py",
+}  # fmt: skip
+FOLLOWED_IN = {
+    "pipelines/api/audit.py", "pipelines/api/enrolment.py", "pipelines/api/evaluation.py",
+    "pipelines/api/reprotection.py", "pipelines/repairing/job.py",
+}  # fmt: skip
+
+
+def calls(path: Path) -> set[str]:
+    """Names of what a module calls."""
+    found = [n.func for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    return {getattr(called, "id", getattr(called, "attr", "")) for called in found}
+
+
+def test_the_steps_of_each_job_stand_once() -> None:
+    """One list of steps a job; the library, the flows and the command line take those."""
+    by_module = {str(p.relative_to(ROOT)): calls(p) for p in (ROOT / "pipelines").rglob("*.py")}
+    assert {name for name, called in by_module.items() if "Step" in called} == STEPS_STAND_IN
+    assert {name for name, called in by_module.items() if "follow" in called} == FOLLOWED_IN
+    for name, called in by_module.items():
+        if name.startswith(("pipelines/cli/", "pipelines/flows/")):
+            assert not called & {"prepare_plan", "write_rates", "write_audit", "measure"}, name
+
+
+def test_a_verb_loads_what_it_needs_and_no_more() -> None:
+    code = (
+        "import sys, pipelines; pipelines.status\n"
+        "heavy = {'ray', 'prefect', 'torch', 'onnxruntime', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"

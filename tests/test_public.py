@@ -85,8 +85,8 @@ def test_help_is_written_once() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 for argument in node.args.args:
-                    if isinstance(argument.annotation, ast.Subscript):
-                        written = ast.unparse(argument.annotation)
+                    written = ast.unparse(argument.annotation) if argument.annotation else ""
+                    if written.startswith("Annotated["):
                         declared.setdefault((argument.arg, written), set()).add(node.name)
     twice = {name: verbs for (name, _), verbs in declared.items() if len(verbs) > 1}
     assert not twice
@@ -112,7 +112,8 @@ def test_the_steps_of_each_job_stand_once() -> None:
     """One list of steps a job; the library, the flows and the command line take those."""
     by_module = {str(p.relative_to(ROOT)): calls(p) for p in (ROOT / "pipelines").rglob("*.py")}
     assert {name for name, called in by_module.items() if "Step" in called} == STEPS_STAND_IN
-    assert {name for name, called in by_module.items() if "follow" in called} == FOLLOWED_IN
+    above = {name: called for name, called in by_module.items() if "/table/" not in name}
+    assert {name for name, called in above.items() if "follow" in called} == FOLLOWED_IN
     for name, called in by_module.items():
         if name.startswith(("pipelines/cli/", "pipelines/flows/")):
             assert not called & {"prepare_plan", "write_rates", "write_audit", "measure"}, name

@@ -129,11 +129,18 @@ def _value(own: Field[Any], given: dict[str, Any]) -> Any:
     part = _part(own)
     if part is None:
         return given.pop(own.name)
-    inner = {f.name: given.pop(f.name) for f in fields(part) if f.name in given}
+    known = [f.name for f in fields(part)]
+    inner = {name: given.pop(name) for name in known if name in given}
     whole = given.pop(own.name, {})
-    if isinstance(whole, Mapping):
-        return part(**{name: _frozen(value) for name, value in whole.items()}, **inner)
-    return whole
+    if not isinstance(whole, Mapping):
+        if inner:
+            raise ParameterError(f"{own.name} is given whole, and {', '.join(inner)} beside it")
+        return whole
+    if unknown := sorted(set(whole) - set(known)):
+        raise ParameterError(
+            f"no option {', '.join(unknown)} in {own.name}; it has {', '.join(known)}"
+        )
+    return part(**{**{name: _frozen(value) for name, value in whole.items()}, **inner})
 
 
 def _frozen(value: Any) -> Any:

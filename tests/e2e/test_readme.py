@@ -1,11 +1,12 @@
-"""Every `ironmask` command of the documents, run as it is printed, where what it names is at hand."""
+"""Every `ironmask` command of the documents, run as printed, where what it names is at hand."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import documents
 import pyarrow.parquet as pq
@@ -14,7 +15,6 @@ from commandline import Answer
 from documents import blocks
 from endtoend import command, write_manifest
 from examples import people, write_faces
-from s3server import S3Server
 
 PEOPLE = {"Ada": "Serena_Williams", "Bob": "Tony_Blair"}
 BUCKET = "bucket"
@@ -24,15 +24,16 @@ WEAK = ("--alpha=8", "--tolerance=0", "--executor=local")
 
 @dataclass(frozen=True)
 class Place:
-    """The folder of a walk, and where models, faces and a store come from."""
+    """The folder of a walk. ask: gives a fixture by its name. settings: of the environment."""
 
     folder: Path
-    ask: Callable[[str], object]
+    ask: Callable[[str], Any]
+    settings: dict[str, str] = field(default_factory=dict)
 
     def run(self, *words: object) -> Answer:
         """Run a command, which must end with 0."""
-        more = self.ask("s3").environment() if (self.folder / "in-bucket").exists() else {}
-        answer = command(self.folder, *words, IRONMASK_MODELS=str(self.folder / "models"), **more)
+        models = str(self.folder / "models")
+        answer = command(self.folder, *words, IRONMASK_MODELS=models, **self.settings)
         assert answer.code == 0, (words, answer)
         return answer
 
@@ -65,7 +66,7 @@ def in_bucket(place: Place) -> None:
     for photo in (place.folder / "photos").rglob("*.jpg"):
         key = photo.relative_to(place.folder).as_posix()
         client.put_object(Bucket=BUCKET, Key=key, Body=photo.read_bytes())
-    (place.folder / "in-bucket").touch()
+    place.settings.update(place.ask("s3").environment())
 
 
 def every_source(place: Place) -> None:
@@ -156,7 +157,7 @@ def test_the_commands_of_a_document(
         for line in documents.lines(block):
             words = documents.arguments(line)
             said[words[0]] = place.run(*words)
-    assert {path.name for path in tmp_path.iterdir()} - before == walk.leaves
+    assert {path.name for path in tmp_path.glob("[!.]*")} - before == walk.leaves
     check = CHECKS.get(name)
     if check:
         check(tmp_path, said)

@@ -206,15 +206,13 @@ def test_the_signatures_that_are_printed_are_real(name: str, printed: str) -> No
 
     real = inspect.signature(getattr(pipelines, name)).parameters
     given = ast.parse(f"def f({printed}): pass").body[0].args
-    assert [a.arg for a in given.args] == [
-        n for n, p in real.items() if p.kind is p.POSITIONAL_OR_KEYWORD
-    ]
-    keywords = {
-        a.arg: ast.literal_eval(d) for a, d in zip(given.kwonlyargs, given.kw_defaults, strict=True)
-    }
-    assert keywords == {n: real[n].default for n in keywords}
+    first = [argument.arg for argument in given.args]
+    assert first == [n for n, p in real.items() if p.kind is not p.KEYWORD_ONLY][: len(first)]
+    named = zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    keywords = {argument.arg: ast.literal_eval(value) for argument, value in named}
+    assert keywords == {n: real[n].default for n in keywords if n in real}
     if not given.kwarg:
-        assert set(keywords) == {n for n, p in real.items() if p.kind is p.KEYWORD_ONLY}
+        assert {*first, *keywords} == real.keys()
 
 
 def test_every_verb_is_in_the_library_page() -> None:

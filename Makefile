@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: demo test test-slow check format bench faults s3-up lock clean
+.PHONY: demo test test-slow check docs format bench faults s3-up lock clean
 
 demo: $(READY)
 	$(BIN)/ironmask demo
@@ -24,6 +24,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_borders.py tests/test_project.py
+
+# The page of all commands, from the command line's own help.
+docs: $(READY)
+	$(BIN)/python tests/commands_page.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

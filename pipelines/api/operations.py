@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from infra.keys.key_file import KekRotation
+from ironmask.errors import ParameterError
 from pipelines.operations import failures as failing
 from pipelines.operations import inventory, job
 from pipelines.operations import prove as proving
@@ -43,16 +44,16 @@ def failures(
     *,
     keys: str | None = None,
     reasons: Sequence[str] = (),
-    run_id: str | None = None,
+    run: str | None = None,
 ) -> Failures:
     """Find the inputs that failed: those whose newest outcome is a failure.
 
-    reasons, run_id: only those that failed for one of them, and in that run. Raises
+    reasons, run: only those that failed for one of them, and in that run. Raises
     `ParameterError` for a reason that there is not, `TableError` for a run that there is not.
 
     >>> [found.reason for found in failures("table/").inputs]  # doctest: +SKIP
     """
-    return failing.failures(dest, keys, reasons=tuple(reasons), run_id=run_id)
+    return failing.failures(dest, keys, reasons=tuple(reasons), run_id=run)
 
 
 def check(
@@ -83,13 +84,17 @@ def prove(
     *,
     keys: str | None = None,
     generation: int | None = None,
-    subject: str = "",
+    subject: str | None = None,
 ) -> Evidence:
     """Look for what a destroyed generation, or an erased subject, must not have left.
 
+    Raises `ParameterError` unless one of the two is named.
+
     >>> prove("table/", generation=1).holds  # doctest: +SKIP
     """
-    return proving.prove(dest, keys, generation=generation, subject=subject)
+    if (generation is None) == (subject is None):
+        raise ParameterError("name either a generation or a subject")
+    return proving.prove(dest, keys, generation=generation, subject=subject or "")
 
 
 def rotate_kek(

@@ -7,6 +7,7 @@ in the modules of the same names.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         verify,
         verify_batch,
     )
+
+    __version__: str
 
 __all__ = [
     "DEFAULT_PRESET",
@@ -57,6 +60,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("ironmask")
     # Loaded on first use: `ironmask --help` must not wait for SciPy.
     for module, names in _HOMES.items():
         if name in names:

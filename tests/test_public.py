@@ -6,6 +6,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,14 @@ def test_a_verb_loads_what_it_needs_and_no_more() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    import ironmask
+
+    assert ironmask.__version__ == version("ironmask")
+
+
+@pytest.mark.parametrize("package", ["ironmask", "pipelines", "infra"])
+def test_types_are_for_others_too(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()

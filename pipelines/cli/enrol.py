@@ -1,4 +1,4 @@
-"""The commands of enrolment and verification: enroll and verify."""
+"""The command of enrolment: enroll."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import (
+    ENROL_AND_VERIFY,
     EXIT_PARTIAL,
-    EXIT_REJECTED,
     AcceptRisk,
     Agreement,
     AllowRoot,
-    Dest,
     Embedders,
     Executor,
     Json,
@@ -38,9 +37,8 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command()(enroll)
-    app.command()(verify)
+    """Add the command to the command line."""
+    app.command(rich_help_panel=ENROL_AND_VERIFY)(enroll)
 
 
 def enroll(
@@ -236,7 +234,7 @@ def _announce(prepared: CheckedEnrolment) -> None:
 
     say(f"settings: {prepared.job.describe()}")
     if prepared.pack:
-        say(f"model: {prepared.pack.name}, licence: {prepared.pack.licence}")
+        say(f"model: {prepared.pack.label}, licence: {prepared.pack.licence}")
     if prepared.bar:
         say(f"agreement: from a cosine of {prepared.bar.cosine:g}, {prepared.bar.source}")
     if prepared.job.model.startswith(DECLARED):
@@ -307,29 +305,3 @@ def _enrol(
             return enrolment_job.enrol(
                 held.job, held.dest, held.executor, progress, restart=request.restart, told=told
             )
-
-
-def verify(
-    dest: Dest,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Probe images.")],
-    subject: Annotated[str, typer.Option(help="Whose template the probes claim to match.")],
-    model: Model = None,
-    keys: Keys = None,
-    as_json: Json = False,
-) -> None:
-    """Tell for each image whether it matches a subject's template: yes or no, never a score.
-
-    Exit codes: 0 all accepted, 4 some rejected, 3 some without an answer (no face, say), 1 error.
-    """
-    from pipelines.report.terminal import print_verdicts
-    from pipelines.verification import job as verification_job
-
-    verdicts = verification_job.verify(dest, subject, images, model, keys)
-    if as_json:
-        typer.echo(json.dumps([asdict(verdict) for verdict in verdicts]))
-    else:
-        print_verdicts(subject, verdicts, console())
-    if any(verdict.accepted is None for verdict in verdicts):
-        raise typer.Exit(EXIT_PARTIAL)
-    if not all(verdict.accepted for verdict in verdicts):
-        raise typer.Exit(EXIT_REJECTED)

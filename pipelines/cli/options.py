@@ -32,6 +32,9 @@ _DISAGREEMENT: Final = {
     ),
 }  # fmt: skip
 
+ENROL_AND_VERIFY: Final = "Enrol and verify"
+RENEW_AND_ERASE: Final = "Renew and erase"
+
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_PARTIAL: Final = 3

@@ -60,10 +60,10 @@ class Verifier:
         `KeyStoreError` without its keys, `ParameterError` for a setting that cannot be used.
         """
         settings, storage = load_settings()
-        self._store = ports.open_store(storage)
+        self.store = ports.open_store(storage)
         stored = places.existing(dest, storage)
         self._file = KeyFile.open(places.keys_path(keys, settings, stored), stored.table_id)
-        self._tables = ports.sealed(stored, self._store, self._file)
+        self._tables = ports.sealed(stored, self.store, self._file)
         self._models = Models(model or settings.model)
         # Over what is kept. Rows are read, and probes embedded and compared, outside of it.
         self._lock = RLock()
@@ -77,6 +77,12 @@ class Verifier:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The table and the keyset files of it and of its vault, which are never probes."""
+        path = self._file.path
+        return self._tables.dest, str(path), str(places.vault_keys_path(None, path))
 
     def close(self) -> None:
         """Let keys and models go; from then on nothing is answered."""
@@ -188,7 +194,7 @@ class Verifier:
         probe.check_model(found.row, pack)
         faces = found.kept.faces(found.row["run_id"])
         model = self._models.loaded(pack, faces)
-        images = read_images(self._store, faces.max_bytes)
+        images = read_images(self.store, faces.max_bytes)
         return [_verdict(found.opened, model, name, content) for name, content in images]
 
     def _open(self, subject: str) -> _Found | SubjectError:

@@ -74,7 +74,7 @@ def erase(
         )
     people = subject or operations_job.subjects_in(subjects or "")
     if asks:
-        _ask(dest, operations_job.erase(dest, people, keys, dry_run=True))
+        _ask(operations_job.erase(dest, people, keys, dry_run=True))
     done = operations_job.erase(dest, people, keys, dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps([{"subject": who, **asdict(one)} for who, one in done.items()]))
@@ -89,14 +89,14 @@ def erase(
             )
 
 
-def _ask(dest: str, found: dict[str, Erased]) -> None:
+def _ask(found: dict[str, Erased]) -> None:
     """Go on only where a person says yes to what would go."""
     lines = _forecast(found)
     for line in lines[:_SHOWN]:
         say(line)
     if len(lines) > _SHOWN:
         say(f"and {len(lines) - _SHOWN:,} people more")
-    if not typer.confirm(f"erase {len(found):,} people from {dest} for good?", err=True):
+    if not typer.confirm("erase them for good?", err=True):
         say("nothing was erased")
         raise typer.Exit(EXIT_ERROR)
 

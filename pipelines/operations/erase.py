@@ -90,8 +90,9 @@ def _pseudonym(dest: Destination, subject: str) -> str:
 
 
 def refuse_unfinished(tables: Tables, store: Store, names: Collection[str]) -> None:
-    """Raise `BusyError` where another run has to end first. names: pseudonyms of those who are to be
-    erased, of whom one may have been begun with.
+    """Raise `BusyError` where another run has to end first.
+
+    names: pseudonyms of those who are to be erased, one of whom may have been begun with.
     """
     where = tables.dest
     for record in run_records.runs(tables):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Final
 
-import pyarrow as pa
 import pyarrow.dataset as pads
 
 from ironmask.errors import TableError
@@ -16,18 +19,30 @@ from pipelines.table import layout, run_records
 from pipelines.table.erasing import Erased, read_note
 from pipelines.table.pseudonyms import stored_subjects
 
-_SHOWN = 20
-_HELD = ("templates", "inputs", "vault")
+_SHOWN: Final = 20
+_HELD: Final = ("templates", "inputs", "vault")
+# Statistics of files are compared with so many ids one by one.
+_FEW: Final = 16
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What would go of some people, by subject; and those of whom nothing ever was there.
+
+    Who was erased before is neither here nor there.
+    """
+
+    found: dict[str, Erased]
+    missing: list[str]
 
 
 def foresee(
     tables: Tables, store: Store, subjects: Sequence[str], keys: GenerationKeys
-) -> dict[str, Erased]:
+) -> Foreseen:
     """What would go of each of some people, none of whom comes twice; `run_id` is empty.
 
-    Who was erased before, as by a command that was broken off, is left out; whose erasure was
-    broken off comes first. keys: of the live generation. Raises `TableError` that names whoever was
-    never there, or where all of them are gone, `BusyError` where another run has to end first.
+    Whose erasure was broken off comes first. keys: of the live generation. Raises `BusyError` where
+    another run has to end first.
     """
     names = {subject: names_of(keys, subject) for subject in subjects}
     refuse_unfinished(tables, store, [name for some in names.values() for name in some])
@@ -43,9 +58,7 @@ def foresee(
             found[subject] = Erased("", own[0], *held)
         elif not erased & set(own):
             missing.append(subject)
-    if missing or not found:
-        raise _nothing_of(tables.dest, missing or subjects)
-    return found
+    return Foreseen(found, missing)
 
 
 def _erased(tables: Tables) -> Iterator[str]:
@@ -59,7 +72,9 @@ def _counts(
     tables: Tables, store: Store, stored: Sequence[str]
 ) -> list[tuple[int, int, int] | None]:
     """How many templates, outcomes and embeddings there are of each; None where nothing is."""
-    of_some = pads.field("subject_id").isin(stored)
+    owner = pads.field("subject_id")
+    few = len(stored) <= _FEW
+    of_some = reduce(or_, [owner == one for one in stored]) if few else owner.isin(stored)
     held = {
         name: Counter(tables.table(name).rows(["subject_id"], of_some)["subject_id"].to_pylist())
         for name in _HELD
@@ -78,7 +93,8 @@ def _planned(tables: Tables, store: Store, stored: Sequence[str]) -> Iterator[st
             yield from people_planned(folder, store, stored)
 
 
-def _nothing_of(dest: str, subjects: Sequence[str]) -> TableError:
+def nothing_of(dest: str, subjects: Sequence[str]) -> TableError:
+    """The error that names people of whom a destination holds nothing."""
     shown = ", ".join(map(repr, subjects[:_SHOWN]))
     more = f" and {len(subjects) - _SHOWN:,} more" if len(subjects) > _SHOWN else ""
     who = f"subject {shown}" if len(subjects) == 1 else f"the subjects {shown}{more}"

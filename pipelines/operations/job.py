@@ -17,7 +17,7 @@ from pipelines.operations import erase as erasing
 from pipelines.operations import status as stating
 from pipelines.operations.check import Report
 from pipelines.operations.check_shard import Scope
-from pipelines.operations.foresee_erasure import foresee
+from pipelines.operations.foresee_erasure import foresee, nothing_of
 from pipelines.operations.prove import key_states
 from pipelines.operations.status import Status
 from pipelines.setup import ports
@@ -65,17 +65,7 @@ def erase(
     """
     wanted = list(dict.fromkeys(subjects))
     _refuse_no_ids(wanted)
-    found = _foreseen(dest, wanted, keys)
-    if dry_run:
-        return found
-    done: dict[str, Erased] = {}
-    with opened_live(dest, keys) as (held, _):
-        for subject in found:
-            if done:
-                # Each erasure ends by closing the seal.
-                held.log_seal.begin()
-            done[subject] = erasing.erase(held, subject)
-    return done
+    return _foreseen(dest, wanted, keys) if dry_run else _erased(dest, wanted, keys)
 
 
 def _refuse_no_ids(subjects: Sequence[str]) -> None:
@@ -92,9 +82,27 @@ def _foreseen(dest: str, subjects: Sequence[str], keys: str | None) -> dict[str,
     store = ports.open_store(storage)
     file = KeyFile.open(keys_path(keys, settings, stored), stored.table_id)
     tables = ports.sealed(stored, store, file)
-    found = generations.read(tables)
-    live = own_keys(file, found, generations.live_of(found))
-    return foresee(tables, store, subjects, live)
+    known = generations.read(tables)
+    live = own_keys(file, known, generations.live_of(known))
+    seen = foresee(tables, store, subjects, live)
+    if seen.missing or not seen.found:
+        raise nothing_of(stored.dest, seen.missing or subjects)
+    return seen.found
+
+
+def _erased(dest: str, subjects: Sequence[str], keys: str | None) -> dict[str, Erased]:
+    done: dict[str, Erased] = {}
+    with opened_live(dest, keys) as (held, _):
+        seen = foresee(held.tables, held.store, subjects, held.keys)
+        if seen.missing or not seen.found:
+            held.log_seal.end()
+            raise nothing_of(held.tables.dest, seen.missing or subjects)
+        for subject in seen.found:
+            if done:
+                # Each erasure ends with the seal closed.
+                held.log_seal.begin()
+            done[subject] = erasing.erase(held, subject)
+    return done
 
 
 def subjects_in(address: str) -> list[str]:

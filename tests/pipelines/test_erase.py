@@ -50,7 +50,9 @@ def dest(source: Path, tmp_path: Path) -> Path:
 
 
 def erase(dest: Path, subject: str):
-    return ironmask("erase", dest, f"--subject={subject}", f"--keys={keys_of(dest)}", "--json")
+    return ironmask(
+        "erase", "--yes", dest, f"--subject={subject}", f"--keys={keys_of(dest)}", "--json"
+    )
 
 
 def everything(dest: Path) -> bytes:
@@ -75,7 +77,8 @@ def test_nothing_is_left(dest: Path, subject: str) -> None:
     assert all(s in before for s in secret)
     answer = erase(dest, subject)
     assert answer.code == 0, answer.err
-    done = json.loads(answer.out)
+    (done,) = json.loads(answer.out)
+    assert done["subject"] == subject
     assert (done["templates"], done["embeddings"]) == (1, 2)
     assert not (dest / "_ironmask" / "erasing.json").exists()
     after = everything(dest)

@@ -46,8 +46,8 @@ def find_installed(name: str) -> ModelPack:
     """
     if name not in installed_names():
         raise ModelNotFoundError(
-            f"no model pack {name!r} in {models_home()}: pull it, or name a folder of that name "
-            "that holds its ONNX files with --model"
+            f"no model pack {name!r} in {models_home()}, by which stored embeddings are said to "
+            "be made: pull it, or name a folder of that name that holds its ONNX files with --model"
         )
     return find_pack(str(models_home() / name))
 

@@ -6,12 +6,12 @@ import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.plan.spool import explained, spool
+from pipelines.plan.spool import spool
 from pipelines.ports import Store
 from pipelines.verification.probe import Verdict
 
@@ -63,45 +63,44 @@ class Answered:
 
 
 class Writer:
-    """Writes answers one after another, some thousand to a row group."""
+    """Takes answers one after another, and writes some thousand to a row group."""
 
-    def __init__(self, file: IO[bytes], done: Answered) -> None:
-        self._parquet = pq.ParquetWriter(file, COLUMNS, compression="zstd")
+    def __init__(self, parquet: pq.ParquetWriter, out: str) -> None:
+        self._parquet = parquet
         self._waiting: list[Answer] = []
-        self.done = done
+        self.done = Answered(out)
 
     def add(self, answers: Sequence[Answer]) -> None:
-        """Add some answers. Raises `StorageError` where the temporary file finds no room."""
+        """Add some answers."""
         for answer in answers:
             self.done.count(answer.verdict)
         self._waiting += answers
         if len(self._waiting) >= _GROUP_ROWS:
-            self._flush()
+            self.flush()
 
-    def close(self) -> None:
-        """Write what waits, and the end of the file."""
-        self._flush()
-        with explained():
-            self._parquet.close()
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what waits."""
         if self._waiting:
-            with explained():
-                self._parquet.write_table(_table(self._waiting))
+            self._parquet.write_table(_table(self._waiting))
         self._waiting = []
 
 
 @contextmanager
 def writing(out: str, store: Store) -> Iterator[Writer]:
-    """Write answers beside memory, and publish them at the end: a failure leaves what was there."""
+    """Write answers beside memory, and publish them at the end: a failure leaves what was there.
+
+    Raises `StorageError` where the temporary file finds no room, or `out` cannot be written.
+    """
     with spool() as file:
-        writer = Writer(file, Answered(out))
-        yield writer
-        writer.close()
-        with explained():
-            file.flush()
-            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        with view, memoryview(view) as content:
+        with pq.ParquetWriter(file, COLUMNS, compression="zstd") as parquet:
+            writer = Writer(parquet, out)
+            yield writer
+            writer.flush()
+        file.flush()
+        with (
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
+            memoryview(view) as content,
+        ):
             store.write(out, content)
 
 

@@ -96,7 +96,9 @@ def _ask(found: dict[str, Erased]) -> None:
         say(line)
     if len(lines) > _SHOWN:
         say(f"and {len(lines) - _SHOWN:,} people more")
-    if not typer.confirm("erase them for good?", err=True):
+    # Nothing of the question is output.
+    typer.echo("erase them for good? [y/N] ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         say("nothing was erased")
         raise typer.Exit(EXIT_ERROR)
 

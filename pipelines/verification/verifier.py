@@ -98,7 +98,7 @@ class Verifier:
         """
         with self._lock:
             self._open_still()
-            return self._tables.refresh()
+        return self._tables.refresh()
 
     def verify(self, subject: str, images: Sequence[Image]) -> list[Verdict]:
         """Tell for each image, an address or a name and its bytes, whether it matches a subject.
@@ -108,9 +108,8 @@ class Verifier:
         on this machine, `MismatchError` where another one was named, `StorageError` for an image
         that cannot be read, `TamperedError` for a row that was changed.
         """
-        return self._answered(
-            subject, self._open(subject), partial(self._of_images, partial(contents, images))
-        )
+        answer = partial(self._of_images, partial(contents, _several(images)))
+        return self._answered(subject, self._open(subject), answer)
 
     def verify_embeddings(self, subject: str, embeddings: F32) -> list[bool]:
         """Tell for each probe embedding, (k, n) float32, whether it matches a subject's template.
@@ -132,7 +131,8 @@ class Verifier:
         """
 
         def answer(images: Sequence[Image], found: _Found) -> list[Verdict]:
-            return self._of_images(partial(contents_or_faults, images, home=home), found)
+            read_images = partial(contents_or_faults, _several(images), home=home)
+            return self._of_images(read_images, found)
 
         return self._each(asked, answer, lambda images: list(map(name_of, images)))
 
@@ -235,6 +235,12 @@ class Verifier:
         if self._kept is None:
             raise ParameterError(f"{self!r} is closed: make another one")
         return self._kept
+
+
+def _several(images: Sequence[Image]) -> Sequence[Image]:
+    if isinstance(images, str):
+        raise ParameterError("images are a list of addresses, also where there is one alone")
+    return images
 
 
 def _verdict(row: OpenedRow, model: LoadedModel, name: str, content: bytes | OSError) -> Verdict:

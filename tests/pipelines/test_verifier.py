@@ -325,6 +325,8 @@ class TestAnswers:
             assert found.value.reason == "no_template"
             with pytest.raises(TemplateError):
                 held.verify_embeddings("s000", PROBES[:, :32])
+            with pytest.raises(ParameterError, match="a list of addresses"):
+                held.verify("s000", "a.jpg")
             with pytest.raises(ParameterError, match="not UTF-8"):
                 held.verify_embeddings("\udcff", PROBES)
 

@@ -26,6 +26,7 @@
     ├── StorageError            a store that refused or failed
     ├── WorkerError             a worker that died or could not be reached
     └── TableError              a destination that cannot be used
+        ├── SubjectError        it holds no template of a subject, or several
         ├── MismatchError       it was made with other parameters, model or keys
         ├── BusyError           another run holds it
         └── CountError          the outcome counts of a run do not add up
@@ -136,6 +137,18 @@ class StorageError(IronmaskError):
 
 class TableError(IronmaskError):
     """A destination that cannot be used."""
+
+
+class SubjectError(TableError):
+    """A subject with no template, or with more than one; `reason` is a reason code's value."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class MismatchError(TableError):

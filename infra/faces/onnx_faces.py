@@ -78,6 +78,10 @@ class FaceAligner:
             )
         return AlignedFace(crop, (x1, y1, x2, y2), score, sharpness, len(found))
 
+    def close(self) -> None:
+        """End the decoder's process; the next picture would start another one."""
+        self._decoder.close()
+
     def _detect(self, image: U8) -> tuple[F32, F32]:
         """Boxes and scores (k, 5), points (k, 5, 2), in pixels of the picture; k >= 1."""
         short, long = sorted(image.shape[:2])

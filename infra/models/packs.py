@@ -32,6 +32,7 @@ from pipelines.spec.addresses import without_secret
 PREPROCESSING: Final = "ironmask-preprocessing-1"
 
 _STALE_SECONDS: Final = 24 * 3600.0
+_SHOWN_DIGITS: Final = 12
 
 _Found = dict[Role, tuple[Path, KnownFile]]
 
@@ -53,10 +54,18 @@ class ModelPack:
     detector_sha256: str
     recogniser_sha256: str
 
+    @property
+    def label(self) -> str:
+        """Its name and the first digits of its fingerprint, for people."""
+        return f"{self.name} ({short(self.fingerprint)})"
+
 
 @dataclass(frozen=True, slots=True)
 class PackInfo:
-    """A pack that is known or lies in the models folder; `problem` says why it is unusable."""
+    """A pack that is known or lies in the models folder; `problem` says why it is unusable.
+
+    fingerprint: of an installed one, in hex.
+    """
 
     name: str
     installed: bool
@@ -65,6 +74,12 @@ class PackInfo:
     licence: str
     sources: tuple[str, ...]
     problem: str = ""
+    fingerprint: str = ""
+
+
+def short(fingerprint: str) -> str:
+    """The digits of a fingerprint that people see."""
+    return fingerprint[:_SHOWN_DIGITS]
 
 
 def models_home() -> Path:
@@ -81,6 +96,17 @@ def find_pack(name_or_folder: str) -> ModelPack:
     """
     folder = _locate(without_secret(name_or_folder, "the model's name"))
     return _pack(folder, _inspect(folder))
+
+
+def usual_fingerprint(known: KnownPack) -> str:
+    """The fingerprint that a known pack has in its usual form."""
+    by_role = {BY_NAME[name].role: BY_NAME[name] for name in known.files}
+    return _fingerprint(by_role["detector"], by_role["recogniser"])
+
+
+def installed_names() -> list[str]:
+    """Names of the folders in `models_home()` that may be packs, sound or not."""
+    return sorted(p.name for p in models_home().glob("*") if p.is_dir() and _is_name(p.name))
 
 
 def _inspect(folder: Path) -> _Found:
@@ -134,10 +160,9 @@ def measured_impostors(model: str, pack: ModelPack | None) -> tuple[tuple[float,
         file = BY_DIGEST.get(pack.recogniser_sha256)
         return file.impostors if file else ()
     for known in KNOWN_PACKS.values():
-        by_role = {BY_NAME[name].role: BY_NAME[name] for name in known.files}
-        detector, recogniser = by_role["detector"], by_role["recogniser"]
-        if model in (known.name, _fingerprint(detector, recogniser)):
-            return recogniser.impostors
+        if model in (known.name, usual_fingerprint(known)):
+            by_role = {BY_NAME[name].role: BY_NAME[name] for name in known.files}
+            return by_role["recogniser"].impostors
     return ()
 
 
@@ -168,7 +193,7 @@ def _is_name(text: str) -> bool:
 def list_packs() -> list[PackInfo]:
     """The known packs, then others in `models_home()`; the installed ones are checked."""
     home = models_home()
-    here = sorted(p.name for p in home.glob("*") if p.is_dir() and _is_name(p.name))
+    here = installed_names()
     names = [*KNOWN_PACKS, *(name for name in here if name not in KNOWN_PACKS)]
     return [_info(name, home / name) for name in names]
 
@@ -185,7 +210,7 @@ def _info(name: str, folder: Path) -> PackInfo:
     except ModelError as error:
         return PackInfo(name, False, folder, files, licence, sources, str(error))
     files = (pack.detector.name, pack.recogniser.name)
-    return PackInfo(name, True, folder, files, pack.licence, sources)
+    return PackInfo(name, True, folder, files, pack.licence, sources, fingerprint=pack.fingerprint)
 
 
 def pull(name: str, source: str = "auto") -> ModelPack:

@@ -16,6 +16,7 @@ from pipelines.operations.inventory import Inventory
 from pipelines.operations.status import Status
 from pipelines.operations.vacuum import Vacuumed
 from pipelines.setup import places
+from pipelines.table.erasing import Erased
 from pipelines.table.evidence import Evidence
 
 
@@ -77,6 +78,20 @@ def vacuum(dest: str, *, keys: str | None = None) -> Vacuumed:
     >>> vacuum("table/").files  # doctest: +SKIP
     """
     return vacuuming.vacuum(dest, keys)
+
+
+def erase(
+    dest: str, subjects: Sequence[str], *, dry_run: bool = False, keys: str | None = None
+) -> dict[str, Erased]:
+    """Destroy everything that a table holds of some subjects, but for the outcomes; it asks nobody.
+
+    Returns what went, by subject, or with `dry_run` what would go, and then nothing is written. The
+    same call finishes what was broken off. Raises `TableError` before anything goes, naming whoever
+    was never there, `BusyError` where another run has to end first.
+
+    >>> erase("table/", ["Ada", "Bob"])  # doctest: +SKIP
+    """
+    return job.erase(dest, subjects, keys, dry_run=dry_run)
 
 
 def prove(

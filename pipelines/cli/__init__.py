@@ -10,7 +10,18 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from ironmask.errors import IronmaskError, NothingToDoError, ParameterError
-from pipelines.cli import audit, demo, enrol, evaluate, models, operate, repair, reprotect
+from pipelines.cli import (
+    audit,
+    demo,
+    enrol,
+    erase,
+    evaluate,
+    models,
+    operate,
+    repair,
+    reprotect,
+    verify,
+)
 from pipelines.cli.options import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -32,7 +43,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _commands in (enrol, operate, repair, reprotect, evaluate, audit, demo, models):
+for _commands in (
+    enrol, verify, operate, repair, reprotect, erase, evaluate, audit, demo, models,
+):  # fmt: skip
     _commands.register(app)
 
 

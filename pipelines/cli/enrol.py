@@ -1,8 +1,7 @@
-"""The commands of enrolment and verification: enroll and verify."""
+"""The command of enrolment: enroll."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +10,12 @@ import typer
 from pipelines.cli import running
 from pipelines.cli.options import (
     ENROL_PANEL,
-    EXIT_PARTIAL,
-    EXIT_REJECTED,
     AcceptedRisk,
     Agreement,
     AllowRoots,
     Alpha,
     Calibration,
     Centring,
-    Dest,
     DryRun,
     Embedders,
     Encoding,
@@ -52,9 +48,8 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
+    """Add the command to the command line."""
     app.command(rich_help_panel=ENROL_PANEL)(enroll)
-    app.command()(verify)
 
 
 def enroll(
@@ -191,7 +186,7 @@ def _announce(prepared: CheckedEnrolment) -> None:
 
     say(f"settings: {prepared.job.describe()}")
     if prepared.pack:
-        say(f"model: {prepared.pack.name}, licence: {prepared.pack.licence}")
+        say(f"model: {prepared.pack.label}, licence: {prepared.pack.licence}")
     if prepared.bar:
         say(f"agreement: from a cosine of {prepared.bar.cosine:g}, {prepared.bar.source}")
     if prepared.job.model.startswith(DECLARED):
@@ -239,28 +234,3 @@ def _enrol(
             return run_as_flow(request, prepared, Watch(progress, told), max_failures)
         return enrolment.carry_out(request, prepared, Watch(progress, told))
 
-
-def verify(
-    dest: Dest,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Probe images.")],
-    subject: Annotated[str, typer.Option(help="Whose template the probes claim to match.")],
-    model: Model = None,
-    keys: Keys = None,
-    as_json: Json = False,
-) -> None:
-    """Tell for each image whether it matches a subject's template: yes or no, never a score.
-
-    Exit codes: 0 all accepted, 4 some rejected, 3 some without an answer (no face, say), 1 error.
-    """
-    from pipelines.report.terminal import print_verdicts
-    from pipelines.verification import job as verification_job
-
-    verdicts = verification_job.verify(dest, subject, images, model, keys)
-    if as_json:
-        typer.echo(json.dumps([asdict(verdict) for verdict in verdicts]))
-    else:
-        print_verdicts(subject, verdicts, console())
-    if any(verdict.accepted is None for verdict in verdicts):
-        raise typer.Exit(EXIT_PARTIAL)
-    if not all(verdict.accepted for verdict in verdicts):
-        raise typer.Exit(EXIT_REJECTED)

@@ -34,9 +34,11 @@ def list_models(as_json: Json = False) -> None:
         print_packs(map(_pack_row, packs), console())
 
 
-def _pack_row(pack: PackInfo) -> tuple[str, str, str, str]:
+def _pack_row(pack: PackInfo) -> tuple[str, str, str, str, str]:
+    from infra.models.packs import short
+
     here = "yes" if pack.installed else pack.problem or "no"
-    return pack.name, here, pack.licence, ", ".join(pack.sources)
+    return pack.name, short(pack.fingerprint), here, pack.licence, ", ".join(pack.sources)
 
 
 def pull(
@@ -47,5 +49,5 @@ def pull(
     from infra.models import packs as models_packs
 
     pack = models_packs.pull(name, source)
-    tell(f"{pack.name} is in {pack.folder}")
+    tell(f"{pack.label} is in {pack.folder}")
     tell(f"licence: {pack.licence}")

@@ -1,4 +1,4 @@
-"""Commands that replace what protects a table, and that prove the old gone."""
+"""Commands that replace what protects a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import typer
 from ironmask.errors import ParameterError
 from pipelines.cli import running
 from pipelines.cli.options import (
-    EXIT_ERROR,
     RENEW_PANEL,
     AcceptedRisk,
     Agreement,
@@ -56,11 +55,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     add = partial(app.command, rich_help_panel=RENEW_PANEL)
     add()(reprotect)
-    add()(prove)
     add()(rekey)
     add("rotate-mac")(rotate_mac)
     add("rotate-kek")(rotate_kek)
-    add()(erase)
 
 
 def reprotect(
@@ -222,34 +219,6 @@ def _abandon(dest: str, keys: str | None, as_json: bool) -> None:
         tell(f"generation {proof.generation} is given up, and its keys are destroyed")
 
 
-def prove(
-    dest: Dest,
-    generation: Annotated[
-        int | None, typer.Option(help="Number of a generation that was destroyed.")
-    ] = None,
-    subject: Annotated[str | None, typer.Option(help="Id of a person who was erased.")] = None,
-    keys: Keys = None,
-    as_json: Json = False,
-) -> None:
-    """Look for what a destroyed generation, or an erased person, must not have left.
-
-    Exit codes: 0 nothing speaks against it, 1 something does.
-    """
-    from pipelines.operations import prove as operations_prove
-    from pipelines.report.operations import print_evidence
-
-    if (generation is None) == (subject is None):
-        raise ParameterError("name either a --generation or a --subject")
-    found = operations_prove.prove(dest, keys, generation=generation, subject=subject or "")
-    if as_json:
-        typer.echo(json.dumps({**asdict(found), "holds": found.holds}))
-    else:
-        print_evidence(found, console())
-    if not found.holds:
-        say(f"error: {found.what} of {found.dest} is not proven to be gone")
-        raise typer.Exit(EXIT_ERROR)
-
-
 def rotate_kek(
     dest: Dest,
     kek: Annotated[
@@ -279,26 +248,3 @@ def rotate_kek(
     else:
         tell(f"{done.keysets} keysets: from {done.old_uri} to {done.new_uri}")
 
-
-def erase(
-    dest: Dest,
-    subject: Annotated[str, typer.Option(help="Id of the person to be forgotten.")],
-    keys: Keys = None,
-    as_json: Json = False,
-) -> None:
-    """Destroy everything that a table holds of a person, in every file and version.
-
-    Only the outcomes of the person's inputs stay, under a pseudonym. Photos and embeddings outside
-    the table are not touched: delete them as well, or the next enrolment takes them again. The same
-    command finishes what was broken off. Exit codes: 0 done, 1 error, or nothing was there.
-    """
-    from pipelines.operations import job as operations_job
-
-    done = operations_job.erase(dest, subject, keys)
-    if as_json:
-        typer.echo(json.dumps(asdict(done)))
-    else:
-        tell(
-            f"erased {done.templates} templates and {done.embeddings} embeddings; "
-            f"{done.outcomes} outcomes are kept as {done.pseudonym}"
-        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -22,6 +22,7 @@ import pyarrow.dataset as pads
 from ironmask.errors import BusyError, TableError
 from pipelines.operations.prove_erasure import PURPOSE, names_of
 from pipelines.plan import plans as plan_plans
+from pipelines.ports import Store, Tables
 from pipelines.run import begin
 from pipelines.shard.copies import copied
 from pipelines.spec.outcomes import Outcome, Reason
@@ -54,7 +55,7 @@ def erase(dest: Destination, subject: str) -> Erased:
     begin.destroy_unfinished_plans(dest)
     found = {name: _rows_of(dest, name, subject) for name in ("templates", "vault", "inputs")}
     uris = {row["uri"] for row in found["inputs"]}
-    plans = list(_plans_with(dest, subject))
+    plans = list(plans_with(dest.tables, dest.store, [subject]))
     if not (any(found.values()) or plans or read_note(dest.tables.dest, dest.store)):
         dest.log_seal.end()
         raise TableError(f"{dest.tables.dest} holds nothing of subject {subject!r}")
@@ -83,23 +84,27 @@ def _pseudonym(dest: Destination, subject: str) -> str:
     Raises `BusyError` where another run has to end first.
     """
     names = names_of(dest.keys, subject)
-    _refuse_unfinished(dest, names)
+    refuse_unfinished(dest.tables, dest.store, names)
     begun = read_note(dest.tables.dest, dest.store)
     return begun.pseudonym if begun else names[0]
 
 
-def _refuse_unfinished(dest: Destination, names: list[str]) -> None:
-    where = dest.tables.dest
-    for record in run_records.runs(dest.tables):
+def refuse_unfinished(tables: Tables, store: Store, names: Collection[str]) -> None:
+    """Raise `BusyError` where another run has to end first.
+
+    names: pseudonyms of those who are to be erased, one of whom may have been begun with.
+    """
+    where = tables.dest
+    for record in run_records.runs(tables):
         if record.state == RunState.RUNNING:
             raise BusyError(
                 f"{where} holds the unfinished run {record.run_id} ({record.kind}), whose plan may "
                 "name the subject: finish it, or close it with --restart, and erase then"
             )
-    found = generations.read(dest.tables)
+    found = generations.read(tables)
     if any(one.state in (State.PREPARING, State.RETIRED) for one in found.values()):
         raise BusyError(f"{where}: a re-protection has not ended: finish it, and erase then")
-    other = read_note(where, dest.store)
+    other = read_note(where, store)
     if other and other.pseudonym not in names:
         raise BusyError(
             f"{where}: the erasure of another subject was broken off: finish it with the same "
@@ -199,18 +204,24 @@ def _shard_of(path: str) -> tuple[str, int] | None:
     return (file.run_id, file.shard) if file else None
 
 
-def _plans_with(dest: Destination, subject: str) -> Iterator[RunRecord]:
-    """The ended runs whose frozen plan names a person, or went half."""
-    for record in run_records.runs(dest.tables):
-        folder = layout.plan_folder(dest.tables.dest, record.run_id)
+def plans_with(tables: Tables, store: Store, subjects: Collection[str]) -> Iterator[RunRecord]:
+    """The ended runs whose frozen plan names one of some people, or went half."""
+    for record in run_records.runs(tables):
+        folder = layout.plan_folder(tables.dest, record.run_id)
         if not record.fingerprint.get("plan"):
-            if next(dest.store.remains(folder), None):
+            if next(store.remains(folder), None):
                 yield record
-            continue
-        frozen, _ = plan_plans.load(folder, dest.store)
-        parts = plan_plans.tables(frozen, dest.store)
-        if any(pc.any(pc.equal(part["subject_id"], subject)).as_py() for part in parts):
+        elif next(people_planned(folder, store, subjects), None):
             yield record
+
+
+def people_planned(folder: str, store: Store, subjects: Collection[str]) -> Iterator[str]:
+    """Those of some people whom a frozen plan names, perhaps several times."""
+    frozen, _ = plan_plans.load(folder, store)
+    for part in plan_plans.tables(frozen, store):
+        owners = part["subject_id"]
+        wanted = pa.array(subjects, owners.type)
+        yield from owners.filter(pc.is_in(owners, wanted)).unique().to_pylist()
 
 
 def _drop_plan(dest: Destination, record: RunRecord) -> None:

@@ -27,6 +27,6 @@ def explained() -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageError(
-            f"{tempfile.gettempdir()}: {error.strerror or error}: make room there for the plan, or "
-            "name another folder in TMPDIR"
+            f"{tempfile.gettempdir()}: {error.strerror or error}: make room there, or name "
+            "another folder in TMPDIR"
         ) from None

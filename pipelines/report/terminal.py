@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
+from infra.models.installed import label_of
 from pipelines.operations.inventory import Inventory
 from pipelines.report.sheets import Sheet
 from pipelines.run.begin import Forecast
 from pipelines.run.summary import Summary
+from pipelines.verification.answers import Answered
 from pipelines.verification.probe import Verdict
 
 
@@ -64,9 +66,11 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
     console.print(pairs(f"Would enrol into {forecast.dest}", rows))
 
 
-def print_packs(packs: Iterable[tuple[str, str, str, str]], console: Console) -> None:
-    """Show model packs, each as (name, whether it is here or why not, licence, sources)."""
-    table = Table("pack", "here", "licence", "sources")
+def print_packs(packs: Iterable[tuple[str, str, str, str, str]], console: Console) -> None:
+    """Show model packs, each as (name, digits of its fingerprint, whether it is here or why not,
+    licence, sources).
+    """
+    table = Table("pack", "fingerprint", "here", "licence", "sources")
     for pack in packs:
         table.add_row(*pack)
     console.print(table)
@@ -80,6 +84,18 @@ def print_verdicts(subject: str, verdicts: Iterable[Verdict], console: Console) 
     for verdict in verdicts:
         table.add_row(verdict.probe, _answer(verdict))
     console.print(table)
+
+
+def print_answered(done: Answered, console: Console) -> None:
+    """Show how the probes of a manifest were answered."""
+    rows = [
+        ("accepted", f"{done.accepted:,}"),
+        ("rejected", f"{done.rejected:,}"),
+        ("no answer", f"{done.unanswered:,}"),
+        *((f"  {reason}", f"{count:,}") for reason, count in sorted(done.reasons.items())),
+        ("answers", done.out),
+    ]
+    console.print(pairs(f"{done.probes:,} probes", rows))
 
 
 def _answer(verdict: Verdict) -> str:
@@ -97,7 +113,7 @@ def print_inventory(found: Inventory, console: Console) -> None:
             (f"generation {g.generation}", f"{g.state}, {g.templates:,} templates"),
             ("  settings", g.settings),
             ("  helpers", f"{seal}, {size(g.row_bytes)} a row with digests"),
-            ("  model", g.model),
+            ("  model", label_of(g.model)),
             ("  key", g.key_id),
         ]
     rows += [(f"generation {n}", f"destroyed {when}") for n, when in found.destroyed.items()]

@@ -15,7 +15,8 @@ from infra.store.objects import FsspecStore
 from ironmask.errors import KeyFileError, WrongKeyError
 from pipelines.ports import GenerationKeys, Store, StoredTables
 from pipelines.table.log_seal import LogSeal
-from pipelines.table.sealed import SealedTables, SealReader
+from pipelines.table.seal_reader import SealReader
+from pipelines.table.sealed import SealedTables
 
 _log = logging.getLogger("ironmask.keys")
 

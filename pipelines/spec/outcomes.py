@@ -69,6 +69,13 @@ class Reason(StrEnum):
     LOST = "lost"
 
 
+class Unanswered(StrEnum):
+    """Why a probe has no answer, whatever it shows; the other reasons are those of `Reason`."""
+
+    NO_TEMPLATE = "no_template"
+    SEVERAL_TEMPLATES = "several_templates"
+
+
 FAILURES: Final = frozenset(Reason) - {
     Reason.NONE,
     Reason.LINK_ELSEWHERE,

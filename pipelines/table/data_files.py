@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import reduce
 from hashlib import sha256
 from itertools import islice
-from typing import Final, TypeVar
+from operator import or_
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -29,6 +32,8 @@ _PARQUET: Final = pads.ParquetFileFormat(default_fragment_scan_options=_IN_MEMOR
 _WIDE: Final = frozenset({"helper", "digests"})
 # So many row groups are read whole, and checked, whatever columns are asked for.
 _FEW: Final = 2
+_PRUNED: Final = "subject_id"
+_KINDS: Final = {"generation": int}
 # What the footers of templates, and the paths, say of each row.
 _OWNERS: Final = (grouped_files.OWNER, "generation")
 
@@ -159,6 +164,37 @@ class Wanted:
     def is_of_owners(self) -> bool:
         """Whether it is only asked whose the rows are: what decisions rest on is always checked."""
         return self.columns is not None and set(self.columns) <= set(_OWNERS)
+
+
+def covers(file: DataFile) -> pads.Expression:
+    """What holds for every row of a file: its partition, and the range of its people."""
+    covered = pads.scalar(True)
+    for name, value in file.partition.items():
+        covered = covered & (pads.field(name) == _value(name, value))
+    if _PRUNED in file.low and _PRUNED in file.high:
+        own = pads.field(_PRUNED)
+        covered = covered & (own >= file.low[_PRUNED]) & (own <= file.high[_PRUNED])
+    return covered
+
+
+def _value(name: str, value: str) -> Any:
+    return _KINDS[name](value) if name in _KINDS else value
+
+
+def may_hold(file: DataFile, people: list[str], generation: int) -> list[str]:
+    """Those of some people, in order, of whom a file may hold rows of a generation."""
+    if file.partition.get("generation") != str(generation):
+        return []
+    if _PRUNED not in file.low or _PRUNED not in file.high:
+        return people
+    low, high = file.low[_PRUNED], file.high[_PRUNED]
+    return people[bisect_left(people, low) : bisect_right(people, high)]
+
+
+def of_people(people: Iterable[str], generation: int) -> pads.Expression:
+    """The rows of some people in a generation. Statistics cannot prune by a list of values."""
+    owner = pads.field(_PRUNED)
+    return reduce(or_, (owner == one for one in people)) & (pads.field("generation") == generation)
 
 
 def rows_of(

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from threading import RLock
+from typing import Final, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -20,10 +21,9 @@ import pyarrow.fs as pafs
 
 from ironmask.errors import StorageError, TableError, TamperedError
 from pipelines.ports import DataFile, Store, StoredTables
-from pipelines.table import layout, log_chain, log_seal_file
-from pipelines.table.data_files import Wanted, batched, rows_of
-from pipelines.table.log_entries import Log, Said, digest_of, line, parsed
-from pipelines.table.log_seal_file import Chain, KeyOf, State, Written
+from pipelines.table import layout, log_chain
+from pipelines.table.data_files import Wanted, batched, covers, may_hold, of_people, rows_of
+from pipelines.table.log_entries import Said, digest_of, line
 from pipelines.table.schemas import TABLES
 
 T = TypeVar("T")
@@ -32,9 +32,7 @@ _THREADS: Final = 16
 _WINDOW: Final = 64
 # Small tables that each question needs.
 _KEPT: Final = frozenset({"generations", "runs"})
-_PRUNED: Final = "subject_id"
 _FORMAT: Final = pads.ParquetFileFormat()
-_KINDS: Final = {"generation": int}
 
 
 class Source(Protocol):
@@ -61,125 +59,20 @@ class Source(Protocol):
         ...
 
 
-class SealReader:
-    """The seal of a destination as a reader finds it."""
-
-    def __init__(
-        self,
-        tables: StoredTables,
-        store: Store,
-        key_of: KeyOf,
-        written: Written,
-        *,
-        goes_on: bool = False,
-    ) -> None:
-        """written: tells whether seals with lists were written before. goes_on: who asks is about
-        to finish the run that left the seal open.
-
-        Raises `TableError` where the seal or the logs were changed, and what `key_of` raises.
-        """
-        self._goes_on = goes_on
-        self._tables = tables
-        self._store = store
-        self._key_of = key_of
-        self._written = written
-        self._logs: dict[str, Log] = {}
-        self._content = log_seal_file.read_content(tables.dest, store)
-        self._state = self._checked()
-
-    def version(self, name: str) -> int:
-        if self._is_old:
-            return self._log(name).chain.version
-        return self._state.logs.get(name, Chain()).version
-
-    def list_digest(self, name: str) -> str:
-        return self._log(name).list_digest() if self._is_old else self._state.lists[name]
-
-    @property
-    def _is_old(self) -> bool:
-        """Whether the seal is of before there were digests of lists: its chain tells them."""
-        return self._content is not None and not self._state.lists
-
-    def _log(self, name: str) -> Log:
-        """A log under an old seal, with what followed while it was open."""
-        if name not in self._logs:
-            log = log_chain.read_log(self._tables, self._store, self._state, name)
-            if self._state.open:
-                log_chain.follow(self._tables, self._store, log, name)
-            self._logs[name] = log
-        return self._logs[name]
-
-    def ahead(self, name: str) -> Said | None:
-        found = log_chain.came(self._tables, self._store, self._state, self.version)
-        if all(name != announced for announced, _ in self._state.announced):
-            return None
-        return next((parsed(content) for came, content in found if came == name), None)
-
-    def explain(self, name: str) -> None:
-        log_chain.read_log(self._tables, self._store, self._state, name)
-
-    def renew(self) -> bool:
-        found = log_seal_file.read_content(self._tables.dest, self._store)
-        if found == self._content:
-            return False
-        self._content = found
-        self._logs.clear()
-        self._state = self._checked()
-        return True
-
-    def _checked(self) -> State:
-        """What the seal says, whose logs do not go on where they must not."""
-        dest = self._tables.dest
-        while True:
-            if self._content is None:
-                if state := self._nothing():
-                    return state
-                continue
-            state = log_seal_file.authenticated(self._content, dest, self._key_of, self._written)
-            if state.open:
-                return self._with_what_followed(state)
-            versions = {name: state.logs.get(name, Chain()).version for name in TABLES}
-            later = log_chain.beyond(self._tables, self._store, versions)
-            if not later:
-                return state
-            now = log_seal_file.read_content(dest, self._store)
-            if now == self._content:
-                name, files = next(iter(later.items()))
-                raise log_chain.changed(dest, log_chain.goes_on(name, versions[name], files))
-            # A run has begun meanwhile.
-            self._content = now
-
-    def _with_what_followed(self, state: State) -> State:
-        """What a release that announced nothing committed after its last seal is its own run's."""
-        if state.lists or not self._goes_on:
-            return state
-        logs = {}
-        for name in TABLES:
-            log = log_chain.read_log(self._tables, self._store, state, name)
-            log_chain.follow(self._tables, self._store, log, name)
-            logs[name] = log.chain
-        return replace(state, logs=logs)
-
-    def _nothing(self) -> State | None:
-        """What is vouched for before the first run: nothing. None where it has begun meanwhile."""
-        try:
-            log_chain.refuse_missing_seal(self._tables, self._store, self._written)
-        except TableError:
-            self._content = log_seal_file.read_content(self._tables.dest, self._store)
-            if self._content is None:
-                raise
-            return None
-        return State(self._tables.table_id, "", open=True)
-
-
 class SealedTables:
-    """The tables of a destination, as far as they are vouched for; see `pipelines.ports.Tables`."""
+    """The tables of a destination, as far as they are vouched for; see `pipelines.ports.Tables`.
+
+    Several threads may read them. lock: over what is known of the seal and the logs; data files are
+    read outside of it. renewals: how often something else was vouched for.
+    """
 
     def __init__(self, stored: StoredTables, store: Store, source: Source) -> None:
         self.dest = stored.dest
         self.stored = stored
         self.store = store
         self.source = source
+        self.lock = RLock()
+        self.renewals = 0
         self._known: dict[str, SealedTable] = {}
 
     @property
@@ -187,13 +80,22 @@ class SealedTables:
         return self.stored.table_id
 
     def table(self, name: str) -> SealedTable:
-        if name not in self._known:
-            self._known[name] = SealedTable(self, name)
-        return self._known[name]
+        with self.lock:
+            if name not in self._known:
+                self._known[name] = SealedTable(self, name)
+            return self._known[name]
 
     def refresh(self) -> bool:
         """Look whether more, or something else, is vouched for by now; tell whether it is."""
-        return self.source.renew()
+        with self.lock:
+            renewed = self.source.renew()
+            self.renewals += renewed
+            return renewed
+
+    def refresh_since(self, seen: int) -> bool:
+        """Tell whether anything changed after so many renewals; look again where none came."""
+        with self.lock:
+            return self.renewals != seen or self.refresh()
 
 
 @dataclass(frozen=True)
@@ -231,11 +133,15 @@ class SealedTable:
     ) -> pa.Table:
         return self._steadily(partial(self._rows, columns, where))
 
+    def of_people(self, people: Sequence[str], generation: int) -> pa.Table:
+        """The rows of some people in a generation, from those files alone that may hold them."""
+        return self._steadily(partial(self._of_people, sorted(set(people)), generation))
+
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         listing = self._steadily(self._listing)
         try:
             wanted = Wanted(self._schema, columns)
-            for found in self._read(list(listing.files.values()), wanted):
+            for found in self._read([(file, wanted) for file in listing.files.values()]):
                 yield from found.to_batches()
         except (TableError, StorageError, TamperedError):
             if not self._owner.refresh():
@@ -245,16 +151,22 @@ class SealedTable:
     def _steadily(self, once: Callable[[], T]) -> T:
         """Files and entries that are gone under a newer seal are no damage."""
         while True:
+            seen = self._owner.renewals
             try:
                 return once()
             except (TableError, StorageError, TamperedError) as error:
-                if self._owner.refresh():
+                if self._owner.refresh_since(seen):
                     continue
                 if isinstance(error, StorageError):
-                    self._owner.source.explain(self._name)
+                    with self._owner.lock:
+                        self._owner.source.explain(self._name)
                 raise
 
     def _listing(self) -> _Listing:
+        with self._owner.lock:
+            return self._newest()
+
+    def _newest(self) -> _Listing:
         version = self._owner.source.version(self._name)
         if self._seen is None or self._seen.seal != version:
             files = {file.path: file for file in self._sealed(version)}
@@ -294,10 +206,11 @@ class SealedTable:
 
     def _all(self) -> pa.Table:
         """All rows of a small table, read once a version."""
-        version = self._listing().version
-        if self._kept is None or self._kept[0] != version:
-            self._kept = version, self._chosen(None, None)
-        return self._kept[1]
+        with self._owner.lock:
+            version = self._listing().version
+            if self._kept is None or self._kept[0] != version:
+                self._kept = version, self._chosen(None, None)
+            return self._kept[1]
 
     def _chosen(self, columns: Sequence[str] | None, where: pads.Expression | None) -> pa.Table:
         listing = self._listing()
@@ -306,36 +219,32 @@ class SealedTable:
             # In the order of the others.
             some = {fragment.path for fragment in listing.pruned.get_fragments(filter=where)}
             files = [file for file in files if file.path in some]
-        found = list(self._read(files, Wanted(self._schema, columns, where)))
+        wanted = Wanted(self._schema, columns, where)
+        found = list(self._read([(file, wanted) for file in files]))
         names = self._schema.names if columns is None else columns
         fields = [self._schema.field(name) for name in names]
         return pa.concat_tables([pa.schema(fields).empty_table(), *found])
 
-    def _read(self, files: list[DataFile], wanted: Wanted) -> Iterator[pa.Table]:
-        """Some files, a few at a time, in their order."""
+    def _of_people(self, people: list[str], generation: int) -> pa.Table:
+        # An expression of many people is slow to match with many files.
+        pairs = [
+            (file, Wanted(self._schema, None, of_people(own, generation)))
+            for file in self._listing().files.values()
+            if (own := may_hold(file, people, generation))
+        ]
+        return pa.concat_tables([self._schema.empty_table(), *self._read(pairs)])
 
-        def one(file: DataFile) -> pa.Table:
+    def _read(self, pairs: list[tuple[DataFile, Wanted]]) -> Iterator[pa.Table]:
+        """What is wanted of some files, a few at a time, in their order."""
+
+        def one(pair: tuple[DataFile, Wanted]) -> pa.Table:
+            file, wanted = pair
             address = layout.join(self.uri, file.path)
             return rows_of(self._owner.store, address, file, covers(file), wanted)
 
-        if len(files) < 2:
-            yield from map(one, files)
+        if len(pairs) < 2:
+            yield from map(one, pairs)
             return
         with ThreadPoolExecutor(_THREADS) as pool:
-            for some in batched(files, _WINDOW):
+            for some in batched(pairs, _WINDOW):
                 yield from pool.map(one, some)
-
-
-def covers(file: DataFile) -> pads.Expression:
-    """What holds for every row of a file: its partition, and the range of its people."""
-    covered = pads.scalar(True)
-    for name, value in file.partition.items():
-        covered = covered & (pads.field(name) == _value(name, value))
-    if _PRUNED in file.low and _PRUNED in file.high:
-        own = pads.field(_PRUNED)
-        covered = covered & (own >= file.low[_PRUNED]) & (own <= file.high[_PRUNED])
-    return covered
-
-
-def _value(name: str, value: str) -> Any:
-    return _KINDS[name](value) if name in _KINDS else value

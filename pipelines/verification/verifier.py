@@ -2,92 +2,252 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from threading import RLock
+from typing import Any, Final, Self, TypeVar
 
-from infra.faces.onnx_faces import FaceAligner, FaceRecogniser
+import numpy as np
+
 from infra.keys.key_file import KeyFile
-from infra.models.packs import ModelPack
-from pipelines.ports import F32, Aligner, GenerationKeys, Recogniser, Store, StoredTables
-from pipelines.setup import ports
-from pipelines.spec.faces import FaceSettings
-from pipelines.table import read, run_records
-from pipelines.table.pseudonyms import Pseudonyms, kept
-from pipelines.table.read import Row
+from infra.settings import load as load_settings
+from infra.store.addresses import is_text
+from ironmask.errors import ImageError, IronmaskError, ParameterError, SubjectError
+from pipelines.ports import F32, Store
+from pipelines.setup import places, ports
+from pipelines.spec.outcomes import Reason
+from pipelines.table import read
+from pipelines.table.data_files import batched
 from pipelines.verification import probe
-from pipelines.verification.probe import Verdict
+from pipelines.verification.images import Image, contents, contents_or_faults, name_of
+from pipelines.verification.kept import Kept
+from pipelines.verification.models import LoadedModel, Models
+from pipelines.verification.probe import OpenedRow, Verdict
+
+T = TypeVar("T")
+
+# Rows that are held at once: about 10 MiB at n = 512.
+_TOGETHER: Final = 32
+_Read = Callable[[Store, int], Iterator[tuple[str, bytes | OSError]]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A subject's live row, opened, and what it was opened with."""
+
+    row: dict[str, Any] = field(repr=False)
+    opened: OpenedRow = field(repr=False)
+    kept: Kept = field(repr=False)
 
 
 class Verifier:
-    """Answers from what the seal of a destination vouched for when it was last looked at."""
+    """Answers from what the seal of a destination vouched for when it was last looked at.
 
-    def __init__(self, tables: StoredTables, store: Store, file: KeyFile) -> None:
-        """Raises `TableError` where the seal or a log was changed, `KeyStoreError` without keys."""
-        self._tables = ports.sealed(tables, store, file)
-        self._table_id = file.table_id
-        self._file = file
-        self._open: Callable[[int], GenerationKeys] = file.generation
-        self._pseudonyms: Pseudonyms | None = None
-        self._look_for_pseudonyms()
-        self._keys: dict[int, GenerationKeys] = {}
-        self._faces: dict[str, FaceSettings] = {}
-        self._models = lru_cache(maxsize=2)(_models)
+    It opens settings, keys and the sealed table once, and a model at the first image. Many threads
+    may ask at once. A context manager: `close` lets keys and models go. Answers are yes or no.
+
+    The keys of a generation, and what else was read of a table, go with the seal that they were
+    read under. An answer that was under way then is made anew from what is live now.
+    """
+
+    def __init__(self, dest: str, keys: str | None = None, model: str | None = None) -> None:
+        """dest: address of a table. keys: its keyset file; by default `IRONMASK_KEYS`, else the one
+        in the user's configuration folder. model: a pack's name or folder; by default
+        `IRONMASK_MODEL`, else the pack on this machine that a row's fingerprint names.
+
+        Raises `TableError` where there is no table, or where the seal or a log was changed,
+        `KeyStoreError` without its keys, `ParameterError` for a setting that cannot be used.
+        """
+        settings, storage = load_settings()
+        self.store = ports.open_store(storage)
+        stored = places.existing(dest, storage)
+        self._file = KeyFile.open(places.keys_path(keys, settings, stored), stored.table_id)
+        self._tables = ports.sealed(stored, self.store, self._file)
+        self._models = Models(model or settings.model)
+        # Over what is kept. Rows are read, and probes embedded and compared, outside of it.
+        self._lock = RLock()
+        self._kept: Kept | None = Kept(self._tables, self._file)
+
+    def __repr__(self) -> str:
+        return f"Verifier({self._tables.dest!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The table and the keyset files of it and of its vault, which are never probes."""
+        path = self._file.path
+        return self._tables.dest, str(path), str(places.vault_keys_path(None, path))
+
+    def close(self) -> None:
+        """Let keys and models go; from then on nothing is answered."""
+        with self._lock:
+            self._kept = None
+        self._models.close()
 
     def refresh(self) -> bool:
         """Look for a newer seal, by one request where there is none; tell whether there was one.
 
-        Raises `TableError` where the seal or a log was changed.
+        Once it has returned, nothing is answered from what the older one vouched for. Raises
+        `TableError` where the seal or a log was changed.
         """
-        renewed = self._tables.refresh()
-        if renewed:
-            # Those of a generation that is gone must not open anything any more.
-            self._keys.clear()
-            self._faces.clear()
-            self._look_for_pseudonyms()
-        return renewed
+        with self._lock:
+            self._open_still()
+        return self._tables.refresh()
 
-    def _look_for_pseudonyms(self) -> None:
-        self._pseudonyms = kept(self._tables, self._file.table())
+    def verify(self, subject: str, images: Sequence[Image]) -> list[Verdict]:
+        """Tell for each image, an address or a name and its bytes, whether it matches a subject.
 
-    def row(self, subject: str) -> Row:
-        """A subject's live row and its keys; errors as of `read.open_live`."""
-        stored = self._pseudonyms.subject(subject) if self._pseudonyms else subject
-        return read.open_live(self._tables, stored, self._generation)
+        An image without a usable face has no answer, with a reason. Raises `SubjectError` where
+        the subject has no template, or several, `ModelError` where the pack that enrolled it is not
+        on this machine, `MismatchError` where another one was named, `StorageError` for an image
+        that cannot be read, `TamperedError` for a row that was changed.
+        """
+        answer = partial(self._of_images, partial(contents, _several(images)))
+        return self._answered(subject, self._open(subject), answer)
 
     def verify_embeddings(self, subject: str, embeddings: F32) -> list[bool]:
-        """Tell for each probe embedding, (k, n), whether it matches a subject's template."""
-        row, keys = self.row(subject)
-        return probe.verify_embeddings(self._table_id, row, embeddings, keys)
+        """Tell for each probe embedding, (k, n) float32, whether it matches a subject's template.
 
-    def verify_images(
-        self, row: Row, images: Sequence[tuple[str, bytes]], pack: ModelPack
-    ) -> list[Verdict]:
-        """Tell for each probe image, given as (name, content), whether it matches a row."""
-        found, keys = row
-        aligner, recogniser = self._models(pack, self.faces(found["run_id"]))
-        model = pack.fingerprint, pack.name
-        return probe.verify_images(self._table_id, found, images, model, aligner, recogniser, keys)
+        Raises as `verify` does, but for models, and `TemplateError` for vectors that cannot be
+        probes.
+        """
+        vectors = np.asarray(embeddings, np.float32)
+        found = self._open(subject)
+        return self._answered(subject, found, lambda one: one.opened.matches(vectors))
 
-    def faces(self, run_id: str) -> FaceSettings:
-        """The face settings of the run that made a row, for this machine's CPU."""
-        if run_id not in self._faces:
-            self._faces[run_id] = FaceSettings(**self._enrolled(run_id))
-        return self._faces[run_id]
+    def verify_many(
+        self, asked: Mapping[str, Sequence[Image]], *, home: str = ""
+    ) -> dict[str, list[Verdict]]:
+        """The same as `verify` for images of many subjects, whose rows are read together.
 
-    def _enrolled(self, run_id: str) -> dict[str, Any]:
-        for record in run_records.runs(self._tables):
-            if record.run_id == run_id:
-                stored = dict(record.config["job"]["faces"])
-                stored["det_sizes"] = tuple(stored["det_sizes"])
-                return {**stored, "provider": "cpu"}
-        return {}
+        A subject without a template, and an image that cannot be read, are answers with a reason.
+        home: address of what lists the images: what another bucket refuses is such an answer, too.
+        """
 
-    def _generation(self, number: int) -> GenerationKeys:
-        if number not in self._keys:
-            self._keys[number] = self._open(number)
-        return self._keys[number]
+        def answer(images: Sequence[Image], found: _Found) -> list[Verdict]:
+            read_images = partial(contents_or_faults, _several(images), home=home)
+            return self._of_images(read_images, found)
+
+        return self._each(asked, answer, lambda images: list(map(name_of, images)))
+
+    def verify_embeddings_many(
+        self, asked: Mapping[str, F32 | Sequence[F32]]
+    ) -> dict[str, list[Verdict]]:
+        """The same for probe embeddings, (n,) each; their places among a subject's name them.
+
+        A vector that cannot be a probe is an answer with a reason.
+        """
+
+        def answer(vectors: F32 | Sequence[F32], found: _Found) -> list[Verdict]:
+            return [found.opened.verdict(str(at), vector) for at, vector in enumerate(vectors)]
+
+        return self._each(asked, answer, lambda vectors: list(map(str, range(len(vectors)))))
+
+    def generation(self, subject: str) -> int:
+        """The generation of a subject's live template. Raises as `verify` does."""
+        return self._answered(subject, self._open(subject), lambda one: int(one.row["generation"]))
+
+    def _each(
+        self,
+        asked: Mapping[str, T],
+        answer: Callable[[T, _Found], list[Verdict]],
+        names: Callable[[T], list[str]],
+    ) -> dict[str, list[Verdict]]:
+        said: dict[str, list[Verdict]] = {}
+        for some in batched(asked, _TOGETHER):
+            found = self._open_all(some)
+            for subject in some:
+                probes = asked[subject]
+                try:
+                    said[subject] = self._answered(
+                        subject, found.pop(subject), partial(answer, probes)
+                    )
+                except SubjectError as error:
+                    said[subject] = probe.unanswered(names(probes), error.reason, str(error))
+        return said
+
+    def _answered(
+        self, subject: str, found: _Found | SubjectError, answer: Callable[[_Found], T]
+    ) -> T:
+        """An answer from what is live, also where that changed while it was made."""
+        while True:
+            if isinstance(found, SubjectError):
+                raise found
+            try:
+                said = answer(found)
+            except IronmaskError:
+                if self._is_current(found.kept):
+                    raise
+            else:
+                if self._is_current(found.kept):
+                    return said
+            found = self._open(subject)
+
+    def _of_images(self, read_images: _Read, found: _Found) -> list[Verdict]:
+        pack = self._models.pack(found.row["model"])
+        probe.check_model(found.row, pack)
+        faces = found.kept.faces(found.row["run_id"])
+        model = self._models.loaded(pack, faces)
+        images = read_images(self.store, faces.max_bytes)
+        return [_verdict(found.opened, model, name, content) for name, content in images]
+
+    def _open(self, subject: str) -> _Found | SubjectError:
+        return self._open_all([subject])[subject]
+
+    def _open_all(self, subjects: Sequence[str]) -> dict[str, _Found | SubjectError]:
+        """The live rows of some subjects, read together and decrypted once each."""
+        for subject in subjects:
+            if not is_text(subject):
+                raise ParameterError(f"{subject!r} is no subject's id: it is not UTF-8")
+        while True:
+            kept = self._current()
+            stored = {subject: kept.stored(subject) for subject in subjects}
+            rows = read.open_live_rows(self._tables, list(stored.values()), kept.generation)
+            found = {subject: self._opened(rows[name], kept) for subject, name in stored.items()}
+            if self._is_current(kept):
+                return found
+
+    def _opened(self, row: read.Row | SubjectError, kept: Kept) -> _Found | SubjectError:
+        if isinstance(row, SubjectError):
+            return row
+        return _Found(row[0], probe.opened(self._file.table_id, *row), kept)
+
+    def _current(self) -> Kept:
+        """What is kept, made anew where something else is vouched for by now."""
+        with self._lock:
+            kept = self._open_still()
+            if kept.renewals != self._tables.renewals:
+                kept = self._kept = Kept(self._tables, self._file)
+            return kept
+
+    def _is_current(self, kept: Kept) -> bool:
+        with self._lock:
+            self._open_still()
+            return kept.renewals == self._tables.renewals
+
+    def _open_still(self) -> Kept:
+        if self._kept is None:
+            raise ParameterError(f"{self!r} is closed: make another one")
+        return self._kept
 
 
-def _models(pack: ModelPack, faces: FaceSettings) -> tuple[Aligner, Recogniser]:
-    return FaceAligner(pack, faces), FaceRecogniser(pack, faces)
+def _several(images: Sequence[Image]) -> Sequence[Image]:
+    if isinstance(images, str):
+        raise ParameterError("images are a list of addresses, also where there is one alone")
+    return images
+
+
+def _verdict(row: OpenedRow, model: LoadedModel, name: str, content: bytes | OSError) -> Verdict:
+    if isinstance(content, OSError):
+        return Verdict(name, None, getattr(content, "reason", Reason.UNREADABLE), str(content))
+    try:
+        embedding = model.embed(content)
+    except ImageError as error:
+        return Verdict(name, None, error.reason, str(error))
+    return row.verdict(name, embedding)

@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 from deltalake import DeltaTable
 from enrolling import generation_keys, keys_of, open_tables, request, run, several, unit_vectors
 
 from infra.keys.key_file import KeyFile
 from infra.store.objects import FsspecStore
+from pipelines.setup import ports
 from pipelines.table import layout, log_chain, log_seal_file, read
 from pipelines.table.layout import ShardFile
 from pipelines.table.log_seal import LogSeal
@@ -96,13 +98,19 @@ def verification() -> list[Row]:
     return rows
 
 
+def _verifier(dest: Path, store: FsspecStore) -> Verifier:
+    """A verifier whose requests go through a store of ours."""
+    with patch.object(ports, "open_store", lambda _: store):
+        return Verifier(str(dest), str(keys_of(dest)))
+
+
 def _of(dest: Path, entries: int) -> list[Row]:
     file = KeyFile.open(keys_of(dest), open_tables(dest).table_id)
     probes = unit_vectors(SUBJECTS)[3:4]
 
     def sealed(store: FsspecStore) -> Callable[[], object]:
         def once() -> object:
-            return Verifier(open_tables(dest), store, file).verify_embeddings("s003", probes)
+            return _verifier(dest, store).verify_embeddings("s003", probes)
 
         return once
 
@@ -119,7 +127,7 @@ def _of(dest: Path, entries: int) -> list[Row]:
     sealed(counting)()
     in_all = counting.count
     kept = Counting()
-    held, plain_held = Verifier(open_tables(dest), kept, file), plain()
+    held, plain_held = _verifier(dest, kept), plain()
     held.verify_embeddings("s003", probes)
     kept.count = 0
 

@@ -431,10 +431,10 @@ class TestComplete:
         words = [subject.encode(), row["template_id"].encode(), row["helper"]]
         before = all_bytes(complete)
         assert all(word in before for word in words)
-        answer = complete.run("erase", f"--subject={subject}", "--json")
+        answer = complete.run("erase", "--yes", f"--subject={subject}", "--json")
         assert answer.code == 0, answer.err
-        assert answer.json()["templates"] == 1
-        assert answer.json()["embeddings"] == row["images_used"]
+        (done,) = answer.json()
+        assert (done["templates"], done["embeddings"]) == (1, row["images_used"])
         # Who came with the second run is in no other plan.
         assert_erased(complete, faces, subject, 1 if subject == "s022" else 2)
         after = all_bytes(complete)
@@ -582,7 +582,7 @@ class TestLaterLives:
 
     def test_a_person_is_erased_of_it(self, unpacked, faces):
         case = unpacked("renewed")
-        assert case.run("erase", f"--subject={ERASED}").code == 0
+        assert case.run("erase", "--yes", f"--subject={ERASED}").code == 0
         # That of the rekey went too, and is missed by nobody.
         assert_erased(case, faces, plans_erased=4)
 
@@ -606,11 +606,11 @@ class TestLaterLives:
         refused = case.enroll("--vault", source=gallery)
         assert refused.code == 1
         assert "the erasure of a subject was broken off" in refused.errors[0]
-        refused = case.run("erase", "--subject=s004")
+        refused = case.run("erase", "--yes", "--subject=s004")
         assert refused.code == 1
-        answer = case.run("erase", f"--subject={ERASED}", "--json")
+        answer = case.run("erase", "--yes", f"--subject={ERASED}", "--json")
         assert answer.code == 0, answer.err
-        done = answer.json()
+        (done,) = answer.json()
         assert (done["templates"], done["embeddings"]) == (1, 3)
         assert_erased(case, faces)
         assert ERASED.encode() not in all_bytes(case)

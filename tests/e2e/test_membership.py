@@ -194,7 +194,7 @@ def test_duplicates_are_found_by_who_has_the_keys(
 def test_an_erasure_is_proved_after_the_next_renewal(table: Table) -> None:
     keys = f"--keys={table.keys}"
     subject = table.photos[1].parent.name
-    assert ironmask("erase", table.dest, keys, f"--subject={subject}").code == 0
+    assert ironmask("erase", "--yes", table.dest, keys, f"--subject={subject}").code == 0
     for command in ("rekey", "rotate-mac"):
         assert ironmask(command, table.dest, keys, "--executor=local").code == 0
         proof = ironmask("prove", table.dest, keys, f"--subject={subject}", "--json")

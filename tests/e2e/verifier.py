@@ -15,17 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from infra.keys.key_file import KeyFile
-from infra.settings import load
-from pipelines.setup import ports
 from pipelines.verification.verifier import Verifier
 
 
 def main(dest: str, keys: str, probes: str, out: str, end: str) -> None:
-    _, storage = load()
-    tables = ports.open_tables(dest, storage)
-    file = KeyFile.open(Path(keys), tables.table_id)
-    verifier = Verifier(tables, ports.open_store(storage), file)
+    verifier = Verifier(dest, keys)
     rows = pq.read_table(probes).to_pylist()
     rng = random.Random(1)
     with Path(out).open("w") as answers:
@@ -37,7 +31,7 @@ def main(dest: str, keys: str, probes: str, out: str, end: str) -> None:
                 verifier.refresh()
                 vector = np.asarray(probe["embedding"], np.float32)[None]
                 (accepted,) = verifier.verify_embeddings(probe["subject_id"], vector)
-                generation = verifier.row(probe["subject_id"])[0]["generation"]
+                generation = verifier.generation(probe["subject_id"])
                 answer |= {"generation": generation, "accepted": accepted}
             except Exception as error:  # noqa: BLE001
                 answer["error"] = f"{type(error).__name__}: {error}"

@@ -19,7 +19,6 @@ from faults.kill_driver import AFTER, BEFORE, Point
 from faults.lines import Line, at_least, exactly
 
 from infra.keys.key_file import KeyFile
-from infra.store.objects import FsspecStore
 from ironmask.errors import IronmaskError
 from pipelines.table import generations
 from pipelines.table.generations import State
@@ -124,9 +123,8 @@ def at_points(runs: Driver, work: Job, command: str, some: Iterable[Point]) -> S
 def _look(seen: Seen, work: Job, told: str) -> None:
     """Whether everybody is verified by what is live, and one row a person opens at most."""
     tables = open_tables(work.dest)
-    file = KeyFile.open(keys_of(work.dest), tables.table_id)
     try:
-        asked = Verifier(tables, FsspecStore(), file)
+        asked = Verifier(str(work.dest), str(keys_of(work.dest)))
         found = generations.read(tables)
         seen.two_live += len(generations.in_state(found, State.LIVE)) != 1
         for number, vector in enumerate(unit_vectors(work.subjects)):
@@ -207,7 +205,8 @@ def erasure(runs: Driver, work: Job, subject: str, some: Sequence[Point] = ()) -
 
     Returns what then was left of the person, or did not end well.
     """
-    words = ["erase", str(work.dest), f"--subject={subject}", f"--keys={keys_of(work.dest)}"]
+    words = ["erase", "--yes", str(work.dest), f"--subject={subject}"]
+    words.append(f"--keys={keys_of(work.dest)}")
     left: list[str] = []
     for number, point in enumerate(some or _first_times(runs, work, words)):
         target = work.copy(work.dest.with_name(f"erase-{number}"))

@@ -9,15 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enrolling import keys_of, open_tables, unit_vectors
+from enrolling import keys_of, unit_vectors
 from faults.accounting import DATA_TABLES, strays
 from faults.drivers import KILLED, Driver, Job, driver, job
 from faults.kill_driver import Point
 from faults.lines import Line, at_least, exactly
 from faults.renewal_kills import chosen, every_point, owners_of_every_file
 
-from infra.keys.key_file import KeyFile
-from infra.store.objects import FsspecStore
 from ironmask.errors import IronmaskError
 from pipelines.verification.verifier import Verifier
 
@@ -131,9 +129,7 @@ def at_points(runs: Driver, table: Broken, some: Iterable[Point]) -> Seen:
 
 def _look(seen: Seen, table: Broken, told: str, *, done: bool) -> None:
     """Whether those are verified who must be, and nobody is rejected or has two rows."""
-    tables = open_tables(table.work.dest)
-    file = KeyFile.open(keys_of(table.work.dest), tables.table_id)
-    asked = Verifier(tables, FsspecStore(), file)
+    asked = Verifier(str(table.work.dest), str(keys_of(table.work.dest)))
     for number in (*SOUND, *LOST):
         name, probe = f"s{number:03d}", unit_vectors(SUBJECTS)[[number]]
         try:

@@ -16,7 +16,6 @@ from commandline import Answer, ironmask
 
 from infra.keys.key_file import KeyFile
 from infra.store.delta import DeltaTableHandle, DeltaTables
-from infra.store.objects import FsspecStore
 from ironmask.arrays import F32
 from pipelines.enrolment import hold
 from pipelines.enrolment import request as enrolment_request
@@ -180,8 +179,7 @@ def verified(dest: Path, subject: str, probes: Any) -> list[bool]:
 
 def verifier(dest: Path) -> Verifier:
     """What answers from the sealed tables of a destination."""
-    tables = open_tables(dest)
-    return Verifier(tables, FsspecStore(), KeyFile.open(keys_of(dest), tables.table_id))
+    return Verifier(str(dest), str(keys_of(dest)))
 
 
 def checked(dest: Path) -> Answer:

@@ -172,7 +172,7 @@ def commands(place: Place) -> dict[str, list[str]]:
         "reprotect": ["reprotect", dest, keys, "--executor=local"],
         "rekey": ["rekey", dest, keys, "--executor=local"],
         "rotate-mac": ["rotate-mac", dest, keys, "--executor=local"],
-        "erase": ["erase", dest, "--subject=s001", keys],
+        "erase": ["erase", "--yes", dest, "--subject=s001", keys],
         "prove": ["prove", dest, "--subject=nobody", keys],
         "inspect": ["inspect", dest],
         "status": ["status", dest],

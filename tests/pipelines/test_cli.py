@@ -367,7 +367,11 @@ class TestModels:
         shutil.copy(next(photos(face_data)), tree / "ann")
         answer = enroll(tree, tmp_path / "d", "--model=buffalo_sc")
         assert answer.code == 0, answer.err
-        assert "model: buffalo_sc, licence: non-commercial" in answer.err
+        digits = found["buffalo_sc"]["fingerprint"][:12]
+        assert len(digits) == 12
+        assert digits in words(ironmask("models", "list").out)
+        assert f"model: buffalo_sc ({digits}), licence: non-commercial" in answer.err
+        assert f"model buffalo_sc ({digits})" in words(ironmask("inspect", tmp_path / "d").out)
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], typer.core.TyperCommand]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from commandline import ironmask
+from commandline import Answer, ironmask
 from enrolling import (
     PowerCutError,
     broken_after,
@@ -25,6 +29,9 @@ from enrolling import (
     verified,
     write_embeddings,
 )
+
+from infra.store.delta import DeltaTableHandle
+from pipelines.operations import job
 
 PEOPLE = 9
 NAMES = [f"person-{number:03d}" for number in range(PEOPLE)]
@@ -49,8 +56,9 @@ def dest(source: Path, tmp_path: Path) -> Path:
     return made
 
 
-def erase(dest: Path, subject: str):
-    return ironmask("erase", dest, f"--subject={subject}", f"--keys={keys_of(dest)}", "--json")
+def erase(dest: Path, *subjects: str, more: tuple[str, ...] = ("--yes",)) -> Answer:
+    people = [f"--subject={subject}" for subject in subjects]
+    return ironmask("erase", dest, *people, f"--keys={keys_of(dest)}", "--json", *more)
 
 
 def everything(dest: Path) -> bytes:
@@ -75,7 +83,8 @@ def test_nothing_is_left(dest: Path, subject: str) -> None:
     assert all(s in before for s in secret)
     answer = erase(dest, subject)
     assert answer.code == 0, answer.err
-    done = json.loads(answer.out)
+    (done,) = json.loads(answer.out)
+    assert done["subject"] == subject
     assert (done["templates"], done["embeddings"]) == (1, 2)
     assert not (dest / "_ironmask" / "erasing.json").exists()
     after = everything(dest)
@@ -204,3 +213,138 @@ def test_one_that_was_broken_off_is_finished_first(dest: Path, tmp_path: Path) -
     more = several(tmp_path / "more.parquet", 2, seed=50)
     answer = enroll(more, dest)
     assert (answer.code, "was broken off" in answer.errors[0]) == (1, True)
+
+
+class Terminal(io.StringIO):
+    """Standard input of somebody who answers at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def contents(*places: Path) -> dict[Path, bytes]:
+    files = [file for place in places for file in [place, *place.rglob("*")] if file.is_file()]
+    return {file: file.read_bytes() for file in files}
+
+
+def people(dest: Path) -> set[str]:
+    return {row["subject_id"] for row in rows(dest, "templates")}
+
+
+class TestSeveral:
+    def test_all_of_them_go(self, dest):
+        answer = erase(dest, *ERASED, ERASED[0])
+        assert answer.code == 0, answer.err
+        done = answer.json()
+        assert [one["subject"] for one in done] == ERASED
+        assert [(one["templates"], one["embeddings"]) for one in done] == [(1, 2)] * 3
+        assert people(dest) == {*NAMES} - {*ERASED}
+        assert checked(dest).code == 0
+        for name in ERASED:
+            proven = ironmask("prove", dest, f"--subject={name}", f"--keys={keys_of(dest)}")
+            assert proven.code == 0, proven.out
+
+    def test_of_a_file(self, dest, tmp_path):
+        listed = tmp_path / "gone.txt"
+        listed.write_bytes(f"\ufeff{NAMES[0]}\r\n\r\n{NAMES[4]}\n  \n{NAMES[0]}".encode())
+        answer = erase(dest, more=("--yes", f"--subjects={listed}"))
+        assert answer.code == 0, answer.err
+        assert people(dest) == {*NAMES} - {NAMES[0], NAMES[4]}
+
+    def test_a_file_that_is_none(self, dest, tmp_path):
+        for name, content in {"empty": b"\n \n", "latin": "Jos\xe9".encode("latin-1")}.items():
+            (tmp_path / name).write_bytes(content)
+            answer = erase(dest, more=("--yes", f"--subjects={tmp_path / name}"))
+            assert (answer.code, len(answer.errors)) == (1, 1)
+            assert str(tmp_path / name) in answer.errors[0]
+
+    @pytest.mark.parametrize("more", [[], ["--subjects=a.txt", "--subject=a"], ["--subject="]])
+    def test_who_is_meant_must_be_said_once(self, dest, more):
+        answer = erase(dest, more=("--yes", *more))
+        assert (answer.code, len(answer.errors)) == (2, 1)
+
+    def test_nobody_goes_where_somebody_was_never_there(self, dest):
+        before = contents(dest / "templates", dest / "inputs", dest / "vault")
+        answer = erase(dest, NAMES[0], "nobody", "no one", NAMES[1])
+        assert answer.code == 1
+        assert "holds nothing of the subjects 'nobody', 'no one'" in answer.errors[0]
+        assert contents(dest / "templates", dest / "inputs", dest / "vault") == before
+        assert people(dest) == {*NAMES}
+        assert checked(dest).code == 0
+
+    @pytest.mark.parametrize("table", ["templates", "inputs", "runs"])
+    def test_what_was_broken_off_is_finished(self, dest, monkeypatch, table):
+        """Cut in the midst of the second person: the first is gone, the third is still there."""
+        began = []
+        commit = DeltaTableHandle.commit
+
+        def cut(self: DeltaTableHandle, *arguments: Any, **named: Any) -> None:
+            if self.uri.endswith(f"/{table}"):
+                began.append(table)
+                # One commit to each table for a person.
+                if len(began) == 2 + (table == "runs"):
+                    raise PowerCutError
+            commit(self, *arguments, **named)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(DeltaTableHandle, "commit", cut)
+            with pytest.raises(PowerCutError):
+                erase(dest, *ERASED)
+        assert NAMES[-1] in people(dest)
+        other = erase(dest, NAMES[1])
+        assert "another subject was broken off" in other.errors[0]
+        answer = erase(dest, *ERASED)
+        assert answer.code == 0, answer.err
+        assert people(dest) == {*NAMES} - {*ERASED}
+        assert checked(dest).code == 0
+        # Nobody of them is left to be erased.
+        again = erase(dest, *ERASED)
+        assert (again.code, "holds nothing of the subjects" in again.errors[0]) == (1, True)
+
+    def test_who_is_gone_already_is_no_error_beside_others(self, dest):
+        assert erase(dest, NAMES[0]).code == 0
+        answer = erase(dest, NAMES[0], NAMES[1])
+        assert [one["subject"] for one in answer.json()] == [NAMES[1]]
+
+    def test_as_a_function(self, dest):
+        keys = str(keys_of(dest))
+        seen = job.erase(str(dest), ERASED, keys, dry_run=True)
+        done = job.erase(str(dest), ERASED, keys)
+        assert list(done) == list(seen) == ERASED
+        for name, one in done.items():
+            assert replace(one, run_id="") == seen[name]
+
+
+class TestAsking:
+    def test_a_dry_run_writes_nothing(self, dest):
+        before = contents(dest, keys_of(dest))
+        answer = erase(dest, NAMES[0], "copycat", more=("--dry-run",))
+        assert answer.code == 0, answer.err
+        found = {one["subject"]: one for one in answer.json()}
+        assert [found[NAMES[0]][name] for name in ("templates", "embeddings", "outcomes")] == [
+            1, 2, 2,
+        ]  # fmt: skip
+        assert found["copycat"]["outcomes"] == 1
+        told = ironmask(
+            "erase", dest, f"--subject={NAMES[0]}", f"--keys={keys_of(dest)}", "--dry-run"
+        )
+        assert f"would erase {NAMES[0]}: 1 templates, 2 embeddings" in told.out
+        missing = erase(dest, "nobody", more=("--dry-run",))
+        assert "holds nothing of subject 'nobody'" in missing.errors[0]
+        assert contents(dest, keys_of(dest)) == before
+
+    def test_without_a_terminal_it_is_refused(self, dest, monkeypatch):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+        before = contents(dest, keys_of(dest))
+        answer = erase(dest, NAMES[0], more=())
+        assert (answer.code, "--yes" in answer.errors[0]) == (2, True)
+        assert contents(dest, keys_of(dest)) == before
+
+    @pytest.mark.parametrize(("said", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
+    def test_on_a_terminal_it_asks(self, dest, monkeypatch, said, code):
+        monkeypatch.setattr(sys, "stdin", Terminal(said))
+        answer = erase(dest, NAMES[0], more=())
+        assert answer.code == code, answer.err
+        assert f"would erase {NAMES[0]}: 1 templates" in answer.err
+        assert (NAMES[0] in people(dest)) == bool(code)
+        assert bool(answer.out) == (not code)

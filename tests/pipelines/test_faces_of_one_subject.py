@@ -390,7 +390,9 @@ class TestReprotect:
         for more in ([], ["--vault"]):
             assert again(averaged, *more).code == 0
         assert again(averaged, command="rekey").code == 0
-        erased = ironmask("erase", averaged, "--subject=pair", f"--keys={keys_of(averaged)}")
+        erased = ironmask(
+            "erase", "--yes", averaged, "--subject=pair", f"--keys={keys_of(averaged)}"
+        )
         assert erased.code == 0, erased.err
         assert checked(averaged).code == 0
         assert inventory(open_tables(averaged)).disagreement == {

@@ -138,7 +138,7 @@ def test_pseudonyms_are_opened_by_the_keys(source: Path, tmp_path: Path) -> None
 
 
 def test_erased_people_are_not_listed(dest: Path) -> None:
-    assert ironmask("erase", dest, "--subject=zoé", f"--keys={keys_of(dest)}").code == 0
+    assert ironmask("erase", "--yes", dest, "--subject=zoé", f"--keys={keys_of(dest)}").code == 0
     assert "zoé" not in {one["subject"] for one in listed(dest)}
     assert len(listed(dest)) == 3
 

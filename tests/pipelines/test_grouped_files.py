@@ -322,7 +322,7 @@ def test_files_of_before_are_hashed_whole(tmp_path, monkeypatch):
     probes = captures(unit_vectors(4), 1)
     assert verified(dest, "s001", probes[1:2]) == [True]
     assert job.check(str(dest), str(keys_of(dest)), deep=True).findings == []
-    assert ironmask("erase", dest, "--subject=s003", f"--keys={keys_of(dest)}").code == 0
+    assert ironmask("erase", "--yes", dest, "--subject=s003", f"--keys={keys_of(dest)}").code == 0
     assert verified(dest, "s001", probes[1:2]) == [True]
     content = bytearray(path.read_bytes())
     content[4 + len(content) // 8] ^= 1

@@ -158,7 +158,7 @@ class TestNoteOfAnErasure:
         return [
             enroll(dest.with_name("e.parquet"), dest, "--shard-size=4"),
             command("reprotect", dest, "--executor=local"),
-            command("erase", dest, "--subject=s001"),
+            command("erase", dest, "--subject=s001", "--yes"),
         ]
 
     def test_what_is_none(self, dest):
@@ -170,7 +170,7 @@ class TestNoteOfAnErasure:
                 assert answer.code == 1, name
                 assert "erasing.json is no note of an erasure" in error, name
         path.unlink()
-        assert command("erase", dest, "--subject=s001").code == 0
+        assert command("erase", dest, "--subject=s001", "--yes").code == 0
 
     def test_one_of_somebody_else(self, dest):
         Path(layout.erasure_file(str(dest))).write_text(json.dumps(NOTE))

@@ -100,7 +100,7 @@ def test_generations_keep_the_pseudonyms(dest: Path, command: str) -> None:
 def test_a_person_is_erased_by_name(dest: Path) -> None:
     keys = f"--keys={keys_of(dest)}"
     gone = PEOPLE[2]
-    assert ironmask("erase", dest, keys, f"--subject={gone}").code == 0
+    assert ironmask("erase", "--yes", dest, keys, f"--subject={gone}").code == 0
     proof = ironmask("prove", dest, keys, f"--subject={gone}", "--json")
     assert proof.code == 0, proof.out
     assert len(json.loads(proof.out)["record"]) == 1
@@ -189,7 +189,7 @@ def test_a_plan_that_was_put_back_is_found(dest: Path, tmp_path: Path) -> None:
     plans = dest / "_ironmask" / "plans"
     kept = {path.relative_to(plans): path.read_bytes() for path in plans.rglob("*.parquet")}
     assert kept
-    assert ironmask("erase", dest, keys, f"--subject={PEOPLE[0]}").code == 0
+    assert ironmask("erase", "--yes", dest, keys, f"--subject={PEOPLE[0]}").code == 0
     for name, content in kept.items():
         (plans / name).parent.mkdir(parents=True, exist_ok=True)
         (plans / name).write_bytes(content)

@@ -369,7 +369,7 @@ def test_the_next_reprotection_ends_the_second_issues(dest: Path, source: Path) 
 
 def test_who_was_erased_does_not_come_back(dest: Path, source: Path) -> None:
     keys = f"--keys={keys_of(dest)}"
-    assert ironmask("erase", dest, f"--subject={NAMES[2]}", keys).code == 0
+    assert ironmask("erase", "--yes", dest, f"--subject={NAMES[2]}", keys).code == 0
     lost = next(p for p in data_files(dest, "templates") if len(open_rows(p)) == 11)
     delete(lost)
     answer = repair(dest, source)
@@ -377,7 +377,7 @@ def test_who_was_erased_does_not_come_back(dest: Path, source: Path) -> None:
     assert NAMES[2] not in {row["subject_id"] for row in rows(dest, "templates")}
     assert ironmask("prove", dest, f"--subject={NAMES[2]}", keys).code == 0
     # And who is erased after it is gone from what it wrote as well.
-    assert ironmask("erase", dest, f"--subject={NAMES[3]}", keys).code == 0
+    assert ironmask("erase", "--yes", dest, f"--subject={NAMES[3]}", keys).code == 0
     assert ironmask("prove", dest, f"--subject={NAMES[3]}", keys).code == 0
     assert inspected(dest)["two_issues"] == 10
     found = checked(dest)

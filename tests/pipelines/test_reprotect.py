@@ -372,6 +372,6 @@ def test_files_of_some_megabytes(tmp_path: Path) -> None:
         assert answer.code == 0, answer.err
         (file,) = data_files(dest, "templates")
         assert file.stat().st_size > 5 << 20
-    assert ironmask("erase", dest, "--subject=s003", f"--keys={keys_of(dest)}").code == 0
+    assert ironmask("erase", "--yes", dest, "--subject=s003", f"--keys={keys_of(dest)}").code == 0
     assert answers(dest, vectors, skipped=3) == [True, False] * (PEOPLE - 1)
     assert checked(dest).code == 0

@@ -99,7 +99,7 @@ def test_subjects_probes_and_tables(tmp_path: Path, dest: Path) -> None:
         ["verify", dest, tmp_path / EVIL, f"--subject={EVIL}", f"--keys={keys_of(dest)}"],
         ["inspect", dest],
         ["status", dest],
-        ["erase", dest, f"--subject={EVIL}x", f"--keys={keys_of(dest)}"],
+        ["erase", "--yes", dest, f"--subject={EVIL}x", f"--keys={keys_of(dest)}"],
     ):
         _, said = on_terminal(*command, cwd=tmp_path)
         assert_harmless(said)

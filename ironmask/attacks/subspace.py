@@ -1,13 +1,13 @@
-"""One issue, where a model's embeddings do not fill the space: the template from its helper alone.
+"""One issue of a model whose embeddings do not fill the space: the template from its helper alone.
 
 Whoever has the model can measure how much energy its embeddings have in each direction. P carries
-these directions to the codeword c = P t, and sparse vectors that look like P t are few. Some of its
-entries are guessed; the rest is sought as the vector of least sum |x| near those (basis pursuit:
-Chen, Donoho and Saunders, SIAM Journal on Scientific Computing 20, 1998) by the alternating
-direction method of multipliers (Boyd et al., Foundations and Trends in Machine Learning 3, 2011),
-whose step onto a subspace is Wiener's filter here: each direction counts by its share of an
-embedding's energy against that of a wrong codeword. Then single entries are exchanged while that
-helps. Many guesses go through as one matrix product: 2 n^2 operations for each guess and step.
+these directions to the codeword c = P t, and few sparse vectors look like P t. Some of its entries
+are guessed. The rest is found as the vector of least sum |x| near those (basis pursuit: Chen,
+Donoho and Saunders, SIAM Journal on Scientific Computing 20, 1998), by the alternating direction
+method of multipliers (Boyd et al., Foundations and Trends in Machine Learning 3, 2011). Its step
+onto a subspace is Wiener's filter here: each direction counts by its share of an embedding's energy
+against that of a wrong codeword. Then single entries are exchanged while that helps. Many guesses
+go through as one matrix product: 2 n^2 operations for each guess and step.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ironmask.errors import ParameterError
 from ironmask.spectrum import Spectrum
 
 _GUESSES: Final = 512
-# A GPU is busy with no fewer.
+# A GPU needs at least so many to be busy.
 _DEVICE_GUESSES: Final = 32_768
 _STEPS: Final = 30
 _SHRINK: Final = 0.15
-# One of so many codewords is improved; so many of these are asked about.
+# One of so many codewords is improved; the digests of the best so many are asked for.
 _POLISHED: Final = 64
 _ASKED: Final = 4
 _LEAST_GAIN: Final = 1e-4
@@ -52,13 +52,13 @@ def recover_from_subspace(
 ) -> Recovered:
     """Look for what one issue was made from.
 
-    helper: (n, n) float32, decoded. space: of other embeddings of the model, filled where the
-    issue's template is. guessed: entries of the codeword that every trial guesses; each more costs
-    a factor of about 2 n / alpha. limit, seconds: trials, and time, after which it gives up.
-    confirm: where the digest of a codeword can be computed; otherwise one is believed that looks
-    like an embedding by more bits than there are codewords. device: see `ironmask.accelerator`. The
-    score is the best `Spectrum.likeness`, in bits. The sign stays open without a digest: the
-    template or its negative.
+    helper: (n, n) float32, decoded. space: of other embeddings of the model, filled if the issue's
+    template is. guessed: every trial guesses so many entries of the codeword; each more costs a
+    factor of about 2 n / alpha. limit, seconds: the attack gives up after so many trials, or so
+    long. confirm: for thieves who can compute the digest of a codeword; otherwise a codeword is
+    believed if it looks like an embedding by more bits than there are codewords. device: see
+    `ironmask.accelerator`. The score is the best `Spectrum.likeness`, in bits. Without a digest the
+    sign stays open: the result is the template or its negative.
 
     Raises `ParameterError` where the spectrum does not fit the helper, or guesses the codeword,
     `ProviderError` for an absent device.
@@ -69,7 +69,7 @@ def recover_from_subspace(
     if not 1 <= guessed < alpha:
         raise ParameterError(f"{guessed} entries to guess of {alpha}: from 1 to {alpha - 1}")
     on = accelerator(device)
-    # One entry has no more places than these.
+    # A single entry has only n places.
     limit = min(limit, n) if guessed == 1 else limit
     began, trials, best, late = time.perf_counter(), 0, -float("inf"), False
     enough = log2(comb(n, alpha)) + alpha
@@ -94,16 +94,16 @@ def recover_from_subspace(
 def guesses_needed(n: int, alpha: int, guessed: int, success: float) -> float:
     """Trials on average until all guessed entries are right and the pursuit succeeds.
 
-    success: its share among right guesses. The first sign is free, since -c is as good as c.
+    success: the pursuit's success among right guesses. The first sign is free: -c is as good as c.
     """
     places = np.arange(guessed)
     return float(np.prod((n - places) / (alpha - places)) * 2 ** (guessed - 1) / success)
 
 
 def share_recovered(helper: F32, space: Spectrum, code: I32, entries: I32) -> int:
-    """How many right guesses, (k, guessed) signed entries of a codeword, lead to it: an integer.
+    """Count the right guesses, (k, guessed) signed entries of a codeword, that lead to it.
 
-    code: (alpha,) int32. For an evaluator who knows it: what a guess that is right is worth.
+    code: (alpha,) int32. For an evaluator, who knows the codeword.
     """
     on = accelerator(CPU)
     likely = on.upload(_filter(helper, space))
@@ -123,7 +123,7 @@ def _filter(helper: F32, space: Spectrum) -> F32:
 def _guesses(
     on: Accelerator, n: int, guessed: int, rng: np.random.Generator
 ) -> Iterator[tuple[I32, F32]]:
-    """Places and signs, (k, guessed) each, without end; one place each goes through all of them."""
+    """Places and signs, (k, guessed) each, without end; for one entry, each place once."""
     if guessed == 1:
         order = rng.permutation(n).astype(np.int32)[:, None]
         for start in range(0, n, _GUESSES):
@@ -138,7 +138,7 @@ def _guesses(
 
 
 def _pursued(on: Accelerator, likely: Any, places: I32, signs: F32, steps: int) -> Any:
-    """Sparse vectors, (k, n), near what passes the filter, with the guessed entries as guessed."""
+    """Sparse vectors, (k, n), near those that pass the filter, with the guessed entries fixed."""
     xp, n = on.xp, likely.shape[0]
     z = np.zeros((len(places), n), dtype=np.float32)
     z[np.arange(len(places))[:, None], places] = signs
@@ -147,7 +147,7 @@ def _pursued(on: Accelerator, likely: Any, places: I32, signs: F32, steps: int) 
     z, w = fixed, xp.zeros_like(fixed)
     for _ in range(steps):
         w += (z - w) @ likely
-        # Shrunk towards zero, no larger than an entry of a codeword, and as guessed.
+        # Shrink towards zero, clip to an entry of a codeword, and keep the guessed entries.
         z = xp.clip(w - xp.clip(w, -_SHRINK, _SHRINK), -1, 1)
         z *= is_free
         z += fixed
@@ -156,7 +156,7 @@ def _pursued(on: Accelerator, likely: Any, places: I32, signs: F32, steps: int) 
 
 
 def _best(on: Accelerator, likely: Any, vectors: Any, alpha: int) -> I32:
-    """Codewords nearest to those vectors, (k, n), that promise most, made better: (m, alpha)."""
+    """Find the most promising codewords near the vectors, (k, n), and improve them: (m, alpha)."""
     s = _rounded(on, vectors, alpha)
     energy = on.download(on.xp.sum((s @ likely) * s, axis=1))
     kept = np.argsort(-energy)[: -(-len(energy) // _POLISHED)]
@@ -165,7 +165,7 @@ def _best(on: Accelerator, likely: Any, vectors: Any, alpha: int) -> I32:
 
 
 def _rounded(on: Accelerator, vectors: Any, alpha: int) -> Any:
-    """The signs of the alpha largest entries of each vector, (k, n), and zeros."""
+    """Keep the signs of the alpha largest entries of each vector, (k, n), and zeros."""
     support = on.largest(on.xp.abs(vectors), alpha)
     rows = on.xp.arange(len(vectors), device=on.device)[:, None]
     s = on.xp.zeros_like(vectors)
@@ -181,8 +181,8 @@ def _signed(dense: F32) -> I32:
 def _polished(on: Accelerator, likely: Any, s: Any, alpha: int) -> Any:
     """Exchange one entry at a time of codewords, (k, n), while more of them passes the filter.
 
-    A place or two of the best ones are often wrong; where rounding lets it go on and on, it is
-    stopped.
+    The best codewords often have a wrong place or two. The loop is bounded, because rounding could
+    keep it going.
     """
     xp, (k, n) = on.xp, s.shape
     diagonal = xp.sum(likely * xp.eye(n, dtype=xp.float32, device=on.device), axis=0)
@@ -195,7 +195,7 @@ def _polished(on: Accelerator, likely: Any, s: Any, alpha: int) -> Any:
         columns = xp.reshape(xp.take(likely, xp.reshape(support, (-1,)), axis=0), (k, alpha, n))
         others = inner[:, None, :] - own[:, :, None] * columns
         left = energy[:, None] - 2 * own * inner[rows[:, None], support] + diagonal[support]
-        # A place that is taken already cannot be taken again.
+        # Skip places that the codeword has already.
         free = xp.astype(s == 0, xp.float32)[:, None, :]
         gain = (left[:, :, None] + 2 * xp.abs(others) + diagonal) * free
         flat = xp.argmax(xp.reshape(gain, (k, alpha * n)), axis=1)

@@ -1,4 +1,4 @@
-"""Questions to a destination: does this probe match that subject, and what does the table hold."""
+"""Look up a subject's row in a destination, and count templates."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ Row = tuple[dict[str, Any], GenerationKeys]
 
 
 def open_live(tables: SealedTables, subject: str, opener: Callable[[int], GenerationKeys]) -> Row:
-    """A subject's live row and the keys of its generation, also while another one takes its place.
+    """A subject's live row and the keys of its generation, even while that is being replaced.
 
     opener: opens the keys of a generation. Raises `TableError` where there is no such row,
-    `KeyStoreError` where its keys are not at hand, or are not those that sealed it.
+    `KeyStoreError` where its keys are not at hand, or did not encrypt it.
     """
     while True:
         before = generations.live(tables)
@@ -49,7 +49,7 @@ def open_live(tables: SealedTables, subject: str, opener: Callable[[int], Genera
             row = find_row(tables, subject, before)
             keys = opener(row["generation"])
         except (TableError, KeyStoreError):
-            # What was live when it was looked for may have been destroyed since.
+            # Since the look-up, the live generation may have been replaced and destroyed.
             if not tables.refresh() and generations.live(tables) == before:
                 raise
             continue
@@ -62,8 +62,8 @@ def open_live(tables: SealedTables, subject: str, opener: Callable[[int], Genera
 
 
 def templates_by(tables: Tables, columns: list[str]) -> list[tuple[dict[str, Any], int]]:
-    """How many templates share the values of some columns, in the order of the first of them."""
-    # Sums over batches: the rows of a large table do not fit in memory, and helpers stay unread.
+    """The number of templates by the values of some columns, in order of first appearance."""
+    # Sum over batches: the rows of a large table do not fit in memory. Helpers stay unread.
     counts = [
         batch.group_by(columns).aggregate([([], "count_all")])
         for batch in map(_table, tables.table("templates").batches(columns))

@@ -1,9 +1,9 @@
-"""What a seal vouches for, as tables to read: each log at its sealed version, its list checked.
+"""Sealed tables: each log read at its sealed version, with its list of files checked.
 
-A reader checks the list of files once a version, and the content of the files that it reads whole.
-Of files of templates it reads row groups, each against its own digest. Whose all the rows are it
-reads from the checked footers; a scan of many row groups for other small columns, which feed
-statistics, is not checked.
+A reader checks the list of files once for each version, and the content of files that it reads
+whole. Of templates files it reads row groups, and checks each against its own digest. The subjects
+of all rows come from the checked footers. A scan of many row groups for other small columns feeds
+statistics only, and is not checked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _THREADS: Final = 16
 _WINDOW: Final = 64
-# Small tables that each question needs.
+# Small tables, kept in memory: each question needs them.
 _KEPT: Final = frozenset({"generations", "runs"})
 _PRUNED: Final = "subject_id"
 _FORMAT: Final = pads.ParquetFileFormat()
@@ -38,10 +38,10 @@ _KINDS: Final = {"generation": int}
 
 
 class Source(Protocol):
-    """Who knows what is vouched for now."""
+    """Knows the current content of the seal."""
 
     def version(self, name: str) -> int:
-        """The last version of a log that is vouched for; -1 before the first."""
+        """The last sealed version of a log; -1 before the first."""
         ...
 
     def list_digest(self, name: str) -> str:
@@ -49,20 +49,20 @@ class Source(Protocol):
         ...
 
     def ahead(self, name: str) -> Said | None:
-        """What the next entry says, where it was announced and has come."""
+        """The content of the next entry, if it was announced and has come."""
         ...
 
     def renew(self) -> bool:
-        """Look again; tell whether anything else is vouched for now."""
+        """Look again. Returns whether the seal's content has changed."""
         ...
 
     def explain(self, name: str) -> None:
-        """Raise `TableError` where a log that could not be read was changed."""
+        """Raise `TableError` where an unreadable log was changed."""
         ...
 
 
 class SealReader:
-    """The seal of a destination as a reader finds it."""
+    """The seal of a destination, for a reader."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class SealReader:
         *,
         goes_on: bool = False,
     ) -> None:
-        """written: tells whether seals with lists were written before. goes_on: who asks is about
+        """written: tells whether seals with lists were written before. goes_on: the caller is about
         to finish the run that left the seal open.
 
         Raises `TableError` where the seal or the logs were changed, and what `key_of` raises.
@@ -97,11 +97,11 @@ class SealReader:
 
     @property
     def _is_old(self) -> bool:
-        """Whether the seal is of before there were digests of lists: its chain tells them."""
+        """Whether the seal is older than digests of lists. Its chain then gives them."""
         return self._content is not None and not self._state.lists
 
     def _log(self, name: str) -> Log:
-        """A log under an old seal, with what followed while it was open."""
+        """A log under an old seal, with the entries that followed while it was open."""
         if name not in self._logs:
             log = log_chain.read_log(self._tables, self._store, self._state, name)
             if self._state.open:
@@ -128,7 +128,7 @@ class SealReader:
         return True
 
     def _checked(self) -> State:
-        """What the seal says, whose logs do not go on where they must not."""
+        """The seal's content, after a check that no log continues where it must not."""
         dest = self._tables.dest
         while True:
             if self._content is None:
@@ -146,11 +146,11 @@ class SealReader:
             if now == self._content:
                 name, files = next(iter(later.items()))
                 raise log_chain.changed(dest, log_chain.goes_on(name, versions[name], files))
-            # A run has begun meanwhile.
+            # Meanwhile a run has begun.
             self._content = now
 
     def _with_what_followed(self, state: State) -> State:
-        """What a release that announced nothing committed after its last seal is its own run's."""
+        """Take in entries after an older release's open seal, for the run that left it open."""
         if state.lists or not self._goes_on:
             return state
         logs = {}
@@ -161,7 +161,7 @@ class SealReader:
         return replace(state, logs=logs)
 
     def _nothing(self) -> State | None:
-        """What is vouched for before the first run: nothing. None where it has begun meanwhile."""
+        """The content before the first run: empty. None where a run has begun meanwhile."""
         try:
             log_chain.refuse_missing_seal(self._tables, self._store, self._written)
         except TableError:
@@ -173,7 +173,7 @@ class SealReader:
 
 
 class SealedTables:
-    """The tables of a destination, as far as they are vouched for; see `pipelines.ports.Tables`."""
+    """The sealed part of a destination's tables; see `pipelines.ports.Tables`."""
 
     def __init__(self, stored: StoredTables, store: Store, source: Source) -> None:
         self.dest = stored.dest
@@ -192,15 +192,15 @@ class SealedTables:
         return self._known[name]
 
     def refresh(self) -> bool:
-        """Look whether more, or something else, is vouched for by now; tell whether it is."""
+        """Look for a newer seal. Returns whether its content has changed."""
         return self.source.renew()
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """The files of a table at a version, and the same as what is pruned before it is read.
+    """The files of a table at a version, and a dataset of them for pruning.
 
-    seal: the version of the log that the seal names, when it was asked.
+    seal: the version of the log in the seal at that moment.
     """
 
     seal: int
@@ -210,7 +210,7 @@ class _Listing:
 
 
 class SealedTable:
-    """One table; see `pipelines.ports.Table`. What fails is tried again under a newer seal."""
+    """One table; see `pipelines.ports.Table`. Failed steps are tried again under a newer seal."""
 
     def __init__(self, owner: SealedTables, name: str) -> None:
         self._owner = owner
@@ -243,7 +243,7 @@ class SealedTable:
             raise TableError(f"{self.uri} was changed while it was read: run it again") from None
 
     def _steadily(self, once: Callable[[], T]) -> T:
-        """Files and entries that are gone under a newer seal are no damage."""
+        """Repeat a step under a newer seal: files and entries missing there are no damage."""
         while True:
             try:
                 return once()
@@ -268,7 +268,7 @@ class SealedTable:
         return self._seen
 
     def _sealed(self, version: int) -> list[DataFile]:
-        """The files that the log lists at a sealed version, where these are what was sealed."""
+        """The files that the log lists at a sealed version, if their digest was sealed."""
         if version < 0:
             return []
         found = self._owner.stored.table(self._name).listed(version)
@@ -280,7 +280,7 @@ class SealedTable:
         return found
 
     def _pruned(self, found: list[DataFile]) -> pads.FileSystemDataset:
-        """A dataset that is never read: it tells which files may hold certain rows."""
+        """A dataset that is never read. It tells which files may hold certain rows."""
         nowhere = pafs.LocalFileSystem()
         fragments = [_FORMAT.make_fragment(f.path, nowhere, covers(f)) for f in found]
         return pads.FileSystemDataset(fragments, self._schema, _FORMAT, nowhere)
@@ -293,7 +293,7 @@ class SealedTable:
         return self._chosen(columns, where)
 
     def _all(self) -> pa.Table:
-        """All rows of a small table, read once a version."""
+        """All rows of a small table, read once for each version."""
         version = self._listing().version
         if self._kept is None or self._kept[0] != version:
             self._kept = version, self._chosen(None, None)
@@ -303,7 +303,7 @@ class SealedTable:
         listing = self._listing()
         files = list(listing.files.values())
         if where is not None:
-            # In the order of the others.
+            # Keep the order of all files.
             some = {fragment.path for fragment in listing.pruned.get_fragments(filter=where)}
             files = [file for file in files if file.path in some]
         found = list(self._read(files, Wanted(self._schema, columns, where)))
@@ -327,7 +327,7 @@ class SealedTable:
 
 
 def covers(file: DataFile) -> pads.Expression:
-    """What holds for every row of a file: its partition, and the range of its people."""
+    """A condition that every row of a file meets: its partition, and the range of its subjects."""
     covered = pads.scalar(True)
     for name, value in file.partition.items():
         covered = covered & (pads.field(name) == _value(name, value))

@@ -45,7 +45,7 @@ def prepare_environment() -> None:
 
 @contextmanager
 def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
-    """Connect to the cluster at an address, or run a local one with so many CPUs meanwhile.
+    """Connect to the cluster at an address, or run a local one with `workers` CPUs.
 
     Yields a function to call every few seconds. It raises `WorkerError` once the cluster's head has
     not answered for a while.

@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from ironmask.arrays import F64, unit_rows
 
-# At most so many are compared pairwise: memory grows with the square of their number.
+# At most this many are compared pairwise: memory grows with the square of their number.
 MOST_COMPARED: Final = 512
 
 Mask = NDArray[np.bool_]
@@ -24,8 +24,8 @@ def agreeing(embeddings: ArrayLike, n: int, bar: float) -> Mask:
     first, and stops once the mean cosine between groups is below the bar. So one pair that is
     alike by chance joins no groups. The largest group agrees if it holds more than half of all
     embeddings; otherwise none agrees. One embedding alone agrees. Of more than `MOST_COMPARED`
-    embeddings, so many are grouped, and every one is compared with their largest group. The order
-    of the embeddings does not matter.
+    embeddings, only that many are grouped, and every one is compared with their largest group. The
+    order of the embeddings does not matter.
 
     Raises `TemplateError` for what is no embedding of width n.
     """

@@ -24,7 +24,7 @@ from ironmask.errors import ParameterError, TemplateError
 from ironmask.params import Params
 
 SEARCH: Final = 8192
-"""Subsets that a probe is tried as, unless those of the alpha largest entries are more."""
+"""The number of subsets that a probe is tried as, unless the alpha largest entries give more."""
 
 REACH: Final = 128
 """No subset holds an entry of a higher rank."""

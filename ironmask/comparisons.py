@@ -90,7 +90,7 @@ class Compared:
 
 
 Issue = Callable[[int, int], tuple[bytes, I32]]
-"""For a setting and a template, by place: the encoded helper, and the codeword, (alpha,) int32."""
+"""Gives the encoded helper and codeword, (alpha,) int32, of a setting and template, by index."""
 
 
 @contextmanager

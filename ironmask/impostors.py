@@ -14,7 +14,7 @@ from ironmask.spectrum import Spectrum
 
 LEAST_FMR: Final = 1e-5
 MOST_FMR: Final = 0.1
-"""Between these, quantiles can be told from embeddings that people have."""
+"""Between these rates, people's embeddings can tell the quantiles."""
 
 
 def of_embeddings(embeddings: ArrayLike, n: int, fmr: float) -> float:

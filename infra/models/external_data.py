@@ -50,7 +50,7 @@ def _location(tensor: Any) -> str:
 
 
 def _context_file(node: Any) -> str:
-    """The file of a compiled part. A part without a file is also named: its code is unknown."""
+    """The file of a compiled part. `?` if it holds its data itself: code of unknown origin."""
     named = {attribute.name: attribute for attribute in node.attribute}
     context = named.get("ep_cache_context")
     embedded = named.get("embed_mode")

@@ -37,7 +37,7 @@ _PRUNED: Final = ("subject_id",)
 _ATTEMPTS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
 _CREATED: Final = 0
-# The log's seal is a chain over its entries. Only commands that say so may remove entries.
+# The seal is a chain over the log's entries. They may only go after the seal was told.
 _PROPERTIES: Final = {"delta.enableExpiredLogCleanup": "false"}
 
 

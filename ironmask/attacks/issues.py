@@ -30,7 +30,7 @@ from ironmask.attacks.result import (
 )
 
 _STARTS: Final = 1024
-# A GPU needs at least so many to be busy.
+# A GPU needs at least this many at once to be busy.
 _DEVICE_STARTS: Final = 16_384
 # After the first iterations, a start that succeeds is nearly always among the best few.
 _FIRST: Final = 15

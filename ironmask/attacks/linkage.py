@@ -28,7 +28,7 @@ def nearest_codewords(
     starts: int,
     seconds: float = float("inf"),
 ) -> float | None:
-    """The least cosine to a codeword of every issue that the best of so many starts reaches.
+    """The least cosine to a codeword of every issue that the best of `starts` starts reaches.
 
     `recover_from_issues` judges by this score, and stops where it believes one. It is 1 where both
     issues are of one template. seconds: gives up after so long. Returns None if not all starts were

@@ -13,10 +13,10 @@ from ironmask.arrays import F32, F64, I32
 from ironmask.errors import ParameterError
 
 Codes = list[I32]
-"""Codewords, one of each issue that is attacked, (alpha,) int32 each."""
+"""Codewords, one for each attacked issue, (alpha,) int32 each."""
 
 Confirm = Callable[[Codes], bool]
-"""Tells whether codewords are right, signs included: by their digests, say."""
+"""Tells whether codewords are right, signs included; for example by their digests."""
 
 
 @dataclass(frozen=True, slots=True)

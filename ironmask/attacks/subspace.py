@@ -27,11 +27,11 @@ from ironmask.errors import ParameterError
 from ironmask.spectrum import Spectrum
 
 _GUESSES: Final = 512
-# A GPU needs at least so many to be busy.
+# A GPU needs at least this many at once to be busy.
 _DEVICE_GUESSES: Final = 32_768
 _STEPS: Final = 30
 _SHRINK: Final = 0.15
-# One of so many codewords is improved; the digests of the best so many are asked for.
+# One codeword in 64 is improved; of these, the four best are asked about.
 _POLISHED: Final = 64
 _ASKED: Final = 4
 _LEAST_GAIN: Final = 1e-4

@@ -19,11 +19,11 @@ from pipelines.preflight.judge import Preflight
 
 FILES: Final = "the files"
 KEYS: Final = "the files and the keys"
-"""What a thief has."""
+"""The things that a thief may hold."""
 
 _AES_BITS: Final = 256.0
 LEAST_SCORES: Final = 5
-"""Of mated and of non-mated pairs: fewer say nothing of a linkage function."""
+"""Of mated and of non-mated pairs each; fewer tell nothing about a linkage function."""
 
 # Bins of an obvious function's scores: few, because more bins show more chance.
 _OBVIOUS_BINS: Final = 6

@@ -18,7 +18,7 @@ from pipelines.evaluation.protocol import is_single
 from pipelines.plan.labelled_faces import Faces
 
 READING: Final = 2
-"""Goes up where the same source or list gives other comparisons than before."""
+"""Raise this when the same source or list gives other comparisons than before."""
 
 _BLOCK: Final = 256
 # The most cosines of a block that are held at once.

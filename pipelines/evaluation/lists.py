@@ -16,7 +16,7 @@ from typing import Final
 from ironmask.errors import ProtocolError, SourceError
 
 Numbered = tuple[str, str]
-"""Whose image, and its number without leading zeros."""
+"""The person of an image, and the image's number without leading zeros."""
 
 _ENDS: Final = re.compile(r"\r\n|\r|\n")
 _QUOTED: Final = re.compile(r'"((?:[^"]|"")*)"')

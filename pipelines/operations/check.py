@@ -32,7 +32,7 @@ _AGAIN: Final = 3
 _SHARD_TABLES: Final = ("inputs", "templates")
 _Shard = tuple[str, int, str]
 Files = dict[str, dict[str, int]]
-"""Bytes of each listed file by path, by table."""
+"""Bytes of each listed file, by table and path."""
 
 
 @dataclass(frozen=True)

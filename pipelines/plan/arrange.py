@@ -26,7 +26,7 @@ _PLANNED: Final = COLUMNS.remove(COLUMNS.get_field_index("before"))
 SCHEMA: Final = _PLANNED.append(pa.field("shard", pa.int32()))
 _LATER: Final = SCHEMA.get_field_index("address")
 SCHEMA_OF_BEFORE: Final = SCHEMA.remove(_LATER)
-"""Of plans that were written before there were pseudonyms."""
+"""Columns of plans that are older than pseudonyms."""
 _HASH: Final = "hash"
 _SPOOLED: Final = _PLANNED.append(pa.field(_HASH, pa.int64()))
 _ROWS: Final = 1 << 16

@@ -23,7 +23,7 @@ from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import SourceKind, TemplateJob
 
 _log = logging.getLogger("ironmask.enrol")
-# So many characters of names are kept; so many names are shown.
+# Limits: characters of names that are kept, and names that are shown.
 _KEPT_CHARACTERS: Final = 4 << 20
 _SHOWN: Final = 5
 _SHOWN_CHARACTERS: Final = 60

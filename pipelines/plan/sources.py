@@ -54,9 +54,9 @@ COLUMNS = pa.schema(
         ("detail", pa.large_string()),
     ]
 )
-"""row: index in a Parquet of embeddings, else null. content: its name (`table.identities`), else
-null. before: what tables of before named it by. address: encrypted labels, where
-subject_id and uri are pseudonyms. outcome: null where work is to be done."""
+"""row: index in a Parquet of embeddings, else null. content: its own name (`table.identities`),
+else null. before: its name in older tables. address: encrypted labels, where subject_id and uri are
+pseudonyms. outcome: null where the input needs work."""
 
 _BATCH = 4096
 # Hadoop and Spark put this file beside the parts of a complete table.

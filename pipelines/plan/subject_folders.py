@@ -19,7 +19,7 @@ from pipelines.ports import Entry, Store
 from pipelines.spec.outcomes import Reason
 
 Found = tuple[Entry, Fault | None]
-"""An object, and why it must not be read where that is known."""
+"""An object, and the reason why it must not be read, if there is one."""
 Folder = tuple[str, list[Found]]
 
 UNLISTED: Final[Fault] = (

@@ -15,7 +15,7 @@ from pipelines.preflight.profile import Profile, sample_people
 from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob
 
 DEFAULT_FMR: Final = 1e-3
-"""Of a thousand pairs of strangers so many are not told apart."""
+"""The share of strangers' pairs that count as one person: one of a thousand."""
 
 _MOST_PEOPLE: Final = 4_000
 # Two machines may add up differently, but a run must go on with the same bar.

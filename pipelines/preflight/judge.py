@@ -15,7 +15,7 @@ from pipelines.preflight.profile import LEAST_A_DIRECTION, Calibration, Profile
 from pipelines.spec.template_job import RISKS, TemplateJob
 
 FLOOR_BITS: Final = 64.0
-"""The least that one row whose helper is in the clear must take to be searched, in bits."""
+"""The least cost of searching one unencrypted row that is not a risk, in bits."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from pipelines.ports import Store
 from pipelines.table.schemas import as_parquet
 
 LEAST_A_DIRECTION: Final = 4
-"""People for each direction: of fewer, a spectrum tells more of them than of the model."""
+"""People for each direction. A spectrum of fewer tells more about them than about the model."""
 
 _MOST: Final = 20_000
 _HELD_OUT: Final = 16
@@ -140,7 +140,7 @@ def calibrated(model: str, source: str, photos: Photos, centring: Centring) -> C
 
 
 def held_out(count: int) -> NDArray[np.intp]:
-    """Which of so many templates are attacked: a few, spread over all of them."""
+    """Indices of the templates to attack: a few, spread over all `count`."""
     return np.linspace(0, count - 1, _HELD_OUT).astype(np.intp)
 
 

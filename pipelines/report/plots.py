@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Plot = tuple[str, str, str]
-"""Title, caption and SVG; where a plot could not be drawn the SVG is empty and the caption why."""
+"""Title, caption and SVG. If a plot cannot be drawn, the SVG is empty; the caption says why."""
 
 _log = logging.getLogger("ironmask.report")
 _WHY: Final = 200

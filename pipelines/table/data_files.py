@@ -27,7 +27,7 @@ _WINDOW: Final = 64
 _IN_MEMORY: Final = pads.ParquetFragmentScanOptions(pre_buffer=False)
 _PARQUET: Final = pads.ParquetFileFormat(default_fragment_scan_options=_IN_MEMORY)
 _WIDE: Final = frozenset({"helper", "digests"})
-# Up to so many row groups are read whole and checked, whatever columns are wanted.
+# Up to this many row groups are read whole and checked, whatever columns are wanted.
 _FEW: Final = 2
 # Footers of templates, and paths, give these columns of each row.
 _OWNERS: Final = (grouped_files.OWNER, "generation")

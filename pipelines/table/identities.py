@@ -27,7 +27,7 @@ _HEX: Final = 32
 _STEPS: Final = 1 << 14
 _KIND: Final = pa.large_string()
 FILES: Final = ("sha256:", "md5:")
-"""Before the names of files."""
+"""Prefixes of the names of files."""
 
 
 @dataclass(frozen=True)

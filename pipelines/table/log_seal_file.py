@@ -14,10 +14,10 @@ from pipelines.ports import Store
 from pipelines.table import layout
 
 KeyOf = Callable[[str], bytes]
-"""Finds the key of a seal by the id of the keys that it names; may raise `KeyStoreError`."""
+"""Finds the key of a seal by its key id; may raise `KeyStoreError`."""
 
 Written = Callable[[], bool]
-"""Tells whether a seal with lists was ever written over the logs, as the keyset file says."""
+"""Whether the keyset file says that a seal with lists was ever written over the logs."""
 
 LOG: Final = "_delta_log"
 NOT_CHECKED: Final = "not checked against the seal"

@@ -8,8 +8,8 @@ D.1; `ironmask.candidates`).
 
 A row key consists of layers: one 32-byte key, or several end to end. The first layer keys the
 subsets. Each further layer replaces every tag by the keyed BLAKE2b of that tag. So a row can come
-under a new key (`relayered`) without anyone who knows its codeword. Whoever lacks one of the layers
-can test no guess on the current tags. Copies of earlier tags stay under their earlier keys.
+under a new key (`relayered`) though nobody knows its codeword. Whoever lacks one of the layers can
+test no guess on the current tags. Copies of earlier tags stay under their earlier keys.
 """
 
 from __future__ import annotations

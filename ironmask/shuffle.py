@@ -5,10 +5,10 @@ needed, and undoing S gives P back byte for byte. S P takes a probe to S c, whos
 make from those of c; so undo S before a row is verified. With one more layer on the tags
 (`ironmask.digest.relayered`), S brings a row under new keys while its subject is away.
 
-It does not do these things:
+It has limits:
 
-- It hides nothing about t that was known. S P is P and independent randomness, so it tells no more
-  than P; but whoever has a copy of P still has all that P tells.
+- It tells nothing new about t, since S P is P and independent randomness. But it takes nothing back
+  either: a copy of P still tells all that P ever told.
 - It unlinks nothing. The rows of P and S P are equal up to order and sign, so whoever sees both
   knows that they belong together, and knows S.
 - It revokes no codeword: who knows c and learns S knows S c.

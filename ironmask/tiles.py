@@ -2,11 +2,12 @@
 
 An evaluator knows the codewords. A probe that a template accepts has the codeword's signs in at
 least alpha - tolerance places of the support. So the alpha rows of P on the support, out of n,
-refuse most impostors. A few more rows, the witnesses, refuse nearly all others: sort those places
-by size; the j-th must lie among the largest entries, as far down as the patterns of subsets allow,
-and witnesses can show that it does not. Both screens leave room for rounding and can only refuse.
-The full product decides the rest, with more digits where values are close. So the result is that of
-full products, however the pairs are cut into tiles.
+refuse most impostors. A few more rows, the witnesses, refuse nearly all others. They test the
+j-th largest of those places: no subset that probes are tried as has its j-th entry further down
+than a known rank among all entries. Enough larger witnesses show that this place is. Both screens
+leave room for rounding and can only refuse. The full product decides the rest, with more digits
+where values are close. So the result is that of full products, however the pairs are cut into
+tiles.
 """
 
 from __future__ import annotations

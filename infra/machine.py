@@ -1,4 +1,4 @@
-"""What computes: for reports whose times depend on it."""
+"""Name the machine, for reports whose times depend on it."""
 
 from __future__ import annotations
 

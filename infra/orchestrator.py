@@ -1,4 +1,4 @@
-"""What Prefect reads from the environment, set before it is first imported."""
+"""Environment variables that Prefect reads, set before its first import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-# Without a server Prefect starts one of its own, which takes a while on a busy machine.
+# Without a server Prefect starts its own, which takes a while on a busy machine.
 _DEFAULTS: Final = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -18,7 +18,7 @@ _DEFAULTS: Final = {
 
 
 def prepare_environment() -> None:
-    """Quiet defaults, and a private home; what the user has set stays."""
+    """Set quiet defaults and a private home. Variables that the user has set stay."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()

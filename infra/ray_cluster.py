@@ -1,4 +1,4 @@
-"""A Ray cluster to work on: one made here, or one that is already running."""
+"""Connect to a running Ray cluster, or start one here."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Final
 
 from ironmask.errors import WorkerError
 
-# One thread a process: the cores are used by processes.
+# One thread in each process: several processes use the cores.
 _THREADS: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_NUM_THREADS"), "1"
 )
-# Defaults leave a silent network partition unnoticed for minutes.
+# With the defaults, a silent network partition stays unnoticed for minutes.
 _KEEPALIVE: Final = {
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
 }
 _PROBE_S: Final = 5.0
-# Ray ends the whole process, without our words, when the head was silent for a minute.
+# Ray ends the whole process without our message once the head was silent for a minute.
 _MISSES: Final = 7
 _QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Whoever asks for a result gets its error; Ray would print it as well.
+    # Who asks for a result gets its error; Ray would also print it.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
-    # It would print a native trace for a SIGTERM.
+    # Ray would print a native trace on SIGTERM.
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
 }
 
@@ -45,23 +45,23 @@ def prepare_environment() -> None:
 
 @contextmanager
 def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
-    """Connect to the cluster at an address, or run a local one with so many CPUs meanwhile.
+    """Connect to the cluster at an address, or run a local one with `workers` CPUs.
 
-    Yields what raises `WorkerError` once the cluster's head has not answered for a while; it is to
-    be called every few seconds.
+    Yields a function to call every few seconds. It raises `WorkerError` once the cluster's head has
+    not answered for a while.
     """
     prepare_environment()
     if address is None:
-        # Loopback is open to everybody on this machine; the token is not.
+        # Every local user can reach the loopback interface, but not know the token.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     else:
         _probe(address)
     import ray
 
-    # It prints lost workers on standard output, where `--json` has the floor; no option stops it.
+    # Ray prints lost workers on standard output, which `--json` needs; no option stops it.
     ray._private.worker._worker_logs_enabled = False
-    # Signals are ours: it would end this process at once.
+    # We handle signals ourselves: Ray would end this process at once.
     ray._private.utils.set_sigterm_handler = lambda _handler: None
     pulse = None
     try:
@@ -69,7 +69,7 @@ def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
         pulse = Pulse(ray.get_runtime_context().gcs_address)
         yield pulse.check
     finally:
-        # A farewell to a head that is gone would take longer than Ray lets this process live.
+        # Ray would end this process before it has said goodbye to a head that is gone.
         if pulse is None or not pulse.lost:
             ray.shutdown()
 
@@ -93,7 +93,7 @@ def _connect(address: str | None, workers: int) -> None:
 
 
 class Pulse:
-    """Whether the head of a cluster still answers. address: host:port of its control store."""
+    """Watches whether a cluster's head still answers. address: host:port of its control store."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -106,7 +106,7 @@ class Pulse:
         return self._misses >= _MISSES
 
     def check(self) -> None:
-        """Ask, unless that was a moment ago. Raises `WorkerError` after several vain attempts."""
+        """Ask, unless it asked a moment ago. Raises `WorkerError` after several failed attempts."""
         if time.monotonic() - self._asked < _PROBE_S:
             return
         try:
@@ -124,7 +124,7 @@ class Pulse:
 
 
 def _probe(address: str) -> None:
-    """Ray would try a dead address for minutes. Raises `WorkerError`."""
+    """Raise `WorkerError` for a dead address: Ray would try it for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
         return
@@ -147,7 +147,7 @@ class ClusterSize:
 
 
 def cluster_size() -> ClusterSize:
-    """What the connected cluster has; a node that is still to come is not among it."""
+    """The size of the connected cluster. Nodes that are still starting do not count."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

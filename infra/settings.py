@@ -1,9 +1,9 @@
 """Settings from the environment and from a file.
 
-Each field is read from `IRONMASK_<FIELD>`, those of the object store from `IRONMASK_S3_<FIELD>`,
-and both from a TOML file: `ironmask.toml` in the working folder, or the one that `IRONMASK_CONFIG`
-names; its `[s3]` table holds the object store's. The environment wins. Credentials that are not
-given come from the usual AWS chain (environment, profile, instance role).
+Fields are read from `IRONMASK_<FIELD>`, those of the object store from `IRONMASK_S3_<FIELD>`. Both
+are also read from a TOML file: `ironmask.toml` in the working folder, or the file that
+`IRONMASK_CONFIG` names. Its `[s3]` table holds the object store's fields. The environment wins.
+Missing credentials come from the usual AWS chain (environment, profile, instance role).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pipelines.spec.addresses import has_secret
 
 
 class StorageSettings(BaseSettings):
-    """How to reach an S3-compatible store; one object serves every client.
+    """How to reach an S3-compatible store. One object configures every client.
 
-    endpoint: address of the service; None is Amazon's. ca_bundle: PEM file of the authorities that
-    its certificate is checked against; deltalake takes them from `SSL_CERT_FILE` instead.
-    allow_http: permit an endpoint without TLS, where whoever is on the way reads what is stored.
+    endpoint: address of the service; None means Amazon's. ca_bundle: PEM file of the authorities
+    that check its certificate; deltalake takes them from `SSL_CERT_FILE` instead. allow_http:
+    permit an endpoint without TLS, where anyone on the network path can read the stored data.
     """
 
     model_config = SettingsConfigDict(
@@ -64,7 +64,7 @@ class StorageSettings(BaseSettings):
         return self
 
     def public(self) -> tuple[tuple[str, Any], ...]:
-        """The settings that may travel to workers, which find credentials in their environment."""
+        """The settings that may travel to workers; these find credentials in their environment."""
         values = ((name, getattr(self, name)) for name in type(self).model_fields)
         return tuple((k, v) for k, v in values if v is not None and not isinstance(v, SecretStr))
 
@@ -88,7 +88,7 @@ class StorageSettings(BaseSettings):
             "client_kwargs": {name: value for name, value in client.items() if value},
             "config_kwargs": {
                 "s3": {"addressing_style": style},
-                # `infra.store.s3_client` repeats requests, and nobody else.
+                # Only `infra.store.s3_client` repeats requests.
                 "retries": {"total_max_attempts": 1, "mode": "standard"},
                 "connect_timeout": 10,
                 "read_timeout": 60,
@@ -116,7 +116,7 @@ class StorageSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """What an operator sets once instead of on every command line.
+    """Settings that an operator sets once rather than on every command line.
 
     notify_url: webhook that gets a JSON message at the end of each flow run.
     """
@@ -139,7 +139,7 @@ _FILE_NAME = "ironmask.toml"
 
 
 def load() -> tuple[Settings, StorageSettings]:
-    """Read settings. Raises `ParameterError` naming an unknown or malformed one."""
+    """Read settings. Raises `ParameterError` that names an unknown or malformed one."""
     path = Path(os.environ.get("IRONMASK_CONFIG", _FILE_NAME))
     values = _read_file(path)
     storage = values.pop("s3", {})
@@ -168,7 +168,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _build(kind: type[T], values: dict[str, Any]) -> T:
-    """The file's values give way to the environment's."""
+    """Build settings from the file's values; the environment's values win."""
     prefix = str(kind.model_config.get("env_prefix", ""))
     return kind(**{k: v for k, v in values.items() if not os.environ.get(f"{prefix}{k}".upper())})
 

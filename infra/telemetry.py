@@ -1,7 +1,7 @@
-"""Logs: one line an event on standard error, and nothing secret in any of them.
+"""Logs: one line for each event on standard error, without secrets.
 
-Templates, embeddings and keys are bytes and arrays here, so no bytes and no array is ever printed,
-whatever it is called; nor is the value of a field whose name says that it is secret.
+Templates, embeddings and keys are bytes and arrays here. So bytes and arrays are never printed,
+whatever their field is called. Fields with a secret name are not printed either.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _ITEMS: Final = 32
 _SECRET_NAME: Final = re.compile(
     r"(.*_)?(keys?|keysets?|secrets?|passwords?|passphrase|tokens?|credentials?|authorization)"
 )
-# Counts of these are no secrets; what they count is.
+# Counts of these things are not secret; the things are.
 _PRIVATE_NAME: Final = re.compile(
     r"(.*_)?(embedding|template|codeword|helper|digest|crop|probe|row_?key)s?"
 )
-# What bytes, arrays and long runs of numbers look like once somebody has put them into a text.
+# How bytes, arrays and long runs of numbers look after they were put into a text.
 _PRINTED: Final = re.compile(
     r"""\b(?:b|bytearray\(b)'(?:[^'\\]|\\.)*'\)?|\b(?:b|bytearray\(b)"(?:[^"\\]|\\.)*"\)?"""
     r"""|\barray\([^()]*\)|\[[-+\d.,eEnaif\s\[\]]{40,}""",
@@ -39,9 +39,9 @@ _PRINTED: Final = re.compile(
 
 
 def configure_logging(level: str = "warning", fmt: LogFormat = "text") -> None:
-    """Send our events from `level` up, and everybody else's warnings, to standard error.
+    """Send our events from `level` up, and warnings of other libraries, to standard error.
 
-    fmt: `text` for key=value, `json` for one object a line.
+    fmt: `text` for key=value, `json` for one object on each line.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -49,7 +49,7 @@ def configure_logging(level: str = "warning", fmt: LogFormat = "text") -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.PositionalArgumentsFormatter(),
-        # As text, before redaction: other renderers print the local variables of every frame.
+        # Format as text before redaction: other renderers print local variables of every frame.
         structlog.processors.format_exc_info,
         redact,
     ]
@@ -82,17 +82,17 @@ def _install(formatter: logging.Formatter, level: str) -> None:
     root.setLevel(logging.WARNING)
     for name in _OURS:
         logging.getLogger(name).setLevel(level.upper())
-    # A library that sets its own level would otherwise speak below a warning.
+    # Otherwise a library that sets its own level would also log below warnings.
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.split(".")[0] not in _OWN_LEVEL and isinstance(logger, logging.Logger):
             logger.setLevel(max(logger.level, logging.WARNING))
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: replaces what must not be printed by its type and size."""
+    """A structlog processor: replaces secret values by their type and size."""
     event.pop("_ray_timestamp_ns", None)  # Ray adds it to every record
     for name, value in event.items():
-        # What structlog keeps for itself between two processors.
+        # structlog keeps its own fields under such names between two processors.
         if not name.startswith("_"):
             event[name] = _field(name, value)
     return event
@@ -123,7 +123,7 @@ def _clean(value: Any) -> Any:
 
 
 def _is_data(value: Any) -> bool:
-    """Bytes, and whatever gives its content as an array or a buffer."""
+    """Whether it is bytes, or gives its content as an array or a buffer."""
     if isinstance(value, bytes | bytearray | memoryview):
         return True
     kind = type(value)

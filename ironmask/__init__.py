@@ -1,7 +1,7 @@
 """IronMask: protected face templates.
 
-The safe way in is `protect` and `verify` (and their batch forms); the parts they are made of live
-in the modules of the same names.
+Call `protect` and `verify`, or their batch forms: they are the safe way in. Their parts live in the
+modules of the same names.
 """
 
 from __future__ import annotations

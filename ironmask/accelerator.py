@@ -1,6 +1,6 @@
-"""Array libraries and their devices behind one small face: NumPy here, PyTorch or CuPy on a GPU.
+"""One small interface to array libraries and devices: NumPy, and PyTorch or CuPy on a GPU.
 
-Code for it keeps to the Python array API standard, and to what is offered here beyond it.
+Code that uses it keeps to the Python array API standard and to the methods offered here.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ class Accelerator:
         """The k-th largest value of each row, (m, n): (m, 1)."""
         if hasattr(values, "topk"):
             return values.topk(k, dim=1, sorted=False).values.min(dim=1, keepdim=True).values
-        # Neither NumPy's nor CuPy's partition is in the standard.
+        # The standard has no `partition`; NumPy and CuPy both do.
         split = values.shape[1] - k
         return self._plain("partition")(values, split, axis=1)[:, split : split + 1]
 
     def sum_of_largest(self, values: Any, k: int) -> Any:
-        """The sum of the k largest values of each row, (m, n) of no negative ones: (m,)."""
+        """The sum of the k largest values of each row, (m, n) without negative ones: (m,)."""
         return self.xp.sum(values * (values >= self.least_of_largest(values, k)), axis=1)
 
     def largest(self, values: Any, k: int) -> Any:
         """Places of the k largest values of each row, (m, n), in no order: (m, k).
 
-        Which of several equal ones is not said.
+        Among equal values any may be chosen.
         """
         if hasattr(values, "topk"):
             return values.topk(k, dim=1, sorted=False).indices
@@ -63,9 +63,9 @@ class Accelerator:
 
 
 def accelerator(name: str) -> Accelerator:
-    """Open `cpu`, or `cuda` or `cuda:<number>` with PyTorch or CuPy.
+    """Open `cpu`, or open `cuda` or `cuda:<number>` with PyTorch or CuPy.
 
-    Raises `ProviderError` where that device or its library is not here: there is no falling back.
+    Raises `ProviderError` where that device or its library is absent. It never falls back.
     """
     if name == CPU:
         return Accelerator(import_module("array_api_compat.numpy"), CPU)

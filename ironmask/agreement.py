@@ -1,4 +1,4 @@
-"""Which embeddings of one subject are of one person: those that agree, if most of them do."""
+"""Find the embeddings of one subject that show one person: those that agree, if most do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from ironmask.arrays import F64, unit_rows
 
-# As many are compared each with each; memory grows with the square.
+# At most this many are compared pairwise: memory grows with the square of their number.
 MOST_COMPARED: Final = 512
 
 Mask = NDArray[np.bool_]
@@ -19,12 +19,13 @@ Mask = NDArray[np.bool_]
 def agreeing(embeddings: ArrayLike, n: int, bar: float) -> Mask:
     """Tell which of m >= 1 embeddings, (m, n) of any scale, agree: (m,) bool.
 
-    bar: the least mean cosine of two groups of one person. Groups are joined by average linkage
-    (Sokal and Michener, University of Kansas Science Bulletin 38, 1958), the most alike first, as
-    long as the mean cosine between them reaches the bar: one pair that is alike by chance joins
-    nobody. The largest group agrees if it is more than half of all; otherwise none does. One
-    embedding alone agrees. Of more than `MOST_COMPARED`, so many are grouped, and each is compared
-    with their largest group. The order plays no part.
+    bar: the least mean cosine between two groups of one person. Average linkage joins the groups
+    (Sokal and Michener, University of Kansas Science Bulletin 38, 1958). It joins the most alike
+    first, and stops once the mean cosine between groups is below the bar. So one pair that is
+    alike by chance joins no groups. The largest group agrees if it holds more than half of all
+    embeddings; otherwise none agrees. One embedding alone agrees. Of more than `MOST_COMPARED`
+    embeddings, only that many are grouped, and every one is compared with their largest group. The
+    order of the embeddings does not matter.
 
     Raises `TemplateError` for what is no embedding of width n.
     """
@@ -42,7 +43,7 @@ def _largest_group(rows: F64, bar: float) -> Mask:
     """The largest group of unit rows, (k, n), as (k,) bool."""
     cosines = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
     if (cosines >= bar).all():
-        # One group, whatever the linkage; so it nearly always is.
+        # The usual case: linkage would give one group too.
         return np.ones(len(rows), dtype=bool)
     groups = fcluster(linkage(1 - np.clip(cosines, -1, 1), "average"), 1 - bar, "distance")
     largest: Mask = groups == np.bincount(groups).argmax()
@@ -50,8 +51,8 @@ def _largest_group(rows: F64, bar: float) -> Mask:
 
 
 def _some(rows: F64) -> F64:
-    """Rows from all over a set, the same ones in whatever order they come."""
+    """Rows from all over a set, the same ones whatever the order of the set."""
     places = np.linspace(0, len(rows) - 1, MOST_COMPARED).astype(np.intp)
-    # The last key sorts first.
+    # `lexsort` sorts by its last key first.
     chosen: F64 = rows[np.lexsort(rows.T[1::-1])[places]]
     return chosen

@@ -1,7 +1,7 @@
-"""Many protected helpers at once, on an accelerator: the kernel of `ironmask.rotation` in batches.
+"""Many protected helpers at once on an accelerator: `ironmask.rotation`'s kernel in batches.
 
-Written in the Python array API standard, so that one code runs on NumPy, PyTorch and CuPy. Random
-bits are the host's: no generator of these libraries is cryptographic.
+It is written in the Python array API standard, so one code runs on NumPy, PyTorch and CuPy. The
+host draws the random bits: no generator of these libraries is cryptographic.
 """
 
 from __future__ import annotations

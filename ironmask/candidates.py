@@ -1,10 +1,10 @@
-"""What a probe is tried as: list decoding (Kim et al. 2021, supplement D.1).
+"""The codeword parts that a probe is tried as: list decoding (Kim et al. 2021, supplement D.1).
 
 A row stores digests of the signed m-subsets of its codeword, m = alpha - tolerance. A probe, with
-u = P t', is tried as many signed m-subsets: those of the alpha largest |u_j|, and the most likely
-ones beyond them. With noise that has no direction a subset is the likelier the larger the sum of
-its |u_j|. Trying more costs whoever verifies some milliseconds. Whoever attacks a stolen row gains
-nothing by it, for the row is the same.
+u = P t', is tried as many signed m-subsets: those of the alpha largest |u_j|, and then the most
+likely ones beyond. If noise has no direction, a subset is more likely the larger the sum of its
+|u_j| is. More tries cost a verification some milliseconds. A thief of the row gains nothing from
+them, because the row stays the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ironmask.errors import ParameterError, TemplateError
 from ironmask.params import Params
 
 SEARCH: Final = 8192
-"""Subsets that a probe is tried as, unless those of the alpha largest entries are more."""
+"""The number of subsets that a probe is tried as, unless the alpha largest entries give more."""
 
 REACH: Final = 128
 """No subset holds an entry of a higher rank."""
@@ -33,7 +33,7 @@ REACH: Final = 128
 def subsets(u: Floats, params: Params) -> I32:
     """The signed m-subsets that a probe is tried as, each sorted by place: (count, m) int32.
 
-    u: (n,), finite; larger |u_j| come first, between equal ones the lower place.
+    u: (n,), finite. A larger |u_j| comes first; of equal ones, the lower place.
     """
     if not np.isfinite(u).all():
         raise TemplateError("not_finite", "a vector to decode holds values that are not finite")
@@ -49,10 +49,10 @@ def subsets(u: Floats, params: Params) -> I32:
 def patterns(params: Params) -> NDArray[np.intp]:
     """Ranks of the subsets that are tried, each increasing: (count, m).
 
-    All m-subsets of the alpha first ranks; then, up to `SEARCH` in all, those with the largest sums
-    of what |u_j| of these ranks are on average where u has no direction: half-normal order
-    statistics, approximately at the quantiles 1 - (r + 1/2) / n (Blom, 1958). They depend on no
-    probe, so they are found once.
+    First come all m-subsets of the alpha first ranks. Then, up to `SEARCH` in all, come those with
+    the largest sums of average |u_j| at their ranks, for u without direction. These averages are
+    half-normal order statistics, approximated by the quantiles 1 - (r + 1/2) / n (Blom, 1958).
+    The ranks depend on no probe, so they are found once.
     """
     m = params.match_size
     within = list(combinations(range(params.alpha), m))
@@ -67,9 +67,9 @@ def patterns(params: Params) -> NDArray[np.intp]:
 
 @lru_cache(maxsize=32)
 def accepting(params: Params) -> frozenset[tuple[int, ...]]:
-    """The patterns as a set: a probe is accepted if the m first ranks that are right are in it.
+    """The patterns as a set: a probe is accepted if its first m right ranks are in it.
 
-    With every pattern come those of lower ranks, so these m decide.
+    With each pattern, the set holds all patterns of lower ranks; so these m ranks decide.
     """
     return frozenset(map(tuple, patterns(params).tolist()))
 
@@ -77,15 +77,15 @@ def accepting(params: Params) -> frozenset[tuple[int, ...]]:
 def nearest(u: Floats, alpha: int, count: int) -> I32:
     """The codewords with the largest inner products with u, in that order: (count, alpha) int32.
 
-    u: (n,), finite. The first one is `codeword.decode`'s; fewer come where fewer exist. Between
-    equal inner products the order is fixed, and arbitrary.
+    u: (n,), finite. The first one is `codeword.decode`'s. Fewer come where fewer exist. Between
+    equal inner products the order is fixed but arbitrary.
     """
     u = np.asarray(u, dtype=np.float64)
     if u.ndim != 1 or not np.isfinite(u).all():
         raise TemplateError("not_finite", "list decoding takes one vector of finite values")
     if not 1 <= alpha <= len(u) or count < 1:
         raise ParameterError(f"alpha {alpha} of width {len(u)}, {count} codewords: out of range")
-    # Every place twice: with its own sign, and far behind with the other one.
+    # Each place stands twice: with its own sign, and much later with the other sign.
     places = np.argsort(-np.abs(u), kind="stable")
     signed = np.where(u[places] < 0, -(places + 1), places + 1)
     items = np.concatenate([signed, -signed[::-1]])
@@ -99,11 +99,11 @@ def nearest(u: Floats, alpha: int, count: int) -> I32:
 
 
 def best_subsets(values: F64 | Sequence[float], size: int) -> Iterator[tuple[int, ...]]:
-    """Index sets of so many values, by decreasing sum; values must not increase.
+    """Index sets of `size` values, by decreasing sum. The values must not increase.
 
-    Each set but the first has one parent, in which its first index that is not at its own place
-    stands one earlier, and which has no smaller sum; so a heap of children meets each set once,
-    and in order (Lawler, Management Science 18, 1972).
+    Each set but the first has one parent. In the parent, the first index that is not at its own
+    place stands one earlier. The parent's sum is no smaller, so a heap of children meets each set
+    once, and in order (Lawler, Management Science 18, 1972).
     """
     kept = [float(value) for value in values]
     first = tuple(range(size))

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from ironmask.arrays import F32, F64, unit_rows
 from ironmask.errors import ParameterError, TemplateError
 
-# Shorter than this, the mean of unit embeddings has no direction to speak of.
+# A mean of unit embeddings that is shorter than this has no usable direction.
 _CANCELLED = 1e-6
-# Singular values below this share of the largest are rounding of float32 embeddings, not faces.
+# Singular values below this share of the largest are rounding of float32 embeddings.
 _RELATIVE_NOISE = 1e-4
-# A regression's template must at least lean towards every embedding.
+# A template of the regression must have at least this cosine to every embedding.
 _LEAST_COSINE = 1e-3
 
 
@@ -27,7 +27,7 @@ class Centring(StrEnum):
 
     @classmethod
     def named(cls, name: str) -> Centring:
-        """The method of a name. Raises `ParameterError`, which lists them."""
+        """The method with this name. Raises `ParameterError`, which lists the names."""
         try:
             return cls(name)
         except ValueError:
@@ -39,9 +39,9 @@ class Centring(StrEnum):
 def centre(embeddings: ArrayLike, n: int, method: Centring = Centring.MEAN) -> F64:
     """Return the unit template of m >= 1 embeddings, (m, n) of any scale, as (n,) float64.
 
-    `mean`: the normalised sum of the unit embeddings. `regression`: the direction x with the same
-    inner product to all of them, the least-squares solution of A x = 1 with the unit embeddings as
-    rows of A, normalised. One embedding is only normalised.
+    `mean`: the normalised sum of the unit embeddings. `regression`: the direction x that has the
+    same inner product with all of them. It is the normalised least-squares solution of A x = 1,
+    where the rows of A are the unit embeddings. A single embedding is only normalised.
 
     Raises `TemplateError` with reason `wrong_width`, `not_finite`, `zero_norm`, or
     `opposed_embeddings` where they cancel.
@@ -63,8 +63,8 @@ def by_person(
 ) -> F64:
     """One template of each person, as an enrolment makes it: (people, n) unit rows.
 
-    embeddings: (k, n) of any scale. person: (k,), whose each is. most: embeddings of a person that
-    are used, the first ones. People whose embeddings have no direction in common are left out.
+    embeddings: (k, n) of any scale. person: (k,), whose embedding each is. most: use only so many
+    of a person's embeddings, the first ones. People whose embeddings cancel are left out.
     """
     order = np.argsort(person, kind="stable")
     _, first = np.unique(person[order], return_index=True)

@@ -30,9 +30,9 @@ def sample(rng: np.random.Generator, n: int, alpha: int, k: int = 1) -> I32:
 def decode(u: Floats, alpha: int) -> I32:
     """Return the codeword with the largest inner product with each row of u.
 
-    The alpha largest |u_j| keep their signs; between equal ones the lower index wins, and a zero
-    counts as positive, so the answer is the same on every machine. u: (n,) or (k, n); returns
-    (k, alpha) int32. Raises `TemplateError` where u is not finite, since then nothing is nearest.
+    The alpha largest |u_j| keep their signs. Between equal ones the lower index wins, and a zero
+    counts as positive, so every machine gives the same answer. u: (n,) or (k, n); returns
+    (k, alpha) int32. Raises `TemplateError` where u is not finite: then no codeword is nearest.
     """
     u = np.atleast_2d(u)
     n = u.shape[1]

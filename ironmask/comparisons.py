@@ -1,10 +1,10 @@
-"""What a recogniser and its protected form say of templates and probes, in numbers that add up.
+"""Compare templates with probes, by the recogniser alone and protected, in numbers that add up.
 
-Every template is protected afresh for each setting, or opened again by one who holds what it was
-made from, and each helper is compared as it is after its encoding. Genuine comparisons are decoded
-one by one. Impostor comparisons go through `ironmask.tiles`, which finds exactly those that agree
-in enough places; how the others agree is counted on one template a block. Blocks are independent,
-and one block gives the same numbers wherever and whenever it is computed.
+Every template is protected afresh for each setting, or opened again by an evaluator who holds its
+embeddings. Each helper is compared as its encoding leaves it. Genuine comparisons are decoded one
+by one. Impostor comparisons go through `ironmask.tiles`, which finds exactly those that agree in
+enough places. The agreement of the others is counted on one template of each block. Blocks are
+independent, and a block gives the same numbers wherever and whenever it is computed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ironmask.params import Params
 from ironmask.rotation import Sampler
 
 Index = NDArray[np.intp]
-# Cosines are counted in bins this wide; a step between float32 numbers near 1 is 6e-8.
+# The width of the bins in which cosines are counted; float32 steps near 1 are 6e-8.
 BIN: Final = 2.0**-14
 BINS: Final = 2 * 2**14 + 1
 _TEMPLATES: Final = 32
@@ -33,14 +33,14 @@ _TEMPLATES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way to protect: params.tolerance is the largest one that is looked at."""
+    """One way to protect. params.tolerance: the largest tolerance that is evaluated."""
 
     params: Params
     encoding: str = helper.DEFAULT_ENCODING
 
     @property
     def name(self) -> str:
-        """As in `alpha16 int8`."""
+        """For example `alpha16 int8`."""
         return f"alpha{self.params.alpha} {self.encoding}"
 
 
@@ -61,7 +61,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Comparisons by template and probe, (k,) each: what is known of every one of them.
+    """Comparisons by template and probe, (k,) each, with all that is known of them.
 
     cosine: (k,) float32. agreement: (settings, k) int16, places that agree; -1 where no tolerance
     of the setting accepts an impostor. tolerances: (settings, k) int32, bit e where e accepts.
@@ -76,9 +76,11 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """genuine: every genuine comparison. impostor: those accepted at the largest tolerance of a
-    setting, or of a cosine from `floor` on. cosines: (BINS,) impostors by cosine. agreements:
-    (settings, largest alpha + 1) impostors of the block's first template by agreement.
+    """The result of one block.
+
+    genuine: every genuine comparison. impostor: those accepted at the largest tolerance of a
+    setting, and those with a cosine from `floor` on. cosines: (BINS,) impostors by cosine.
+    agreements: (settings, largest alpha + 1) impostors of the first template by agreement.
     """
 
     genuine: Matches
@@ -88,12 +90,12 @@ class Compared:
 
 
 Issue = Callable[[int, int], tuple[bytes, I32]]
-"""For a setting and a template, by place: the encoded helper, and the codeword, (alpha,) int32."""
+"""Gives the encoded helper and codeword, (alpha,) int32, of a setting and template, by index."""
 
 
 @contextmanager
 def fresh(templates: F64, settings: Sequence[Setting], rng: np.random.Generator) -> Iterator[Issue]:
-    """Issues of (t, n) templates that are made when they are asked for, in memory that is wiped."""
+    """Issues of templates, (t, n), made when they are asked for, in memory that is wiped."""
     sampler = Sampler(templates.shape[1])
 
     def issue(number: int, place: int) -> tuple[bytes, I32]:
@@ -109,8 +111,9 @@ def fresh(templates: F64, settings: Sequence[Setting], rng: np.random.Generator)
 
 
 def compare(block: Block, settings: Sequence[Setting], issue: Issue, floor: float) -> Compared:
-    """Compare one block under all settings. issue: asked once for each setting and template, in
-    this order.
+    """Compare one block under all settings.
+
+    issue: called once for each setting and template, in this order.
     """
     if not settings:
         raise ParameterError("there is no setting to compare under")
@@ -137,7 +140,7 @@ def compare(block: Block, settings: Sequence[Setting], issue: Issue, floor: floa
 
 
 def cosine_bin(cosine: F32) -> Index:
-    """The bin of each cosine: floor(cosine / BIN), from -1 on."""
+    """The bin of each cosine: floor(cosine / BIN), where -1 is in the first bin."""
     place = np.floor(cosine.astype(np.float64) / BIN).astype(np.intp) + (BINS - 1) // 2
     return np.clip(place, 0, BINS - 1)
 
@@ -157,9 +160,7 @@ def _genuine_pairs(block: Block) -> tuple[Index, Index]:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One setting's view of a block: genuine comparisons, accepted impostors, and a sample's
-    agreement.
-    """
+    """A block under one setting: genuine comparisons, accepted impostors, a sample's agreement."""
 
     agreement: Index
     tolerances: Index
@@ -197,7 +198,7 @@ def _impostors(
     encoded: Sequence[bytes],
 ) -> Index:
     """Accepted impostors of a few templates from `start` on, as the fields of `Accepted`."""
-    # Where no template of these is compared with a probe, it need not be looked at.
+    # Skip probes that no template of these is compared with.
     some = block.impostor[start : start + len(screens)]
     wanted = np.flatnonzero(some.any(axis=0))
     hits = tiles.accepted(
@@ -216,7 +217,7 @@ def _decoded(encoded: bytes, setting: Setting) -> F32:
 
 
 def _merged(near: tuple[Index, ...], found: Sequence[tiles.Accepted], cosine: F32) -> Matches:
-    """One row for each impostor comparison that any setting or the cosine names."""
+    """One row for each impostor comparison that a setting or the cosine selects."""
     width = cosine.shape[1]
     keys = [near[0] * width + near[1], *(hits.template * width + hits.probe for hits in found)]
     every = np.unique(np.concatenate(keys))

@@ -1,15 +1,15 @@
 """Keyed digests of codewords, and threshold control through digests of their subsets.
 
 A row stores one keyed BLAKE2b tag (RFC 7693) for each signed (alpha - tolerance)-subset of its
-codeword, with the key before the subset in one block: BLAKE2's own key block would be a second
-one, and since every key has one length and BLAKE2 admits no extension it would add nothing. A probe
+codeword. Key and subset share one block, the key first. BLAKE2's own keyed mode would need a second
+block and add nothing here: every key has one length, and BLAKE2 admits no extension. A probe
 matches when one of the subsets that it is tried as has a stored tag (Kim et al. 2021, supplement
 D.1; `ironmask.candidates`).
 
-A row key is one 32-byte key or several end to end, its layers. The first keys the subsets; each
-further one replaces every tag by the keyed BLAKE2b of that tag. So a row comes under a new key
-(`relayered`) though nobody knows its codeword, and whoever lacks one of the layers can test no
-guess on the tags as they are then. Copies of earlier tags stay under the keys that they had.
+A row key consists of layers: one 32-byte key, or several end to end. The first layer keys the
+subsets. Each further layer replaces every tag by the keyed BLAKE2b of that tag. So a row can come
+under a new key (`relayered`) though nobody knows its codeword. Whoever lacks one of the layers can
+test no guess on the current tags. Copies of earlier tags stay under their earlier keys.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def digest_bytes(params: Params) -> int:
 
 
 def layers(row_key: bytes) -> list[bytes]:
-    """The 32-byte keys that a row key consists of, that of the subsets first.
+    """The 32-byte keys that a row key consists of. The first one keys the subsets.
 
-    Raises `ParameterError` where its length is not that of one or more of them.
+    Raises `ParameterError` where its length is not a multiple of 32, or is 0.
     """
     if not row_key or len(row_key) % ROW_KEY_BYTES:
         raise ParameterError(
@@ -61,16 +61,16 @@ def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
     """Return the tags of a codeword, (alpha,) int32, sorted.
 
     Sorting pseudo-random tags hides which subset gave which tag. row_key: 32 secret bytes that
-    belong to this row alone, or as many for each of several layers.
+    belong to this row alone, for each of its layers.
     """
     subsets = codeword[_subset_index(params.alpha, params.match_size)]
     return _sorted(_tags(subsets, params, row_key), params)
 
 
 def relayered(stored: bytes, params: Params, layer_key: bytes) -> bytes:
-    """Return the tags of a row under one layer more: those of its row key + layer_key, sorted.
+    """Return the tags of a row under one more layer: those of row key + layer_key, sorted.
 
-    It takes neither the codeword nor the row key. layer_key: 32 secret bytes that belong to this
+    This needs neither the codeword nor the row key. layer_key: 32 secret bytes that belong to this
     row alone. Raises `EncodingError` where the stored tags are damaged, as `matches` does, and
     `ParameterError` for a layer key of another length.
     """
@@ -83,8 +83,8 @@ def relayered(stored: bytes, params: Params, layer_key: bytes) -> bytes:
 def matches(stored: bytes, tried: I32, params: Params, row_key: bytes) -> bool:
     """Tell whether signed subsets, (k, alpha - tolerance) int32, have a tag among the stored ones.
 
-    Every tag is computed and compared whatever the outcome. Raises `EncodingError` where the
-    stored tags are not as many as params ask for, all different and sorted.
+    Every tag is computed and compared, whatever the outcome. Raises `EncodingError` where the
+    stored tags are not sorted, all different and as many as params ask for.
     """
     return bool(hits(stored, tried, params, row_key).any())
 
@@ -92,14 +92,14 @@ def matches(stored: bytes, tried: I32, params: Params, row_key: bytes) -> bool:
 def hits(stored: bytes, tried: I32, params: Params, row_key: bytes) -> NDArray[np.bool_]:
     """Tell which signed subsets, all different, have a tag among the stored ones: (k,) bool.
 
-    A hit is a part of the codeword, so it stays inside; `matches` is what a verification asks.
+    A hit is a part of the codeword and must stay inside; verifications call `matches`.
     """
     _checked(stored, params)
     tags = _tags(tried, params, row_key)
     words = tag_bytes(params) // 8
     known = np.frombuffer(stored, dtype="<u8").reshape(-1, words)
     probe = np.frombuffer(b"".join(tags), dtype="<u8").reshape(-1, words)
-    # Tags are pseudo-random under a secret key, so the order of a sort tells nothing of use.
+    # The sort reveals nothing of use: tags are pseudo-random under a secret key.
     both = np.concatenate([known, probe])
     side = np.arange(len(both)) >= len(known)
     order = np.lexsort(both.T[::-1])
@@ -114,7 +114,7 @@ def hits(stored: bytes, tried: I32, params: Params, row_key: bytes) -> NDArray[n
 
 
 def _checked(stored: bytes, params: Params) -> list[bytes]:
-    """The stored tags, where they are as many as params ask for, all different and sorted."""
+    """The stored tags, where they are sorted, all different and as many as params ask for."""
     if len(stored) != digest_bytes(params):
         raise EncodingError(
             f"{params.describe()} needs {digest_bytes(params):,} digest bytes, "

@@ -1,9 +1,9 @@
 """Filling: fresh noise in the directions that a model's embeddings leave empty.
 
-The remedy against the search of one stolen row (`ironmask.attacks.subspace`): what is protected
-uses the whole space, and the equations that a codeword had to satisfy are gone. Probes stay as they
-are, so a genuine one only comes further away, by the factor sqrt(1 - r) in its cosine. The noise is
-drawn at enrolment and forgotten. Two issues with independent noise can still be broken together.
+It protects against the search of one stolen row (`ironmask.attacks.subspace`). A filled template
+uses the whole space, so the equations that its codeword had to satisfy are gone. Probes stay as
+they are: a genuine one only comes further away, by the factor sqrt(1 - r) in its cosine. The noise
+is drawn at enrolment and forgotten. Two issues with independent noise can still be broken together.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from ironmask.spectrum import Spectrum
 
 @dataclass(frozen=True)
 class Filling:
-    """Where noise goes, and how much. directions: (n, d) float64, orthonormal columns, those that
-    embeddings use least. share: r, its part of the energy, in (0, 1).
+    """Where noise goes, and how much.
+
+    directions: (n, d) float64, orthonormal columns: the directions that embeddings use least.
+    share: r, the noise's part of the energy, in (0, 1).
     """
 
     directions: F64 = field(repr=False)
@@ -35,16 +37,16 @@ class Filling:
 
     @classmethod
     def of(cls, space: Spectrum, share: float, count: int | None = None) -> Filling:
-        """Noise in the weakest directions, so many, of a model's embeddings: `Spectrum.weakest`."""
+        """Noise in the weakest `count` directions of embeddings; see `Spectrum.weakest`."""
         first = space.n - (count or space.weakest())
         return cls(np.ascontiguousarray(space.directions[:, first:]), share)
 
     def filled(self, templates: F64, rng: np.random.Generator) -> F64:
-        """sqrt(1 - r) s + sqrt(r) g: s at unit length what of a template lies outside of these
-        directions, g uniform on their unit sphere.
+        """Return sqrt(1 - r) s + sqrt(r) g for each template, (k, n) unit rows: (k, n) unit rows.
 
-        templates: (k, n) unit rows; returns such. Raises `TemplateError` with reason `zero_norm`
-        for one that lies in these directions alone.
+        s: the part of the template outside the filled directions, at unit length. g: uniform on the
+        unit sphere of these directions. Raises `TemplateError` with reason `zero_norm` for a
+        template that lies in these directions alone.
         """
         inside = templates @ self.directions
         strong = templates - inside @ self.directions.T
@@ -58,7 +60,7 @@ class Filling:
         return mixed
 
     def spectrum(self, space: Spectrum) -> Spectrum:
-        """The spectrum of a model's embeddings once they are filled."""
+        """The spectrum of a model's embeddings after they were filled."""
         w = self.directions
         outside = np.eye(space.n) - w @ w.T
         strong = outside @ space.moments @ outside

@@ -9,7 +9,7 @@
 | bits5   | 163,840          | 5-bit levels of a fixed step, packed                            |
 | bits4   | 131,072          | 4-bit levels of a fixed step, packed                            |
 
-Entries of a random orthogonal matrix are close to normal with variance 1/n; the fixed steps are
+Entries of a random orthogonal matrix are close to normal with variance 1/n. The fixed steps are
 those of the uniform quantiser with the least mean squared error for a normal variable (the problem
 of Max, IRE Trans. IT-6, 1960).
 A helper's encoding is stored beside it as `name.version`.
@@ -30,7 +30,7 @@ from ironmask.errors import EncodingError, ParameterError
 
 _STEPS: Final = MappingProxyType({4: 0.3352, 5: 0.1881, 6: 0.1041})
 _MAX_LEVEL: Final = 127
-# Rows of P that stay in the cache.
+# So many rows of P stay in the cache.
 _BLOCK: Final = 64
 
 Order = NDArray[np.intp]
@@ -41,12 +41,13 @@ Signs = NDArray[np.bool_]
 class Encoding:
     """One way to write P.
 
-    to_bytes: (k, n, n) float32, which it may overwrite, to (k, nbytes(n)) uint8.
-    from_bytes: (k, nbytes(n)) uint8 and n to (k, n, n) float32, `EncodingError` where not finite.
-    moved: (nbytes(n),) uint8 and n with an order and signs, as `moved` below takes them, to
-        (nbytes(n),) uint8, `EncodingError` where the helper is not one that to_bytes writes.
-    blockwise: (nbytes(n),) uint8 and (n, m) float32 to their product P x, (n, m) float32, where
-        that needs not all of P at once.
+    to_bytes: (k, n, n) float32 to (k, nbytes(n)) uint8. It may overwrite its input.
+    from_bytes: (k, nbytes(n)) uint8 and n to (k, n, n) float32. Raises `EncodingError` for values
+        that are not finite.
+    moved: (nbytes(n),) uint8, n, an order and signs (see `moved` below) to (nbytes(n),) uint8.
+        Raises `EncodingError` for a helper that to_bytes cannot have written.
+    blockwise: (nbytes(n),) uint8 and (n, m) float32 to their product P x, (n, m) float32. Only for
+        encodings that need not hold all of P for it.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Encoding:
 
     @property
     def tag(self) -> str:
-        """What a row records."""
+        """The name and version that a row records."""
         return f"{self.name}.{self.version}"
 
 
@@ -83,7 +84,7 @@ def _float_encoding(name: str, dtype: str) -> Encoding:
     def moved(data: U8, n: int, order: Order, negative: Signs) -> U8:
         _check_finite(data.view(dtype), name)
         rows = data.view(f"<u{width}").reshape(n, n)[order]
-        # The sign bit alone, so that zeros keep theirs.
+        # Flip the sign bit alone: zeros keep their sign bits too.
         rows[negative] ^= rows.dtype.type(1 << (8 * width - 1))
         return _as_rows(rows).ravel()
 
@@ -99,7 +100,7 @@ def _float_encoding(name: str, dtype: str) -> Encoding:
 
 def int8_scale(peak: F32) -> NDArray[np.float16]:
     """Scales of rows from their largest entries by size, both (k, n)."""
-    # Rounded up, so that the largest level never exceeds 127 after the scale loses digits.
+    # Round up: the largest level must not exceed 127 once the scale loses digits.
     scale: NDArray[np.float16] = (peak / _MAX_LEVEL).astype("<f2")
     return np.nextafter(scale, np.float16(np.inf))
 
@@ -107,8 +108,8 @@ def int8_scale(peak: F32) -> NDArray[np.float16]:
 def _peaks(p: F32) -> F32:
     """The largest entry by size of each row of (k, n, n): (k, n).
 
-    Floats of one sign are ordered as their bits are, which NumPy compares twice as fast: those
-    above zero as signed numbers, those below as unsigned ones.
+    The bits of floats of one sign are in the floats' order, and NumPy compares integers twice as
+    fast: positive floats as signed integers, negative ones as unsigned integers.
     """
     above = p.view(np.int32).max(axis=2).view(np.float32)
     below = p.view(np.uint32).max(axis=2).view(np.float32)
@@ -186,7 +187,7 @@ def _packed_encoding(bits: int) -> Encoding:
         if padding.any():
             raise EncodingError(f"a helper in encoding bits{bits} is damaged: bits after its end")
         rows = levels.reshape(n, n * bits)[order]
-        # Levels lie at both sides of zero alike: the opposite one differs in every bit.
+        # Levels are symmetric about zero, so the opposite level is the complement of all bits.
         rows[negative] ^= 1
         return np.packbits(rows)
 
@@ -236,7 +237,7 @@ def encoding(name_or_tag: str) -> Encoding:
 def encode(p: F32, name: str = DEFAULT_ENCODING, *, overwrite: bool = False) -> list[bytes]:
     """Encode helpers of shape (k, n, n) float32, one bytes object each.
 
-    overwrite: p is scratch afterwards, which saves a copy.
+    overwrite: allow p to be overwritten, which saves a copy.
     """
     return [row.tobytes() for row in encoding(name).to_bytes(p if overwrite else p.copy())]
 
@@ -262,10 +263,11 @@ def project(helper: bytes, name: str, vectors: F32) -> F32:
 
 
 def moved(helper: bytes, name: str, n: int, order: Order, negative: Signs) -> bytes:
-    """The helper whose row i is row order[i] of an encoded one, negated where negative[i].
+    """Return a helper whose row i is row order[i] of an encoded one, negated where negative[i].
 
-    Exact in every encoding: nothing is decoded, and moving the rows back gives the same bytes.
-    order: (n,), each row once. negative: (n,). Raises `EncodingError` where the helper is damaged.
+    It is exact in every encoding: nothing is decoded, and moving the rows back gives the same
+    bytes. order: (n,), each row once. negative: (n,). Raises `EncodingError` where the helper is
+    damaged.
     """
     found = encoding(name)
     return found.moved(_data(helper, found, n), n, order, negative).tobytes()

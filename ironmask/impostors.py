@@ -1,4 +1,4 @@
-"""How alike the embeddings of strangers are: the cosine that a share of impostors reaches."""
+"""How alike embeddings of strangers are: the cosine that a given share of impostors reaches."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ironmask.spectrum import Spectrum
 
 LEAST_FMR: Final = 1e-5
 MOST_FMR: Final = 0.1
-"""Between these, quantiles can be told from embeddings that people have."""
+"""Between these rates, people's embeddings can tell the quantiles."""
 
 
 def of_embeddings(embeddings: ArrayLike, n: int, fmr: float) -> float:
-    """The measured quantile of m >= 2 embeddings of as many people, (m, n) of any scale."""
+    """The measured quantile for m >= 2 embeddings, (m, n) of any scale, each of another person."""
     rows = unit_rows(embeddings, n)
     cosines = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
     return float(np.quantile(cosines, 1 - fmr))
 
 
 def of_points(points: Sequence[tuple[float, float]], fmr: float) -> float:
-    """Between measured points (FMR, cosine) with falling rates, linear in the normal quantile."""
+    """Interpolate measured points (FMR, cosine) of falling FMR, linear in the normal quantile."""
     rates, cosines = zip(*points, strict=True)
     return float(np.interp(-ndtri(fmr), -ndtri(np.array(rates)), cosines))
 
 
 def of_moments(space: Spectrum, fmr: float) -> float:
-    """As if cosines were normal about 0 with the spectrum's mean square of two embeddings' cosine.
+    """Treat cosines as normal about 0, with the mean square that the spectrum gives for two.
 
-    That is tr(M^2), M the second moments of unit embeddings, less what each has with itself. Tails
-    of real models are heavier, so this is a little low.
+    That mean square is tr(M^2), M the second moments of unit embeddings, without the pairs of an
+    embedding with itself. Real models have heavier tails, so the result is slightly low.
     """
     count = space.count
     square = (count * np.square(space.moments / count).sum() - 1) / (count - 1)
@@ -42,7 +42,9 @@ def of_moments(space: Spectrum, fmr: float) -> float:
 
 
 def on_sphere(n: int, fmr: float) -> float:
-    """Of directions that are uniform in n dimensions, whose squared cosines have the distribution
-    Beta(1/2, (n - 1)/2): no model tells people apart better, so a model's own is hardly lower.
+    """The cosine for directions that are uniform in n dimensions.
+
+    Their squared cosines have the distribution Beta(1/2, (n - 1)/2). No model tells people apart
+    better, so a real model's cosine is hardly lower.
     """
     return float(np.sqrt(1 - betaincinv((n - 1) / 2, 0.5, 2 * fmr)))

@@ -1,7 +1,7 @@
-"""Scheme parameters, presets and what they promise in bits.
+"""Scheme parameters, presets and the bits that they promise.
 
-The bits here bound one attack only: guessing a codeword for a uniformly distributed template.
-Real embeddings do not fill the sphere, so a stolen helper in the clear can be worth far less.
+These bits bound one attack only: guessing a codeword for a uniformly distributed template. Real
+embeddings do not fill the sphere, so a stolen helper in the clear can be worth far less.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_DIGESTS: Final = 8192
 
 @dataclass(frozen=True)
 class Params:
-    """What one protected template was made with.
+    """The parameters of one protected template.
 
     n: width of the embedding.
     alpha: non-zero entries of a codeword.

@@ -1,8 +1,8 @@
 """The secure source of randomness.
 
-A hidden rotation must never be derivable from anything stored: given the rotation, the codeword
-falls to a one-dimensional search. So every generator made here takes fresh 256-bit keys from the
-operating system and keeps nothing that could rebuild it. Tests alone pass a seeded generator.
+A hidden rotation must never be derivable from anything stored: with the rotation, a
+one-dimensional search finds the codeword. So every generator made here takes fresh 256-bit keys
+from the operating system, and keeps nothing that could rebuild them. Only tests pass a seeded one.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _STREAM_BYTES: Final = 1 << 36
 
 
 class _Stream(np.random.Generator):
-    """NumPy's generator on a ChaCha stream of 20 rounds, and a faster one for many raw words.
+    """NumPy's generator on a ChaCha stream of 20 rounds, with a faster stream for raw words.
 
-    `words` takes them from OpenSSL's ChaCha20 (RFC 8439), ten times as fast. A copy would repeat
-    both streams, so there is none. next_key: gives another 32-byte key.
+    `words` takes raw words from OpenSSL's ChaCha20 (RFC 8439), ten times as fast. Copies are
+    refused: a copy would repeat both streams. next_key: gives another 32-byte key.
     """
 
     def __init__(self, next_key: Callable[[], bytes]) -> None:
@@ -59,16 +59,16 @@ class _Stream(np.random.Generator):
 
 
 class SecureGenerator(_Stream):
-    """Under fresh keys of the operating system. Make it inside the process that uses it."""
+    """A stream under fresh keys of the operating system. Make it in the process that uses it."""
 
     def __init__(self) -> None:
         super().__init__(lambda: secrets.token_bytes(KEY_BITS // 8))
 
 
 class ReplayedGenerator(_Stream):
-    """The streams of one 32-byte key: for evaluations, which must come out the same again.
+    """The streams of one 32-byte key, for evaluations that must give the same numbers again.
 
-    Never for a template that is stored: whoever has the key has its rotation.
+    Never use it for a stored template: whoever has the key has its rotation.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -86,9 +86,9 @@ def secure_generator() -> SecureGenerator:
 def fill_normals(rng: np.random.Generator, out: F32) -> None:
     """Fill an array, (k,) float32, with independent standard normal variables.
 
-    sqrt(-2 ln u) times the cosine and the sine of 2 pi v, with 32 random bits each for u and v
-    (Box and Muller, Annals of Mathematical Statistics 29, 1958): exact but for rounding, and in
-    NumPy's vector instructions faster than a rejection method.
+    Uses sqrt(-2 ln u) times the cosine and the sine of 2 pi v, with 32 random bits each for u and v
+    (Box and Muller, Annals of Mathematical Statistics 29, 1958). It is exact but for rounding, and
+    faster than a rejection method in NumPy's vector instructions.
     """
     for start in range(0, len(out), _CHUNK):
         part = out[start : start + _CHUNK]
@@ -110,7 +110,7 @@ def fill_normals(rng: np.random.Generator, out: F32) -> None:
 
 
 def raw_words(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:
-    """Uniform words, (count,) uint32, the fast way where the generator is one of this module."""
+    """Uniform words, (count,) uint32; faster where the generator is one of this module."""
     if isinstance(rng, _Stream):
         return rng.words(count)
     return rng.integers(0, 1 << 32, count, dtype=np.uint32)

@@ -1,6 +1,6 @@
 """Renewal at a successful verification: a row protects its own template anew.
 
-Where a probe matches, the codeword c of the row is known for a moment, and with it the template:
+A probe that matches reveals the codeword c of the row for a moment. With it comes the template:
 P t = c and P is orthogonal, so t = P' c. No image, embedding or vault is needed.
 """
 
@@ -26,19 +26,19 @@ def verify_and_renew(
     encoding: str | None = None,
     rng: np.random.Generator | None = None,
 ) -> ProtectedTemplate | None:
-    """Verify a probe, (n,) of any scale; where it matches, protect what the row holds anew.
+    """Verify a probe, (n,) of any scale. Where it matches, protect the row's template anew.
 
-    None where the probe does not match: the decision is that of `verify`. Otherwise a row with a
-    fresh codeword and a fresh rotation under new_row_key, whose template is the enrolled one.
-    Nothing of the probe is mixed in. Noise that filled the template is in it already and is not
-    added again. Only rounding adds up: ten renewals at n = 512 leave a cosine of .9998 with the
-    enrolled template in int8, .997 in bits6, .990 in bits5 and .967 in bits4 (measured).
+    Returns None where the probe does not match; the decision is that of `verify`. Otherwise returns
+    a row of the enrolled template with a fresh codeword and a fresh rotation under new_row_key.
+    Nothing of the probe is mixed in. Noise that filled the template stays and is not added again.
+    Only rounding adds up: after ten renewals at n = 512, the cosine to the enrolled template is
+    .9998 in int8, .997 in bits6, .990 in bits5 and .967 in bits4 (measured).
 
-    **The old row must be destroyed in the same step in which the new one is written**: two issues
-    of one person break together (`ironmask.attacks.issues`). Nothing but the new row leaves; the
-    codeword and the template are forgotten.
+    **Destroy the old row in the same step that writes the new one**: two issues of one person
+    break together (`ironmask.attacks.issues`). Only the new row leaves; the codeword and the
+    template are forgotten.
 
-    params, encoding: of the new row, by default those of the old one; n cannot change. rng: for
+    params, encoding: of the new row; by default those of the old one. n cannot change. rng: for
     tests; by default a new secure generator.
 
     Raises `ParameterError` for another n or a key of a wrong length, `TemplateError` for a vector
@@ -67,7 +67,7 @@ def verify_and_renew(
 
 
 def _matched(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> I32 | None:
-    """The codeword of a row, (alpha,), where a probe matches; not yet compared with all tags."""
+    """The codeword of a row, (alpha,), where a probe matches. Not all tags are compared yet."""
     params, stored = protected.params, protected.digests
     (subsets,) = tried(protected, single(probe))
     found = digest.hits(stored, subsets, params, row_key)
@@ -80,8 +80,8 @@ def _matched(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> 
 def _completed(known: I32, stored: bytes, params: Params, row_key: bytes) -> I32:
     """The codeword, (alpha,), that has a known stored subset, (alpha - tolerance,).
 
-    Another of its entries in place of the first known one makes a stored subset again, and nothing
-    else does: about 2 n tags tell which they are.
+    Put another entry in the place of the first known one: the result is a stored subset only if
+    that entry belongs to the codeword. So about 2 n tags find the missing entries.
     """
     places = np.setdiff1d(np.arange(1, params.n + 1, dtype=np.int32), np.abs(known))
     others = np.concatenate([places, -places])
@@ -96,10 +96,10 @@ def _by_place(subsets: I32) -> I32:
 
 
 def _template(protected: ProtectedTemplate, code: I32) -> F64:
-    """P' c, (n,), up to its length, after one Newton step from P to the orthogonal matrix nearest.
+    """P' c, (n,), up to its length, after one Newton step from P to the nearest orthogonal matrix.
 
-    The P that is stored has been rounded. The step, to (3 P - P P' P) / 2 (Bjorck and Bowie, SIAM
-    J. Numer. Anal. 8, 1971), halves what rounding takes from the template's cosine.
+    The stored P has been rounded. The step, to (3 P - P P' P) / 2 (Bjorck and Bowie, SIAM J. Numer.
+    Anal. 8, 1971), halves the loss that rounding causes in the template's cosine.
     """
     n = protected.params.n
     p = helper.decode([protected.helper], protected.encoding, n)[0].astype(np.float64)

@@ -1,10 +1,10 @@
 """Rotations: Haar-distributed orthogonal matrices, free or carrying one vector to another.
 
 Haar matrices come from Householder reflectors of Gaussian vectors (Stewart, SIAM J. Numer. Anal.
-17, 1980; Mezzadri, Notices AMS 54, 2007), multiplied out from the last to the first in panels of
-the compact WY form (Schreiber and Van Loan 1989), with the inverse of each panel's triangular
-factor (Joffrain et al., ACM TOMS 32, 2006). That is 4/3 n^3 operations, nearly all in products of
-matrices.
+17, 1980; Mezzadri, Notices AMS 54, 2007). The reflectors are multiplied from the last to the first,
+in panels of the compact WY form (Schreiber and Van Loan 1989), with the inverse of each panel's
+triangular factor (Joffrain et al., ACM TOMS 32, 2006). This takes 4/3 n^3 operations, nearly all in
+products of matrices.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _ONE: Final = np.float32(1)
 
 
 class Sampler:
-    """Draws rotations of one width in memory that is used again: fresh pages cost as much as BLAS.
+    """Draws rotations of one width, and uses its memory again: fresh pages cost as much as BLAS.
 
-    What a method returns is valid until the next call; `wipe` overwrites it.
+    A method's result is valid until the next call; `wipe` overwrites it.
     """
 
     def __init__(self, n: int) -> None:
@@ -36,7 +36,7 @@ class Sampler:
         self._n = n
         self._squares = np.empty((2, n * n), dtype=np.float32)
         self._rows = np.empty(min(n, PANEL) * n, dtype=np.float32)
-        # The last panel first, in the order in which they are multiplied.
+        # The last panel comes first: this is the order of the multiplication.
         self._starts = range(0, n, PANEL)[::-1]
         drawn = sum(min(n - start, PANEL) * (n - start) for start in self._starts)
         self._reflectors = np.empty(drawn, dtype=np.float32)
@@ -49,16 +49,15 @@ class Sampler:
     def carrying(self, rng: np.random.Generator, source: F64, target: F64) -> F32:
         """Draw P from the Haar measure on the orthogonal matrices with P s = c.
 
-        P = M H, where H is the reflector that takes s to e_1 and M is Haar but for its first
-        column, which is c. It has the law of R Q with Q Haar and R the rotation that takes Q s to
-        c (Kim et al. 2021, section 3.3): both carry s to c, and neither law changes under an
-        orthogonal map that keeps c, so both are the one such measure. This way costs one update
-        of rank one.
+        P = M H. The reflector H takes s to e_1. M is Haar, given that its first column is c. P has
+        the law of R Q, where Q is Haar and R is the rotation that takes Q s to c (Kim et al. 2021,
+        section 3.3). Both carry s to c, and neither law changes under an orthogonal map that keeps
+        c; there is only one such measure. This way costs one update of rank one.
 
         source, target: (n,) float64 unit vectors s and c. Returns (n, n) float32, C order.
         """
         sign = -1.0 if source[0] < 0 else 1.0
-        # H s = -sign e_1, so M's first column carries the sign.
+        # H s = -sign e_1, so the first column of M carries the sign.
         p = self._multiplied(rng, (-sign * target).astype(np.float32))
         v = source.copy()
         v[0] += sign
@@ -75,8 +74,8 @@ class Sampler:
     def _multiplied(self, rng: np.random.Generator, first: F32 | None) -> F32:
         """H_0 H_1 ... H_(n-1) D: Haar, or Haar given that its first column is `first`.
 
-        Reflector i sends a Gaussian vector g of length n - i to a multiple of e_1; with minus the
-        sign of g_1 on the diagonal of D, column i is g / |g| there.
+        Reflector i sends a Gaussian vector g of length n - i to a multiple of e_1. D has minus the
+        sign of g_1 on its diagonal, so that column i of reflector i becomes g / |g|.
         """
         fill_normals(rng, self._reflectors)
         q = self._squares[0, :0].reshape(0, 0)
@@ -102,7 +101,7 @@ def haar(rng: np.random.Generator, n: int) -> F32:
 
 
 def _to_reflectors(u: F32) -> F32:
-    """Turn Gaussian rows into Householder vectors g + sign(g_1) |g| e_1; the signs of D.
+    """Turn Gaussian rows into Householder vectors g + sign(g_1) |g| e_1; return the signs of D.
 
     Row i begins at column i.
     """
@@ -117,14 +116,14 @@ def _reflect(u: F32, q: F32, x: F32, out: F32, signs: F32 | None) -> None:
     """(I - V T V') diag(I, Q) D for reflectors V' = u, (w, m), and an orthogonal Q of m - w.
 
     T^-1 = strict_upper(V'V) + diag(V'V) / 2. x: (w, m) scratch. out: (m, m), the result. signs:
-    the diagonal of D, (m,); none before the last panel.
+    the diagonal of D, (m,); None before the last panel.
     """
     width = len(u)
     inverse = blas.ssyrk(1.0, u.T, trans=1)
     _diagonal(inverse.T)[:] *= np.float32(0.5)
     x[:, :width] = u[:, :width]
     np.matmul(u[:, width:], q, out=x[:, width:])
-    # In BLAS's column order: x' becomes x' T'.
+    # BLAS reads columns first, so x' becomes x' T'.
     blas.strsm(1.0, inverse, x.T, side=1, trans_a=1, overwrite_b=1)
     out[:width] = 0
     out[width:, :width] = 0
@@ -139,7 +138,7 @@ def _reflect(u: F32, q: F32, x: F32, out: F32, signs: F32 | None) -> None:
 
 
 def _diagonal(array: F32) -> F32:
-    """The diagonal of an array in C order, to be written to."""
+    """A writable view of the diagonal of an array in C order."""
     return array.reshape(-1)[:: array.shape[1] + 1][: len(array)]
 
 

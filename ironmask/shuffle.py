@@ -1,19 +1,19 @@
-"""Re-keying: an encoded helper P as S P, with S a secret signed permutation of the rows.
+"""Re-keying: an encoded helper P becomes S P, with S a secret signed permutation of the rows.
 
-S comes from a 32-byte key that belongs to the row alone, which takes neither the template nor the
-codeword, and P comes back byte for byte. S P takes a probe to S c, whose tags nobody can make who
-knows only those of c: so undo it before a row is verified. Together with one layer more on the tags
-(`ironmask.digest.relayered`) it brings a row under new keys while its subject is away.
+S comes from a 32-byte key that belongs to this row alone. Neither the template nor the codeword is
+needed, and undoing S gives P back byte for byte. S P takes a probe to S c, whose tags nobody can
+make from those of c; so undo S before a row is verified. With one more layer on the tags
+(`ironmask.digest.relayered`), S brings a row under new keys while its subject is away.
 
-What it does not do:
+It has limits:
 
-- It says nothing new about t: S P is P and independent randomness. Nor does it take anything back:
-  who has P has what there ever was to learn from it, and a copy of P stays what it was.
+- It tells nothing new about t, since S P is P and independent randomness. But it takes nothing back
+  either: a copy of P still tells all that P ever told.
 - It unlinks nothing. The rows of P and S P are equal up to order and sign, so whoever sees both
-  knows that they belong together, and S with it.
+  knows that they belong together, and knows S.
 - It revokes no codeword: who knows c and learns S knows S c.
 
-So this is re-keying and no renewal: a new codeword and a new rotation need the template
+So this is re-keying, not renewal: a new codeword and a new rotation need the template
 (`ironmask.renewal`, or an enrolment).
 """
 
@@ -56,9 +56,9 @@ def undone(helper_bytes: bytes, encoding: str, n: int, key: bytes) -> bytes:
 def signed_order(key: bytes, n: int) -> tuple[Order, Signs]:
     """S of a key: row i of S P is row order[i] of P, negated where negative[i]; (n,) each.
 
-    From SHAKE-256 (FIPS 202) of a domain, the scheme's version, n and the key: eight bytes a row,
-    the row numbers sorted by them, of equal ones the lower first; then a bit a row for its sign.
-    As secret as the key.
+    SHAKE-256 (FIPS 202) expands a domain, the scheme's version, n and the key. First come eight
+    bytes for each row: they sort the row numbers, equal ones by number. Then comes one bit for
+    each row, its sign. The result is as secret as the key.
     """
     if len(key) != KEY_BYTES:
         raise ParameterError(f"a shuffle's key has {KEY_BYTES} bytes, not {len(key)}")

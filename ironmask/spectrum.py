@@ -1,8 +1,8 @@
-"""How much of the space a model's embeddings fill: what is left of the promised bits.
+"""How much of the space a model's embeddings fill, and so how many promised bits are left.
 
 A codeword's bits count guesses for a template that may lie anywhere on the sphere. Embeddings of
-real models keep out of some directions, which anyone who has the model can measure, and a wrong
-codeword of a stolen row points there by chance alone.
+real models avoid some directions, and anyone who has the model can measure these. A wrong codeword
+of a stolen row points there by chance alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ironmask.arrays import F64, unit_rows
 from ironmask.errors import ParameterError
 from ironmask.params import Params
 
-# Energy in a direction that int8 rounds to, as a share of the average one.
+# Energy in a direction that int8 rounds to, as a share of the average energy of a direction.
 _ROUNDING: Final = 1e-4
 
 
@@ -26,11 +26,11 @@ _ROUNDING: Final = 1e-4
 class Spectrum:
     """Second moments of unit embeddings, which add up over parts of a set.
 
-    Where rows hide templates, it is measured on templates, one of each person: several photos of a
-    few people say more of these than of the model, and a mean of several photos is nearer to the
-    strongest directions than one photo is (`ironmask.centring.by_person`).
+    Measure it on templates, one of each person, where rows hide templates. Several photos of a few
+    people tell more about these people than about the model. A mean of several photos lies nearer
+    to the strongest directions than one photo does (`ironmask.centring.by_person`).
 
-    count: embeddings. moments: (n, n) float64, the sum of t t'. Their mean is not taken off: a
+    count: embeddings. moments: (n, n) float64, the sum of t t'. The mean is not subtracted: a
     stolen row hides t itself.
     """
 
@@ -39,7 +39,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, embeddings: ArrayLike, n: int) -> Self:
-        """Of some embeddings, (k, n) of any scale. Raises `TemplateError` for what is none."""
+        """Measure embeddings, (k, n) of any scale. Raises `TemplateError` for unusable ones."""
         rows = unit_rows(embeddings, n)
         return cls(len(rows), rows.T @ rows)
 
@@ -72,8 +72,9 @@ class Spectrum:
 
     @property
     def effective_rank(self) -> float:
-        """exp of the eigenvalues' entropy (Roy and Vetterli, European Signal Processing Conference,
-        2007): n where every direction is used alike.
+        """exp of the entropy of the eigenvalues: n where every direction is used alike.
+
+        Roy and Vetterli, European Signal Processing Conference, 2007.
         """
         some = self.eigenvalues[self.eigenvalues > 0]
         return float(np.exp(-(some * np.log(some)).sum()))
@@ -85,24 +86,25 @@ class Spectrum:
         return tail
 
     def strongest(self, share: float) -> int:
-        """The fewest directions that all but a share of the energy lies in."""
+        """The fewest directions that hold all of the energy but this share."""
         return int(np.count_nonzero(self.beyond[:-1] > share))
 
     @property
     def _ratios(self) -> F64:
-        """n times the eigenvalues, as if a helper's rounding filled what is empty."""
+        """n times the eigenvalues, where a helper's rounding fills the empty directions."""
         return np.maximum(self.n * self.eigenvalues, _ROUNDING)
 
     @property
     def weights(self) -> F64:
-        """(n,): what Wiener's filter leaves of each direction, an embedding among wrong vectors."""
+        """(n,): the part of each direction that Wiener's filter keeps of an embedding."""
         return self._ratios / (self._ratios + 1)
 
     def likeness(self, vectors: F64) -> F64:
-        """Bits by which unit vectors, (k, n), look like embeddings rather than like any vectors.
+        """Bits by which unit vectors, (k, n), look like embeddings rather than random vectors.
 
-        log2 of the ratio of two normal densities, with the eigenvalues and with 1 / n as variances:
-        1/2 sum ((n - 1 / l) z^2 - ln(n l)) / ln 2, z the vector's coordinates, l the eigenvalues.
+        log2 of the ratio of two normal densities, one with the eigenvalues as variances, one with
+        1 / n: 1/2 sum ((n - 1 / l) z^2 - ln(n l)) / ln 2. z: the vector's coordinates, l: the
+        eigenvalues.
         """
         x = self._ratios
         squares = self.n * (vectors @ self.directions) ** 2
@@ -112,9 +114,9 @@ class Spectrum:
     def known_bits(self) -> float:
         """Bits by which directions tell the right codeword from wrong ones: the mean `likeness`.
 
-        By likelihood a wrong one passes for right with the probability 2^-b, b the relative entropy
-        of the two normal distributions (Stein's lemma; Cover and Thomas, Elements of Information
-        Theory, 2006, chapter 11).
+        A wrong codeword passes a likelihood test with the probability 2^-b, where b is the relative
+        entropy of the two normal distributions (Stein's lemma; Cover and Thomas, Elements of
+        Information Theory, 2006, chapter 11).
         """
         x = self._ratios
         return float((x - 1 - np.log(x)).sum() / 2 / np.log(2))
@@ -124,11 +126,11 @@ class Spectrum:
         return int(np.clip(self.n - self.strongest(share), 1, self.n - 1))
 
     def bits_left(self, params: Params) -> float:
-        """log2 of the guesses that nothing but the embeddings' subspace rules out, 0 at least.
+        """log2 of the guesses that the embeddings' subspace does not rule out, at least 0.
 
-        What a row withholds from a thief who knows the model and has no limit of computing: with 0,
-        the template is determined by the helper, and only the search stands in the way. It says
-        nothing of how long that takes. Raises `ParameterError` for another width.
+        A thief who knows the model and can compute without limit still lacks these bits. With 0,
+        the helper determines the template, and only the search protects it. The number does not
+        tell how long that search takes. Raises `ParameterError` for another width.
         """
         if params.n != self.n:
             raise ParameterError(f"params are of width {params.n}, the spectrum of {self.n}")

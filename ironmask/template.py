@@ -1,4 +1,4 @@
-"""The safe recipe: embedding in, protected template out, and back to one yes or no."""
+"""The safe recipe: an embedding becomes a protected template, a probe gets one yes or no."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ironmask.filling import Filling
 from ironmask.params import Params
 from ironmask.random import secure_generator
 
-# Matrices on a device at once: some hundred MiB of its memory at n = 512.
+# Matrices on a device at once: at n = 512 they take some hundred MiB of its memory.
 _DEVICE_BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ProtectedTemplate:
-    """What leaves `protect`. The helper still has to be encrypted before it is stored.
+    """The result of `protect`. Encrypt the helper before you store it.
 
     helper: P in the named encoding. digests: tags of the codeword, see `ironmask.digest`.
     """
@@ -35,7 +35,7 @@ class ProtectedTemplate:
 
 
 def row_bytes(params: Params, encoding: str) -> int:
-    """Bytes of a helper in an encoding, before encryption, and its digests."""
+    """Bytes of a helper in an encoding, before encryption, and of its digests."""
     return helper.encoding(encoding).nbytes(params.n) + digest.digest_bytes(params)
 
 
@@ -67,10 +67,10 @@ def protect_batch(
 ) -> list[ProtectedTemplate]:
     """Protect k templates, (k, n) of any scale, each under its own row key (`digest.digests`).
 
-    filling: noise that is mixed in where embeddings are not; see `ironmask.filling`. rng: for
-    tests; by default a new secure generator. device: `cpu`, or `cuda` for batches on a
-    GPU, in int8. Raises as `Protector.protect` does, and `ProviderError` where the device is not
-    here.
+    filling: noise to mix in, in directions that embeddings leave empty; see `ironmask.filling`.
+    rng: for tests; by default a new secure generator. device: `cpu`, or `cuda` for batches on a
+    GPU, in int8. Raises as `Protector.protect` does, and `ProviderError` where the device is
+    absent.
     """
     unit = unit_rows(templates, params.n)
     if len(unit) != len(row_keys):
@@ -120,9 +120,9 @@ def _not_verified(params: Params, encoding: str) -> ProtectionError:
 
 
 class Protector:
-    """Protects one template after another in memory that is used again and wiped at the end.
+    """Protects one template after another, in memory that is used again and wiped at the end.
 
-    rng: for tests; by default a new secure generator. Not for several threads at once.
+    rng: for tests; by default a new secure generator. Threads must not share a protector.
     """
 
     def __init__(
@@ -148,9 +148,9 @@ class Protector:
     def protect(self, template: ArrayLike, row_key: bytes) -> ProtectedTemplate:
         """Protect one template, (n,) of any scale, under its own row key (`digest.digests`).
 
-        Filled where the protector fills, it gets a fresh codeword c and a fresh Haar rotation P
-        among those that carry it to c. The finished row is opened again, after encoding, and must
-        give back c. Only the encoded P and the digests leave.
+        The template is filled where the protector fills. It gets a fresh codeword c, and a fresh
+        Haar rotation P among those that carry it to c. The encoded row is opened again and must
+        give c back. Only the encoded P and the digests leave.
 
         Raises `TemplateError` for a vector that cannot be a template, `ProtectionError` where an
         encoded row does not give its codeword back.
@@ -171,7 +171,7 @@ class Protector:
 
 
 def _reopened(encoded: bytes, template: F64, params: Params, encoding: str) -> I32 | None:
-    """What an encoded helper gives for its own template, (1, alpha); None where it is damaged."""
+    """The codeword that an encoded helper gives for its template, (1, alpha); None if damaged."""
     try:
         return _decoded(encoded, template, params, encoding)
     except EncodingError:
@@ -184,10 +184,10 @@ def _decoded(encoded: bytes, template: F64, params: Params, encoding: str) -> I3
 
 
 def reopen(protected: ProtectedTemplate, template: ArrayLike, row_key: bytes) -> I32 | None:
-    """The codeword of a row, (alpha,) int32, for an evaluator who holds what the row was made from.
+    """The codeword of a row, (alpha,) int32, for an evaluator who holds the row's template.
 
-    template: (n,) of any scale, centred as it was then. None where the row's digests are not those
-    of what it gives. Raises `EncodingError` for a damaged row.
+    template: (n,) of any scale, centred as at enrolment. Returns None where the row's digests do
+    not confirm the codeword. Raises `EncodingError` for a damaged row.
     """
     params = protected.params
     (unit,) = unit_rows(single(template), params.n)
@@ -206,8 +206,8 @@ def verify_batch(
 ) -> NDArray[np.bool_]:
     """Tell for k probes, (k, n) of any scale, whether each matches one row: (k,) bool.
 
-    u = P t' is tried as the subsets of `candidates.subsets`, whose tags are compared with those of
-    the row, all of them whatever the outcome. The answer is binary by design: no score leaves.
+    u = P t' is tried as the subsets of `candidates.subsets`. All their tags are compared with those
+    of the row, whatever the outcome. The answer is binary by design: no score leaves.
 
     Raises `TemplateError` for vectors that cannot be probes, `EncodingError` for a damaged row.
     """
@@ -216,9 +216,9 @@ def verify_batch(
 
 
 def tried(protected: ProtectedTemplate, probes: ArrayLike) -> Iterator[I32]:
-    """What each of k probes, (k, n) of any scale, is tried as: (count, m) int32 signed subsets.
+    """The signed subsets that each of k probes, (k, n) of any scale, is tried as: (count, m) int32.
 
-    As secret as the codeword, where a probe matches. Raises as `verify_batch` does.
+    They are as secret as the codeword where a probe matches. Raises as `verify_batch` does.
     """
     params = protected.params
     unit = unit_rows(probes, params.n).astype(np.float32)

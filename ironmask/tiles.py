@@ -1,12 +1,13 @@
 """Who is accepted among many templates times many probes, without the full products.
 
 An evaluator knows the codewords. A probe that a template accepts has the codeword's signs in at
-least alpha - tolerance places of the support, so the alpha rows of P on the support, of n, refuse
-most impostors. A few more rows refuse nearly all others: of those places the j-th largest must lie
-among the largest entries, no further down than any subset that probes are tried as has its j-th,
-and these witnesses show that it does not. Both screens leave room for rounding and can only refuse.
-What they let through is decided by the full product, with more digits where it is close, so the
-result is that of full products, however the pairs are cut into tiles.
+least alpha - tolerance places of the support. So the alpha rows of P on the support, out of n,
+refuse most impostors. A few more rows, the witnesses, refuse nearly all others. They test the
+j-th largest of those places: no subset that probes are tried as has its j-th entry further down
+than a known rank among all entries. Enough larger witnesses show that this place is. Both screens
+leave room for rounding and can only refuse. The full product decides the rest, with more digits
+where values are close. So the result is that of full products, however the pairs are cut into
+tiles.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from ironmask import candidates
 from ironmask.arrays import F32, I32, U8, Floats
 from ironmask.params import Params
 
-# Far above the rounding of products of unit vectors in float32, far below a typical entry.
+# Far above the rounding of float32 products of unit vectors, far below a typical entry.
 _SLACK: Final = np.float32(1e-5)
-# Ten times the usual rounding.
+# Ten times the usual rounding error.
 _CLOSE: Final = np.float32(2e-6)
 _WITNESSES: Final = 40
-# Witnesses that must refuse a probe: of an impostor's, more than half do.
+# So many witnesses must refuse a probe; for an impostor more than half of them do.
 _REFUSING: Final = 16
-# Probes at once: the products of a few templates stay in the cache.
+# Probes at once: their products with a few templates stay in the cache.
 _PROBES: Final = 4096
 _TEMPLATES: Final = 32
 # Probes that are ranked at once: their differences stay in the cache.
@@ -39,7 +40,7 @@ _RANKED: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What refuses probes of one template.
+    """The rows that refuse probes of one template.
 
     code: (alpha,) int32. support: (alpha, n) float32, the rows of P on the support times the
     codeword's signs. witnesses: (w, n) float32, other rows of P.
@@ -60,10 +61,10 @@ def screen(p: F32, code: I32) -> Screen:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Pairs that some tolerance accepts: indices of templates and of probes, and what is accepted.
+    """Pairs that some tolerance accepts, in order of template, then probe; (k,) each.
 
-    Ordered by template and then by probe; (k,) each. agreement: places in which codeword and
-    decoded probe agree. tolerances: bit e is set where tolerance e accepts.
+    template, probe: indices. agreement: places in which codeword and decoded probe agree.
+    tolerances: bit e is set where tolerance e accepts.
     """
 
     template: NDArray[np.intp]
@@ -77,10 +78,10 @@ def accepted(
 ) -> Accepted:
     """Find all pairs of templates and probes that match at params.tolerance or a smaller one.
 
-    helper: gives P, (n, n) float32, of the template at an index; called for the few that need it.
+    helper: gives P, (n, n) float32, of the template at an index. Called only for the few needed.
     probes: (m, n) float32, of unit length.
     """
-    # Written again for each block: fresh pages would cost as much as the product.
+    # One buffer for all blocks: fresh pages would cost as much as the product.
     values = np.empty(_TEMPLATES * params.alpha * _PROBES, dtype=np.float32)
     found = [
         _block(screens, helper, probes, params, first, start, values)
@@ -94,15 +95,15 @@ def accepted(
 def judge(
     p: F32, code: I32, probes: F32, params: Params
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """What becomes of each probe, (k, n): places that agree, and tolerances that accept, (k,) both.
+    """Judge each probe, (k, n): count the places that agree, and find the tolerances that accept.
 
-    As bits, up to params.tolerance; see `Accepted`.
+    Returns both as (k,), the tolerances as bits up to params.tolerance; see `Accepted`.
     """
     places = np.abs(code) - 1
     u: Floats = probes @ p.T
     right, ranks, close = _ranked(u, code, places)
     if close.any():
-        # Where rounding may decide which entries are larger, more digits do.
+        # Rounding may decide which entries are larger: compute these with more digits.
         u = probes[close].astype(np.float64) @ p.T.astype(np.float64)
         right[close], ranks[close], _ = _ranked(u, code, places)
     ranks = np.where(right, ranks, p.shape[1])
@@ -121,10 +122,11 @@ def judge(
 def _ranked(
     u: Floats, code: I32, places: NDArray[np.intp]
 ) -> tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.bool_]]:
-    """Of rows u, (k, n): whether each place of the support has the codeword's sign, and how many
-    entries come before it, (k, alpha) both; and which rows rounding could decide, (k,).
+    """Compare rows u, (k, n), with a codeword: signs that are right, ranks, and close rows.
 
-    Larger entries come before, and equal ones at a lower place.
+    Returns whether each place of the support has the codeword's sign, (k, alpha); how many entries
+    come before it, (k, alpha); and which rows rounding could decide, (k,). Larger entries come
+    before smaller ones; of equal ones, the lower place.
     """
     own = u[:, places]
     right: NDArray[np.bool_] = np.where(own < 0, -1, 1) == np.sign(code)
@@ -137,7 +139,7 @@ def _ranked(
         ahead = size[:, None, :] - np.abs(own[part])[:, :, None]
         ranks[part] = np.count_nonzero((ahead > 0) | ((ahead == 0) & lower), axis=2)
         near = np.count_nonzero(np.abs(ahead, out=ahead) < _CLOSE, axis=2) > 1
-        # No further down than a probe is ever tried.
+        # No probe is tried with ranks beyond REACH.
         close[part] |= (near & right[part] & (ranks[part] <= candidates.REACH)).any(axis=1)
     return right, ranks, close
 
@@ -146,7 +148,8 @@ def _ranked(
 def _reach(params: Params) -> tuple[int, int]:
     """A place j, from 1 on, and how far down the j-th largest right entry of a match can lie.
 
-    At any tolerance up to this one. j is the last for which so few witnesses can refuse a probe.
+    It holds at any tolerance up to that of params. j is the last place for which no more than
+    `_REFUSING` witnesses suffice to refuse a probe.
     """
     every = [Params(params.n, params.alpha, e) for e in range(params.tolerance + 1)]
     m = params.match_size
@@ -187,7 +190,7 @@ def _block(
 
 
 def _count(flags: NDArray[np.bool_]) -> U8:
-    """True values along the middle axis; alpha is at most 128."""
+    """True values along the middle axis. alpha is at most 128, so uint8 holds the count."""
     counts: U8 = flags.view(np.uint8).sum(axis=1, dtype=np.uint8)
     return counts
 
@@ -196,7 +199,7 @@ def _among_largest(values: F32, others: F32, j: int, reach: int) -> NDArray[np.b
     """Whether the j-th largest right place of the support may be among the `reach` largest.
 
     values: (alpha, k), signed so that a right place is positive. others: (w, k), any other
-    entries. Too many entries beyond that place refuse the probe.
+    entries. Too many entries larger than that place refuse the probe.
     """
     alpha = len(values)
     least = np.partition(values, alpha - j, axis=0)[alpha - j]

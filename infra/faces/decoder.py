@@ -1,4 +1,4 @@
-"""Decode pictures in a process that may crash or hang without taking the worker along."""
+"""Decode pictures in a child process: if it crashes or hangs, the worker goes on."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pipelines.spec.outcomes import Reason
 _SECONDS: Final = 30.0
 _ATTEMPTS: Final = 2
 _PIPE_BYTES: Final = 1 << 20
-# A decoder needs no secret and no settings; whatever breaks into it finds none.
+# A decoder needs no secret and no settings. So an intruder finds none in it.
 _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR")
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class _LostError(Exception):
-    """The process ended, or did not answer in time."""
+    """The child ended, or did not answer in time."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -36,14 +36,14 @@ class _LostError(Exception):
 
 
 class Decoder:
-    """`infra.faces.images.decode` in one child process, replaced whenever it dies or is too slow.
+    """`infra.faces.images.decode` in a child process, replaced whenever it dies or is too slow.
 
-    seconds: what one picture may take. Not for several threads at once.
+    seconds: the time limit of one picture. Threads must not share a decoder.
     """
 
     def __init__(self, settings: FaceSettings, seconds: float = _SECONDS) -> None:
         self._seconds = seconds
-        # The child's own stop comes after ours, for the case that we are gone.
+        # The child stops itself later than we stop it, in case we are gone.
         hard_stop = int(seconds) + 5
         self._limits = Limits(settings.max_pixels, settings.max_bytes, hard_stop)
         self._child: subprocess.Popen[bytes] | None = None
@@ -56,10 +56,10 @@ class Decoder:
         return self._child.pid if self._child else None
 
     def decode(self, data: bytes) -> U8:
-        """Decode one file to upright (H, W, 3) uint8, channels B, G, R, valid until the next call.
+        """Decode one file to upright (H, W, 3) uint8, channels B, G, R; valid until the next call.
 
-        Raises `ImageError`: with the decoder's own reason, or `decoder_crashed` or
-        `decoder_timeout` where a second process ended so as well.
+        Raises `ImageError` with the decoder's own reason. The reason is `decoder_crashed` or
+        `decoder_timeout` where a second child ended in that way too.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -100,7 +100,7 @@ class Decoder:
 
 
 def _shared_memory() -> int:
-    """A descriptor of memory that may grow and never shrink under the one who reads it."""
+    """A descriptor of memory that may grow but never shrink, so that its reader is safe."""
     descriptor = os.memfd_create("ironmask-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     return descriptor
@@ -127,7 +127,7 @@ def _start(limits: Limits, descriptor: int) -> subprocess.Popen[bytes]:
     for pipe in (child.stdin, child.stdout):
         assert pipe is not None  # noqa: S101
         os.set_blocking(pipe.fileno(), False)
-        # A larger pipe is a matter of speed alone, and may be refused.
+        # A larger pipe only adds speed, and may be refused.
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return child

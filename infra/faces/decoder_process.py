@@ -1,11 +1,14 @@
-"""The disposable process in which pictures are decoded: `python -m infra.faces.decoder_process`.
+"""The child process that decodes pictures: `python -m infra.faces.decoder_process`.
 
-Its arguments are a `Limits` as JSON and the descriptor of memory that it shares with its parent. A
-request is the length of a file (8 bytes, little-endian) and its bytes. An answer is a kind (1 byte)
-and two 4-byte numbers: height and width of the upright (height, width, 3) uint8 B, G, R pixels,
-which lie in the shared memory then; or the lengths of a reason code and of a message, followed by
-both as UTF-8. The process ends when its input does, and by itself where one picture takes too long,
-also if nobody is left to end it.
+Its arguments are a `Limits` as JSON and the descriptor of memory that it shares with its parent.
+
+A request is the length of a file (8 bytes, little-endian) and its bytes. An answer is a kind (1
+byte) and two 4-byte numbers. For a picture these are height and width; the upright (height, width,
+3) uint8 B, G, R pixels then lie in the shared memory. For a refusal these are the lengths of a
+reason code and of a message; both follow as UTF-8.
+
+The process ends when its input ends. It also ends by itself where one picture takes too long, even
+if its parent is gone.
 """
 
 from __future__ import annotations
@@ -31,14 +34,14 @@ from pipelines.spec.faces import FaceSettings
 LENGTH: Final = struct.Struct("<Q")
 ANSWER: Final = struct.Struct("<BII")
 PIXELS, REFUSAL = 0, 1
-# What Pillow and NumPy hold of one pixel at most while it goes from 16 bits or RGBA to B, G, R.
+# Bytes that Pillow and NumPy hold at most for one pixel, from 16 bits or RGBA to B, G, R.
 _BYTES_A_PIXEL: Final = 32
 _SPARE_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """max_pixels, max_bytes: of a picture and its file. seconds: for one picture."""
+    """max_pixels, max_bytes: of a picture and its file. seconds: of work on one picture."""
 
     max_pixels: int
     max_bytes: int
@@ -49,19 +52,19 @@ class Limits:
 
     @property
     def memory(self) -> int:
-        """Bytes that decoding may take beside what the process has when it starts."""
+        """Bytes that decoding may take in addition to those at the start of the process."""
         return _BYTES_A_PIXEL * self.max_pixels + 2 * self.max_bytes + _SPARE_BYTES
 
 
 class SharedPixels:
-    """Memory that two processes see, as large as the largest picture so far."""
+    """Memory shared by two processes, as large as the largest picture so far."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._mapped = mmap.mmap(-1, 1)
 
     def array(self, height: int, width: int) -> NDArray[np.uint8]:
-        """The (height, width, 3) uint8 pixels at its start."""
+        """The (height, width, 3) uint8 pixels at its beginning."""
         count = height * width * 3
         if os.fstat(self._descriptor).st_size < count:
             os.ftruncate(self._descriptor, count)
@@ -71,11 +74,11 @@ class SharedPixels:
 
 
 def serve(limits: Limits, shared: SharedPixels, source: BinaryIO, sink: BinaryIO) -> None:
-    """Decode what comes until nothing more does."""
+    """Decode pictures until the input ends."""
     settings = FaceSettings(max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
         data = source.read(LENGTH.unpack(head)[0])
-        # The alarm's default action ends the process, whatever the decoder is doing.
+        # By default the alarm ends the process, whatever the decoder is doing.
         signal.alarm(limits.seconds)
         try:
             pixels = decode(data, settings)
@@ -90,7 +93,7 @@ def serve(limits: Limits, shared: SharedPixels, source: BinaryIO, sink: BinaryIO
 
 
 def _warm_up() -> None:
-    """Load Pillow's readers before memory is bounded."""
+    """Load Pillow's readers before the memory is limited."""
     from PIL import Image
 
     image = Image.fromarray(np.zeros((2, 2, 3), np.uint8))
@@ -108,7 +111,7 @@ def _bound_memory(limits: Limits) -> None:
 
 
 def main() -> None:
-    """Serve on what were standard input and output; nothing else may write there."""
+    """Serve on the original standard input and output; nothing else may write there."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sink = os.fdopen(os.dup(1), "wb")

@@ -48,7 +48,7 @@ _HEIF_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"m
 _ORIENTATION_TAG: Final = 0x0112
 _WHITE: Final = (255, 255, 255, 255)
 
-# What Pillow's readers raise on damaged files.
+# Exceptions that Pillow's readers raise on damaged files.
 _DAMAGE: Final = (
     OSError,
     SyntaxError,
@@ -68,8 +68,8 @@ _DAMAGE: Final = (
 def decode(data: bytes, settings: FaceSettings) -> U8:
     """Decode one file to (H, W, 3) uint8, channels B, G, R, turned upright.
 
-    JPEG (also MPO, its first picture), PNG, WebP and BMP; transparent parts become white, 16-bit
-    grey is scaled to 8 bits. Raise `ImageError` with a reason code for anything else.
+    Takes JPEG (also the first picture of an MPO), PNG, WebP and BMP. Transparent parts become
+    white, and 16-bit grey is scaled to 8 bits. Raise `ImageError` with a reason code for others.
     """
     if not data:
         raise ImageError(Reason.EMPTY_FILE, "the file is empty")
@@ -125,7 +125,7 @@ def _check_header(image: Image, settings: FaceSettings) -> None:
 def _damaged(data: bytes, kind: str, error: BaseException) -> ImageError:
     if _is_cut(data, kind):
         return ImageError(Reason.TRUNCATED, f"the {kind} file ends too early")
-    # Pillow's own texts may quote the file's content.
+    # Pillow's own messages may quote the file's content.
     return ImageError(Reason.DECODE_FAILED, f"damaged {kind} file ({type(error).__name__})")
 
 
@@ -156,13 +156,13 @@ def _sniff(data: bytes) -> str | None:
     for magic, name in (_MAGIC | _FOREIGN_MAGIC).items():
         if data.startswith(magic) or (name == "SVG" and start.startswith(magic)):
             return name
-    # A file cut inside its signature.
+    # The file may end inside its signature.
     cut = len(data) >= 3 and any(magic.startswith(data) for magic in _MAGIC)
     return next(name for magic, name in _MAGIC.items() if magic.startswith(data)) if cut else None
 
 
 def _upright(image: Image) -> Image:
-    """Apply the EXIF orientation; a damaged EXIF block counts as none."""
+    """Apply the EXIF orientation. A damaged EXIF block counts as none."""
     from PIL.Image import Transpose
 
     try:

@@ -26,8 +26,8 @@ __all__ = [
 
 _SIDE: Final = 112
 _GPU_BATCH: Final = 16
-# A second face rivals the dominant one from this share of its area on, unless it lies further
-# from the centre by more than this share of its side.
+# A second face rivals the dominant one if it has at least this share of its area. It does not if it
+# lies further from the centre, by more than this share of the dominant one's side.
 _RIVAL_AREA: Final = 0.6
 _RIVAL_OFFSET: Final = 0.5
 
@@ -35,8 +35,8 @@ _RIVAL_OFFSET: Final = 0.5
 class FaceAligner:
     """`Aligner` over an SCRFD detector. Make it inside a worker; it cannot be pickled.
 
-    Pictures are decoded in a process of their own, so that a file which crashes or hangs the
-    decoder costs no more than itself.
+    Pictures are decoded in a child process. A file that crashes or hangs the decoder therefore
+    costs only itself.
     """
 
     def __init__(self, pack: ModelPack, settings: FaceSettings | None = None) -> None:
@@ -48,7 +48,7 @@ class FaceAligner:
         self._settings = settings or FaceSettings()
         self._decoder = Decoder(self._settings)
         session = open_session(pack.detector, pack.detector_sha256, self._settings.provider)
-        # One session for every size: insightface would open more, on its own terms.
+        # One session for every size: insightface would open more, with its own settings.
         self._detector = SCRFD(str(pack.detector), session=session, static_shape_sessions=False)
         self._detector.prepare(0, det_thresh=self._settings.det_threshold)
         if not self._detector.use_kps:
@@ -98,8 +98,8 @@ class FaceAligner:
 def choose_face(boxes: F32, width: int, height: int, policy: FacePolicy) -> int:
     """Index of the face to use among boxes (k, 4): x1, y1, x2, y2 in pixels; k >= 1.
 
-    `dominant` takes the largest area - 2 * (distance from the picture's centre)^2, insightface's
-    own rule. Raise `ImageError` SEVERAL_FACES where the policy allows no choice.
+    `dominant` takes the largest area - 2 * (distance from the picture's centre)^2, as insightface
+    does. Raise `ImageError` SEVERAL_FACES where the policy allows no choice.
     """
     if policy == "single" and len(boxes) > 1:
         raise ImageError(Reason.SEVERAL_FACES, f"{len(boxes)} faces, the policy allows one")
@@ -142,7 +142,7 @@ class FaceRecogniser:
     """`Recogniser` over an ArcFace-like model. Make it inside a worker; it cannot be pickled.
 
     n: width of its embeddings.
-    batch: how many faces it takes at once; 1 where the model allows no more.
+    batch: how many faces it takes at once; 1 if the model allows no more.
     """
 
     n: int
@@ -153,7 +153,7 @@ class FaceRecogniser:
     ) -> None:
         """Load the recogniser; raise `ModelError`, `ProviderError` or `ParameterError`.
 
-        batch: by default one on a CPU, whose cache holds the layers of one face, and 16 on a GPU.
+        batch: by default 1 on a CPU, whose cache holds the layers of one face, and 16 on a GPU.
         """
         import cv2
         from insightface.model_zoo import ArcFaceONNX
@@ -187,12 +187,12 @@ class FaceRecogniser:
         return out
 
     def _run(self, crops: U8) -> F32:
-        # insightface turns BGR into the RGB that the models want.
+        # insightface turns BGR into RGB, as the models expect.
         features: F32 = self._model.get_feat(list(crops))
         return features
 
     def _takes_batches(self) -> bool:
-        """Whether two faces at once give what they give one by one."""
+        """Whether two faces at once give the same embeddings as one by one."""
         import onnxruntime  # type: ignore[import-untyped,unused-ignore]
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 

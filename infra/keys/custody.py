@@ -1,9 +1,10 @@
-"""Who may have to do with a keyset file, and that no dump of a process gives its keys away.
+"""Guard keyset files against strangers, and the keys in memory against dumps of the process.
 
-A file that holds its own key-encryption key belongs to the user of the process, who alone may read
-and write it. One whose keysets are wrapped by a key service holds nothing secret: it may belong to
-root, and others may read it, as in a volume that a cluster mounts. Nobody else may write either,
-nor replace it in its folder: whoever did could name a key-encryption key of his own.
+A file with its own key-encryption key belongs to the user of the process, and only this user may
+read and write it. A file whose keysets are wrapped by a key service holds nothing secret: it may
+belong to root, and others may read it, as in a volume that a cluster mounts. Nobody else may write
+either file, or replace it in its folder. Whoever could would name a key-encryption key of their
+own.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 def refuse_strangers(path: Path, found: os.stat_result, *, secret: bool) -> None:
-    """Raise `KeyFileError` for a keyset file that somebody else may change, or read its secrets.
+    """Raise `KeyFileError` for a keyset file that others may change, or read secrets from.
 
-    found: of the open file. secret: it holds its own key-encryption key.
+    found: of the open file. secret: the file holds its own key-encryption key.
     """
     owners = {os.geteuid()} if secret else {os.geteuid(), _ROOT}
     if found.st_uid not in owners:
@@ -46,9 +47,9 @@ def refuse_strangers(path: Path, found: os.stat_result, *, secret: bool) -> None
 
 
 def refuse_open_folder(path: Path) -> None:
-    """Raise `KeyFileError` where others may replace what lies beside a keyset file, or it.
+    """Raise `KeyFileError` where others may replace a keyset file, or the files beside it.
 
-    In a folder with the sticky bit, such as /tmp, nobody can touch another one's files.
+    A folder with the sticky bit, such as /tmp, is safe: nobody can touch files of others in it.
     """
     folder = path.parent
     found = folder.stat()
@@ -72,9 +73,9 @@ def _mounted(*, secret: bool) -> str:
 def forbid_core_dumps() -> None:
     """Keep the memory of this process out of core dumps, and from debuggers of the same user.
 
-    The limit alone does not reach a dump that the system pipes to a program; the flag does. Child
-    processes have the limit, and the flag until they run another program. Raises `KeyStoreError`
-    where the system refuses.
+    The limit alone does not stop a dump that the system pipes to a program; the flag does. Child
+    processes inherit the limit. They have the flag until they run another program. Raises
+    `KeyStoreError` where the system refuses.
     """
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))

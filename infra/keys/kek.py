@@ -1,8 +1,8 @@
 """Key-encryption keys (KEK): in the keyset file, or in a key service through Tink's clients.
 
 A service's key wraps by envelope: it encrypts a fresh AES-256-GCM key, which encrypts the keyset.
-So one call to the service is enough, and what a keyset is bound to does not depend on whether the
-service takes associated data (Vault's does not).
+So one call to the service is enough. The keyset is bound to its associated data even if the service
+takes none (Vault's does not).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ironmask.errors import KeyFileError, KeyStoreError, WrongKeyError
 from pipelines.spec.addresses import shown
 
 LOCAL: Final = "local:"
-# Errors by which the services say that a ciphertext is not of this key.
+# Errors with which the services say that another key made a ciphertext.
 _FOREIGN: Final = frozenset(
     {
         "DecodeError",
@@ -85,7 +85,7 @@ class Kek(ProcessBound):
         return base64.b64encode(data).decode("ascii")
 
     def try_out(self) -> None:
-        """Raise `KeyStoreError` where it cannot wrap a keyset, or not open what it has wrapped."""
+        """Raise `KeyStoreError` where it cannot wrap a keyset, or cannot unwrap its own result."""
         bound = b"ironmask tries a key-encryption key"
         self.unwrap(self.wrap(new_keyset_handle(aead.aead_key_templates.AES256_GCM), bound), bound)
 
@@ -93,7 +93,7 @@ class Kek(ProcessBound):
         """Decrypt a keyset.
 
         Raises `WrongKeyError` where it was changed, is bound to something else or was wrapped by
-        another KEK; `KeyStoreError` where the service does not answer or does not permit it.
+        another KEK; `KeyStoreError` where the service does not answer or refuses.
         """
         foreign = WrongKeyError(
             f"a wrapped keyset does not open with {shown(self.uri)}: it was changed, it belongs to "
@@ -112,7 +112,7 @@ class Kek(ProcessBound):
 
 
 def local_keyset() -> str:
-    """A fresh AES-256-GCM keyset as cleartext JSON, for a file only its owner can read."""
+    """A fresh AES-256-GCM keyset as cleartext JSON, for a file that only its owner can read."""
     handle = new_keyset_handle(aead.aead_key_templates.AES256_GCM)
     text: str = json_proto_keyset_format.serialize(handle, secret_key_access.TOKEN)
     return text
@@ -175,7 +175,7 @@ def _gcp(uri: str) -> aead.Aead:
 
 
 def _vault(uri: str) -> aead.Aead:
-    """`hcvault://host:port/transit/keys/name`; without a host, `VAULT_ADDR`. Token: the usual."""
+    """`hcvault://host:port/transit/keys/name`. No host: `VAULT_ADDR`. Token: the usual sources."""
     module = importlib.import_module("tink.integration.hcvault")
     address = urlsplit(uri)
     hvac = importlib.import_module("hvac")
@@ -183,7 +183,7 @@ def _vault(uri: str) -> aead.Aead:
     return module.new_aead(address.path, client)
 
 
-# Prefix of a KEK's address: what connects to the service, and the extra that installs its client.
+# Prefix of a KEK's address: the function that connects, and the extra that installs its client.
 _SERVICES: Final[dict[str, tuple[Callable[[str], aead.Aead], str]]] = {
     "aws-kms://": (_aws, "aws"),
     "gcp-kms://": (_gcp, "gcp"),
@@ -204,7 +204,7 @@ def _is_foreign(error: Exception) -> bool:
 
 
 def _unavailable(uri: str, error: Exception) -> KeyStoreError:
-    # Only the kind of the error: its text may quote a request.
+    # Name the error's kind only: its text may quote a request.
     cause = error.args[0] if isinstance(error, TinkError) and error.args else error
     kind = type(cause).__name__ if isinstance(cause, Exception) else "TinkError"
     return KeyStoreError(

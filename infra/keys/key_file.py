@@ -1,8 +1,8 @@
-"""Keys: for each generation of a table its own, in the table's keyset file (`keyset_file`).
+"""Keys: each generation of a table has its own, in the table's keyset file (`keyset_file`).
 
-The embedded default keeps the key-encryption key (KEK) in the same file; with a key service the
-file holds nothing secret. Whoever has an older copy of the file can still open what it holds:
-destroying keys and changing the KEK reach this file only.
+By default the key-encryption key (KEK) is in the same file. With a key service, the file holds
+nothing secret. Whoever has an older copy of the file can still open its keys: destroying keys and
+changing the KEK affect this file only.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 def default_keys_path(table_id: str) -> Path:
     """`IRONMASK_KEYS`, else a file named after the table in the user's configuration folder.
 
-    Raises `KeyFileError` where the table's id, which its log names, is no UUID: whoever wrote the
-    log could name a place with it.
+    Raises `KeyFileError` where the table's id is no UUID. The id comes from the table's log, and
+    whoever wrote the log could otherwise choose a path with it.
     """
     named = os.environ.get("IRONMASK_KEYS")
     if named:
@@ -44,7 +44,7 @@ def default_keys_path(table_id: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What may be said about a generation's keys.
+    """The facts about a generation's keys that may be shown.
 
     state: `live` or `destroyed`. made_at, destroyed_at: UTC in ISO 8601; None while live.
     """
@@ -65,7 +65,7 @@ class KekRotation:
 
 
 class KeyFile(ProcessBound):
-    """The keyset file of one table. Every call sees it as it is then."""
+    """The keyset file of one table. Every call reads the file's current content."""
 
     __slots__ = ("__content", "__kek", "path", "table_id")
 
@@ -80,13 +80,13 @@ class KeyFile(ProcessBound):
 
     @classmethod
     def create(cls, path: Path, table_id: str, kek_uri: str = LOCAL) -> KeyFile:
-        """Make a new keyset file: with the keys of the table, without a generation yet.
+        """Make a new keyset file with the keys of the table, without a generation.
 
         Raises `KeyFileError` where one exists or none can be written, `KeyStoreError` where the
         KEK's service cannot be used.
         """
         path = Path(os.path.realpath(path))
-        # A KEK that cannot be used must fail before a file exists.
+        # A KEK that cannot be used must fail before the file exists.
         content, kek = _with_new_kek(kek_uri, table_id, {})
         content["table"] = table_keys.wrapped(table_keys.fresh(), kek, table_id, datetime.now(UTC))
         with keyset_file.writing(path):
@@ -107,9 +107,9 @@ class KeyFile(ProcessBound):
     def open(cls, path: Path, table_id: str) -> KeyFile:
         """Open a table's keyset file.
 
-        Raises `KeyNotFoundError` where there is none, `KeyFileError` where it is damaged or open to
-        other users, `WrongKeyError` where it is another table's, `KeyStoreError` where the KEK's
-        service cannot be used.
+        Raises `KeyNotFoundError` where there is none, `KeyFileError` where it is damaged or others
+        may change or read it, `WrongKeyError` where it belongs to another table, `KeyStoreError`
+        where the KEK's service cannot be used.
         """
         path = Path(os.path.realpath(path))
         content = keyset_file.read(path)
@@ -121,7 +121,7 @@ class KeyFile(ProcessBound):
         return cls(path, content, resolve(content["kek"]["uri"], content["kek"]["keyset"]))
 
     def generations(self) -> dict[int, KeyRecord]:
-        """The generations in the file, without their keys. Raises as `generation` for the file."""
+        """The generations in the file, without their keys. Raises as `generation` does."""
         found = self.__now()["generations"]
         return {int(number): _record(entry) for number, entry in found.items()}
 
@@ -133,8 +133,8 @@ class KeyFile(ProcessBound):
     def add_generation(self, generation: int, *, sealed: bool = True) -> None:
         """Make the keys of a new generation.
 
-        Raises `KeyFileError` where it has, or had, some, `KeyStoreError` where the KEK's service
-        does not serve.
+        Raises `KeyFileError` where it has keys already, or had them, `KeyStoreError` where the
+        KEK's service does not serve.
         """
         binding = Binding(self.table_id, generation, SEALED if sealed else PLAINTEXT)
         with keyset_file.writing(self.path):
@@ -144,9 +144,9 @@ class KeyFile(ProcessBound):
     def succeed(self, generation: int, of: int, *, rekey: bool, rotate_mac: bool) -> None:
         """Make the keys of a generation from those of another one, which stays as it is.
 
-        The data keyset is new; the digest keys are carried over, with one more layer where
-        `rotate_mac`; the shuffle is new where `rekey`, else carried over, if any. Raises
-        `KeyFileError` where the generation has, or had, keys, and as `generation` for `of`.
+        The data keyset is new. The digest keys are carried over, with one more layer for
+        `rotate_mac`. The shuffle is new for `rekey`, else carried over, if any. Raises
+        `KeyFileError` where the generation has or had keys, and as `generation` for `of`.
         """
         with keyset_file.writing(self.path):
             content = self.__without(generation)
@@ -159,7 +159,7 @@ class KeyFile(ProcessBound):
         """Open the keys of one generation.
 
         Raises `KeyNotFoundError` where there are none or they were destroyed, `WrongKeyError` where
-        they were changed or wrapped by another KEK, or the file was replaced by another one,
+        they were changed or wrapped by another KEK, or where another file took this one's place,
         `KeyStoreError` where the KEK's service does not serve.
         """
         content = self.__now()
@@ -169,14 +169,14 @@ class KeyFile(ProcessBound):
         return TinkGenerationKeys(binding, entry["key_id"], keysets, self.__table_of(content))
 
     def table(self) -> TinkTableKeys | None:
-        """The keys that live as long as the table; None in a file of before there were such keys.
+        """The keys that live as long as the table; None in files older than such keys.
 
         Raises as `generation`.
         """
         return self.__table_of(self.__now())
 
     def add_table(self) -> None:
-        """Make the keys of the table where a file of before has none. Raises `KeyStoreError` where
+        """Make the keys of the table where an older file has none. Raises `KeyStoreError` where
         the KEK's service does not serve, `KeyFileError` where the file cannot be written.
         """
         if "table" in self.__now():
@@ -189,16 +189,16 @@ class KeyFile(ProcessBound):
                 self.__write({**content, "table": made})
 
     def has_seals(self) -> bool:
-        """Whether a seal with lists of files was ever written over the table's logs; no key is
-        opened. Raises as `generation` for the file.
+        """Whether a seal with lists of files was ever written over the table's logs. It opens no
+        key. Raises as `generation` does for the file.
         """
         return keyset_file.has_seals(self.__now())
 
     def note_seals(self) -> None:
-        """Note that such a seal was written: from then on none without lists is believed.
+        """Note that such a seal was written: from then on, seals without lists are refused.
 
-        Nothing is written where it is noted already, and no key is opened. Raises `KeyFileError`
-        where the file cannot be written.
+        It writes nothing if this is noted already, and opens no key. Raises `KeyFileError` where
+        the file cannot be written.
         """
         if self.has_seals():
             return
@@ -209,10 +209,10 @@ class KeyFile(ProcessBound):
                 self.__write({**content, "table": {**table, "seals": True}})
 
     def destroy_generation(self, generation: int, now: datetime | None = None) -> KeyRecord:
-        """Remove the keys of a generation from the file for good; it needs no KEK.
+        """Remove the keys of a generation from the file for good. This needs no KEK.
 
-        One that was destroyed before stays as it is, with its first time. Raises `KeyNotFoundError`
-        where the generation never had keys, `KeyFileError` where the file cannot be written.
+        A generation destroyed before keeps its first time. Raises `KeyNotFoundError` where the
+        generation never had keys, `KeyFileError` where the file cannot be written.
         """
         with keyset_file.writing(self.path):
             content = self.__now()
@@ -227,10 +227,10 @@ class KeyFile(ProcessBound):
         return _record(entry)
 
     def rotate_kek(self, new_uri: str | None = None) -> KekRotation:
-        """Wrap every live keyset by a new KEK, all or none; no key inside changes.
+        """Wrap every live keyset by a new KEK, all or none. No key inside changes.
 
-        new_uri: `local:` for a fresh local KEK, or the address of a service's key, also the present
-        one, whose service then wraps with that key's newest version; None for the present address.
+        new_uri: `local:` for a fresh local KEK, or the address of a service's key; None: the
+        present address. At the present address, the service wraps with its newest key version.
         Raises `WrongKeyError` where a keyset does not open with the present KEK, `KeyStoreError`
         where one of the services does not serve, `KeyFileError` where the file cannot be written.
         """
@@ -250,21 +250,21 @@ class KeyFile(ProcessBound):
                     continue
                 keysets = self.__unwrapped(old, int(number), entry)
                 binding = self.__binding(int(number), entry)
-                # Tink opens what it wrapped: a service that only encrypts for us is noticed here.
+                # Tink unwraps its result at once: a service that can only encrypt fails here.
                 entries[number] = keysets.wrap(kek, binding, entry["made_at"])
                 rewrapped += len(keysets)
             self.__write(new)
         return KekRotation(old_uri, new["kek"]["uri"], rewrapped)
 
     def __now(self) -> Content:
-        """The file as it is now. It must have gone on from what it was."""
-        # Other threads may set theirs in between.
+        """The file's current content. It must continue the content known before."""
+        # Other threads may set `__content` in between.
         content = keyset_file.read_again(self.path, self.__content)
         self.__content = content
         return content
 
     def __without(self, generation: int) -> Content:
-        """The file as it is now, to add a generation that it must not know."""
+        """The file's current content, which must not know the generation to add."""
         if generation < 1:
             raise KeyFileError(f"generation {generation}: generations count from 1")
         content = self.__now()
@@ -308,7 +308,7 @@ class KeyFile(ProcessBound):
         return Keysets.unwrap(entry, kek, self.__binding(generation, entry))
 
     def __kek_of(self, content: Content) -> Kek:
-        """The file's KEK, resolved anew where another process changed it."""
+        """The file's KEK. It is resolved again where another process changed it."""
         known, kek = self.__kek
         if content["kek"] != known:
             kek = resolve(content["kek"]["uri"], content["kek"]["keyset"])

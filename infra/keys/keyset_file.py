@@ -1,4 +1,4 @@
-"""The keyset file of a table: JSON that its owner alone may read, always replaced whole.
+"""The keyset file of a table: JSON that only its owner may read, always replaced whole.
 
 ::
 
@@ -7,11 +7,12 @@
                            "data": ..., "prf": [...], "shuffle": null,
                            "made_at": ..., "destroyed_at": null}}}
 
-`helpers` says whether the generation's helpers are sealed, so that no row can. `data` is the
-AES-256-GCM keyset that seals helpers, `prf` one or more HMAC-SHA-256 keysets, oldest first, that
-give every row its digest key, `shuffle` one that gives every row the key by which it is shuffled.
-All are encrypted by the key-encryption key (KEK) and bound to table, generation, purpose, `helpers`
-and the random `salt`. A destroyed generation keeps its names and times and no keyset.
+`helpers` says whether the generation's helpers are encrypted; no row says so. `data` is the
+AES-256-GCM keyset that encrypts helpers. `prf` holds one or more HMAC-SHA-256 keysets, oldest
+first: they give every row its digest key. `shuffle` is a keyset that gives every row the key of its
+shuffle. The key-encryption key (KEK) encrypts all of them and binds them to table, generation,
+purpose, `helpers` and the random `salt`. A destroyed generation keeps its names and times, but no
+keyset.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ SEALED, PLAINTEXT = "sealed", "plaintext"
 
 
 class KekEntry(TypedDict):
-    """Where the KEK is; its cleartext keyset where that is this file."""
+    """The KEK's address, and its cleartext keyset if that is in this file."""
 
     uri: str
     keyset: str | None
@@ -72,7 +73,7 @@ class TableEntry(TypedDict):
 
 
 class Content(TypedDict):
-    """A whole file. table: absent in files of before there were such keys."""
+    """A whole file. table: absent in files older than such keys."""
 
     format: str
     table_id: str
@@ -82,16 +83,16 @@ class Content(TypedDict):
 
 
 def read(path: Path) -> Content:
-    """Read a file. Raises `KeyNotFoundError` without one, `KeyFileError` for one at fault.
+    """Read a file. Raises `KeyNotFoundError` without one, `KeyFileError` for an unusable one.
 
-    From here on the process leaves no core dump.
+    From then on the process leaves no core dump.
     """
     forbid_core_dumps()
     try:
         with open_regular(str(path)) as handle:
             found = os.fstat(handle.fileno())
             content = _parse(path, handle.read().decode())
-        # Whether it holds a secret is for its content to say; what says nothing holds one.
+        # Its content says whether it holds a secret; it counts as secret if that is not clear.
         wrapped = content["kek"]["uri"] != LOCAL and content["kek"]["keyset"] is None
         refuse_strangers(path, found, secret=not wrapped)
         return content
@@ -105,10 +106,10 @@ def read(path: Path) -> Content:
 
 
 def read_again(path: Path, before: Content) -> Content:
-    """Read a file that may have changed since, but not into another one.
+    """Read a file again. It may have changed since, but not into another file.
 
-    Raises `WrongKeyError` where it is another table's, or where generations that it had are
-    missing, have other keys or have keys again, or where it forgot that seals were written.
+    Raises `WrongKeyError` where it belongs to another table; where generations are missing, have
+    other keys or have keys again; or where it no longer says that seals were written.
     """
     now = read(path)
     went_on = all(
@@ -131,9 +132,9 @@ def has_seals(content: Content) -> bool:
 
 
 def write(path: Path, content: Content) -> None:
-    """Replace the file whole: a kill leaves the old content or the new. Needs `writing`.
+    """Replace the file whole: after a kill it has the old content or the new. Needs `writing`.
 
-    Raises `OSError`: the old content stays, unless only the rename could not be made durable.
+    Raises `OSError`. The old content then stays, except where only the rename was not made durable.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -146,7 +147,7 @@ def write(path: Path, content: Content) -> None:
 
 
 def settle(path: Path) -> None:
-    """Make the last `write` durable, should its process have been killed before it was."""
+    """Make the last `write` durable, in case its process was killed before that."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -155,7 +156,7 @@ def settle(path: Path) -> None:
 
 
 def refuse_taken(path: Path) -> None:
-    """Raise `KeyFileError` where a file is already."""
+    """Raise `KeyFileError` where a file exists already."""
     if path.exists():
         raise KeyFileError(
             f"{path} exists already and belongs to another table: keys are never overwritten; "
@@ -164,7 +165,7 @@ def refuse_taken(path: Path) -> None:
 
 
 def refuse_place(path: Path) -> None:
-    """Raise `KeyFileError` where a new file could not be written; nothing is."""
+    """Raise `KeyFileError` where a new file could not be written. Writes nothing."""
     if why := why_unwritable(str(path.parent)):
         raise KeyFileError(f"{path} cannot be written: {why}")
     if path.parent.exists():
@@ -173,7 +174,7 @@ def refuse_place(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Hold a lock against other writers of the same file; it ends with the process.
+    """Hold a lock against other writers of the same file. It ends with the process.
 
     Raises `KeyFileError` where the place cannot be written.
     """
@@ -202,7 +203,7 @@ def _write_new(path: Path, content: Content) -> None:
 
 
 def _salt(content: Content) -> str | None:
-    """Tells the keys of a table from any others, whatever wraps them."""
+    """The salt that identifies a table's keys, whatever wraps them."""
     entry = content.get("table")
     return entry["salt"] if entry else None
 

@@ -1,4 +1,4 @@
-"""The keys of one generation: Tink keysets as they are made, carried over, wrapped and used."""
+"""The keys of one generation: how Tink keysets are made, carried over, wrapped and used."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ _DATA, _SHUFFLE = "data", "shuffle"
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What the keysets of a generation are bound to. All of it is public.
+    """The facts that the keysets of a generation are bound to. All of them are public.
 
-    salt: 16 random bytes as hex, so that keys made twice for one generation are not mistaken for
-    each other.
+    salt: 16 random bytes as hex. It tells keys apart that were made twice for one generation.
     """
 
     table_id: str
@@ -62,13 +61,13 @@ class Keysets(ProcessBound):
 
     @classmethod
     def fresh(cls) -> Keysets:
-        """New ones: of one layer, without a shuffle."""
+        """New keysets: one layer, no shuffle."""
         return cls(_new_data(), [_new_prf()], None)
 
     def succeed(self, *, rekey: bool, rotate_mac: bool) -> Keysets:
-        """Those of a next generation: never the same data keyset, the others carried over.
+        """The keysets of the next generation: a new data keyset, the others carried over.
 
-        rekey: with a new shuffle. rotate_mac: with one more layer.
+        rekey: make a new shuffle. rotate_mac: add one more layer.
         """
         layers = (*self.layers, _new_prf()) if rotate_mac else self.layers
         return Keysets(_new_data(), layers, _new_prf() if rekey else self.shuffle)
@@ -76,8 +75,8 @@ class Keysets(ProcessBound):
     def key_id(self, binding: Binding) -> str:
         """A public name of these keysets in their place: a check value of all pseudo-random ones.
 
-        It hashes their functions at a fixed point together with the binding, so it is another one
-        in every generation, and it says nothing of which keysets two generations share.
+        It hashes their outputs at a fixed point together with the binding. So the name differs in
+        every generation, and does not tell which keysets two generations share.
         """
         found = hashlib.sha256(binding.of("key id"))
         for purpose, keyset in self._named():
@@ -86,7 +85,7 @@ class Keysets(ProcessBound):
         return found.hexdigest()[: 2 * _KEY_ID_BYTES]
 
     def wrap(self, kek: Kek, binding: Binding, made_at: str) -> Entry:
-        """Encrypt each, for the keyset file. Raises `KeyStoreError` where the service refuses."""
+        """Encrypt all for the keyset file. Raises `KeyStoreError` where the service refuses."""
         wrapped = {name: kek.wrap(keyset, binding.of(name)) for name, keyset in self._named()}
         return {
             "key_id": self.key_id(binding),
@@ -102,10 +101,11 @@ class Keysets(ProcessBound):
 
     @classmethod
     def unwrap(cls, entry: Entry, kek: Kek, binding: Binding) -> Keysets:
-        """Decrypt those of a live entry.
+        """Decrypt the keysets of a live entry.
 
-        Raises `WrongKeyError` where they were changed, wrapped by another KEK or for another place,
-        or are not those that the entry names; `KeyStoreError` where the service does not serve.
+        Raises `WrongKeyError` where they were changed, were wrapped by another KEK or for another
+        place, or differ from those the entry names; `KeyStoreError` where the service does not
+        serve.
         """
         data = kek.unwrap(entry["data"] or "", binding.of(_DATA))
         layers = [
@@ -178,10 +178,10 @@ class TinkGenerationKeys(ProcessBound):
         return plain
 
     def row_key(self, template_id: str, earlier: Sequence[str] = ()) -> bytes:
-        """The digest key of one row: of each layer 32 bytes, oldest first.
+        """The digest key of one row: 32 bytes for each layer, oldest first.
 
-        Each is HMAC-SHA-256 of the row's id, domain separated. earlier: ids that the row had when
-        its first layers were made, one for each of them; the later ones are of its present id.
+        Each is HMAC-SHA-256 of the row's id, domain separated. earlier: the ids that the row had
+        when its first layers were made, one for each. Later layers use its present id.
         """
         ids = [*earlier, *[template_id] * (len(self.__layers) - len(earlier))]
         if len(ids) != len(self.__layers):
@@ -204,14 +204,15 @@ class TinkGenerationKeys(ProcessBound):
         return key
 
     def content_key(self) -> bytes:
-        """The 32-byte key of the identities of embeddings of before tables had keys of their own;
-        the oldest layer's, so that rotations keep it.
+        """The 32-byte key of identities of embeddings, for tables older than keys of their own.
+
+        It comes from the oldest layer, so that rotations keep it.
         """
         key: bytes = self.__layers[0].compute(b"ironmask content key\0", _KEY_BYTES)
         return key
 
     def log_seal_key(self) -> bytes:
-        """The 32-byte key of the seal over the logs: another one in every generation."""
+        """The 32-byte key of the seal over the logs. It differs in every generation."""
         point = b"ironmask seal key\0" + bytes.fromhex(self.key_id)
         key: bytes = self.__layers[-1].compute(point, _KEY_BYTES)
         return key

@@ -1,8 +1,8 @@
 """The keys that live as long as a table: made with its keyset file, kept by every rotation.
 
-One pseudo-random function gives them all: of identities of contents, of pseudonyms, of lists of
-what was destroyed, and of what is encrypted beside the rows. So opening them takes one call to a
-key service.
+One pseudo-random function gives all of them: the keys of identities of contents, of pseudonyms, of
+lists of destroyed data, and of data encrypted beside the rows. So one call to a key service opens
+them all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NONCE_BYTES: Final = 12
 
 
 class RunCipher(ProcessBound):
-    """Encrypts what a run stores beside its rows; see `pipelines.ports.Cipher`."""
+    """Encrypts data that a run stores beside its rows; see `pipelines.ports.Cipher`."""
 
     __slots__ = ("__aead",)
 
@@ -70,11 +70,11 @@ class TinkTableKeys(ProcessBound):
         return self._of("pseudonyms")
 
     def destruction_key(self) -> bytes:
-        """The 32-byte key of the lists of what was destroyed."""
+        """The 32-byte key of the lists of destroyed data."""
         return self._of("destroyed")
 
     def cipher(self, run_id: str) -> RunCipher:
-        """What encrypts the details of one run: another key for each, so that none is overused."""
+        """Encrypts the details of one run. Each run has its own key, so that none is overused."""
         return RunCipher(self._of(f"details\0{run_id}"))
 
     def _of(self, purpose: str) -> bytes:
@@ -89,7 +89,7 @@ def fresh() -> KeysetHandle:
 
 
 def wrapped(keyset: KeysetHandle, kek: Kek, table_id: str, made_at: datetime) -> TableEntry:
-    """Encrypt it, for the keyset file. Raises `KeyStoreError` where the service refuses."""
+    """Encrypt the keyset for the file. Raises `KeyStoreError` where the service refuses."""
     salt = secrets.token_hex(16)
     return {
         "salt": salt,
@@ -99,7 +99,7 @@ def wrapped(keyset: KeysetHandle, kek: Kek, table_id: str, made_at: datetime) ->
 
 
 def unwrapped(entry: TableEntry, kek: Kek, table_id: str) -> KeysetHandle:
-    """Decrypt it.
+    """Decrypt the keyset.
 
     Raises `WrongKeyError` where it was changed, wrapped by another KEK or for another table;
     `KeyStoreError` where the service does not serve.

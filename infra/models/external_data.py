@@ -1,6 +1,6 @@
-"""What an ONNX model keeps in other files, wherever its graph names it.
+"""Find the data that an ONNX model keeps in other files, wherever its graph names them.
 
-A pack's digests pin its model files. So a model must hold all of its data itself.
+A pack's digests pin only its model files. So a model must hold all of its data itself.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-# A compiled part of a graph, which its execution provider may read from a file of its own.
+# A compiled part of a graph; its execution provider may read it from another file.
 _COMPILED: Final = "EPContext"
 
 
 def external_data(model: Any) -> list[str]:
-    """Names of the files that a model's data lies in, sorted; of a file without a name, `?`.
+    """Names of the files that hold a model's data, sorted; `?` for a file without a name.
 
-    Every message inside the model is looked at: initialisers, dense and sparse, tensors in the
+    It looks at every message inside the model: dense and sparse initialisers, tensors in the
     attributes of any node, of subgraphs and of the model's own functions, training information.
     """
     import onnx
@@ -30,7 +30,7 @@ def external_data(model: Any) -> list[str]:
 
 
 def _messages(top: Any) -> Iterator[Any]:
-    """A protobuf message and all messages in it, at any depth."""
+    """A protobuf message and all messages inside it, at any depth."""
     waiting = [top]
     while waiting:
         message = waiting.pop()
@@ -50,7 +50,7 @@ def _location(tensor: Any) -> str:
 
 
 def _context_file(node: Any) -> str:
-    """The file of a compiled part; even one that holds it itself is code of unknown origin."""
+    """The file of a compiled part. `?` if it holds its data itself: code of unknown origin."""
     named = {attribute.name: attribute for attribute in node.attribute}
     context = named.get("ep_cache_context")
     embedded = named.get("embed_mode")

@@ -1,4 +1,4 @@
-"""Tell what a model file is, and refuse files that nobody pinned."""
+"""Identify model files, and refuse files without a pinned digest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def identify(path: Path, sums: dict[str, str]) -> KnownFile:
     """Hash a file and look it up among the known ones, then in `sums`.
 
     Raise `ModelDigestError` where it differs from its pin or has none, `ModelError` where an
-    operator's model cannot serve.
+    operator's model cannot be used.
     """
     digest = file_digest(path)
     known = BY_DIGEST.get(digest)

@@ -1,4 +1,4 @@
-"""Rewrite what onnxruntime's CPU kernels do slowly into the same function of faster operators."""
+"""Rewrite slow operators of onnxruntime's CPU kernels into faster ones of the same function."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from infra.models.external_data import external_data
 
 _PRELU: Final = "PRelu"
-# Below this, dividing by it would cost digits.
+# Dividing by less than this would cost digits.
 _LEAST_FACTOR: Final = 0.1
 
 
 def for_cpu(path: Path) -> bytes | None:
     """The model with each PRelu as (1 - s) (Relu(x) + q x), q = s / (1 - s); None if it has none.
 
-    onnxruntime computes PRelu entry by entry and out of its blocked layout; these operators stay
-    in the layout, next to the convolutions. The factor 1 - s goes into the weights of the
-    convolution that follows, where nothing else does. Outputs differ by rounding alone.
+    onnxruntime computes PRelu entry by entry, outside its blocked layout. The new operators stay in
+    the layout, next to the convolutions. The factor 1 - s goes into the weights of the next
+    convolution, if only that convolution takes the value. Outputs differ by rounding only.
     """
     import onnx
 
@@ -57,7 +57,7 @@ def _is_fast(node: Any, slopes: dict[str, Any]) -> bool:
 
 
 def _follower(name: str, nodes: list[Any], graph: Any) -> Any:
-    """The convolution that alone takes a value, if it does so with weights of its own."""
+    """The convolution that is the only user of a value, if it has weights of its own."""
     users = [node for node in nodes if name in node.input]
     if len(users) != 1 or users[0].op_type != "Conv" or name in {o.name for o in graph.output}:
         return None

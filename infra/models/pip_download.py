@@ -1,4 +1,4 @@
-"""Archives from the package index that pip is set up for, each pinned by its digest."""
+"""Archives from the package index that pip is set up for, each pinned by a digest."""
 
 from __future__ import annotations
 

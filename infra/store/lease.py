@@ -1,7 +1,7 @@
-"""One writer a destination: a lock file for local folders, a renewed lease object on S3.
+"""One writer for each destination: a lock file in local folders, a renewed lease object on S3.
 
-A lease can be lost: a process that was paused for longer than a lease lives finds another run in
-its place. So whoever holds one asks `check` before each step that cannot be taken back.
+A lease can be lost. If a process is paused for longer than a lease lives, another run takes its
+place. So the holder calls `check` before each step that cannot be undone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Check = Callable[[], None]
 
 @contextmanager
 def lease(dest: str, store: Store) -> Iterator[Check]:
-    """Hold a destination against other runs, and yield what raises `BusyError` once it is lost.
+    """Hold a destination against other runs. Yields a check that raises `BusyError` once lost.
 
     Raises `BusyError` where another run holds it.
     """
@@ -43,19 +43,19 @@ def lease(dest: str, store: Store) -> Iterator[Check]:
 
 
 def refuse_held(dest: str, store: Store) -> None:
-    """Raise `BusyError` where somebody holds a destination; nothing is written."""
+    """Raise `BusyError` where somebody holds a destination. Writes nothing."""
     if found := holder(dest, store):
         raise BusyError(f"{dest} is in use by another run ({found}): wait for it to end")
 
 
 def refuse_unwritable(dest: str) -> None:
-    """Raise `StorageError` for a local folder that could not be made, or not be written."""
+    """Raise `StorageError` for a local folder that cannot be made or written."""
     if not is_s3(dest) and (why := why_unwritable(dest)):
         raise StorageError(f"{dest} cannot be written: {why}")
 
 
 def holder(dest: str, store: Store) -> str | None:
-    """Who holds a destination at this moment; None where nobody does."""
+    """The current holder of a destination; None if there is none."""
     if is_s3(dest):
         try:
             held = json.loads(store.read(join(dest, PRIVATE, _OBJECT)))
@@ -89,7 +89,7 @@ def _file_lock(dest: str) -> Iterator[Check]:
         os.close(descriptor)
         raise BusyError(f"{dest} is in use by another run on this machine: wait for it") from None
     try:
-        # The kernel frees the lock with the process, however it ends, and no earlier.
+        # The kernel keeps the lock until the process ends, however it ends.
         yield lambda: None
     finally:
         os.close(descriptor)
@@ -110,7 +110,7 @@ def _object_lease(dest: str, store: Store) -> Iterator[Check]:
 
 
 class _ObjectLease:
-    """The lease object of one destination, and our token in it."""
+    """The lease object of one destination, with our token in it."""
 
     def __init__(self, dest: str, store: Store) -> None:
         self._dest = dest
@@ -126,12 +126,12 @@ class _ObjectLease:
         self._seen = time.monotonic()
 
     def check(self) -> None:
-        """Ask the store when the last renewal is too long ago to rely on."""
+        """Ask the store if the last renewal is too long ago to rely on."""
         if time.monotonic() - self._seen > 2 * _RENEW_S:
             self._renew()
 
     def keep(self) -> None:
-        """Renew until told to stop. A store that fails once may answer the next time."""
+        """Renew until told to stop. If the store fails once, it may answer the next time."""
         while not self.stop.wait(_RENEW_S):
             try:
                 self._renew()
@@ -141,7 +141,7 @@ class _ObjectLease:
                 continue
 
     def give_back(self) -> None:
-        """Remove the lease if it is ours still; where that fails, it ends by itself."""
+        """Remove the lease if it is still ours. If that fails, it expires by itself."""
         try:
             if self._is_ours():
                 self._store.delete([self._uri])
@@ -174,7 +174,7 @@ class _ObjectLease:
         ).encode()
 
     def _take_over(self) -> None:
-        """Replace a lease that nobody renews; of several that try at once, the last writer wins."""
+        """Replace a lease that nobody renews. If several try at once, the last writer wins."""
         held = json.loads(self._store.read(self._uri))
         if not _is_over(held):
             raise BusyError(
@@ -187,7 +187,7 @@ class _ObjectLease:
 
 
 def _is_over(held: dict[str, Any]) -> bool:
-    """Whether nobody renews a lease any more: too long ago, or its process is known to be dead."""
+    """Whether nobody renews a lease any more: it is too old, or its process is dead."""
     if time.time() - held["at"] >= _STALE_S:
         return True
     if held.get("place") != _place():
@@ -202,7 +202,7 @@ def _is_over(held: dict[str, Any]) -> bool:
 
 
 def _place() -> str:
-    """Where a process id means the same process: this start of this machine, this namespace."""
+    """The scope of a process id: this boot of this machine, and this namespace."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return f"{file.read().strip()} {os.stat('/proc/self/ns/pid').st_ino}"

@@ -1,4 +1,4 @@
-"""Plain files as objects. A write goes to a temporary name first and appears whole."""
+"""Plain files as objects. A write goes to a temporary name first, so that it appears whole."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _KERNEL_SYSTEMS: Final = frozenset(
 class LocalFiles:
     """The part of `infra.store.objects.FsspecStore` for local paths; raises `OSError`.
 
-    Names are UTF-8. Raises `StorageError` where the process's locale has them read otherwise.
+    Names are UTF-8. Raises `StorageError` where the process's locale reads them differently.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class LocalFiles:
         path = _path(uri)
         temporary = _temporary(path, data)
         try:
-            # A link is made whole or not at all, and never over another file.
+            # A link appears whole, and never replaces another file.
             os.link(temporary, path)
         except FileExistsError:
             return False
@@ -140,15 +140,15 @@ class LocalFiles:
 
 
 class NotRegularError(OSError):
-    """A folder, a pipe, a socket, a device or a file of the kernel, where a file was wanted."""
+    """A folder, pipe, socket, device or kernel file where a regular file was wanted."""
 
     reason = Reason.NOT_A_REGULAR_FILE
 
 
 def why_unwritable(path: str) -> str:
-    """Why this user cannot make a path, or write into it: where, in the system's words.
+    """Why this user cannot make a path or write into it: the place, in the system's words.
 
-    Empty where they can.
+    Empty if the user can.
     """
     there = path
     while not os.path.lexists(there):
@@ -164,8 +164,8 @@ def why_unwritable(path: str) -> str:
 def open_regular(path: str) -> BinaryIO:
     """Open a regular file to read it. Raises `NotRegularError` for anything else, without waiting.
 
-    Opening a pipe would wait for a writer, opening a device may set it going, and neither need ever
-    end. What looked like a file may have become one of them before it was opened.
+    Opening a pipe would wait for a writer, and opening a device may start it; neither need ever
+    end. A regular file may also be replaced by one of them before it is opened.
     """
     _refuse_irregular(os.stat(path))
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -187,7 +187,7 @@ def _refuse_irregular(found: os.stat_result) -> None:
 
 @lru_cache(maxsize=1)
 def _kernel_devices() -> frozenset[int]:
-    """Devices of file systems whose files the kernel makes up as they are read, such as /proc."""
+    """Devices of file systems whose files the kernel makes when they are read, such as /proc."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     except OSError:  # no Linux
@@ -208,7 +208,7 @@ def _path(uri: str) -> str:
 
 
 def _scan(path: str) -> list[os.DirEntry[str]]:
-    """A folder's items in the order of their addresses: that of bytes, a folder's with its slash.
+    """A folder's items in the byte order of their addresses; a folder's address ends in a slash.
 
     Names that are not UTF-8 come as the system gives them, with surrogate escapes.
     """
@@ -219,10 +219,10 @@ def _scan(path: str) -> list[os.DirEntry[str]]:
 
 
 def _walk(path: str, recursive: bool, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
-    """`above` holds the folders on the way here, so that a link to one of them ends the walk."""
+    """Walk a folder. above: the folders on the way here; a link to one of them ends the walk."""
     for item in _scan(path):
         if not _is_folder(item):
-            # Pipes and devices are no objects; a dangling link is one that cannot be read.
+            # Pipes and devices are no objects. A dangling link is an object that cannot be read.
             if item.is_symlink() or item.is_file():
                 yield _entry(item)
         elif recursive:
@@ -280,9 +280,9 @@ def _temporary(path: str, data: bytes | memoryview) -> str:
 
 
 def _write_directly(path: str, data: memoryview) -> bool:
-    """Write a new file past the page cache, whose pages cost more than all other work on them.
+    """Write a new file without the page cache, whose pages cost more than all other work.
 
-    False where the file system does not do that; then nothing was written.
+    Returns False where the file system does not allow this; then nothing was written.
     """
     descriptor = -1
     try:
@@ -302,7 +302,7 @@ def _write_directly(path: str, data: memoryview) -> bool:
 
 
 def _aligned(data: memoryview) -> Iterator[memoryview]:
-    """The data in whole pages that begin at a page, as the device wants them: longer at the end."""
+    """The data in whole, page-aligned pages, as the device needs them. The end is padded."""
     address = np.frombuffer(data, dtype=np.uint8).ctypes.data
     ready = 0 if address % _PAGE else len(data) - len(data) % _PAGE
     if ready:

@@ -18,7 +18,7 @@ from pipelines.ports import Entry
 from pipelines.spec.outcomes import Reason
 
 _THREADS: Final = 16
-# What a local path can have wrong by itself; an input or output error is the disk's.
+# Faults of a single local path; an input or output error is a fault of the disk.
 _OWN_FAULTS: Final = frozenset(
     {
         errno.EACCES,
@@ -55,7 +55,7 @@ class FsspecStore:
 
     @cached_property
     def _remote(self) -> S3Objects:
-        # Its client takes a second to import, which local paths need not pay.
+        # The S3 client takes a second to import; local paths do not need it.
         from infra.store.s3_objects import S3Objects
 
         return S3Objects(self._settings)
@@ -126,7 +126,7 @@ class FsspecStore:
         if not uris:
             return
         with ThreadPoolExecutor(min(_THREADS, len(uris))) as pool:
-            # A window of requests, so that a slow consumer holds few objects in memory.
+            # Keep a window of requests: a slow consumer then holds few objects in memory.
             ahead = [pool.submit(one, uri) for uri in uris[:_THREADS]]
             for uri in [*uris[_THREADS:], *([None] * len(ahead))]:
                 yield ahead.pop(0).result()
@@ -169,7 +169,7 @@ class FsspecStore:
 
 
 def _is_of_the_object(uri: str, error: OSError, home: str) -> bool:
-    """Tell a fault of one object from one of its store, which says nothing about the object."""
+    """Tell a fault of one object from a fault of its whole store."""
     if isinstance(error, TooLargeError | NotRegularError | FileNotFoundError):
         return True
     if isinstance(error, RefusedError):
@@ -178,7 +178,7 @@ def _is_of_the_object(uri: str, error: OSError, home: str) -> bool:
 
 
 class _explained:  # noqa: N801 - reads as a statement
-    """Turns a store's errors into `StorageError` with the address and what to do."""
+    """Turns a store's errors into `StorageError` with the address and advice."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri

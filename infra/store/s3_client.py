@@ -1,9 +1,9 @@
-"""The one client of an S3-compatible store: s3fs, with patience in one place.
+"""The one client of S3-compatible stores: s3fs, with all repetition in one place.
 
-Throttling, errors of the server, broken connections, silence and bodies that end too early are met
-by the same request again after a pause: up to 8 attempts, each pause drawn between nothing and a
-limit that doubles (full jitter), so that many workers do not come back together. What the server
-refuses for good (403, 404, 412, ...) is refused at once.
+The client repeats a request after throttling, server errors, broken connections, silence, and
+bodies that end too early. It makes up to 8 attempts. Each pause is random, up to a limit that
+doubles (full jitter), so that many workers do not return together. A final refusal of the server
+(403, 404, 412, ...) is raised at once.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ T = TypeVar("T")
 _ATTEMPTS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
-# A server that has a small request for so long without a word has lost it.
+# If a server is silent for so long after a small request, it has lost it.
 _SILENCE_S: Final = 10.0
-# Requests with a body are answered after it has arrived, which takes as long as the line needs.
+# A request with a body is answered after the body has arrived, however slow the line is.
 _UPLOADS: Final = ("put_object", "upload_part", "complete_multipart_upload")
 _BUSY: Final = frozenset({408, 429, 500, 502, 503, 504})
 _BUSY_CODES: Final = frozenset({"SlowDown", "RequestTimeout", "InternalError", "Throttling"})
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
-# Answers about the credentials, which say nothing about what was asked for.
+# Answers about the credentials; they say nothing about the object that was asked for.
 _CREDENTIALS: Final = _EXPIRED | {
     "InvalidAccessKeyId",
     "InvalidToken",
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 }
-# A bucket that no bucket is, or one of another place.
+# Answers for a bucket that cannot exist, or that lies in another place.
 _NO_BUCKET: Final = frozenset(
     {"AuthorizationHeaderMalformed", "InvalidBucketName", "PermanentRedirect"}
 )
@@ -67,13 +67,13 @@ _BROKEN: Final = (
 
 
 class RefusedError(PermissionError):
-    """What a store has decided about one object or bucket; another one may be open."""
+    """A store's decision about one object or bucket. Others may be open."""
 
 
 class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]
-    """s3fs whose every request is repeated while that may help."""
+    """s3fs that repeats every request while that may help."""
 
-    # Attempts are counted here alone.
+    # Only this class counts attempts.
     retries = 1
 
     async def _call_s3(self, method: str, *positional: Any, **arguments: Any) -> Any:
@@ -85,7 +85,7 @@ class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]
 
         return await _patiently(once)
 
-    # The base class binds its own.
+    # The base class binds its own `_call_s3`.
     call_s3 = sync_wrapper(_call_s3)
 
     async def _get(self, bucket: str, key: str, limit: int | None, span: str | None) -> bytes:
@@ -115,7 +115,7 @@ class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]
 
 
 async def _whole(body: Any, length: int) -> bytes:
-    """Read a body whose every part comes before the silence is too long."""
+    """Read a body, if no part of it comes too late."""
     parts: list[bytes] = []
     while part := await asyncio.wait_for(body.read(1 << 20), _SILENCE_S):
         parts.append(part)
@@ -138,7 +138,7 @@ async def _patiently(once: Callable[[], Awaitable[T]]) -> T:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Tell a store that is in trouble from one that has decided."""
+    """Tell a store in trouble from a store that has decided."""
     answer = _answer(error)
     if answer is not None:
         code, status = answer
@@ -147,7 +147,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _answer(error: BaseException | None) -> tuple[str, int] | None:
-    """Code and HTTP status of the store's own answer, where the error is one."""
+    """Code and HTTP status of the store's own answer, if the error is one."""
     while error is not None and not isinstance(error, ClientError):
         error = error.__cause__
     if error is None:
@@ -158,7 +158,7 @@ def _answer(error: BaseException | None) -> tuple[str, int] | None:
 
 @contextmanager
 def os_errors() -> Iterator[None]:
-    """Give the client's errors the types that files have. Their texts may quote requests."""
+    """Turn the client's errors into those that files raise. Their texts may quote requests."""
     try:
         yield
     except _FOREVER:
@@ -170,7 +170,7 @@ def os_errors() -> Iterator[None]:
 
 
 def _named(error: Exception) -> OSError:
-    """The same fault without what its text may quote."""
+    """The same fault without texts that may quote a request."""
     answer = _answer(error)
     if answer is not None and answer[0] in _EXPIRED:
         return PermissionError(errno.EACCES, "the credentials have expired")
@@ -188,7 +188,7 @@ def _named(error: Exception) -> OSError:
 
 
 class RangeReader(io.RawIOBase):
-    """A seekable reader over one object, a request for each read."""
+    """A seekable reader of one object. Each read is one request."""
 
     def __init__(self, client: PatientS3, bucket: str, key: str, size: int) -> None:
         self._client = client

@@ -28,7 +28,7 @@ class S3Objects:
 
     @property
     def _fs(self) -> PatientS3:
-        """One client a process: its connections and its thread do not survive a fork."""
+        """One client for each process: its connections and its thread do not survive a fork."""
         here = os.getpid()
         if here not in self._made:
             options = self._settings.fsspec_options()
@@ -49,7 +49,7 @@ class S3Objects:
         return True
 
     def is_dir(self, uri: str) -> bool:
-        """Tell whether any object lies below, at the price of one request."""
+        """Tell whether any object lies below, with one request."""
         _, key = _split(uri)
         prefix = f"{key}/" if key else ""
         try:
@@ -74,7 +74,7 @@ class S3Objects:
         return cast(BinaryIO, io.BufferedReader(raw, _BLOCK_BYTES))
 
     def read(self, uri: str, limit: int | None) -> bytes:
-        """The object in one request: half of what opening it as a file would take."""
+        """The object in one request; opening it as a file would take two."""
         bucket, key = _split(uri)
         with os_errors():
             return self._fs.get(bucket, key, limit)
@@ -91,7 +91,7 @@ class S3Objects:
         page = self._call(
             "list_objects_v2", uri, Prefix=folder, Delimiter="/", StartAfter=folder + name
         )
-        # A server may give more than it was asked for.
+        # A server may return more than it was asked for.
         names = [str(item["Key"]).removeprefix(folder) for item in page.get("Contents", [])]
         return sorted(found for found in names if found > name)
 
@@ -104,11 +104,11 @@ class S3Objects:
                 yield f"{_S3}{bucket}/{common['Prefix'].removesuffix('/')}"
 
     def resolve(self, uri: str) -> str:
-        """The address itself: a bucket knows no links, and its keys no dots."""
+        """The address itself: buckets have no links, and their keys no dots."""
         return uri
 
     def items(self, uri: str, recursive: bool) -> Iterator[Entry]:
-        """The objects: a bucket knows no links and nothing special."""
+        """The objects: buckets have no links and no special files."""
         yield from self.entries(uri, recursive)
 
     def entries(self, uri: str, recursive: bool) -> Iterator[Entry]:
@@ -123,9 +123,9 @@ class S3Objects:
                     yield Entry(address, item["Size"], tag if plain else None)
 
     def _tags_are_digests(self, uri: str) -> bool:
-        """Whether a bucket's tags are MD5 sums: not where a key service encrypts its objects.
+        """Whether a bucket's tags are MD5 sums. They are not where a key service encrypts objects.
 
-        Asked of one object a bucket; one that differs from it later fails as changed.
+        One object of each bucket is asked. An object that differs from it later fails as changed.
         """
         bucket, key = _split(uri)
         if bucket not in self._digest_tags:
@@ -135,7 +135,7 @@ class S3Objects:
         return self._digest_tags[bucket]
 
     def _pages(self, uri: str, delimiter: str) -> Iterator[dict[str, Any]]:
-        """Pages of a listing, one request each, so that no listing is held whole."""
+        """Pages of a listing, one request each: no listing is held whole."""
         _, key = _split(uri)
         wanted = {"Prefix": f"{key}/" if key else "", "Delimiter": delimiter}
         token: dict[str, str] = {}
@@ -155,12 +155,12 @@ class S3Objects:
             with os_errors():
                 self._fs.pipe_file(uri, data, mode="create")
         except OSError as error:
-            # A refused condition may come as an invalid argument or as a conflict.
+            # A failed condition may be reported as an invalid argument or as a conflict.
             refused = (errno.EEXIST, errno.EINVAL, errno.EBUSY)
             if error.errno not in refused and not isinstance(error, FileExistsError):
                 raise
             try:
-                # A repeated request finds what the first one made before its answer was lost.
+                # The first request may have made the object before its answer was lost.
                 return self.read(uri, len(data)) == data
             except FileNotFoundError:
                 raise error from None
@@ -171,7 +171,7 @@ class S3Objects:
         return True
 
     def delete(self, uri: str) -> None:
-        """Destroy an object, in a versioned bucket each of its versions and delete markers."""
+        """Destroy an object; in a versioned bucket, all its versions and delete markers."""
         key = _split(uri)[1]
         if not self._is_versioned(uri):
             self._call("delete_object", uri, Key=key)
@@ -181,7 +181,7 @@ class S3Objects:
                 self._call("delete_object", uri, Key=key, VersionId=version)
 
     def remains(self, uri: str) -> Iterator[str]:
-        """Addresses of all that exists below a folder, in whatever version."""
+        """Addresses of everything below a folder, in any version."""
         bucket, key = _split(uri)
         if not self._is_versioned(uri):
             yield from (entry.uri for entry in self.entries(uri, recursive=True))
@@ -193,7 +193,7 @@ class S3Objects:
             last = found
 
     def abort_uploads(self, uri: str) -> int:
-        """Abort the uploads below a folder that never ended: their parts hold data."""
+        """Abort unfinished uploads below a folder: their parts hold data."""
         count = 0
         wanted = {"Prefix": f"{_split(uri)[1]}/"}
         while found := self._call("list_multipart_uploads", uri, **wanted).get("Uploads"):
@@ -205,7 +205,7 @@ class S3Objects:
         return count
 
     def _is_versioned(self, uri: str) -> bool:
-        """Whether a bucket keeps, or has ever kept, older versions; asked once a bucket."""
+        """Whether a bucket keeps older versions, or ever did. Asked once for each bucket."""
         bucket, _ = _split(uri)
         if bucket not in self._versioned:
             try:

@@ -1,8 +1,8 @@
-"""What a thief of protected templates can do, as an evaluator measures it.
+"""Attacks of a thief of protected templates, as an evaluator measures them.
 
-Each attack takes arrays as they lie in a table once helpers are decrypted, and says whether it
-succeeded, after how many trials and how long. Codewords, keys and embeddings are never needed: who
-has them checks a result by `Recovered.cosine`.
+Each attack takes arrays as they lie in a table after helpers are decrypted. It tells whether it
+succeeded, after how many trials and how long. It never needs codewords, keys or embeddings; who has
+them checks a result by `Recovered.cosine`.
 
 | attack | needs | cost |
 | --- | --- | --- |

@@ -1,8 +1,8 @@
-"""A collection of faces against a stolen helper: P alone tells who matches, without any digest.
+"""Search a collection of faces with a stolen helper: P alone tells who matches, without a digest.
 
 The alpha largest entries of |P t'| sum to sqrt(alpha) times the cosine between P t' and its nearest
-codeword, which is far larger for the person's own face than chance makes it. So no salt and no slow
-digest stands in the way, only encryption of P. A face costs 2 n^2 operations.
+codeword. For the person's own face this sum is far larger than chance makes it. So neither salts
+nor slow digests stop this attack; only encryption of P does. A face costs 2 n^2 operations.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _FACES: Final = 4096
 class Match:
     """The face of a collection that is nearest to a row.
 
-    place: its index. score: its cosine to the nearest codeword. deviations: by how many standard
-    deviations that lies above the mean of the other faces.
+    place: its index. score: its cosine to the nearest codeword. deviations: how far the score lies
+    above the mean of the other faces, in their standard deviations.
     """
 
     place: int
@@ -36,7 +36,7 @@ class Match:
 def codeword_cosines(helper: F32, faces: ArrayLike, alpha: int, *, device: str = CPU) -> F64:
     """Cosine of P t' to its nearest codeword for each face t', (k, n) of any scale: (k,).
 
-    helper: (n, n) float32, decoded. Raises `TemplateError` for what is no face, `ProviderError`
+    helper: (n, n) float32, decoded. Raises `TemplateError` for an unusable face, `ProviderError`
     for an absent device.
     """
     on, n = accelerator(device), len(helper)
@@ -50,9 +50,9 @@ def codeword_cosines(helper: F32, faces: ArrayLike, alpha: int, *, device: str =
 
 
 def best_match(helper: F32, faces: ArrayLike, alpha: int, *, device: str = CPU) -> Match:
-    """The face of a collection, (k, n), that a row was made of most likely.
+    """Find the face of a collection, (k, n), that a row was most likely made from.
 
-    Raises `ParameterError` for fewer than three faces, which nothing stands out of.
+    Raises `ParameterError` for fewer than three faces: none can stand out of two.
     """
     scores = codeword_cosines(helper, faces, alpha, device=device)
     if len(scores) < 3:
@@ -65,10 +65,10 @@ def best_match(helper: F32, faces: ArrayLike, alpha: int, *, device: str = CPU) 
 
 
 def dictionary_bits(accepted: int, comparisons: int) -> tuple[float, bool]:
-    """log2 of the faces of strangers until one is accepted: -log2(FAR); and whether it is measured.
+    """log2 of the strangers' faces until one is accepted: -log2(FAR); and whether it is measured.
 
-    Without an accepted one it is at least what the one-sided 95 % bound 3 / comparisons gives
-    (rule of three). Raises `ParameterError` for impossible counts.
+    Where no comparison was accepted, it is a lower limit, from the one-sided 95 % bound
+    3 / comparisons (rule of three). Raises `ParameterError` for impossible counts.
     """
     if not 0 <= accepted <= comparisons or comparisons < 1:
         raise ParameterError(f"{accepted} accepted of {comparisons} comparisons")

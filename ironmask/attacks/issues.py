@@ -1,13 +1,13 @@
 """Several issues of one person: the template from their helpers alone, in seconds.
 
-Each row of a helper P_b whose place is in the support of its codeword lies at the cosine
-1 / sqrt(alpha) to the template, and codewords are sparse for every issue at once. From a sum or
-difference of a row of one issue and a row of another (one in 2,048 is right twice at n = 512 and
-alpha = 16), an estimate x and a sparse message v_b of each issue are exchanged: u_b = P_b x less
-the message that came from there, v_b its alpha largest entries at unit length, x = sum of P_b' v_b.
-Without the subtraction it does not converge (extrinsic information: Berrou and Glavieux, IEEE
-Transactions on Communications 44, 1996). A start costs 4 n^2 operations for each issue and
-iteration; many go through as one matrix product.
+If a place is in the support of the codeword, that row of the helper P_b has the cosine
+1 / sqrt(alpha) to the template. Codewords are sparse for every issue at once. A start is the sum or
+the difference of a row of one issue and a row of another; one in 2,048 is right twice at n = 512
+and alpha = 16. Then an estimate x and a sparse message v_b of each issue are exchanged:
+u_b = P_b x less the message that came from there, v_b = the alpha largest entries of u_b at unit
+length, x = the sum of P_b' v_b. Without the subtraction it does not converge (extrinsic
+information: Berrou and Glavieux, IEEE Transactions on Communications 44, 1996). A start costs 4 n^2
+operations for each issue and iteration; many go through as one matrix product.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from ironmask.attacks.result import (
 )
 
 _STARTS: Final = 1024
-# A GPU is busy with no fewer.
+# A GPU needs at least this many at once to be busy.
 _DEVICE_STARTS: Final = 16_384
-# After the first iterations a start that leads somewhere is among the best few, nearly always.
+# After the first iterations, a start that succeeds is nearly always among the best few.
 _FIRST: Final = 15
 _SECOND: Final = 20
 _KEPT: Final = 8
-# What is believed without a digest: an estimate that stands out from all that led nowhere, whose
-# least cosines to codewords scatter by about .01; or one as near as only the truth comes.
+# Without a digest, an estimate is believed in two cases. It stands out from all that failed, whose
+# least cosines to codewords scatter by about .01; or it is so near as only the truth comes.
 _DEVIATIONS: Final = 8.0
 _SURE: Final = 0.985
 _LEAST_NORM: Final = 1e-12
@@ -55,11 +55,11 @@ def recover_from_issues(
 ) -> Recovered:
     """Look for what two or more issues of one person were made from.
 
-    helpers: (b, n, n) float32, decoded. alpha: non-zero entries of a codeword. limit, seconds:
-    starts, and time, after which it gives up. confirm: where digests can be computed; otherwise a
-    point is believed that lies unusually near to codewords of all issues. device: see
-    `ironmask.accelerator`. Each template is that of its own issue, exact but for the helper's
-    encoding.
+    helpers: (b, n, n) float32, decoded. alpha: non-zero entries of a codeword. limit, seconds: the
+    attack gives up after so many starts, or so long. confirm: for thieves who can compute digests;
+    otherwise a point is believed if it lies unusually near to codewords of all issues. device: see
+    `ironmask.accelerator`. Each template of the result is that of its own issue, exact but for the
+    helper's encoding.
 
     Raises `ParameterError` for fewer than two issues, `ProviderError` for an absent device.
     """
@@ -87,7 +87,7 @@ def recover_from_issues(
 
 
 def _tried(on: Accelerator, helpers: Any, starts: Any, alpha: int) -> tuple[Any, F32]:
-    """Follow starts, (k, n), the best few of them to the end: these, and their scores."""
+    """Follow starts, (k, n), the best few to the end; return these and their scores."""
     none = on.xp.zeros((len(helpers), *starts.shape), dtype=on.xp.float32, device=on.device)
     x, messages = _exchanged(on, helpers, starts, none, alpha, _FIRST)
     scores = _scores(on, helpers, x, alpha)
@@ -98,7 +98,7 @@ def _tried(on: Accelerator, helpers: Any, starts: Any, alpha: int) -> tuple[Any,
 
 
 def _stands_out(scores: F32) -> bool:
-    """Whether the best score is no chance, by the median and its median absolute deviation."""
+    """Whether the best score is no chance, by the median and the median absolute deviation."""
     middle = float(np.median(scores))
     deviation = 1.4826 * float(np.median(np.abs(scores - middle)))
     return bool(scores.max() >= min(_SURE, middle + _DEVIATIONS * deviation))
@@ -123,7 +123,7 @@ def _exchanged(
 ) -> tuple[Any, Any]:
     """Exchange messages, (b, k, n), with estimates, (k, n); return the last estimates and messages.
 
-    The messages that are given are overwritten.
+    The given messages are overwritten.
     """
     for _ in range(iterations):
         total = on.xp.zeros_like(x)
@@ -138,7 +138,7 @@ def _exchanged(
 
 
 def _keep_largest(on: Accelerator, u: Any, alpha: int) -> Any:
-    """The alpha largest entries of each row at unit length, and zeros."""
+    """Keep the alpha largest entries of each row, at unit length; the rest becomes zero."""
     size = on.xp.abs(u)
     u = u * (size >= on.least_of_largest(size, alpha))
     u /= _norms(on, u)

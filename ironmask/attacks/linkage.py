@@ -1,6 +1,7 @@
-"""Linkage functions: a score of two issues that may tell whether they are one person's.
+"""Linkage functions: a score of two issues that may tell whether they are of one person.
 
-`ironmask.metrics.linkability` says how well each does. That an obvious one fails proves nothing.
+`ironmask.metrics.linkability` says how well each one does. If an obvious one fails, that proves
+nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from ironmask.attacks.issues import recover_from_issues
 
 
 def largest_entry(helpers: F32) -> float:
-    """The largest entry of P_2 P_1', (2, n, n) helpers: blind, since both have a rotation of their
-    own.
+    """The largest entry of P_2 P_1', (2, n, n) helpers.
+
+    It sees nothing, since both issues have a rotation of their own.
     """
     first, second = helpers
     return float(np.abs(second @ first.T).max())
@@ -26,11 +28,11 @@ def nearest_codewords(
     starts: int,
     seconds: float = float("inf"),
 ) -> float | None:
-    """How near the best of so many starts comes to a codeword of every issue: the least cosine.
+    """The least cosine to a codeword of every issue that the best of `starts` starts reaches.
 
-    What `recover_from_issues` judges by, and stops where it believes; 1 where both are of one
-    template. seconds: after which it gives up; None where not all starts were tried by then, for
-    fewer of them come less near.
+    `recover_from_issues` judges by this score, and stops where it believes one. It is 1 where both
+    issues are of one template. seconds: gives up after so long. Returns None if not all starts were
+    tried by then, since fewer starts come less near.
     """
     found = recover_from_issues(helpers, alpha, rng, limit=starts, seconds=seconds)
     return None if found.out_of_time else found.score

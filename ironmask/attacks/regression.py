@@ -1,9 +1,9 @@
 """Probabilistic linear regression: the published attack on several issues, as a baseline.
 
-Zhu and Wang, Proceedings on Privacy Enhancing Technologies 2025(4), 728-744. Of the n entries of a
-codeword n - alpha are zero, so a row of P_b is probably orthogonal to the template. n - 1 rows of b
-issues are guessed to be; then the template is what is orthogonal to all of them. Each trial costs a
-factorisation, some n^3 operations.
+Zhu and Wang, Proceedings on Privacy Enhancing Technologies 2025(4), 728-744. A codeword has
+n - alpha zeros among its n entries, so a row of P_b is probably orthogonal to the template. The
+attack guesses that n - 1 rows of b issues are; then the template is orthogonal to all of them. Each
+trial costs a factorisation, some n^3 operations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ironmask.attacks.result import (
 from ironmask.errors import ParameterError
 
 _BATCH: Final = 64
-# What is believed without a digest: as near to codewords of all issues as only the truth comes.
+# Believed without a digest: so near to codewords of all issues as only the truth comes.
 _SURE: Final = 0.985
 
 
@@ -67,7 +67,7 @@ def recover_by_regression(
 def regression_bits(n: int, alpha: int, issues: int) -> float:
     """log2 of the trials until all n - 1 guessed entries are zero.
 
-    The sum over issues, and over the rows i of each, of log2((n - i) / (n - alpha - i)).
+    It is the sum of log2((n - i) / (n - alpha - i)) over the issues and over the rows i of each.
     """
     return float(sum(np.log2(_odds(n, alpha, rows)).sum() for rows in _rows(n, issues)))
 
@@ -87,14 +87,14 @@ def _rows(n: int, issues: int) -> list[int]:
 
 
 def _orthogonal(helpers: F32, rng: np.random.Generator, count: int) -> F64:
-    """Unit vectors, (count, n), orthogonal to n - 1 rows each, or nearest to that."""
+    """Unit vectors, (count, n), as orthogonal as possible to n - 1 rows each."""
     issues, n, _ = helpers.shape
     chosen = np.empty((count, n - 1, n))
     for trial in chosen:
         rows = _rows(n, issues)
         picked = [p[rng.choice(n, k, replace=False)] for p, k in zip(helpers, rows, strict=True)]
         trial[:] = np.concatenate(picked)
-    # The last column of Q in A' = Q R spans what the rows of A leave out.
+    # In A' = Q R, the last column of Q is orthogonal to all rows of A.
     q, _ = np.linalg.qr(chosen.transpose(0, 2, 1), mode="complete")
     last: F64 = q[:, :, -1]
     return last

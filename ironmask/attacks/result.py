@@ -1,4 +1,4 @@
-"""What an attack that looks for a template returns."""
+"""The result of an attack that looks for a template."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ironmask.arrays import F32, F64, I32
 from ironmask.errors import ParameterError
 
 Codes = list[I32]
-"""Codewords, one of each issue that is attacked, (alpha,) int32 each."""
+"""Codewords, one for each attacked issue, (alpha,) int32 each."""
 
 Confirm = Callable[[Codes], bool]
-"""Tells whether codewords are right, signs included: by their digests, say."""
+"""Tells whether codewords are right, signs included; for example by their digests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,11 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The end of an attack. templates: one unit vector, (n,) float64, for each issue that was
-    attacked; none where it gave up. trials: starts, of which each is one guess. score: what the
-    attack itself judged by, without knowing a template. out_of_time: it gave up before it had tried
-    all that it was to try, so nothing follows from it.
+    """The end of an attack.
+
+    templates: one unit vector, (n,) float64, for each attacked issue; none where it gave up.
+    trials: starts; each is one guess. score: the attack's own measure, computed without a template.
+    out_of_time: it gave up before it had tried everything, so the result proves nothing.
     """
 
     templates: tuple[F64, ...] = field(repr=False)
@@ -43,18 +44,18 @@ class Recovered:
 
     @property
     def success(self) -> bool:
-        """Whether the attack itself believes to be right."""
+        """Whether the attack itself believes that it is right."""
         return bool(self.templates)
 
     @property
     def bits(self) -> float:
-        """log2 of the guesses that were made."""
+        """log2 of the guesses made."""
         return float(np.log2(max(self.trials, 1)))
 
     def cosine(self, *truth: ArrayLike) -> float:
-        """The least cosine between what was recovered and the true templates, 0 without success.
+        """The least cosine between recovered and true templates, 0 without success.
 
-        A template and its negative are one: an issue of one is an issue of the other.
+        A template and its negative count as one: an issue of one is an issue of the other.
         """
         if not self.templates:
             return 0.0
@@ -63,15 +64,15 @@ class Recovered:
 
 
 def require_issues(helpers: F32) -> None:
-    """Raise `ParameterError` for fewer than two helpers: they are (b, n, n)."""
+    """Raise `ParameterError` for fewer than two helpers, (b, n, n)."""
     if helpers.ndim != 3 or len(helpers) < 2:
         raise ParameterError("this attack needs the helpers of two issues or more: (b, n, n)")
 
 
 def believed(codes: Codes, seem_right: bool, confirm: Confirm | None) -> Codes | None:
-    """Codewords, with the sign that a digest confirms where one can be asked; None for wrong ones.
+    """Return codewords with the sign that a digest confirms, where one can be asked; else None.
 
-    From helpers alone a template and its negative cannot be told apart.
+    Helpers alone cannot tell a template from its negative.
     """
     if confirm is None:
         return codes if seem_right else None
@@ -79,7 +80,7 @@ def believed(codes: Codes, seem_right: bool, confirm: Confirm | None) -> Codes |
 
 
 def template_of(helper: F32, code: I32) -> F64:
-    """What a helper, (n, n), carries to a codeword, (alpha,) int32: P' c at unit length."""
+    """The template of a helper, (n, n), and its codeword, (alpha,) int32: P' c at unit length."""
     vector = codeword.dense(code[None], len(helper))[0] @ helper.astype(np.float64)
     unit: F64 = vector / np.linalg.norm(vector)
     return unit

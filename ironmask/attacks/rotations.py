@@ -1,9 +1,9 @@
-"""A stored or guessable seed: with the hidden rotation, the codeword falls to a search of an angle.
+"""Stored or guessable seeds: with the hidden rotation, searching an angle finds the codeword.
 
-P = R Q, where R turns s = Q t to c in their plane and leaves the rest alone. Who can make Q again,
-from a seed that was kept or is derived from a name, has R = P Q', and R - I has rank two: its range
-is the plane, in which c is one of the unit vectors and the only sparse one. A seed costs what
-Q costs.
+P = R Q. R turns s = Q t to c in their plane and leaves the rest alone. Suppose someone can make Q
+again, from a seed that was kept or derived from a name. Then R = P Q' is known, and R - I has rank
+two. Its range is the plane, and c is one of the unit vectors in it, the only sparse one. A seed
+costs as much as making Q.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ironmask.attacks.result import Confirm, Recovered, believed, template_of
 
 _ANGLES: Final = 4096
 _SURE: Final = 0.985
-# tr(R) = n - 2 + 2 cos of an angle; that of an unrelated rotation is about 0.
+# tr(R) = n - 2 + 2 cos(angle); for an unrelated rotation it is about 0.
 _LEAST_TRACE: Final = 0.5
 
 
 def recover_from_rotation(
     helper: F32, hidden: F32 | F64, alpha: int, *, confirm: Confirm | None = None
 ) -> Recovered:
-    """Recover the template where the hidden rotation may be this one: helper, hidden: (n, n)."""
+    """Recover the template if this is its hidden rotation. helper, hidden: (n, n)."""
     began = time.perf_counter()
     related = float(np.einsum("ij,ij->", helper, hidden)) >= _LEAST_TRACE * len(helper)
     if not related:
@@ -53,9 +53,9 @@ def scan_seeds(
     *,
     confirm: Confirm | None = None,
 ) -> Recovered:
-    """Try the rotations of some seeds; trials are the seeds that were tried.
+    """Try the rotations of some seeds. Trials count the seeds that were tried.
 
-    rotation_of: makes the rotation, (n, n), of a seed as the software under suspicion does.
+    rotation_of: makes the rotation, (n, n), from a seed, as the suspected software does.
     """
     began, trials, best = time.perf_counter(), 0, 0.0
     for seed in seeds:

@@ -1,8 +1,9 @@
-"""One stolen row, attacked as hard as time allows; and how hard that will be, foretold.
+"""Attack one stolen row as hard as time allows, and foretell how hard that will be.
 
-More guessed entries find codewords that fewer do not, at a factor of about 2 n / alpha each, so a
-thief begins with one and goes on. What to expect is measured on fresh issues, whose codewords are
-known: the share of right guesses that lead to the codeword, for each number of guessed entries.
+More guessed entries find codewords that fewer do not. Each entry more costs a factor of about
+2 n / alpha, so a thief begins with one and goes on. The forecast uses fresh issues, whose codewords
+are known: it measures which share of right guesses leads to the codeword, for each number of
+guessed entries.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ironmask.filling import Filling
 from ironmask.rotation import Sampler
 from ironmask.spectrum import Spectrum
 
-# Guessed entries, and the part of the time that each may take.
+# Guessed entries, and the share of the time after which each stage ends.
 _STAGES: Final = ((1, 0.2), (2, 0.4), (3, 0.7), (4, 1.0))
 _FORETOLD: Final = (1, 2, 3, 4, 6, 8, 10, 12)
 
@@ -37,11 +38,10 @@ def recover_from_row(
     confirm: Confirm | None = None,
     device: str = CPU,
 ) -> Recovered:
-    """Look for what one issue was made from, with one guessed entry, two, ...; see
-    `recover_from_subspace`.
+    """Look for the template of one issue, with one guessed entry, then two, and so on.
 
-    space: of other embeddings of the same model, filled where the issue's template is. Trials are
-    those of all stages.
+    See `recover_from_subspace`. space: of other embeddings of the same model, filled if the issue's
+    template is. The trials are those of all stages.
     """
     began, trials, best = time.perf_counter(), 0, -float("inf")
     for guessed, part in _STAGES:
@@ -57,15 +57,17 @@ def recover_from_row(
         best = max(best, found.score)
         if found.success:
             return Recovered(found.templates, trials, time.perf_counter() - began, best)
-    # More guessed entries always remain to be tried.
+    # More guessed entries could always be tried.
     return Recovered((), trials, time.perf_counter() - began, best, out_of_time=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Foretold:
-    """guessed: entries to guess where that needs the fewest trials. trials: on average, for the
-    share of rows that fall at all; where none of the sets of right entries led to a codeword, at
-    least so many, and is_bound is set.
+    """The cost of the search.
+
+    guessed: the number of entries to guess that needs the fewest trials. trials: on average, for
+    the share of rows that fall at all. is_bound: no set of right entries led to a codeword; trials
+    is then a lower limit.
     """
 
     guessed: int
@@ -89,10 +91,10 @@ def foretell(
     encoding: str = helper.DEFAULT_ENCODING,
     sets: int = 24,
 ) -> Foretold:
-    """What the search of one row will take, by fresh issues of some embeddings, (k, n) unit rows.
+    """Foretell the search of one row, from fresh issues of some embeddings, (k, n) unit rows.
 
-    space: measured on other embeddings. filling: of the templates, where they are filled. sets:
-    right guesses of entries that are tried for each template.
+    space: measured on other embeddings. filling: of the templates, where they are filled. sets: so
+    many sets of right entries are tried for each template.
     """
     stolen = fresh_issues(templates, alpha, rng, filling=filling, encoding=encoding)
     known = space if filling is None else filling.spectrum(space)
@@ -105,7 +107,7 @@ def foretell(
         success = max(sum(hits), 1) / (sets * (fallen or len(stolen)))
         trials = guesses_needed(space.n, alpha, guessed, success)
         here = Foretold(guessed, trials, fallen / len(stolen), not fallen)
-        # A bound says nothing once something was found, nor does a smaller one.
+        # Once something was found, bounds say nothing. Of two bounds the later is the larger one.
         if best is None or best.is_bound or (fallen and trials < best.trials):
             best = here
         if success == 1:
@@ -122,8 +124,9 @@ def fresh_issues(
     filling: Filling | None = None,
     encoding: str = helper.DEFAULT_ENCODING,
 ) -> list[tuple[F32, I32]]:
-    """Issues of templates, (k, n) unit rows, to attack: of each the helper, (n, n), as a thief
-    decodes it, and the codeword, (alpha,).
+    """Make issues of templates, (k, n) unit rows, to attack.
+
+    Each has the helper, (n, n), as a thief decodes it, and the codeword, (alpha,).
     """
     n, made = templates.shape[1], []
     sampler = Sampler(n)
@@ -137,5 +140,5 @@ def fresh_issues(
 
 
 def _chosen(code: I32, guessed: int, sets: int, rng: np.random.Generator) -> I32:
-    """Signed entries of a codeword, (sets, guessed)."""
+    """Random sets of a codeword's signed entries, (sets, guessed)."""
     return np.stack([rng.choice(code, guessed, replace=False) for _ in range(sets)])

@@ -1,13 +1,13 @@
-"""One issue, where a model's embeddings do not fill the space: the template from its helper alone.
+"""One issue of a model whose embeddings do not fill the space: the template from its helper alone.
 
 Whoever has the model can measure how much energy its embeddings have in each direction. P carries
-these directions to the codeword c = P t, and sparse vectors that look like P t are few. Some of its
-entries are guessed; the rest is sought as the vector of least sum |x| near those (basis pursuit:
-Chen, Donoho and Saunders, SIAM Journal on Scientific Computing 20, 1998) by the alternating
-direction method of multipliers (Boyd et al., Foundations and Trends in Machine Learning 3, 2011),
-whose step onto a subspace is Wiener's filter here: each direction counts by its share of an
-embedding's energy against that of a wrong codeword. Then single entries are exchanged while that
-helps. Many guesses go through as one matrix product: 2 n^2 operations for each guess and step.
+these directions to the codeword c = P t, and few sparse vectors look like P t. Some of its entries
+are guessed. The rest is found as the vector of least sum |x| near those (basis pursuit: Chen,
+Donoho and Saunders, SIAM Journal on Scientific Computing 20, 1998), by the alternating direction
+method of multipliers (Boyd et al., Foundations and Trends in Machine Learning 3, 2011). Its step
+onto a subspace is Wiener's filter here: each direction counts by its share of an embedding's energy
+against that of a wrong codeword. Then single entries are exchanged while that helps. Many guesses
+go through as one matrix product: 2 n^2 operations for each guess and step.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from ironmask.errors import ParameterError
 from ironmask.spectrum import Spectrum
 
 _GUESSES: Final = 512
-# A GPU is busy with no fewer.
+# A GPU needs at least this many at once to be busy.
 _DEVICE_GUESSES: Final = 32_768
 _STEPS: Final = 30
 _BUDGET: Final = Budget(1 << 20)
 _SHRINK: Final = 0.15
-# One of so many codewords is improved; so many of these are asked about.
+# One codeword in 64 is improved; of these, the four best are asked about.
 _POLISHED: Final = 64
 _ASKED: Final = 4
 _LEAST_GAIN: Final = 1e-4
@@ -93,16 +93,16 @@ def recover_from_subspace(
 def guesses_needed(n: int, alpha: int, guessed: int, success: float) -> float:
     """Trials on average until all guessed entries are right and the pursuit succeeds.
 
-    success: its share among right guesses. The first sign is free, since -c is as good as c.
+    success: the pursuit's success among right guesses. The first sign is free: -c is as good as c.
     """
     places = np.arange(guessed)
     return float(np.prod((n - places) / (alpha - places)) * 2 ** (guessed - 1) / success)
 
 
 def share_recovered(helper: F32, space: Spectrum, code: I32, entries: I32) -> int:
-    """How many right guesses, (k, guessed) signed entries of a codeword, lead to it: an integer.
+    """Count the right guesses, (k, guessed) signed entries of a codeword, that lead to it.
 
-    code: (alpha,) int32. For an evaluator who knows it: what a guess that is right is worth.
+    code: (alpha,) int32. For an evaluator, who knows the codeword.
     """
     on = accelerator(CPU)
     likely = on.upload(_filter(helper, space))
@@ -122,7 +122,7 @@ def _filter(helper: F32, space: Spectrum) -> F32:
 def _guesses(
     on: Accelerator, n: int, guessed: int, rng: np.random.Generator
 ) -> Iterator[tuple[I32, F32]]:
-    """Places and signs, (k, guessed) each, without end; one place each goes through all of them."""
+    """Places and signs, (k, guessed) each, without end; for one entry, each place once."""
     if guessed == 1:
         order = rng.permutation(n).astype(np.int32)[:, None]
         for start in range(0, n, _GUESSES):
@@ -146,7 +146,7 @@ def _pursued(on: Accelerator, likely: Any, places: I32, signs: F32) -> Any:
     z, w = fixed, xp.zeros_like(fixed)
     for _ in range(_STEPS):
         w += (z - w) @ likely
-        # Shrunk towards zero, no larger than an entry of a codeword, and as guessed.
+        # Shrink towards zero, clip to an entry of a codeword, and keep the guessed entries.
         z = xp.clip(w - xp.clip(w, -_SHRINK, _SHRINK), -1, 1)
         z *= is_free
         z += fixed
@@ -155,7 +155,7 @@ def _pursued(on: Accelerator, likely: Any, places: I32, signs: F32) -> Any:
 
 
 def _best(on: Accelerator, likely: Any, vectors: Any, alpha: int) -> I32:
-    """Codewords nearest to those vectors, (k, n), that promise most, made better: (m, alpha)."""
+    """Find the most promising codewords near the vectors, (k, n), and improve them: (m, alpha)."""
     s = _rounded(on, vectors, alpha)
     energy = on.download(on.xp.sum((s @ likely) * s, axis=1))
     kept = np.argsort(-energy)[: -(-len(energy) // _POLISHED)]
@@ -164,7 +164,7 @@ def _best(on: Accelerator, likely: Any, vectors: Any, alpha: int) -> I32:
 
 
 def _rounded(on: Accelerator, vectors: Any, alpha: int) -> Any:
-    """The signs of the alpha largest entries of each vector, (k, n), and zeros."""
+    """Keep the signs of the alpha largest entries of each vector, (k, n), and zeros."""
     support = on.largest(on.xp.abs(vectors), alpha)
     rows = on.xp.arange(len(vectors), device=on.device)[:, None]
     s = on.xp.zeros_like(vectors)
@@ -180,8 +180,8 @@ def _signed(dense: F32) -> I32:
 def _polished(on: Accelerator, likely: Any, s: Any, alpha: int) -> Any:
     """Exchange one entry at a time of codewords, (k, n), while more of them passes the filter.
 
-    A place or two of the best ones are often wrong; where rounding lets it go on and on, it is
-    stopped.
+    The best codewords often have a wrong place or two. The loop is bounded, because rounding could
+    keep it going.
     """
     xp, (k, n) = on.xp, s.shape
     diagonal = xp.sum(likely * xp.eye(n, dtype=xp.float32, device=on.device), axis=0)
@@ -194,7 +194,7 @@ def _polished(on: Accelerator, likely: Any, s: Any, alpha: int) -> Any:
         columns = xp.reshape(xp.take(likely, xp.reshape(support, (-1,)), axis=0), (k, alpha, n))
         others = inner[:, None, :] - own[:, :, None] * columns
         left = energy[:, None] - 2 * own * inner[rows[:, None], support] + diagonal[support]
-        # A place that is taken already cannot be taken again.
+        # Skip places that the codeword has already.
         free = xp.astype(s == 0, xp.float32)[:, None, :]
         gain = (left[:, :, None] + 2 * xp.abs(others) + diagonal) * free
         flat = xp.argmax(xp.reshape(gain, (k, alpha * n)), axis=1)

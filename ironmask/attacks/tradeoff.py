@@ -1,13 +1,13 @@
 """Meeting in the middle: two issues of one template by a table of half-sums.
 
-Kim et al. 2021, supplementary material C. With M = P_2 P_1', M c_1 = c_2 for the codewords of two
-issues. c_1 = a + b with alpha / 2 entries each, so M a and -M b agree in every place where c_2 is
-zero. The table T holds all N = binom(n, alpha / 2) 2^(alpha / 2) half-sums a, with M a in l places.
-T sorted by the first of these is joined with itself, signs turned, on all of them. A join costs the
-making of N entries and N log2 N comparisons, and one for each pair that agrees in the first place;
-it finds c_1 if c_2 is zero in all l places, so some are needed.
-At n = 512 and alpha = 16 the table has 2^64.6 entries: this is for toy sizes, to measure that the
-count is right.
+Kim et al. 2021, supplementary material C. Let M = P_2 P_1'; then M c_1 = c_2 for the codewords of
+two issues. Write c_1 = a + b with alpha / 2 entries each: M a and -M b agree in every place where
+c_2 is zero. The table T holds M a in l places for all N = binom(n, alpha / 2) 2^(alpha / 2)
+half-sums a. T is sorted by the first of these places, and joined with itself, signs turned, on all
+of them. A join makes N entries and compares N log2 N times, and once more for each pair that agrees
+in the first place. It finds c_1 if c_2 is zero in all l places, so several joins are needed.
+At n = 512 and alpha = 16 the table has 2^64.6 entries. So this is for toy sizes: it measures that
+the count is right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _NEAR: Final = 0.985
 
 @dataclass(frozen=True, slots=True)
 class TradeOff:
-    """recovered: trials are joins. operations: table entries made, comparisons of sorting and
+    """The end of the attack, and its cost.
+
+    recovered: its trials are joins. operations: table entries made, and comparisons of sorting and
     joining. pairs: those that agreed in all places of a join.
     """
 
@@ -53,9 +55,9 @@ def recover_by_tradeoff(
 ) -> TradeOff:
     """Look for what two issues of one template, (2, n, n), were made from.
 
-    alpha: even, small. places: l. window: by how much entries that should agree may differ; exact
-    helpers need no more than their rounding, captures that differ about their noise. limit: joins
-    after which it gives up. least: cosine of M c_1 to a codeword that is believed.
+    alpha: even, small. places: l. window: the largest difference between entries that should agree;
+    exact helpers need only their rounding, different captures about their noise. limit: the attack
+    gives up after so many joins. least: M c_1 is believed from this cosine to a codeword on.
 
     Raises `ParameterError` for an odd alpha or a table of more than 2^20 entries.
     """
@@ -85,21 +87,21 @@ def recover_by_tradeoff(
 
 
 def table_size(n: int, alpha: int) -> int:
-    """N, half-sums of alpha / 2 signed places."""
+    """N, the half-sums of alpha / 2 signed places."""
     return comb(n, alpha // 2) << (alpha // 2)
 
 
 def joins_needed(n: int, alpha: int, places: int, passing: float = 1.0) -> float:
     """Joins on average until the l places of one are zero in c_2 and lie in the window.
 
-    passing: share of such entries that lie in the window; 1 without noise.
+    passing: the share of such entries that lie in the window; 1 without noise.
     """
     i = np.arange(places)
     return float(1 / np.prod(passing * (n - alpha - i) / (n - i)))
 
 
 def tradeoff_operations(n: int, alpha: int, places: int, passing: float = 1.0) -> float:
-    """N (1 + log2 N) for each join that is needed: entries made, and comparisons to sort them."""
+    """N (1 + log2 N) for each join that is needed: entries made and comparisons to sort them."""
     size = table_size(n, alpha)
     return joins_needed(n, alpha, places, passing) * size * (1 + log2(size))
 
@@ -114,15 +116,16 @@ def _half_sums(n: int, alpha: int) -> I32:
 
 
 def _applied(m: F64, table: I32, alpha: int, chosen: NDArray[np.intp]) -> F64:
-    """M a in some places, of each half-sum a: (N, l)."""
+    """M a in some places, for each half-sum a: (N, l)."""
     columns = m[chosen][:, np.abs(table) - 1] * np.sign(table)
     applied: F64 = columns.sum(axis=2).T / np.sqrt(alpha)
     return applied
 
 
 def _joined(values: F64, table: I32, window: float) -> tuple[NDArray[np.intp], int]:
-    """Pairs of half-sums with disjoint supports whose values cancel, (k, 2); and how many pairs
-    were compared for that.
+    """Find pairs of half-sums with disjoint supports whose values cancel, (k, 2).
+
+    Also returns how many pairs were compared.
     """
     order = np.argsort(values[:, 0])
     ordered = values[order, 0]
@@ -139,7 +142,7 @@ def _joined(values: F64, table: I32, window: float) -> tuple[NDArray[np.intp], i
 
 
 def _nearest(m: F64, table: I32, joined: NDArray[np.intp], alpha: int) -> tuple[I32, float]:
-    """The sum of a pair that M takes nearest to a codeword, (alpha,) signed, and its cosine."""
+    """The pair whose sum M takes nearest to a codeword, as (alpha,) signed, and its cosine."""
     if not len(joined):
         return table[0], 0.0
     codes = table[joined].reshape(len(joined), alpha)

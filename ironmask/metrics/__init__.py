@@ -1,8 +1,8 @@
-"""Rates of a biometric evaluation with their intervals: ISO/IEC 19795-1's terms throughout.
+"""Rates of a biometric evaluation with their intervals, in the terms of ISO/IEC 19795-1.
 
-`counts` and `trials` hold errors and comparisons by subject, `intervals`, `bounds` and `rates` what
-they say of the population, `paired` the difference of two recognisers, `scores` the rates over
-thresholds, `linkability` what scores of pairs of issues give away.
+`counts` and `trials` hold errors and comparisons by subject. `intervals`, `bounds` and `rates` say
+what these mean for the population. `paired` compares two recognisers. `scores` has the rates over
+thresholds. `linkability` measures what scores of pairs of issues give away.
 """
 
 from ironmask.metrics.bounds import ClusterSize, nearest_clusters, upper_bound

@@ -1,24 +1,25 @@
 """The upper bound of a rate of few errors among trials that share subjects.
 
-Errors come in clusters: two people who look alike are taken for one another on several photos, a
-person with one bad photo is refused with each of the others. N trials without an error are thus
-worth far less than N independent ones, for which 3 / N would be the bound. And where there is none
-or hardly any error, nothing tells how much less.
+Errors come in clusters. Two people who look alike are confused on several photos. A person with one
+bad photo is refused with each of the others. So N trials without an error are worth far less than N
+independent ones, whose bound would be 3 / N. And with hardly any error, the trials do not show how
+much less.
 
-So clusters that hold an error are counted, pairs of subjects or single ones. Real people show
-hardly more variance in this number than independent clusters do; what is left is divided out by its
-design effect. How many errors a cluster holds, once it holds one, is measured on the same trials
-where errors are more, at the nearest laxer threshold that gives enough clusters: more errors come
-together there, so this errs upwards. Without such a threshold a cluster counts with all its trials.
+So the method counts clusters that hold an error: pairs of subjects, or single subjects. Among real
+people this number varies hardly more than for independent clusters; its design effect is divided
+out. The number of errors in a cluster that holds one is measured on the same trials where errors
+are more frequent: at the nearest laxer threshold that gives enough clusters. There more errors come
+together, so the bound is rather too high. Without such a threshold, a cluster counts with all its
+trials.
 
     bound = (k s + sqrt(s^2 (u - k)^2 + k^2 (t e)^2)) / N
 
-k: clusters with an error, u: the one-sided 95 % bound of their expected number (Clopper and
-Pearson, Biometrika 26, 1934, of a number of clusters divided by the design effect: Korn and
-Graubard, Survey Methodology 24, 1998), s: errors of such a cluster, e: the standard error of s, t:
-a quantile of Student's t. The two margins are put together by their squares, to first order (Zou
-and Donner, Statistics in Medicine 27, 2008). With one trial a cluster it is Clopper and Pearson's
-bound.
+k: clusters with an error. u: the one-sided 95 % bound of their expected number (Clopper and
+Pearson, Biometrika 26, 1934; the number of clusters is divided by the design effect: Korn and
+Graubard, Survey Methodology 24, 1998). s: errors of such a cluster. e: the standard error of s. t:
+a quantile of Student's t. The two margins are combined by their squares, to first order (Zou and
+Donner, Statistics in Medicine 27, 2008). With one trial in each cluster, this is the bound of
+Clopper and Pearson.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ from ironmask.metrics.intervals import LEVEL, Interval, design
 
 LEAST_CLUSTERS: Final = 8
 ENOUGH_CLUSTERS: Final = 50
-# Where more of all clusters hold errors, many hold several by chance.
+# If more of all clusters hold errors, many hold several by chance.
 _LARGEST_SHARE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterSize:
-    """Errors of a cluster that holds one. clusters: on how many it was measured. error: the
-    standard error of the mean.
+    """How many errors a cluster holds that holds any.
+
+    clusters: the number of clusters measured. error: the standard error of the mean.
     """
 
     mean: float
@@ -51,7 +53,7 @@ class ClusterSize:
 
     @classmethod
     def of(cls, counts: Counts) -> Self | None:
-        """As measured; None on fewer than `LEAST_CLUSTERS`, which tell too little."""
+        """Measure it. None on fewer than `LEAST_CLUSTERS`: they tell too little."""
         sizes = counts.clustered
         if len(sizes) < LEAST_CLUSTERS:
             return None
@@ -59,7 +61,7 @@ class ClusterSize:
         return cls(float(sizes.mean()), error, len(sizes))
 
     def margin(self, level: float) -> float:
-        """By how much the mean may be wrong, one-sided, with a quantile of Student's t."""
+        """The one-sided error of the mean, with a quantile of Student's t."""
         return float(stats.t.ppf(level, self.clusters - 1)) * self.error
 
 
@@ -67,7 +69,7 @@ def nearest_clusters(cluster: NDArray[np.int64], clusters: int) -> NDArray[np.in
     """The first comparisons whose clusters are enough to measure `ClusterSize` on.
 
     cluster: (m,), the number of each comparison's cluster, from the worst comparison on. clusters:
-    all that there are. Returns places; all of them where clusters are too few.
+    the number of all clusters. Returns places; all of them if clusters are too few.
     """
     enough = int(np.clip(clusters * _LARGEST_SHARE, LEAST_CLUSTERS, ENOUGH_CLUSTERS))
     first = np.sort(np.unique(cluster, return_index=True)[1])
@@ -75,7 +77,7 @@ def nearest_clusters(cluster: NDArray[np.int64], clusters: int) -> NDArray[np.in
 
 
 def upper_bound(counts: Counts, size: ClusterSize | None = None) -> float:
-    """One-sided 95 % bound of a rate; see above. size: of clusters where errors are more.
+    """One-sided 95 % bound of a rate; see the module. size: of clusters where errors are more.
 
     Without it a cluster counts with all its trials: the sum of n^2 over that of n. Raises
     `ProtocolError` where there is no trial.
@@ -86,8 +88,7 @@ def upper_bound(counts: Counts, size: ClusterSize | None = None) -> float:
 def few_errors(counts: Counts, size: ClusterSize | None = None) -> Interval:
     """Two-sided 95 % interval of a rate of few errors; see `upper_bound`.
 
-    The lower end takes clusters for as large as they are, or as they were measured where that is
-    less.
+    The lower end takes the size of clusters as seen, or as measured where that is less.
     """
     found = _Few.of(counts)
     return Interval(found.low(size, (1 + LEVEL) / 2), found.high(size, (1 + LEVEL) / 2))
@@ -95,8 +96,10 @@ def few_errors(counts: Counts, size: ClusterSize | None = None) -> Interval:
 
 @dataclass(frozen=True, slots=True)
 class _Few:
-    """hit: clusters with an error, of clusters; effect: the design effect of their number. seen:
-    errors of each. whole: what one holds at most, on average.
+    """The clusters of a rate with few errors.
+
+    hit: clusters with an error, of `clusters`. effect: the design effect of their number. seen:
+    errors in each. whole: trials in each, on average.
     """
 
     trials: int
@@ -109,7 +112,7 @@ class _Few:
     @classmethod
     def of(cls, counts: Counts) -> Self:
         hit = len(counts.clustered)
-        # People are independent of one another, pairs that share one are not quite.
+        # People are independent of one another; pairs that share a person are not quite.
         effect = design(counts.once()).effect if counts.sharing > 1 else 1.0
         return cls(
             trials=counts.trials,

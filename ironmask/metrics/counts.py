@@ -1,9 +1,9 @@
 """Errors and trials by subject, and the variance of their ratio when trials share subjects.
 
-A rate is the ratio p = E / N of its errors and its trials. Its variance is the sum of products of
-residuals e - p n over all pairs of trials that share a subject, divided by N^2: identity clusters
-for genuine comparisons, where one subject is shared, and dyadic clusters for impostor comparisons,
-where either may be.
+A rate is the ratio p = E / N of its errors and its trials. Its variance has the residuals e - p n
+of trials: sum their products over all pairs of trials that share a subject, and divide by N^2.
+Genuine comparisons share one subject (identity clusters). Impostor comparisons share either of two
+(dyadic clusters).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Moments:
     """Sums of b weightings of the subjects, each (b,) float64.
 
     errors, trials: their weighted numbers E and N. variance: that of E / N by clusters, not yet
-    corrected for their number; NaN where nothing is left to compare.
+    corrected for few subjects; NaN where nothing is left to compare.
     """
 
     errors: F64
@@ -53,31 +53,31 @@ class Counts(Protocol):
         """Subjects in one trial: 1 or 2."""
 
     def by_subject(self) -> tuple[F64, F64]:
-        """Errors and trials that each subject takes part in: two (s,)."""
+        """Errors and trials of each subject: two (s,)."""
 
     def weighted(self, weights: F64, rate: float | None = None) -> Moments:
-        """The sums with each subject taken as often as its weight says.
+        """The sums where each subject counts as often as its weight says.
 
-        weights: (b, s) float64. rate: what residuals are taken from; E / N unless given.
+        weights: (b, s) float64. rate: subtracted in the residuals; E / N by default.
         """
 
     @property
     def clustered(self) -> F64:
-        """Errors of each cluster, a subject or a pair of them, that holds one."""
+        """Errors of each cluster, a subject or a pair of subjects, that holds an error."""
 
     @property
     def clusters(self) -> int:
-        """Clusters with a trial."""
+        """The number of clusters that have a trial."""
 
     @property
     def cluster_trials(self) -> float:
-        """Trials of the cluster of a trial, on average: sum n^2 / N."""
+        """The size of a trial's cluster in trials, on average: sum n^2 / N."""
 
     def once(self) -> Self:
-        """The same trials with one error for each cluster that holds any."""
+        """The same trials, with one error for each cluster that holds any."""
 
     def minus(self, other: Self) -> Self:
-        """The same trials with the differences of the errors, which may be negative.
+        """The same trials with the differences of errors, which may be negative.
 
         Raises `ProtocolError` where the trials differ.
         """
@@ -183,8 +183,8 @@ class SubjectCounts:
 class PairCounts:
     """Impostor comparisons, whose two subjects may both take part in others.
 
-    first, second, wrong: (m,) int64, subjects of each pair with errors, first < second, and their
-    number. trials: comparisons of every pair of subjects.
+    first, second, wrong: (m,) int64: subjects of each pair with errors, first < second, and the
+    pair's errors. possible: the comparisons of every pair of subjects.
     """
 
     first: NDArray[np.int64]
@@ -241,17 +241,17 @@ class PairCounts:
         return 2
 
     def by_subject(self) -> tuple[F64, F64]:
-        """See `Counts`; each comparison is one of both its subjects."""
+        """See `Counts`. Each comparison counts for both of its subjects."""
         ones = np.ones((1, self.subjects))
         return (ones @ self._errors())[0], self.possible.of_subjects(ones)[0]
 
     def weighted(self, weights: F64, rate: float | None = None) -> Moments:
         """See `Counts.weighted`; a pair counts as often as the product of its two weights.
 
-        With R_a the sum of the residuals of all pairs of subject a, the sum of R_a^2 counts every
-        pair with itself twice, so the variance is (sum R_a^2 - sum r_ab^2) / N^2 (Aronow, Samii and
-        Assenova, Political Analysis 23, 2015). Where enrolled and probing subjects are others, it
-        is the two-way variance of Cameron, Gelbach and Miller (Journal of Business & Economic
+        Let R_a be the sum of the residuals of all pairs with subject a. The sum of R_a^2 counts
+        every pair with itself twice, so the variance is (sum R_a^2 - sum r_ab^2) / N^2 (Aronow,
+        Samii and Assenova, Political Analysis 23, 2015). If no enrolled subject is a probing one,
+        it is the two-way variance of Cameron, Gelbach and Miller (Journal of Business & Economic
         Statistics 29, 2011).
         """
         w, wrong = weights, self._errors()
@@ -293,7 +293,7 @@ class PairCounts:
         return type(self)(first, second.astype(np.int64), wrong, self.possible)
 
     def _errors(self, *, by_trials: bool = False) -> csr_array:
-        """Errors of each pair of subjects, or those times its trials: (s, s), symmetric."""
+        """Errors of each pair of subjects, or these times its trials: (s, s), symmetric."""
         values = self.wrong.astype(np.float64)
         if by_trials:
             values = values * self.possible.at(self.first, self.second)
@@ -303,7 +303,7 @@ class PairCounts:
 
 
 def whole(values: ArrayLike, what: str) -> NDArray[np.int64]:
-    """Return (m,) values as int64; raises `ProtocolError` where they are no such counts."""
+    """Return (m,) values as int64. Raises `ProtocolError` where they are no counts."""
     given = np.asarray(values)
     counts = given.astype(np.int64)
     if given.ndim != 1 or (counts < 0).any() or (counts != given).any():

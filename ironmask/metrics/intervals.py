@@ -1,8 +1,8 @@
 """Confidence intervals of a rate whose trials share subjects.
 
-Wilson's interval with the variance by identity clusters (Fogliato, Patil and Perona, International
-Journal of Computer Vision, 2024, sections 3 and 4), and a bootstrap over subjects on Wilson's
-scale. Both take the number of subjects into account, and their unequal numbers of trials.
+Two intervals: Wilson's with the variance by identity clusters (Fogliato, Patil and Perona,
+International Journal of Computer Vision, 2024, sections 3 and 4), and a bootstrap over subjects on
+Wilson's scale. Both account for the number of subjects, and for their unequal numbers of trials.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ironmask.metrics.counts import Counts, Moments
 
 LEVEL: Final = 0.95
 LEAST_RESAMPLES: Final = 1000
-# Weights held at once, in numbers.
+# The number of weights held in memory at once.
 _BLOCK: Final = 1 << 22
-# The correction for few subjects is a first-order one: no more than this is believed.
+# The correction for few subjects is only of first order, so no larger factor is believed.
 _LARGEST_FACTOR: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A 95 % confidence interval, both ends in 0..1 unless it is one of a difference."""
+    """A 95 % confidence interval. Both ends are in 0..1, except for a difference."""
 
     low: float
     high: float
@@ -35,11 +35,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What the sharing of subjects costs.
+    """The cost of trials that share subjects.
 
-    rate: errors / trials. effect: variance over that of as many independent trials, at least 1
-    (Kish, Survey Sampling, 1965). factor: correction of the variance for few subjects.
-    freedom: degrees of freedom of the variance.
+    rate: errors / trials. effect: the variance over that of as many independent trials, at least 1
+    (Kish, Survey Sampling, 1965). factor: corrects the variance for few subjects. freedom: degrees
+    of freedom of the variance.
     """
 
     rate: float
@@ -50,12 +50,12 @@ class Design:
 
     @property
     def effective(self) -> float:
-        """Independent trials that would say as much."""
+        """The number of independent trials that would tell as much."""
         return self.trials / self.effect
 
 
 def design(counts: Counts) -> Design:
-    """Rate and design effect; `ProtocolError` where there is no trial."""
+    """Rate and design effect. Raises `ProtocolError` where there is no trial."""
     if counts.trials == 0:
         raise ProtocolError("a rate of no trials: add comparisons, or leave this rate out")
     rate = counts.errors / counts.trials
@@ -69,11 +69,11 @@ def small_sample(counts: Counts, rate: float) -> tuple[float, float]:
     """Correction factor of a variance by clusters, and its degrees of freedom.
 
     Residuals r_a = e_a - p n_a are smaller than true ones, since p is fitted to them. To first
-    order, and for effects of subjects that are alike, the variance is short by the share
-    2 sum n^3 / (N sum n^2) - sum n^2 / N^2, for pairs 4 sum n^3 / (N sum n^2) with N = sum n (after
-    Bell and McCaffrey, Survey Methodology 28, 2002). The degrees of freedom are Satterthwaite's,
-    1 / df = 1 / (( sum n^2)^2 / sum n^4 - 1) plus half of what the fourth powers of the residuals
-    exceed those of normal ones by, relative to (sum r^2)^2.
+    order, and for effects of subjects that are alike, the variance is short by a share. It is
+    2 sum n^3 / (N sum n^2) - sum n^2 / N^2, for pairs 4 sum n^3 / (N sum n^2), with N = sum n
+    (after Bell and McCaffrey, Survey Methodology 28, 2002). The degrees of freedom are
+    Satterthwaite's: 1 / df = 1 / ((sum n^2)^2 / sum n^4 - 1) + h / 2. h: the excess of the fourth
+    powers of the residuals over those of normal ones, relative to (sum r^2)^2; at least 0.
     """
     errors, trials = counts.by_subject()
     errors, n = errors[trials > 0], trials[trials > 0]
@@ -94,8 +94,8 @@ def small_sample(counts: Counts, rate: float) -> tuple[float, float]:
 def wilson(rate: float, trials: float, below: float, above: float) -> Interval:
     """All p with below <= (rate - p) / sqrt(p (1 - p) / trials) <= above, below <= 0 <= above.
 
-    Wilson (Journal of the American Statistical Association 22, 1927), where below = -above. The
-    rate is among them, also where rounding would leave it out by a unit in the last place.
+    Wilson (Journal of the American Statistical Association 22, 1927) has below = -above. The
+    interval holds the rate, even where rounding would leave it out by a unit in the last place.
     """
     low, high = _root(rate, trials, above), _root(rate, trials, below)
     return Interval(min(low, rate), max(high, rate))
@@ -113,10 +113,10 @@ def subject_bootstrap(
     """Bootstrap over subjects, studentised on Wilson's scale.
 
     Subjects are drawn with replacement, and an impostor comparison counts w_a w_b times. Alone,
-    that makes the noise of single pairs too large by up to three times in variance (Owen, Annals of
-    Applied Statistics 1, 2007), so each resample's deviation is divided by its own standard error,
-    where the same happens (bootstrap-t: Efron and Tibshirani, An Introduction to the Bootstrap,
-    1993, section 12.5). Without an error, or with nothing else, it is Wilson's interval.
+    this exaggerates the noise of single pairs, up to three times in variance (Owen, Annals of
+    Applied Statistics 1, 2007). Each resample's own standard error grows alike, so its deviation is
+    divided by that (bootstrap-t: Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+    section 12.5). Without an error, or with errors only, the result is Wilson's interval.
 
     Raises `ParameterError` for fewer than 1,000 resamples.
     """

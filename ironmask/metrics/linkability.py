@@ -2,10 +2,12 @@
 
 D_sys: Gomez-Barrero, Galbally, Rathgeb and Busch, General framework to evaluate unlinkability in
 biometric template protection systems, IEEE Transactions on Information Forensics and Security 13,
-2018. Maximal linkability: Otroshi Shahreza, Shkel and Marcel, Measuring linkability of protected
-biometric templates using maximal leakage, the same journal 18, 2023: the maximal leakage (Issa,
-Wagner and Kamath, IEEE Transactions on Information Theory 66, 2020) from whether two issues are
-mated to their score.
+2018.
+
+Maximal linkability: Otroshi Shahreza, Shkel and Marcel, Measuring linkability of protected
+biometric templates using maximal leakage, the same journal 18, 2023. It is the maximal leakage
+(Issa, Wagner and Kamath, IEEE Transactions on Information Theory 66, 2020) of a score about whether
+its two issues are mated.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ _LEAST_BINS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Linkability:
-    """Of one linkage function. mated, non_mated: scores that were counted, in so many bins.
+    """The result for one linkage function. mated, non_mated: scores counted, in so many bins.
 
-    d_sys: 0 where scores say nothing, 1 where they say everything. maximal: bits that a score gives
-    away of whether two issues are mated, 0 to 1. Both with 95 % intervals.
+    d_sys: 0 where scores say nothing, 1 where they say everything. maximal: bits, 0 to 1, that a
+    score gives away about whether two issues are mated. Both have 95 % intervals.
     """
 
     mated: int
@@ -51,8 +53,8 @@ def linkability(
     """D_sys and maximal linkability of scores, (m,) and (k,), in equal bins over their range.
 
     bins: by default a tenth of the fewer scores, from 10 to 100. Intervals: percentiles of a
-    bootstrap over scores. Chance alone makes both numbers larger than 0, by more the fewer scores a
-    bin has. Raises `ProtocolError` where one kind has no score, or one is not finite.
+    bootstrap over scores. Chance alone makes both numbers larger than 0, the more so the fewer
+    scores a bin has. Raises `ProtocolError` where one kind has no score, or a score is not finite.
     """
     same, other = np.asarray(mated, np.float64).ravel(), np.asarray(non_mated, np.float64).ravel()
     if not len(same) or not len(other):

@@ -16,7 +16,7 @@ from ironmask.metrics.intervals import LEVEL, Interval, small_sample
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """value: rate of the one less that of the other. p: two-sided, of no difference."""
+    """value: the first rate minus the second. p: two-sided, for the hypothesis of no difference."""
 
     value: float
     interval: Interval
@@ -29,9 +29,9 @@ _Counts = TypeVar("_Counts", SubjectCounts, PairCounts)
 def mcnemar(one: _Counts, other: _Counts) -> Difference:
     """McNemar's test for comparisons that share subjects.
 
-    The difference of the two error rates over its standard error by identity clusters, against
-    Student's t (Durkalski et al., Statistics in Medicine 22, 2003; McNemar, Psychometrika 12,
-    1947). With one comparison a subject it is McNemar's own statistic.
+    The statistic is the difference of the two error rates over its standard error by identity
+    clusters, against Student's t (Durkalski et al., Statistics in Medicine 22, 2003; McNemar,
+    Psychometrika 12, 1947). With one comparison a subject it is McNemar's own statistic.
 
     Raises `ProtocolError` where the two have other comparisons, or none.
     """
@@ -42,7 +42,7 @@ def mcnemar(one: _Counts, other: _Counts) -> Difference:
         raise ProtocolError("a difference over no comparisons: add some, or leave it out")
     value = difference.errors / difference.trials
     _, freedom = small_sample(difference, value)
-    # Under no difference the residuals are the differences themselves.
+    # Without a difference, the residuals are the differences themselves.
     null = _deviation(difference, 0.0)
     p = float(2 * stats.t.sf(abs(value) / null, freedom)) if null else 1.0
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * _deviation(difference, value)

@@ -1,4 +1,4 @@
-"""One error rate with all that a reader must know of it."""
+"""One error rate with all that a reader must know about it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ironmask.metrics.intervals import (
     subject_bootstrap,
 )
 
-# Doddington's rule of 30: with 30 errors the true rate lies within 30 % of the one seen, at 90 %.
+# Doddington's rule of 30: with 30 errors, the true rate is within 30 % of this one, at 90 %.
 LEAST_ERRORS: Final = 30
 
 
@@ -28,9 +28,9 @@ LEAST_ERRORS: Final = 30
 class Rate:
     """errors / trials, its intervals, and whether the errors suffice to state it.
 
-    interval: Wilson's with the variance by identity clusters; where fewer than 30 of these hold an
-    error, that of `bounds`. bootstrap: over subjects; the interval where there is no error. bound:
-    one-sided 95 %, what is stated where the rate is not `supported` (fewer than 30 errors).
+    interval: Wilson's with the variance by identity clusters; if fewer than 30 clusters hold an
+    error, that of `bounds`. bootstrap: over subjects; equal to the interval without any error.
+    bound: one-sided 95 %; state it where the rate is not `supported` (fewer than 30 errors).
     """
 
     errors: int
@@ -53,9 +53,9 @@ def rate(
     *,
     size: ClusterSize | None = None,
 ) -> Rate:
-    """The rate of errors among trials that share subjects. size: how many errors come together,
-    measured where they are more; used where they are few.
+    """The rate of errors among trials that share subjects.
 
+    size: how many errors come together; measured where errors are more, used where they are few.
     Raises `ProtocolError` where there is no trial.
     """
     found = design(counts)
@@ -75,8 +75,9 @@ def rate(
 
 
 def bound(counts: Counts, size: ClusterSize | None = None) -> float:
-    """The one-sided 95 % bound of a rate, see `bounds`; with errors in 30 clusters or more no lower
-    than Wilson's.
+    """The one-sided 95 % bound of a rate; see `bounds`.
+
+    With errors in 30 clusters or more, it is no lower than Wilson's.
     """
     return _bound(counts, design(counts), size)
 
@@ -101,7 +102,7 @@ def frr(fnmr: float, fta: float) -> float:
 
 
 def gfar(fmr: float, fta: float, fte: float) -> float:
-    """Generalised FAR, failures to enrol (FTE) folded in: FMR (1 - FTA) (1 - FTE)."""
+    """Generalised FAR, which includes failures to enrol (FTE): FMR (1 - FTA) (1 - FTE)."""
     _shares(fte)
     return far(fmr, fta) * (1 - fte)
 

@@ -1,7 +1,7 @@
-"""Rates over all thresholds, from the numbers of scores rather than the scores themselves.
+"""Rates over all thresholds, from counts of scores rather than from the scores themselves.
 
-Numbers add up: tiles of a large evaluation give the same result in any order. Scores may be counted
-as they are, or in bins; then every rate is exact at the bins' lower edges.
+Counts add up: the tiles of a large evaluation give the same result in any order. Count scores as
+they are, or in bins; with bins, every rate is exact at the bins' lower edges.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class OperatingPoint:
 class ScoreCounts:
     """How many genuine and impostor comparisons have each score.
 
-    thresholds: (b,) float64, increasing. genuine, impostor: (b,) int64, comparisons whose score is
-    that threshold, or lies between it and the next one.
+    thresholds: (b,) float64, increasing. genuine, impostor: (b,) int64, the comparisons whose score
+    is that threshold, or lies between it and the next one.
     """
 
     thresholds: F64
@@ -79,9 +79,9 @@ class ScoreCounts:
         return share
 
     def at_fmr(self, fmr: float) -> OperatingPoint:
-        """The lowest threshold whose FMR is at most the one given.
+        """The lowest threshold whose FMR is at most the given one.
 
-        Above all scores, where every impostor score is accepted too often, all are refused.
+        If no score qualifies, it is a threshold above all scores, which refuses every comparison.
         """
         if not 0 <= fmr <= 1:
             raise ParameterError(f"FMR {fmr} must lie in 0..1")

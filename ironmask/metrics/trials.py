@@ -1,7 +1,7 @@
 """How many comparisons each pair of subjects has, without a table of all pairs.
 
-Two forms: pairs that a protocol lists, and all templates against all probes, where the number of a
-pair of subjects is a product and a million subjects need no more than two numbers each.
+There are two forms. One lists the pairs of a protocol. The other compares all templates with all
+probes: the number of a pair of subjects is a product, and a million subjects need two numbers each.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Index = NDArray[np.int64]
 
 
 class Trials(Protocol):
-    """Comparisons n_ab of each pair of s subjects, symmetric, none of a subject with itself."""
+    """Comparisons n_ab of each pair of s subjects: symmetric, none of a subject with itself."""
 
     @property
     def subjects(self) -> int:
-        """Subjects s, those without a comparison included."""
+        """All subjects s, also those without a comparison."""
 
     @property
     def total(self) -> int:
@@ -32,7 +32,7 @@ class Trials(Protocol):
 
     @property
     def pairs_compared(self) -> int:
-        """Pairs of subjects with a comparison."""
+        """The number of pairs of subjects that have a comparison."""
 
     def at(self, first: Index, second: Index) -> F64:
         """n_ab of given pairs: (m,)."""
@@ -87,7 +87,7 @@ class Listed:
     def at(self, first: Index, second: Index) -> F64:
         """See `Trials`."""
         found: Any = self.pairs[first, second]
-        # Sparse in newer versions of SciPy.
+        # Newer versions of SciPy return a sparse array.
         dense = found.toarray() if hasattr(found, "toarray") else found
         return np.asarray(dense, dtype=np.float64).reshape(-1)
 
@@ -122,12 +122,12 @@ class Crossed:
 
     @classmethod
     def of(cls, templates: ArrayLike, probes: ArrayLike) -> Crossed:
-        """Every template against every probe of another subject; numbers of each subject, (s,)."""
+        """Each template against each probe of another subject. templates, probes: (s,) counts."""
         return cls(np.asarray(templates, np.float64), np.asarray(probes, np.float64))
 
     @classmethod
     def within(cls, images: ArrayLike) -> Crossed:
-        """Every image against every other subject's, once; images of each subject, (s,)."""
+        """Each image against each image of another subject, once. images: (s,) counts."""
         m = np.asarray(images, np.float64)
         return cls(m, m / 2)
 

@@ -1,4 +1,4 @@
-"""What an audit is: the rows that are attacked, and the units of work, frozen before the first."""
+"""The definition of an audit: attacked rows and units of work, frozen before the first unit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SEEDED: Final = 2
 
 
 class Kind(StrEnum):
-    """What a unit does."""
+    """The kinds of units."""
 
     LYING = "files as they lie"
     ROW = "one row"
@@ -41,10 +41,12 @@ class Kind(StrEnum):
 # Flat, since each is a fact of the table that was read once.
 @dataclass(frozen=True)
 class Target:
-    """Templates of one generation of a table. keys: path of the keyset file. params: theirs;
-    sealed: whether helpers are encrypted; filling: share of noise, by the profile of that digest.
-    centring, photos: how, and of how many photos, templates were made; the median of some of them.
-    two_issues: people who were enrolled again since a data file with their row was lost.
+    """Templates of one generation of a table.
+
+    keys: path of the keyset file. params: of the templates. sealed: whether helpers are encrypted.
+    filling: share of noise, by the profile with digest `profile`. centring: how templates were
+    made. photos: of how many photos; the median of some templates. two_issues: subjects who were
+    enrolled again after a data file with their row was lost.
     """
 
     dest: str
@@ -64,8 +66,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Unit:
-    """One attack. rows: (index of a target, subject). faces: indices. label: what it is counted
-    under.
+    """One attack. rows: (index of a target, subject). faces: indices. label: its group in the
+    results.
     """
 
     kind: Kind
@@ -76,9 +78,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class Audit:
-    """targets: what is audited. source: Parquet of embeddings of the same model, of version, that a
-    thief would collect. sampled: subjects whose faces nothing is measured on. seconds: of each
-    search.
+    """targets: the audited templates. source: Parquet of embeddings of the same model, with its
+    version; a thief would collect these. sampled: subjects whose faces are not used for
+    measurements. seconds: of each search.
     """
 
     targets: tuple[Target, ...]
@@ -90,14 +92,14 @@ class Audit:
 
     @property
     def params(self) -> Params:
-        """Those of the first target, by which issues are made anew."""
+        """Those of the first target. Fresh issues use them."""
         return self.targets[0].params
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How a unit ended. label: as of the unit. trials: of the attack. scores: of a linkage
-    function. accepted: of the trials, where these are faces. out_of_time: nothing follows from it.
+    """The end of a unit. label: of the unit. trials: of the attack. scores: of a linkage function.
+    accepted: how many trials were, where these are faces. out_of_time: the result proves nothing.
     """
 
     kind: str
@@ -111,7 +113,7 @@ class Finding:
 
 
 def row_units(target: int, subjects: list[str]) -> Iterator[Unit]:
-    """What is done to the rows of a target that are sampled, those of some subjects."""
+    """The units for the sampled rows of a target, which are those of some subjects."""
     for number, subject in enumerate(subjects):
         row = ((target, subject),)
         yield Unit(Kind.LYING, rows=row)
@@ -122,7 +124,7 @@ def row_units(target: int, subjects: list[str]) -> Iterator[Unit]:
 
 
 def linkage_units(subject: NDArray[np.intp], pairs: int, rng: np.random.Generator) -> list[Unit]:
-    """Mated and non-mated issues of faces, a unit each, an obvious function's many in one."""
+    """Mated and non-mated issues of faces: a unit each, but one for all of an obvious function."""
     some = rng.permutation(len(subject))
     units = [Unit(Kind.LINK, f"{LINKED[0]}|mated", faces=tuple(map(int, some[:_OBVIOUS])))]
     units += [Unit(Kind.LINK, f"{LINKED[0]}|non-mated", faces=tuple(map(int, some[:_OBVIOUS])))]
@@ -134,7 +136,7 @@ def linkage_units(subject: NDArray[np.intp], pairs: int, rng: np.random.Generato
 
 
 def renewal_units(subject: NDArray[np.intp], rng: np.random.Generator) -> Iterator[Unit]:
-    """2, 3, 5 and 10 live issues, of one photo and of as many photos of one person."""
+    """2, 3, 5 and 10 live issues: of one photo, and of as many photos of one subject."""
     sizes = np.bincount(subject)
     for count in _COUNTS:
         for place in rng.permutation(len(subject))[:_REPEATED]:
@@ -145,7 +147,7 @@ def renewal_units(subject: NDArray[np.intp], rng: np.random.Generator) -> Iterat
 
 
 def photo_units(subject: NDArray[np.intp], vectors: F32) -> Iterator[Unit]:
-    """Two photos of one person, some pairs for each angle between them."""
+    """Pairs of photos of one subject, some pairs for each range of angles between them."""
     found: dict[int, list[tuple[int, int]]] = {}
     for owner in np.flatnonzero(np.bincount(subject) > 1):
         faces = np.flatnonzero(subject == owner)[:10]
@@ -154,7 +156,7 @@ def photo_units(subject: NDArray[np.intp], vectors: F32) -> Iterator[Unit]:
         angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         for place, bin_ in enumerate(np.digitize(angles, _ANGLES)):
             pairs = found.setdefault(int(bin_), [])
-            # Less than a degree: the same photo twice.
+            # Below one degree, it is the same photo twice.
             if len(pairs) < _PAIRS_A_BIN and 1 < angles[place] < _ANGLES[-1]:
                 pairs.append((int(faces[first[place]]), int(faces[second[place]])))
     for bin_, pairs in sorted(found.items()):

@@ -1,4 +1,4 @@
-"""What an audit found, as rows of a table's `metrics`."""
+"""The findings of an audit, as rows of a table's `metrics`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipelines.spec.template_job import digest
 
 
 def run_id(found: AuditResults) -> str:
-    """Of the audit: its sample is drawn, so no two are alike."""
+    """A new id for each audit: its sample is random, so no two are alike."""
     return digest(asdict(found.audit))[:12]
 
 
 def metrics(found: AuditResults) -> Iterator[dict[str, Any]]:
-    """What was found as rows of a table's `metrics`, but for their time."""
+    """The findings as rows of a table's `metrics`, without their time."""
     audit = run_id(found)
     values = [("attack_bits", f"{cost.attack}, with {cost.has}", cost.bits) for cost in found.costs]
     values += [

@@ -1,4 +1,4 @@
-"""What the units of an audit come to: what each attack takes, and the least of them."""
+"""The results of an audit's units: the cost of each attack, and the lowest of them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from pipelines.preflight.judge import Preflight
 
 FILES: Final = "the files"
 KEYS: Final = "the files and the keys"
-"""What a thief has."""
+"""The things that a thief may hold."""
 
 _AES_BITS: Final = 256.0
 LEAST_SCORES: Final = 5
-"""Of mated and of non-mated pairs: fewer say nothing of a linkage function."""
+"""Of mated and of non-mated pairs each; fewer tell nothing about a linkage function."""
 
-# No one-dimensional function of chance: bins of an obvious function's scores.
+# Bins of an obvious function's scores: few, because more bins show more chance.
 _OBVIOUS_BINS: Final = 6
 _TWO: Final = 2
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One row of the table of attacks. has: what the thief has. needs: what the attack assumes.
-    outcome: what was seen. seconds: median of one search, where one was made. bits: log2 of the
-    guesses; is_bound: it takes at least so many, or more were not tried. inconclusive: searches
-    that ran out of time, which are not in the outcome. seconds_needed: what one takes on average,
-    or at least where none ended.
+    """One row of the table of attacks.
+
+    has: what the thief holds. needs: the attack's assumption. outcome: as seen. seconds: median of
+    one search, where there was one. bits: log2 of the guesses; is_bound: it is a lower limit, or
+    more guesses were not tried. inconclusive: searches that ran out of time, which are not in the
+    outcome. seconds_needed: of one search on average, or a lower limit where none ended.
     """
 
     attack: str
@@ -51,7 +52,7 @@ class Cost:
 
     @property
     def is_open(self) -> bool:
-        """Whether no search ended, so that it takes more guesses than its bits by nobody knows how
+        """Whether no search ended. Then it takes more guesses than its bits, but nobody knows how
         many.
         """
         return self.is_bound and self.inconclusive > 0
@@ -59,8 +60,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Renewal:
-    """Live issues of one person, and what became of them. what: how they differ. tried: searches
-    that ended; inconclusive: the others. seconds_needed: as of `Cost`.
+    """Live issues of one person, and the result. what: how they differ. tried: searches that ended;
+    inconclusive: the others. seconds_needed: as in `Cost`.
     """
 
     issues: str
@@ -75,8 +76,8 @@ class Renewal:
 
 @dataclass(frozen=True)
 class AuditResults:
-    """links: linkage functions with enough scores; unlinked: pairs that ran out of time, of each
-    function. space: of the source's faces. foretold: what a row's search takes on average.
+    """links: linkage functions with enough scores. unlinked: pairs that ran out of time, of each
+    function. space: of the source's faces. foretold: the cost of a row's search on average.
     """
 
     audit: Audit
@@ -89,17 +90,17 @@ class AuditResults:
     headline: str
 
     def least(self, has: str) -> Cost:
-        """The cheapest attack of a thief who has this; bounds count where nothing succeeded, but
-        not those of searches that all ran out of time.
+        """The cheapest attack of a thief who has this. Bounds count if nothing succeeded, except
+        where all searches ran out of time.
         """
         costs = [cost for cost in self.costs if cost.has == has and not cost.is_open]
         known = [cost for cost in costs if not cost.is_bound]
         return min(known or costs, key=lambda cost: cost.bits)
 
     def below(self, floor: float, has: str) -> str | None:
-        """Why a thief who has this may need fewer bits than the floor; None where none does.
+        """Why a thief who has this may need fewer bits than the floor; None where no reason exists.
 
-        What is inconclusive and could have decided speaks against the table as well.
+        An inconclusive attack counts against the table if it could have decided.
         """
         least = self.least(has)
         if least.bits < floor:
@@ -121,8 +122,8 @@ def results(
     foretold: Preflight,
     evaluated: tuple[int, int, float] | None,
 ) -> AuditResults:
-    """Add the findings up. evaluated: impostors that an evaluation of these templates accepted, all
-    of them, and the upper end of the rate's interval.
+    """Add the findings up. evaluated: of an evaluation of these templates, its accepted impostors,
+    all its impostors, and the upper end of the rate's interval.
     """
     costs = list(_costs(audit, findings, evaluated, foretold.row.trials))
     links, unlinked = _links(findings)
@@ -148,7 +149,7 @@ def _costs(
     evaluated: tuple[int, int, float] | None,
     guesses: float,
 ) -> Iterable[Cost]:
-    """guesses: that the search of one row takes, as foretold."""
+    """guesses: of the search of one row, as foretold."""
     sealed = all(target.sealed for target in audit.targets)
     reads = KEYS if sealed else FILES
     params = audit.params
@@ -194,8 +195,8 @@ def _searched(
     unless_found: float | None = None,
     guesses: float = 0.0,
 ) -> Cost:
-    """A search that was made. Without success: no fewer than what was tried; of encrypted helpers
-    and of seeds the search says nothing of how many would do.
+    """The cost of a search that was made. Without success it takes at least the tried guesses. A
+    search of encrypted helpers or of seeds does not tell how many guesses would do.
     """
     hits = [one for one in found if one.success]
     late = Unfinished.among(found, _foretold_seconds(found, guesses))
@@ -203,7 +204,7 @@ def _searched(
     outcome += f"; {late.describe()}" if late else ""
     seconds = float(np.median([one.seconds for one in hits or found])) if found else None
     trials = [max(one.trials, 1) for one in hits or found] or [1]
-    # Of searches without an end the shortest says what all have taken.
+    # If no search succeeded, every one made at least as many trials as the shortest.
     bits = float(np.log2(np.median(trials) if hits else min(trials)))
     if not hits:
         bits = _AES_BITS if sealed else unless_found or bits
@@ -217,13 +218,13 @@ def _open(late: Unfinished | None) -> dict[str, Any]:
 
 
 def _foretold_seconds(found: Sequence[Finding], guesses: float) -> float:
-    """What so many guesses take, as fast as these searches made theirs."""
+    """The seconds that so many guesses take at the speed of these searches."""
     tried = sum(one.trials for one in found)
     return guesses * sum(one.seconds for one in found) / tried if tried else 0.0
 
 
 def _strangers(found: Sequence[Finding], evaluated: tuple[int, int, float] | None) -> Cost:
-    """-log2(FAR), of the audit's own comparisons or of an evaluation's, which are more."""
+    """-log2(FAR), from the audit's own comparisons, or from an evaluation's if it made more."""
     accepted, tried = sum(one.accepted for one in found), sum(one.trials for one in found)
     where, high = "", None
     if evaluated and evaluated[1] > tried:
@@ -231,7 +232,7 @@ def _strangers(found: Sequence[Finding], evaluated: tuple[int, int, float] | Non
         where = " by the evaluation"
     bits, is_measured = dictionary_bits(accepted, tried)
     if high and not is_measured:
-        # An evaluation's comparisons share people, which its interval knows.
+        # An evaluation's comparisons share subjects. Its interval accounts for that.
         bits = -math.log2(high)
     outcome = f"{accepted:,} of {tried:,} accepted{where}"
     needs = "a collection of faces"
@@ -241,7 +242,7 @@ def _strangers(found: Sequence[Finding], evaluated: tuple[int, int, float] | Non
 def _links(
     findings: Sequence[Finding],
 ) -> tuple[dict[str, Linkability], dict[str, Unfinished]]:
-    """Linkability by the pairs whose attack ended, where these are enough; and the others."""
+    """Linkability from pairs whose attack ended, where these are enough; and the other pairs."""
     found = _of(findings, Kind.LINK)
     scores: dict[str, dict[str, list[float]]] = {name: {} for name in LINKED}
     for one in found:
@@ -281,7 +282,7 @@ def _renewal(issues: str, what: str, found: Sequence[Finding]) -> Renewal:
 
 
 def _headline(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
-    """What the table is worth, with its number, and who is worse off."""
+    """The worth of the table as one number, and the subjects for whom it is lower."""
     repaired = sum(target.two_issues for target in audit.targets)
     worth = _worth(audit, findings, guesses)
     if not repaired:

@@ -1,4 +1,4 @@
-"""Searches that ran out of time: they say neither that a row falls nor that it withstands."""
+"""Searches that ran out of time. They do not tell whether a row falls or withstands."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final, Self
 
 from pipelines.auditing.frozen import Finding
 
-# An average time below total / 3 would have let one search in 95 of 100 cases end.
+# With an average time below total / 3, one search would have ended in 95 of 100 cases.
 _RULE_OF_THREE: Final = 3.0
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """count: searches that ran out of time. had: seconds of the longest. needed: seconds that one
-    takes on average; is_bound: at least so many, for none has ended.
+    """count: searches that ran out of time. had: seconds of the longest. needed: seconds of one on
+    average; is_bound: this is a lower limit, since none has ended.
     """
 
     count: int
@@ -25,12 +25,12 @@ class Unfinished:
 
     @classmethod
     def among(cls, found: Sequence[Finding], foretold: float = 0.0) -> Self | None:
-        """Those among searches; None where all ended. foretold: seconds that one takes, if known.
+        """Those among some searches; None where all ended. foretold: seconds of one, if known.
 
-        Guesses succeed independently of one another, so the time of a search is exponential. Its
-        mean is the time of all over those that ended (the estimate of a censored sample: Epstein
-        and Sobel, Journal of the American Statistical Association 48, 1953), and without any it is
-        at least a third of that time, with 95 % confidence.
+        Guesses succeed independently, so the time of a search is exponential. Its mean is the total
+        time over the number that ended (the estimate of a censored sample: Epstein and Sobel,
+        Journal of the American Statistical Association 48, 1953). If none ended, it is at least a
+        third of the total time, with 95 % confidence.
         """
         late = [one for one in found if one.out_of_time]
         if not late:
@@ -42,7 +42,7 @@ class Unfinished:
         return cls(len(late), had, needed, is_bound=not ended)
 
     def describe(self) -> str:
-        """In words: how many, and what time they would need."""
+        """A text: how many there are, and how long they would need."""
         least = "at least" if self.is_bound else "about"
         return (
             f"{self.count} inconclusive: out of time after {self.had:.1f} s, one takes {least} "

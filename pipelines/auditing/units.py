@@ -1,4 +1,4 @@
-"""One unit of an audit: an attack on stored rows, or on issues that are made for a moment."""
+"""One unit of an audit: an attack on stored rows, or on issues that are made for it."""
 
 from __future__ import annotations
 
@@ -36,15 +36,17 @@ from pipelines.table.row_cipher import open_row, row_key
 _STRANGERS: Final = 100
 _SEEDS: Final = 50
 _LINK_STARTS: Final = 24_576
-# A helper that authenticates needs no long search to be told from noise.
+# A search in an encrypted helper need not be long: the helper is noise.
 _LYING_S: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What units work on. tables, keys: of each target; keys are opened anew each time. unknown:
-    faces whose people are not sampled; templates: of these people, (m, n), as the first target's
-    are made; space: theirs. fillings: of each target.
+    """The data that units work on.
+
+    tables, keys: of each target; keys are opened again for each call. unknown: faces of subjects
+    who are not sampled. templates: of these subjects, (m, n), made as the first target's are.
+    space: of these templates. fillings: of each target.
     """
 
     audit: Audit
@@ -59,14 +61,14 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class _Row:
-    """A stored row and what confirms codewords of it. lying: its helper's bytes as they lie."""
+    """A stored row, and its check of codewords. lying: its helper's bytes as they are stored."""
 
     protected: ProtectedTemplate
     key: bytes = field(repr=False)
     lying: bytes = field(repr=False)
 
     def confirms(self, codes: Codes) -> bool:
-        """Whether the row's digests are those of the first codeword."""
+        """Whether the row has the digests of the first codeword."""
         own = digest.digests(codes[0], self.protected.params, self.key)
         return hmac.compare_digest(own, self.protected.digests)
 
@@ -92,7 +94,7 @@ def _ended(unit: Unit, found: Recovered) -> Finding:
 
 
 def _stored(around: Surroundings, target: int, subject: str) -> _Row:
-    # By subject, whose range each file's statistics tell.
+    # Filter by subject: each file's statistics have the range of its subjects.
     some = around.audit.targets[target]
     mine = pads.field("subject_id") == subject
     where = (pads.field("generation") == some.generation) & mine
@@ -110,13 +112,13 @@ def _space(around: Surroundings, target: int) -> Spectrum:
 
 
 def _lying(around: Surroundings, unit: Unit) -> Finding:
-    """The search of a row, on the bytes that lie in the file, read as a helper."""
+    """Search a row, with its stored bytes read as a helper."""
     ((target, subject),) = unit.rows
     row = _stored(around, target, subject)
     seconds, sealed = around.audit.seconds, around.audit.targets[target].sealed
     if sealed:
         seconds = min(seconds, _LYING_S)
-        # Whatever they are, they give a matrix: its rows need no scale.
+        # Any bytes give a matrix; rows need no scale.
         levels = np.resize(np.frombuffer(row.lying, np.int8), (row.n, row.n))
         matrix = levels.astype(np.float32)
         matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1)
@@ -126,7 +128,7 @@ def _lying(around: Surroundings, unit: Unit) -> Finding:
         matrix, _space(around, target), row.protected.params.alpha, secure_generator(),
         seconds=seconds, confirm=row.confirms,
     )  # fmt: skip
-    # Of what is encrypted no time finds anything.
+    # More time would not help against encrypted bytes, so the result is no late one.
     return replace(_ended(unit, found), out_of_time=found.out_of_time and not sealed)
 
 
@@ -141,7 +143,7 @@ def _row(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _seeds(around: Surroundings, unit: Unit) -> Finding:
-    """The seeds that careless software takes: 0, 1, 2, ... of NumPy's generator, by SciPy."""
+    """Try the seeds of careless software: 0, 1, 2, ... in NumPy's generator, with SciPy."""
     ((target, subject),) = unit.rows
     row = _stored(around, target, subject)
 
@@ -156,7 +158,7 @@ def _seeds(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _faces(around: Surroundings, unit: Unit) -> Finding:
-    """Strangers' faces against a row, one of each: how many it accepts."""
+    """Try strangers' faces on a row, one face of each subject, and count those it accepts."""
     began = time.perf_counter()
     ((target, subject),) = unit.rows
     row = _stored(around, target, subject)
@@ -170,7 +172,7 @@ def _faces(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _issues(around: Surroundings, unit: Unit) -> Finding:
-    """All readable issues of one person."""
+    """Attack all readable issues of one subject."""
     rows = [_stored(around, *row) for row in unit.rows]
     helpers = np.stack([row.matrix() for row in rows])
 
@@ -185,7 +187,7 @@ def _issues(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _made(around: Surroundings, faces: Sequence[int]) -> F32:
-    """Helpers of fresh issues of faces with the settings of the first target: (b, n, n)."""
+    """Helpers of fresh issues of faces, with the first target's settings: (b, n, n)."""
     target = around.audit.targets[0]
     made = fresh_issues(
         unit_rows(around.faces.vectors[list(faces)], target.params.n), target.params.alpha,
@@ -203,7 +205,7 @@ def _renewal(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _link(around: Surroundings, unit: Unit) -> Finding:
-    """Scores of pairs of issues: of one, or by the obvious function of many neighbours."""
+    """Scores of pairs of issues: of one pair, or of many neighbours for the obvious function."""
     began = time.perf_counter()
     name, _, side = unit.label.partition("|")
     if name == LINKED[0]:

@@ -1,4 +1,4 @@
-"""One unit of an audit in any process: what it works on, and how it runs."""
+"""One unit of an audit in any process: its data, and how it runs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def unit_work(storage: Storage, audit: Audit) -> Work:
 
 
 def whole_unit(storage: Storage, audit: Audit, number: int) -> Finding:
-    """One unit of an audit: on one thread, so that times are those of one core."""
+    """One unit of an audit, on one thread, so that times are those of one core."""
     with threadpool_limits(1):
         return units.run(surroundings(storage, audit), audit.units[number])
 
 
 @lru_cache(maxsize=1)
 def surroundings(storage: Storage, audit: Audit) -> Surroundings:
-    """What the units of an audit work on, once a process."""
+    """The data of an audit's units, made once in each process."""
     store = ports.shared_store(storage)
     loaded = labelled_faces.load(audit.source, store, (), ())
     if store.version(audit.source) != audit.version:

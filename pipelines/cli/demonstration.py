@@ -24,7 +24,7 @@ from pipelines.operations.inventory import Inventory, inspect
 from pipelines.run.course import Progress, Watch, quiet
 from pipelines.run.summary import Summary
 from pipelines.spec.options import assembled
-from pipelines.verification import job as verification_job
+from pipelines.verification.verifier import Verifier
 
 PACK: Final = "buffalo_sc"
 _ENROLLED_EACH: Final = 5
@@ -78,10 +78,12 @@ def run(folder: Path, progress: Progress = quiet) -> Demo:
     request = assembled(EnrolRequest, flat)
     summary = enrolment.carry_out(request, enrolment_request.prepare(request), Watch(progress))
     probes = {name: paths[_ENROLLED_EACH:] for name, paths in photos.items()}
+    with Verifier(str(dest), str(keys), str(pack.folder)) as verifier:
+        people = [_ask(name, probes, verifier, len(photos[name])) for name in photos]
     return Demo(
         summary=summary,
         inventory=inspect(str(dest)),
-        people=[_ask(name, probes, flat, len(photos[name])) for name in photos],
+        people=people,
         query=duckdb_query(dest),
         report=_evaluate(folder, photos, pack),
     )
@@ -108,11 +110,11 @@ def _lay_out(source: Path, photos: dict[str, list[Path]]) -> Path:
     return source
 
 
-def _ask(name: str, probes: dict[str, list[Path]], table: dict[str, str], photos: int) -> Person:
+def _ask(name: str, probes: dict[str, list[Path]], verifier: Verifier, photos: int) -> Person:
     """Verify every probe against one person's template."""
     asked = [(owner, str(path)) for owner, paths in probes.items() for path in paths]
     images = [image for _, image in asked]
-    verdicts = verification_job.verify(table["dest"], name, images, table["model"], table["keys"])
+    verdicts = verifier.verify(name, images)
     answers = [
         (owner == name, bool(v.accepted)) for (owner, _), v in zip(asked, verdicts, strict=True)
     ]

@@ -233,4 +233,3 @@ def _enrol(
 
             return run_as_flow(request, prepared, Watch(progress, told), max_failures)
         return enrolment.carry_out(request, prepared, Watch(progress, told))
-

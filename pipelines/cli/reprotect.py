@@ -247,4 +247,3 @@ def rotate_kek(
         typer.echo(json.dumps(asdict(done)))
     else:
         tell(f"{done.keysets} keysets: from {done.old_uri} to {done.new_uri}")
-

@@ -1,7 +1,7 @@
-"""One block of an evaluation: compared, and written as two small files.
+"""One block of an evaluation: it is compared, and written as two small files.
 
-A block is done if and only if its counts exist, which are written last. Files hold cosines,
-agreements and the numbers of faces, never an embedding, a helper or a codeword.
+A block is done if and only if its file of counts exists, which is written last. The files hold
+cosines, agreements and the numbers of faces, but no embedding, helper or codeword.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from pipelines.table import layout
 from pipelines.table.schemas import as_parquet
 
 Index = NDArray[np.intp]
-# In the place of a setting: impostors by cosine, and lost templates.
+# These take the place of a setting's number: impostors by cosine, and lost templates.
 _COSINE: Final = -1
 _LOST: Final = -2
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where faces come from, and templates where a table holds them."""
+    """The sources of faces, and of templates where a table holds them."""
 
     store: Store
     access: Access | None = None
@@ -48,7 +48,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Part:
-    """One case: what is compared with what, and the numbers of its blocks."""
+    """One case: its comparisons, and the numbers of its blocks."""
 
     case: Case
     found: Comparisons
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """The faces of an evaluation and what is compared with what. rows: where a table holds it."""
+    """The faces and comparisons of an evaluation. rows: where a table holds the templates."""
 
     faces: Faces
     parts: list[Part]
@@ -75,7 +75,7 @@ class Plan:
 
 @lru_cache(maxsize=1)
 def plan(evaluation: Evaluation, sources: Sources) -> Plan:
-    """Load the faces, once a process."""
+    """Load the faces, once in each process."""
     store = sources.store
     faces = faces_of.load(evaluation.source, store, evaluation.excluded, evaluation.groups)
     rows = None
@@ -96,7 +96,7 @@ def plan(evaluation: Evaluation, sources: Sources) -> Plan:
 
 
 def run(evaluation: Evaluation, sources: Sources, number: int) -> int:
-    """Compare one block and write what it counted; return its number."""
+    """Compare one block and write its counts. Returns its number."""
     known = plan(evaluation, sources)
     part = known.part_of(number)
     first = (number - part.blocks.start) * evaluation.block
@@ -114,9 +114,7 @@ def run(evaluation: Evaluation, sources: Sources, number: int) -> int:
 def _issues(
     evaluation: Evaluation, sources: Sources, number: int, numbers: Index
 ) -> Iterator[tuple[Index, F64, Issue]]:
-    """What is compared of a block's templates: the numbers of those that can be, the templates
-    themselves, and their issues.
-    """
+    """The comparable templates of a block: their numbers, the templates, and their issues."""
     known = plan(evaluation, sources)
     kept, templates = _centred(known, known.part_of(number), numbers)
     if known.rows is None or sources.access is None:
@@ -130,7 +128,7 @@ def _issues(
 
 
 def _centred(known: Plan, part: Part, numbers: Index) -> tuple[Index, F64]:
-    """The templates, (t, n), and the numbers of those whose faces have a direction in common."""
+    """Numbers of the templates whose faces do not cancel, and these templates, (t, n)."""
     vectors, method = known.faces.vectors, part.case.centring or Centring.MEAN
     found = {}
     for number in map(int, numbers):
@@ -142,13 +140,13 @@ def _centred(known: Plan, part: Part, numbers: Index) -> tuple[Index, F64]:
 
 
 def done(evaluation: Evaluation, store: Store) -> set[int]:
-    """Blocks whose counts are there."""
+    """Blocks whose counts exist."""
     names = (entry.uri.rpartition("/")[2] for entry in store.entries(_folder(evaluation)))
     return {int(name.split(".")[0]) for name in names if name.endswith(".counts.parquet")}
 
 
 def matches(evaluation: Evaluation, store: Store, blocks: Iterable[int]) -> pa.Table:
-    """All comparisons that were kept, block by block."""
+    """All kept comparisons, block by block."""
     return pa.concat_tables(
         _read(_address(evaluation, number, "matches"), store) for number in blocks
     )
@@ -168,7 +166,7 @@ class Counted:
 
 
 def counted(evaluation: Evaluation, store: Store, blocks: Iterable[int]) -> Counted:
-    """Add up what some blocks counted."""
+    """Add up the counts of some blocks."""
     settings = evaluation.settings
     width = max(setting.params.alpha for setting in settings) + 1
     cosines = np.zeros(BINS, dtype=np.int64)
@@ -185,7 +183,7 @@ def counted(evaluation: Evaluation, store: Store, blocks: Iterable[int]) -> Coun
 
 
 def _block(faces: Faces, found: Comparisons, numbers: Index, templates: F64) -> tuple[Block, Index]:
-    """Templates of some numbers, and the faces that they are compared with."""
+    """The templates with some numbers, and the faces to compare them with."""
     probes = found.probes_after(int(numbers[0])) if len(numbers) else found.probes[:0]
     same = found.subject[numbers, None] == faces.labels.subject[probes]
     if found.pairs is not None:

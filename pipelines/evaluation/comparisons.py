@@ -1,4 +1,4 @@
-"""What is compared with what, and what could not be compared."""
+"""The comparisons of an evaluation, and those that could not be made."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Index = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Uncompared:
-    """Comparisons that a list asks for and that could not be made.
+    """Comparisons that a list asks for but that could not be made.
 
-    genuine, impostor: how many, by the reason why a face has no embedding; they are failures to
-    acquire. excluded: lines that name a face which is left out on purpose. repeated: lines that say
-    what another one has said; it counts once.
+    genuine, impostor: their numbers, by the reason why a face has no embedding; they are failures
+    to acquire. excluded: lines that name a face which is left out on purpose. repeated: lines that
+    repeat another one, which counts once.
     """
 
     genuine: dict[str, int] = field(default_factory=dict)
@@ -30,17 +30,17 @@ class Uncompared:
 
     @property
     def total_genuine(self) -> int:
-        """Genuine ones for any reason."""
+        """Genuine ones, for all reasons."""
         return sum(self.genuine.values())
 
     @property
     def total_impostor(self) -> int:
-        """Impostor ones for any reason."""
+        """Impostor ones, for all reasons."""
         return sum(self.impostor.values())
 
     @property
     def total(self) -> int:
-        """Both."""
+        """Genuine and impostor ones."""
         return self.total_genuine + self.total_impostor
 
 
@@ -48,9 +48,9 @@ class Uncompared:
 class Comparisons:
     """templates: faces of each template. subject: (t,) of the templates. probes: (m,) faces.
 
-    once: every pair of faces counts once, with the earlier one as the template. pairs: (p, 2)
-    templates and probes, by place, where only listed ones are compared. uncompared: where a list
-    says what there is to compare.
+    once: every pair of faces counts once, with the earlier face as the template. pairs: (p, 2)
+    places of templates and probes, where only listed ones are compared. uncompared: where a list
+    names the comparisons.
     """
 
     templates: list[Index] = field(repr=False)
@@ -61,7 +61,7 @@ class Comparisons:
     uncompared: Uncompared | None = None
 
     def probes_after(self, first: int) -> Index:
-        """The probes that templates from this one on are compared with."""
+        """The probes of the templates from this one on."""
         return self.probes[first:] if self.once else self.probes
 
 
@@ -81,7 +81,7 @@ def trials(found: Comparisons, labels: Labels, lost: Index) -> Trials:
 
 
 def refuse_one_class(found: Comparisons, labels: Labels) -> None:
-    """Raise `ProtocolError` where no comparison is genuine, or every one is."""
+    """Raise `ProtocolError` where no comparison is genuine, or all of them are."""
     probed = np.bincount(labels.subject[found.probes], minlength=len(labels.subjects))
     own = probed[found.subject] - (1 if found.once else 0)
     if not (own > 0).any():

@@ -1,4 +1,4 @@
-"""What protection costs, measured where and when it is asked for, on one core."""
+"""The cost of protection, measured on this machine, on one core."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LEAST_ROUNDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds of one core, over some rounds."""
+    """Milliseconds on one core, over some rounds."""
 
     p50: float
     p99: float
@@ -37,13 +37,13 @@ class Times:
 
     @property
     def per_second(self) -> float:
-        """At the median."""
+        """Number of operations at the median."""
         return 1000 / self.p50
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One setting and tolerance. protect: a template's row; verify: a probe against a row."""
+    """One setting and tolerance. protect: of a template's row; verify: of a probe against a row."""
 
     setting: str
     params: Params
@@ -53,19 +53,19 @@ class Cost:
 
     @property
     def core_hours_a_million(self) -> float:
-        """To protect a million templates."""
+        """Core hours to protect a million templates."""
         return self.protect.p50 / 3.6
 
     @property
     def gib_a_million(self) -> float:
-        """Of helpers and digests."""
+        """GiB of helpers and digests."""
         return self.row_bytes * 1e6 / 2**30
 
 
 @dataclass(frozen=True)
 class Spent:
-    """machine: where. images_per_second: inputs of a table's newest enrolment that ran through at
-    once, if any.
+    """machine: where it was measured. images_per_second: inputs of a table's newest enrolment that
+    ran without a break, if any.
     """
 
     machine: str
@@ -74,7 +74,7 @@ class Spent:
 
 
 def measure(evaluation: Evaluation, tables: Tables | None, machine: str) -> Spent:
-    """Measure each setting at its largest tolerance; smaller ones take no longer."""
+    """Measure each setting at its largest tolerance. Smaller ones take no longer."""
     with threadpool_limits(1):
         costs = [_cost(setting) for setting in evaluation.settings]
     return Spent(machine, costs, _rate(tables) if tables else None)
@@ -105,14 +105,14 @@ def _cost(setting: Setting) -> Cost:
 
 
 def _faces(n: int) -> Iterator[F64]:
-    """Vectors without end: what one costs does not depend on whose it is."""
+    """Random vectors without end. The cost does not depend on the face."""
     rng = secure_generator()
     while True:
         yield rng.standard_normal(n)
 
 
 def _measured(act: Callable[[], object]) -> Times:
-    act()  # what is made once, and kept
+    act()  # warm-up: some objects are made once and kept
     seconds: list[float] = []
     while len(seconds) < _ROUNDS and (sum(seconds) < _BUDGET_S or len(seconds) < _LEAST_ROUNDS):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What an evaluation is: frozen before its first block, the same in every process."""
+"""The definition of an evaluation: frozen before its first block, the same in every process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pipelines.evaluation.protocol import is_single
 from pipelines.plan.labelled_faces import Faces
 
 READING: Final = 2
-"""Goes up where the same source or list gives other comparisons than before."""
+"""Raise this when the same source or list gives other comparisons than before."""
 
 _BLOCK: Final = 256
-# Cosines of a block that are held at once, in numbers.
+# The most cosines of a block that are held at once.
 _CELLS: Final = 1 << 26
-# Impostors whose cosine is kept one by one: somewhat more than the highest FMR with an interval,
-# and enough to see how many errors come together.
+# The share of impostors whose cosine is kept one by one. It is somewhat more than the highest FMR
+# with an interval, and enough to see how many errors come together.
 _KEPT_SHARE: Final = 2e-3
 _LEAST_KEPT: Final = 1000
 _SAMPLE: Final = 2000
@@ -32,23 +32,23 @@ _SAMPLE: Final = 2000
 
 @dataclass(frozen=True)
 class Case:
-    """Templates of one kind. protocol: what is compared; centring: how faces became a template."""
+    """Templates of one kind. protocol: the comparisons. centring: how faces become a template."""
 
     protocol: str
     centring: Centring | None
 
     @property
     def name(self) -> str:
-        """As in `first:5, mean`."""
+        """For example `first:5, mean`."""
         return f"{self.protocol}, {self.centring}" if self.centring else self.protocol
 
 
 @dataclass(frozen=True)
 class Issued:
-    """Templates of a table, as it was when the evaluation began.
+    """Templates of a table, as they were when the evaluation began.
 
-    dest, table_id, generation: where they are. keys: path of the keyset file. params: theirs.
-    templates: how many. digest: SHA-256 in hex over their identities and what they were made from.
+    dest, table_id, generation: their place. keys: path of the keyset file. params: of the
+    templates. templates: their number. digest: SHA-256 in hex over their identities and inputs.
     """
 
     dest: str
@@ -63,14 +63,14 @@ class Issued:
 # Flat, since its file is compared field by field with what is asked for.
 @dataclass(frozen=True)
 class Evaluation:
-    """source: Parquet of embeddings, version: what the store said of it. out: where results go.
+    """source: Parquet of embeddings. version: the store's description of it. out: for results.
 
     protocols: `all`, `first:K`, `first:K/M`, or the address of a file, whose text is `listed`.
-    centrings, alphas, encodings: every combination is compared. issued: where the templates are
-    those of a table. excluded: names left out. groups: columns of demographic labels. model: what
-    made the embeddings, as far as is known. seed: hex, from which every block's randomness comes,
-    so that the same evaluation gives the same numbers; no template made from it leaves the process.
-    floor: cosine from which impostors are kept. block: templates in one unit of work. reading: how
+    centrings, alphas, encodings: every combination is compared. issued: set where the templates are
+    those of a table. excluded: names left out. groups: columns of demographic labels. model: of the
+    embeddings, as far as it is known. seed: hex; every block's randomness comes from it, so the
+    same evaluation gives the same numbers. No template made from it leaves the process. floor:
+    impostors are kept from this cosine on. block: templates in one unit of work. reading: how
     sources and lists are read, `READING`; blocks of another one count other comparisons.
     """
 
@@ -95,7 +95,7 @@ class Evaluation:
 
     @property
     def settings(self) -> list[Setting]:
-        """In the order in which a block goes through them."""
+        """All settings, in the order in which a block uses them."""
         if self.issued:
             return [Setting(self.issued.params, self.encodings[0])]
         every = [(alpha, encoding) for alpha in self.alphas for encoding in self.encodings]
@@ -106,7 +106,7 @@ class Evaluation:
 
     @property
     def cases(self) -> list[Case]:
-        """In the order of their blocks."""
+        """All cases, in the order of their blocks."""
         return [
             Case(protocol, centring)
             for protocol in self.protocols
@@ -114,7 +114,7 @@ class Evaluation:
         ]
 
     def to_json(self) -> bytes:
-        """As it is stored beside its results."""
+        """The stored form, beside its results."""
         return json.dumps(asdict(self), indent=1).encode()
 
     @classmethod
@@ -129,14 +129,14 @@ class Evaluation:
         return cls(**{**given, **lists, "issued": issued, "centrings": centrings})
 
     def generator(self, purpose: str) -> ReplayedGenerator:
-        """The generator of one purpose: always the same."""
+        """The generator for one purpose. It is always the same."""
         return generator(self.seed, purpose)
 
 
 def largest_tolerance(n: int, alpha: int, wanted: int) -> int:
-    """The largest tolerance up to the wanted one whose digests a row may hold.
+    """The largest tolerance, up to the wanted one, whose digests a row may hold.
 
-    Half of the places always agree by chance, so most must.
+    Half of the places agree by chance anyway, so more than half must agree.
     """
     if wanted < 0:
         raise ParameterError(f"tolerance {wanted} must be at least 0")
@@ -154,15 +154,15 @@ def block_size(probes: int) -> int:
 
 
 def generator(seed: str, purpose: str) -> ReplayedGenerator:
-    """The generator that a seed gives for one purpose."""
+    """The generator of a seed for one purpose."""
     return ReplayedGenerator(sha256(f"ironmask evaluation\0{purpose}\0{seed}".encode()).digest())
 
 
 def floor(faces: Faces, seed: str) -> float:
-    """The cosine that about two in a thousand impostors exceed, or a thousand of them all against
-    all where that is more, from a sample of the faces.
+    """The cosine that about two in a thousand impostors exceed, from a sample of the faces.
 
-    Rounded down, so that it is the same on every machine.
+    With few faces it is the cosine that a thousand impostors exceed, all against all. It is rounded
+    down, so that it is the same on every machine.
     """
     count = len(faces.vectors)
     share = min(max(_KEPT_SHARE, 2 * _LEAST_KEPT / count**2), 1.0)

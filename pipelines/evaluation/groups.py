@@ -34,7 +34,7 @@ def groups(
     labels: dict[str, list[str]],
     subjects: list[str],
 ) -> Iterator[GroupRow]:
-    """Rates within each group: both faces of an impostor comparison belong to it."""
+    """Rates within each group. Both faces of an impostor comparison belong to the group."""
     threshold = scores.at_fmr(1e-4).threshold
     judged = [
         (
@@ -55,7 +55,7 @@ def groups(
 
 
 def _of_subjects(of_face: NDArray[np.str_], subject: Index, count: int) -> NDArray[np.str_]:
-    """The label of each subject: that of its first face."""
+    """The label of each subject, taken from its first face."""
     first = np.searchsorted(subject, np.arange(count))
     return of_face[first]
 
@@ -92,7 +92,7 @@ def _group(
 
 
 def _within(errors: Errors, accepted: NDArray[np.bool_], some: Index) -> PairCounts:
-    """Accepted impostors among some subjects, with the comparisons of those alone."""
+    """Accepted impostors among some subjects, and the comparisons of these subjects only."""
     found = errors.accepted(accepted)
     return PairCounts.of(
         np.searchsorted(some, found.first),

@@ -1,4 +1,4 @@
-"""The comparisons that a list asks for, of the faces that there are."""
+"""The comparisons that a list asks for, among the existing faces."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ABSENT: Final = "not in the source"
 def of_pairs(name: str, labels: Labels, text: str) -> Comparisons:
     """The comparisons of a list of pairs. name: its address.
 
-    Raises `ProtocolError` for a list that cannot be right: one that contradicts the labels, has one
-    class only, or calls two faces the same.
+    Raises `ProtocolError` for a list that cannot be right: it contradicts the labels, has one class
+    only, or says that a face is compared with itself.
     """
     known = _numbered(labels)
     seen: set[tuple[Numbered, Numbered]] = set()
@@ -59,7 +59,7 @@ def of_pairs(name: str, labels: Labels, text: str) -> Comparisons:
 
 
 def of_roles(name: str, labels: Labels, text: str) -> Comparisons:
-    """The comparisons of a list of roles: every template with every probe. name: its address.
+    """The comparisons of a list of roles, every template with every probe. name: its address.
 
     Raises `ProtocolError` for a list that cannot be right.
     """
@@ -92,14 +92,14 @@ def of_roles(name: str, labels: Labels, text: str) -> Comparisons:
 
 
 def refuse_comments(name: str, labels: Labels, text: str) -> None:
-    """Raise `ProtocolError` where a comment of a list of names is the name of a face or subject."""
+    """Raise `ProtocolError` where a comment in a list of names is the name of a face or subject."""
     known = set(labels.subjects) | set(labels.images) | set(labels.left_out)
     for line, comment in lists.comments(text):
         _refuse_comment(name, line, comment in known)
 
 
 def _numbered(labels: Labels) -> dict[Numbered, list[tuple[str, Face]]]:
-    """The faces of a source by what lists of pairs call them."""
+    """The faces of a source by their names in lists of pairs."""
     found: dict[Numbered, list[tuple[str, Face]]] = {}
     for image, face in labels.faces().items():
         if called := lists.numbered(image):
@@ -190,7 +190,7 @@ def _places(faces: Iterable[Face]) -> list[int]:
 def _uncompared(
     enrolled: dict[str, dict[str, Face]], probes: dict[str, Face], excluded: int, repeated: int
 ) -> Uncompared:
-    """Comparisons with a probe, or a template, of which there is no embedding."""
+    """Comparisons whose probe or template has no embedding."""
     genuine, impostor = Counter[str](), Counter[str]()
     templates = Counter[str]()
     usable = Counter(face.subject for face in probes.values() if face.place is not None)

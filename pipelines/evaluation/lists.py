@@ -1,8 +1,8 @@
-"""Lists that people write: names to leave out, roles, pairs, whatever program wrote the file.
+"""Lists that people write: names to leave out, roles, pairs. Any program may have written the file.
 
-UTF-8, with or without a byte-order mark, and lines that end as on any system. Cells are parted by
-tabs, commas, semicolons or, in pairs, blanks. A line that begins with `#` is a comment. What is in
-quotation marks is a name as it stands, two of them within it stand for one.
+The text is UTF-8, with or without a byte-order mark, with line ends of any system. Tabs, commas,
+semicolons or, in pairs, blanks separate cells. A line that begins with `#` is a comment. A name in
+quotation marks is taken as it is; two quotation marks inside it mean one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from ironmask.errors import ProtocolError, SourceError
 
 Numbered = tuple[str, str]
-"""Whose image, and its number without leading zeros."""
+"""The person of an image, and the image's number without leading zeros."""
 
 _ENDS: Final = re.compile(r"\r\n|\r|\n")
 _QUOTED: Final = re.compile(r'"((?:[^"]|"")*)"')
@@ -27,7 +27,7 @@ _IMAGE, _ROLE, _TEMPLATE = "image", "role", "template"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A line of a list of pairs. is_comment: it begins with `#`, and would be a pair otherwise."""
+    """A line of a list of pairs. is_comment: it begins with `#`, but would be a pair without."""
 
     line: int
     first: Numbered
@@ -62,24 +62,24 @@ def decoded(address: str, data: bytes) -> str:
 
 
 def names(text: str) -> list[str]:
-    """The names that a list gives, one a line, in their order and each once."""
+    """The names in a list, one a line, in order and each once."""
     return sorted({_unquoted(line) for _, line in _lines(text) if not line.startswith("#")})
 
 
 def comments(text: str) -> list[tuple[int, str]]:
-    """The lines that are comments, with their numbers."""
+    """The comments, with their line numbers."""
     return [(number, line) for number, line in _lines(text) if line.startswith("#")]
 
 
 def is_roles(text: str) -> bool:
-    """Whether a list is one of roles, by its heading."""
+    """Whether its heading says that a list is one of roles."""
     return _heading(text) is not None
 
 
 def roles(name: str, text: str) -> Iterator[Role]:
     """The lines of a list with the columns image and role, and perhaps template.
 
-    Raises `ProtocolError` for a line that is none.
+    Raises `ProtocolError` for an invalid line.
     """
     heading = _heading(text)
     if heading is None:
@@ -112,8 +112,8 @@ def roles(name: str, text: str) -> Iterator[Role]:
 def pairs(name: str, text: str) -> Iterator[Pair]:
     """The lines of LFW's pairs.txt: `name i j` is genuine, `name i other j` is not.
 
-    A first line of counts, or one of names of columns, is left out. Raises `ProtocolError` for a
-    line that is no pair, and for an image with itself.
+    A first line of counts or of column names is left out. Raises `ProtocolError` for a line that is
+    no pair, and for an image with itself.
     """
     is_first = True
     for number, line in _lines(text):
@@ -137,10 +137,10 @@ def pairs(name: str, text: str) -> Iterator[Pair]:
 
 
 def numbered(image: str) -> Numbered | None:
-    """What an image is called in a list of pairs: `Ann_0012.jpg` in any folder is Ann's image 12.
+    """The name of an image in a list of pairs: `Ann_0012.jpg` in any folder is Ann's image 12.
 
-    None where its name has no such number. An extension is what has to be cut off for a number to
-    be last, so that `St.Ann_0012` keeps its dot.
+    None where its name has no such number. An extension is cut off only if a number comes last
+    without it, so that `St.Ann_0012` keeps its dot.
     """
     stem = re.split(r"[/\\]", image)[-1]
     while stem:
@@ -151,7 +151,7 @@ def numbered(image: str) -> Numbered | None:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with something in a cell, without the blanks around it, and their numbers."""
+    """Lines with text in a cell, without the blanks around them, and their numbers."""
     for number, line in enumerate(_ENDS.split(text), 1):
         if line.strip(" \t,;"):
             yield number, line.strip()
@@ -163,7 +163,7 @@ def _unquoted(line: str) -> str:
 
 
 def _heading(text: str) -> tuple[int, str, list[str]] | None:
-    """Of a list of roles: number of the line, delimiter and columns."""
+    """The heading of a list of roles: line number, delimiter and columns."""
     number, line = next((one for one in _lines(text) if not one[1].startswith("#")), (0, ""))
     for delimiter in ",;\t":
         cells = [cell.lower() for cell in _cells(line, delimiter) or []]
@@ -173,7 +173,7 @@ def _heading(text: str) -> tuple[int, str, list[str]] | None:
 
 
 def _cells(line: str, delimiter: str) -> list[str] | None:
-    """None where quotation marks do not end."""
+    """The cells of a line. None where a quotation mark is not closed."""
     aside = delimiter != " "
     try:
         (cells,) = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=aside)

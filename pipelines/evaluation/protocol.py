@@ -1,4 +1,4 @@
-"""Which faces are enrolled, and which are compared with them."""
+"""Protocols: which faces are enrolled, and which are compared with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPAN: Final = re.compile(r"first:([1-9][0-9]?)-([1-9][0-9]?)")
 
 
 def spread(names: Iterable[str]) -> tuple[str, ...]:
-    """Protocols by name, with `first:A-B` as the protocols `first:K/B` of each K from A to B."""
+    """Protocols by name. `first:A-B` becomes the protocols `first:K/B` for each K from A to B."""
     every: list[str] = []
     for name in names:
         if span := _SPAN.fullmatch(name):
@@ -35,12 +35,12 @@ def spread(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_listed(name: str) -> bool:
-    """Whether a protocol is that of a file."""
+    """Whether a protocol is the address of a file."""
     return name not in (ALL, TABLE_PROTOCOL) and not name.startswith("first:")
 
 
 def is_single(name: str, listed: str | None) -> bool:
-    """Whether every template is of one face, so that there is nothing to centre."""
+    """Whether every template is made from one face, so that centring changes nothing."""
     if is_listed(name):
         return listed is not None and not lists.is_roles(listed)
     match = _FIRST.fullmatch(name)
@@ -51,13 +51,13 @@ def comparisons(protocol: str, labels: Labels, listed: str | None = None) -> Com
     """The comparisons of a protocol: `all`, `first:K`, `first:K/M`, or those of a file's text.
 
     `all`: every face with every other one, once. `first:K`: each subject's first K faces make one
-    template, all other faces are probes. `first:K/M`: the same for subjects of at least M faces, of
-    which none of the first M is a probe, so that each K up to M has the same probes. listed: LFW's
+    template, and all other faces are probes. `first:K/M`: the same for subjects of at least M
+    faces; none of their first M is a probe, so each K up to M has the same probes. listed: LFW's
     `pairs.txt`, or a table with the columns image and role (`enrol` or `probe`), and template where
     a subject has several.
 
-    Raises `ParameterError` for an unknown protocol, `ProtocolError` where nothing is genuine or
-    everything is.
+    Raises `ParameterError` for an unknown protocol, `ProtocolError` where no comparison is genuine,
+    or all of them are.
     """
     if is_listed(protocol):
         if listed is None:

@@ -1,4 +1,4 @@
-"""From the blocks' numbers to rates with intervals: all that a report says."""
+"""Turn the blocks' counts into rates with intervals: all numbers of a report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Index = NDArray[np.intp]
 class CosineRow:
     """The recogniser alone at the lowest threshold whose FMR is at most `target`.
 
-    fmr, fnmr: with intervals; fmr is None where impostors of this threshold were not kept.
+    fmr, fnmr: with intervals. fmr is None where impostors of this threshold were not kept.
     """
 
     target: float
@@ -51,8 +51,10 @@ class CosineRow:
 
 @dataclass(frozen=True, slots=True)
 class ProtectedRow:
-    """One setting and tolerance. against: FNMR less the recogniser's own at no higher an FMR; None
-    where the recogniser's threshold rests on fewer than 30 accepted impostors.
+    """One setting and tolerance.
+
+    against: the FNMR minus the recogniser's own at an FMR that is no higher; None where the
+    recogniser's threshold rests on fewer than 30 accepted impostors.
     """
 
     setting: str
@@ -67,10 +69,10 @@ class ProtectedRow:
 
 @dataclass(frozen=True)
 class CaseResults:
-    """What one kind of templates gave. lost: templates that could not be made, or opened again.
+    """The results of one kind of templates. lost: templates that could not be made or reopened.
 
-    agreements: genuine comparisons and those of a sample of impostors, by setting. uncompared:
-    where a list says what there is to compare.
+    agreements: of genuine comparisons and of a sample of impostors, by setting. uncompared: where a
+    list names the comparisons.
     """
 
     case: Case
@@ -87,17 +89,17 @@ class CaseResults:
 
     @property
     def asked(self) -> int:
-        """Comparisons that were to be made."""
+        """The number of comparisons asked for."""
         return self.genuine + self.impostor + (self.uncompared.total if self.uncompared else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Failures that are folded into the rates of one kind of templates.
+    """Failures that are included in the rates of one kind of templates.
 
-    fta: failure-to-acquire rate of genuine comparisons, impostor_fta: of the others. fte:
-    failure-to-enrol rate. Where a list says what there is to compare, they are shares of its
-    comparisons, and who was not enrolled is among those.
+    fta: failure-to-acquire rate of genuine comparisons; impostor_fta: of the others. fte:
+    failure-to-enrol rate. Where a list names the comparisons, the rates are shares of these, and
+    include those of subjects who were not enrolled.
     """
 
     fta: float
@@ -107,11 +109,11 @@ class Folded:
 
 @dataclass(frozen=True)
 class Failures:
-    """What is folded into FAR and FRR.
+    """The failures that are included in FAR and FRR.
 
-    attempts: faces that were to be acquired, sound files or not. reasons: why some have no
-    embedding that can be compared. not_acquired: those of them whose file was sound. subjects:
-    people who were to be enrolled. without: those of them without a template.
+    attempts: all faces to acquire, whether their files are sound or not. reasons: why some have no
+    comparable embedding. not_acquired: those of them whose file is sound. subjects: all subjects to
+    enrol. without: those of them without a template.
     """
 
     attempts: int
@@ -150,11 +152,11 @@ class Results:
 
     @property
     def listed(self) -> CaseResults | None:
-        """The first case whose comparisons a list asks for."""
+        """The first case with listed comparisons."""
         return next((case for case in self.cases if case.uncompared), None)
 
     def folded(self, case: CaseResults) -> Folded:
-        """What is folded into the rates of one of the cases."""
+        """The failures that are included in the rates of one case."""
         lost = case.uncompared
         if lost is None:
             return Folded(self.failures.fta, self.failures.fta, self.failures.fte)
@@ -167,7 +169,7 @@ class Results:
 
 
 def results(evaluation: Evaluation, sources: Sources) -> Results:
-    """Add up all blocks. The randomness of bootstraps is the evaluation's own."""
+    """Add up all blocks. Bootstraps use the evaluation's own randomness."""
     known = blocks.plan(evaluation, sources)
     labels = known.faces.labels
     return Results(
@@ -185,7 +187,7 @@ def results(evaluation: Evaluation, sources: Sources) -> Results:
 
 
 def _failures(known: Plan, access: Access | None) -> Failures:
-    """Of the source; with a table, of what it enrolled and of the probes."""
+    """Failures of the source; with a table, of its enrolments and of the probes."""
     labels = known.faces.labels
     reasons, attempts = Counter(labels.unusable), len(labels.subject)
     not_acquired = reasons.total()
@@ -253,7 +255,7 @@ def _case(evaluation: Evaluation, store: Store, known: Plan, part: Part) -> Case
 
 
 def _tolerances(evaluation: Evaluation, setting: Setting) -> range:
-    """Those of a row that holds the digests of just one, or all up to the largest."""
+    """The tolerance of a row that holds the digests of just one, or all up to the largest."""
     largest = setting.params.tolerance
     return range(largest if evaluation.issued else 0, largest + 1)
 

@@ -1,7 +1,7 @@
-"""Templates that a table holds, compared by an evaluator with its keys and the embeddings again.
+"""Compare templates that a table holds, for an evaluator with its keys and the same embeddings.
 
-What a row was made from gives back its codeword, which the row's own digests confirm; so the stored
-helpers themselves are compared, not others like them. A codeword lives as long as its block.
+The embeddings of a row give back its codeword, and the row's own digests confirm it. So the stored
+helpers themselves are compared, not others like them. A codeword is kept no longer than its block.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MADE_FROM = ("template_id", "subject_id", "source_uris")
 
 @dataclass(frozen=True)
 class TemplateTraits:
-    """What all templates of a generation share. key_id: of the keys that seal them."""
+    """The common settings of a generation's templates. key_id: of the keys that encrypt them."""
 
     issued: Issued
     encoding: str
@@ -54,7 +54,7 @@ class TemplateTraits:
 def live(tables: Tables, keys: str) -> TemplateTraits:
     """The templates of a table's live generation. keys: path of its keyset file.
 
-    Raises `TableError` where there is none, or where they differ in what must be the same.
+    Raises `TableError` where there is none, or where their settings differ.
     """
     generation = generations.live(tables)
     counted = [
@@ -84,7 +84,7 @@ def live(tables: Tables, keys: str) -> TemplateTraits:
 
 @dataclass(frozen=True)
 class Access:
-    """Templates of a table. keys: opens those of their generation, anew each time."""
+    """Templates of a table. keys: opens those of their generation, again for each call."""
 
     issued: Issued
     tables: Tables
@@ -93,10 +93,10 @@ class Access:
 
 @dataclass(frozen=True)
 class Rows:
-    """The templates whose faces are all in the source, and what is compared with them.
+    """The templates whose faces are all in the source, and their comparisons.
 
-    ids, subjects: of the templates. missing: templates of which some face is not in the source.
-    duplicates: faces whose content the table knows as that of another input; they are no probes.
+    ids, subjects: of the templates. missing: templates without one of their faces in the source.
+    duplicates: faces that the table knows as copies of another input; they are no probes.
     """
 
     ids: list[str] = field(repr=False)
@@ -107,7 +107,7 @@ class Rows:
 
 
 def rows(access: Access, source: str, labels: Labels) -> Rows:
-    """Find what the templates were made from among the faces of a source; all others are probes.
+    """Find the faces of the templates in a source. All its other faces are probes.
 
     Raises `MismatchError` where the table has changed since, `ProtocolError` where nothing can be
     compared.
@@ -146,13 +146,13 @@ def opened(
 ) -> dict[int, tuple[bytes, I32]]:
     """Helper and codeword of a few templates, by place, where the row's digests confirm them.
 
-    numbers: (t,), increasing. templates: (t, n), what these were made from. Raises `TamperedError`
-    where a row was changed.
+    numbers: (t,), increasing. templates: (t, n), made from their faces again. Raises
+    `TamperedError` where a row was changed.
     """
     if not len(numbers):
         return {}
     table_id, keys = access.issued.table_id, access.keys()
-    # Rows are in the order of subjects, and a range of those needs few files.
+    # Rows are sorted by subject, so a range of subjects needs few files.
     subject = pads.field("subject_id")
     low, high = rows.subjects[numbers[0]], rows.subjects[numbers[-1]]
     where = _of(access.issued.generation) & (subject >= low) & (subject <= high)
@@ -172,8 +172,8 @@ def opened(
 
 @dataclass(frozen=True)
 class Losses:
-    """What enrolment lost. used: inputs in templates. failed: the others, by reason, as the newest
-    run tells. subjects: all who were to be enrolled. without: those of them without a template.
+    """The losses of enrolment. used: inputs in templates. failed: the other inputs, by their newest
+    reason. subjects: all subjects to enrol. without: those of them without a template.
     """
 
     used: int
@@ -183,7 +183,7 @@ class Losses:
 
 
 def losses(tables: Tables, generation: int) -> Losses:
-    """Count what the runs of a table's generation used and what they could not."""
+    """Count the inputs that a table's generation used, and those that failed."""
     used = contents.used_inputs(tables, generation)
     failed = contents.newest_failures(tables)
     enrolled = contents.live_subjects(tables, generation)
@@ -194,12 +194,12 @@ def losses(tables: Tables, generation: int) -> Losses:
 
 
 class _Places:
-    """Where a table's inputs are among the faces of a source: by row, by name or its end."""
+    """Finds a table's inputs among the faces of a source: by row, or by name or its end."""
 
     def __init__(
         self, source: str, labels: Labels, stored: dict[str, tuple[str, str]] | None = None
     ) -> None:
-        """stored: subject id and address of inputs by what they are stored as, if that differs."""
+        """stored: subject id and address of inputs by their stored address, if that differs."""
         self._labels = labels
         self._stored = stored or {}
         file = posixpath.basename(source)
@@ -209,7 +209,7 @@ class _Places:
         self._nameless = {name: place for name, place in rows.items() if not labels.is_named(place)}
 
     def of(self, subject: str, uri: str) -> int | None:
-        """The face of an input; None where the source has none, or another person's."""
+        """The face of an input; None where the source has none, or one of another subject."""
         subject, _ = self._stored.get(uri, (subject, uri))
         place = self.named(uri)
         if place is None or self._labels.subjects[self._labels.subject[place]] != subject:
@@ -245,7 +245,7 @@ def _found(address: str, known: dict[str, int]) -> int | None:
 
 
 def _endings(uri: str) -> Iterator[str]:
-    """A whole address, and its ends from longest to shortest, each without its suffix as well."""
+    """A whole address and its ends, from the longest to the shortest, with and without suffix."""
     while uri:
         yield uri
         yield posixpath.splitext(uri)[0]
@@ -266,7 +266,7 @@ def _of(generation: int) -> pads.Expression:
 
 
 def _made_from(tables: Tables, generation: int) -> list[tuple[str, str, list[str]]]:
-    """Identity, subject and inputs of each template, in the order of subjects."""
+    """Id, subject and inputs of each template, in the order of subjects."""
     some = tables.table("templates").rows(_MADE_FROM, _of(generation))
     columns = [some[name].to_pylist() for name in _MADE_FROM]
     return sorted(zip(*columns, strict=True), key=lambda row: (row[1], row[0]))

@@ -1,4 +1,4 @@
-"""Is a destination what was written? Seal, logs, files, digests, counts, owners, helpers."""
+"""Check a destination: seal, logs, files, digests, counts, subjects, helpers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _AGAIN: Final = 3
 _SHARD_TABLES: Final = ("inputs", "templates")
 _Shard = tuple[str, int, str]
 Files = dict[str, dict[str, int]]
-"""Bytes of each listed file by path, by table."""
+"""Bytes of each listed file, by table and path."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check saw. findings: what is wrong; notes: what an unfinished run explains."""
+    """The result of a check. findings: faults. notes: traces of an unfinished run."""
 
     dest: str
     table_id: str
@@ -59,10 +59,10 @@ class Report:
 def check(scope: Scope, key_of: KeyOf, written: Written, workers: int | None = None) -> Report:
     """Check a destination; with `scope.deep`, open every helper as well.
 
-    key_of: finds the key of a seal by the id of the keys that it names. written: tells whether
-    seals with lists were written before. Reads every file that
-    the logs list, `workers` at a time (default: one a core). Where a re-protection or an erasure
-    goes on meanwhile, what it finds may be theirs, and it looks again.
+    key_of: finds the key of a seal by its key id. written: tells whether seals with lists were
+    written before. It reads every file that the logs list, `workers` at a time (default: one a
+    core). If a re-protection or an erasure goes on meanwhile, it may cause the findings; then the
+    check looks again.
     """
     for _ in range(_AGAIN):
         before = _destructions(scope)
@@ -73,7 +73,7 @@ def check(scope: Scope, key_of: KeyOf, written: Written, workers: int | None = N
 
 
 def _destructions(scope: Scope) -> object:
-    """What changes with each step that takes files away; None where it cannot be told."""
+    """A value that changes with each removal of files; None where it cannot be read."""
     try:
         states = [(one.number, one.state) for one in generations.read(scope.tables).values()]
         erased = [record.run_id for record in run_records.records(scope.tables)]
@@ -91,7 +91,7 @@ def _checked(
     seen = Seen()
     is_open = check_seal(seen.findings, notes)
     try:
-        # In this order a run that works meanwhile can only be ahead of what is known of it.
+        # In this order, a run that works meanwhile can only be ahead of these facts.
         records = _records(scope)
         known = generations.read(scope.tables)
         listed = {name: scope.tables.table(name).files() for name in reversed(TABLES)}
@@ -131,7 +131,7 @@ def _checked(
 
 
 def _records(scope: Scope) -> list[RunRecord]:
-    """The runs, of files that are what was written. Raises `IronmaskError`."""
+    """The runs, after a check of their files. Raises `IronmaskError`."""
     for path in scope.tables.table("runs").files():
         if wrong := check_file(scope, "runs", path).findings:
             raise TableError(wrong[0])
@@ -139,7 +139,7 @@ def _records(scope: Scope) -> list[RunRecord]:
 
 
 def _wrong_keys(scope: Scope, known: dict[int, Generation]) -> Iterator[str]:
-    """The live generation has its keys, and a destroyed one none."""
+    """A live generation without its keys, or a destroyed one with keys."""
     for one in known.values():
         key_id, has_keys = scope.key_states.get(one.number, ("", False))
         if one.state is State.DESTROYED and has_keys:
@@ -149,7 +149,7 @@ def _wrong_keys(scope: Scope, known: dict[int, Generation]) -> Iterator[str]:
 
 
 def _wrong_generations(listed: set[int | None], known: dict[int, Generation]) -> Iterator[str]:
-    """What the log lists of generations that are gone or were never begun."""
+    """Listed generations that are gone or were never begun."""
     for number in sorted(number for number in listed if number is not None):
         if number not in known:
             yield f"templates of generation {number} are listed, and it was never begun"
@@ -158,7 +158,7 @@ def _wrong_generations(listed: set[int | None], known: dict[int, Generation]) ->
 
 
 def _without_templates(records: list[RunRecord], known: dict[int, Generation]) -> frozenset[str]:
-    """Runs whose templates are gone, or on their way."""
+    """Runs whose templates are gone or being destroyed."""
     ended = {n for n, one in known.items() if one.state in (State.RETIRED, State.DESTROYED)}
     return frozenset(r.run_id for r in records if r.config.get("generation") in ended)
 
@@ -166,7 +166,7 @@ def _without_templates(records: list[RunRecord], known: dict[int, Generation]) -
 def _check_seal(
     scope: Scope, key_of: KeyOf, written: Written, findings: list[str], notes: list[str]
 ) -> bool:
-    """Note what the seal finds; tell whether it is open."""
+    """Note the seal's findings. Returns whether the seal is open."""
     try:
         state = log_seal_file.read(scope.tables.dest, scope.store, key_of, written)
         if state is None:
@@ -182,7 +182,7 @@ def _check_seal(
 
 
 def _wrong_files(scope: Scope, name: str, listed: dict[str, int]) -> Iterator[str]:
-    """Listed files that are missing or of another size, and files that are none of the table's."""
+    """Listed files that are missing or of another size, and files that are not the table's."""
     base = scope.tables.table(name).uri.rstrip("/") + "/"
     counts = scope.tables.table(name).counts() if name == "templates" else {}
     sizes = {entry.uri.removeprefix(base): entry.size for entry in scope.store.entries(base)}
@@ -223,7 +223,7 @@ def _check_contents(
 
 
 def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]) -> Plan | None:
-    """A run's plan; None where it is gone, or is not the one that was frozen, which is noted."""
+    """A run's plan. None where it is gone, or was changed since it was frozen; this is noted."""
     if not record.fingerprint.get("plan"):
         if record.kind != Purpose.REKEY:
             notes.append(f"the plan of run {record.run_id} went with a person who was erased")
@@ -244,7 +244,7 @@ def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]
 
 
 def _pairs(listed: Files, findings: list[str]) -> dict[_Shard, dict[str, str]]:
-    """The files of each attempt: its path in each of the two tables."""
+    """The files of each attempt: its paths in the two tables."""
     pairs: dict[_Shard, dict[str, str]] = {}
     for name in _SHARD_TABLES:
         for path in listed[name]:
@@ -287,7 +287,7 @@ def _wrong_run(
     notes: list[str],
     gone: bool,
 ) -> Iterator[str]:
-    """A run against its plan and against what it said of itself; its templates may be gone."""
+    """Compare a run with its plan and with its own record. Its templates may be gone."""
     shards = {shard for run_id, shard, _ in pairs if run_id == record.run_id}
     if frozen and (strange := shards - set(range(frozen.shards))):
         yield f"run {record.run_id} lists {len(strange)} shards that its plan does not have"

@@ -1,4 +1,4 @@
-"""What can be wrong with one shard's files: its digest, its rows, its helpers."""
+"""Faults of one shard's files: of its digest, its rows, its helpers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _PARTITION: Final = "generation"
 
 @dataclass(frozen=True)
 class Scope:
-    """What every check of one destination shares.
+    """The facts that all checks of one destination share.
 
-    keys: those of a generation, by number. key_states: key id of each generation in the keyset
-    file, and whether it holds its keys. without: runs whose templates were destroyed since.
+    keys: those of a generation, by number. key_states: for each generation in the keyset file, its
+    key id and whether its keys are there. without: runs whose templates were destroyed since.
     """
 
     tables: Tables
@@ -50,10 +50,10 @@ class Scope:
 
 @dataclass
 class Seen:
-    """What was found in a part of a destination.
+    """The findings and counts of a part of a destination.
 
     subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation. gone:
-    templates of each run whose people were erased since, or whose files were lost.
+    for each run, templates that were erased since, or whose files were lost.
     """
 
     findings: list[str] = field(default_factory=list)
@@ -111,7 +111,7 @@ def check_file(scope: Scope, name: str, path: str) -> Seen:
 
 
 def _read(scope: Scope, seen: Seen, name: str, path: str) -> pa.Table | None:
-    """The rows of a data file; None where they are not what was written, which is noted."""
+    """The rows of a data file. None where the file was changed; this is noted."""
     uri = layout.join(scope.tables.table(name).uri, path)
     seen.files += 1
     try:
@@ -130,7 +130,7 @@ def _read(scope: Scope, seen: Seen, name: str, path: str) -> pa.Table | None:
         return None
     try:
         parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-        # A thread of Arrow's that frees a buffer while the interpreter ends aborts the process.
+        # An Arrow thread that frees a buffer while the interpreter ends aborts the process.
         table = parquet.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         seen.findings.append(f"{uri} cannot be read as Parquet ({type(error).__name__})")
@@ -164,7 +164,7 @@ def _wrong_inputs(scope: Scope, frozen: Plan | None, path: str, rows: pa.Table) 
 
 
 def _wrong_details(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
-    """Details that do not open with the keys of the table."""
+    """Details that the keys of the table do not open."""
     live = [number for number, (_, there) in scope.key_states.items() if there]
     if not live:
         return
@@ -227,7 +227,7 @@ def _note_gone(seen: Seen, rows: pa.Table) -> None:
 
 
 def _wrong_owners(path: str, rows: pa.Table, issued: pa.Table | None) -> Iterator[str]:
-    """A subject with a used input has a template that counts it, and no other has one."""
+    """Subjects with used inputs but no template that counts them, or the other way round."""
     used = rows.filter(contents.is_used(rows))
     wanted = Counter(used["subject_id"].to_pylist())
     counts = [] if issued is None else issued.select(["subject_id", "images_used"]).to_pylist()

@@ -1,4 +1,4 @@
-"""Which inputs failed, and why: those whose newest outcome is a failure."""
+"""List the failed inputs of a destination: those whose newest outcome is a failure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PSEUDONYMS: Final = "no keys, so no details, and pseudonyms: name the keyset fil
 
 @dataclass(frozen=True, slots=True)
 class FailedInput:
-    """One input that failed. detail: what is wrong with it, empty where there are no keys."""
+    """One failed input. detail: its fault; empty without keys."""
 
     subject: str
     address: str
@@ -40,9 +40,9 @@ class FailedInput:
 
 @dataclass(frozen=True)
 class Failures:
-    """The failed inputs of a destination. inputs: comes once, a part at a time.
+    """The failed inputs of a destination. inputs: can be read once, one part at a time.
 
-    seal: what can be said of them. note: what is not shown, and why; else empty.
+    seal: how far the seal was checked. note: what is not shown and why, or empty.
     """
 
     dest: str
@@ -54,11 +54,11 @@ class Failures:
 def failures(
     dest: str, keys: str | None, *, reasons: tuple[str, ...] = (), run_id: str | None = None
 ) -> Failures:
-    """Find the failed inputs of a destination; with its keys, in their owner's own words.
+    """Find the failed inputs of a destination. With its keys, labels and details are readable.
 
-    reasons, run_id: only those that failed for one of them, and in that run. Without `keys` the
-    keyset file is looked for in its usual place. Raises `ParameterError` for a reason that there is
-    not, `TableError` for a run that there is not.
+    reasons, run_id: only failures for one of these reasons, and of that run. Without `keys` it
+    looks for the keyset file in the usual place. Raises `ParameterError` for an unknown reason,
+    `TableError` for an unknown run.
     """
     if unknown := sorted(set(reasons) - set(FAILURES)):
         raise ParameterError(
@@ -83,7 +83,7 @@ def failures(
     if seal == NOT_CHECKED:
         note = PSEUDONYMS if pseudonyms.are_kept(tables) else NO_KEYS
     found = _inputs(tables, table_keys, reasons, run_id)
-    # Nothing is said of a table before it was read once: then what is damaged is known.
+    # Read the first row before anything is reported: damage is then known.
     first = list(islice(found, 1))
     return Failures(tables.dest, seal, note, chain(first, found))
 
@@ -101,7 +101,7 @@ def _inputs(
 
 
 def _input(table_id: str, row: dict[str, Any], keys: TableKeys | None) -> FailedInput:
-    """What a row of `inputs` says; what is encrypted in it only with keys."""
+    """A failed input from a row of `inputs`. Its encrypted parts need keys."""
     facts = decrypted(table_id, row, keys) if keys else {"detail": row["detail"]}
     return FailedInput(
         subject=str(facts.get("subject", row["subject_id"])),

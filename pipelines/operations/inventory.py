@@ -1,4 +1,4 @@
-"""What a table holds, counted."""
+"""Count the contents of a table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DISAGREES: Final = pads.field("reason").isin([reason.value for reason in DISAGR
 
 @dataclass(frozen=True)
 class GenerationSize:
-    """What one generation of a table holds. state: preparing, live, retired or destroyed."""
+    """The contents of one generation. state: preparing, live, retired or destroyed."""
 
     generation: int
     state: str
@@ -39,12 +39,12 @@ class GenerationSize:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a destination holds. destroyed: when each generation that is gone went, UTC.
+    """The contents of a destination. destroyed: UTC time for each generation that is gone.
 
-    outcomes, reasons: of the inputs of all runs, each re-protection's among them. disagreement:
-    people with faces that are not theirs, by reason. lost: people whose template was lost, and who
-    have none now. two_issues: people who were enrolled again since. seal: what can be said of it
-    without keys.
+    outcomes, reasons: of the inputs of all runs, re-protections included. disagreement: subjects
+    with faces of other people, by reason. lost: subjects whose template was lost, without another
+    one. two_issues: subjects who were enrolled again since. seal: the seal's state, as far as it
+    can be seen without keys.
     """
 
     dest: str
@@ -62,7 +62,7 @@ class Inventory:
 
 
 def inspect(dest: str) -> Inventory:
-    """Count what a destination holds."""
+    """Count the contents of a destination."""
     _, storage = load_settings()
     return inventory(places.existing(dest, storage))
 

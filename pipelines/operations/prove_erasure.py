@@ -1,4 +1,4 @@
-"""What an erasure leaves on purpose, a pseudonym and a record, and a search for anything else."""
+"""Search for traces of an erased subject beside the pseudonym and the record that are kept."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pipelines.table.schemas import TABLES
 
 PURPOSE: Final = "erase"
 _HEX: Final = 32
-# Numbers of generations, as texts.
+# In this field, Delta logs have numbers of generations as texts.
 _PARTITION: Final = "partitionValues"
 
 
 def names_of(keys: GenerationKeys, subject: str) -> list[str]:
-    """A person's pseudonyms: that of the table's keys, and the one that tables of before gave.
+    """A subject's pseudonyms: by the table's keys, and as older tables made them.
 
-    The first stays the same as long as the table lives, the other one as long as rows are made from
-    rows.
+    The first stays the same as long as the table lives. The second stays the same as long as rows
+    are made from rows.
     """
     before = [] if keys.table is None else [keys.table.pseudonym_key()]
     macs = [
@@ -41,10 +41,10 @@ def names_of(keys: GenerationKeys, subject: str) -> list[str]:
 
 
 def prove(tables: Tables, store: Store, subject: str, keys: GenerationKeys) -> Evidence:
-    """Look for what an erased person must not have left: in rows, logs, plans and private files.
+    """Look for traces that an erased subject must not leave: in rows, logs, plans, private files.
 
-    keys: of the live generation. Of an erasure by software of before, no record can be told after
-    the next re-protection. The seal is the caller's to check.
+    keys: of the live generation. If older software made the erasure, its record cannot be found
+    after the next re-protection. The caller checks the seal.
     """
     names = names_of(keys, subject)
     record = {
@@ -74,16 +74,16 @@ def _has_rows(tables: Tables, table: str, subject: str) -> bool:
 
 
 class _Names:
-    """Tells texts that name a person: the id itself, and addresses in the folder of that name."""
+    """Finds texts that name a subject: its id, and addresses in a folder of that name."""
 
     def __init__(self, subject: str, stored: str, jobs: Iterable[TemplateJob]) -> None:
-        """stored: what the subject is stored as: the id, or a pseudonym."""
+        """stored: the subject's stored name: the id, or a pseudonym."""
         self._subjects = {subject, stored}
         sources = {s for job in jobs for s in (job.source, *job.more_sources)}
         self._folders = tuple(layout.join(source, subject) + "/" for source in sources)
 
     def are_in(self, value: object) -> bool:
-        """Whether any text of a value, however deep, is one."""
+        """Whether any text in a value, at any depth, names the subject."""
         if isinstance(value, str):
             return self._names(value)
         if isinstance(value, dict):
@@ -95,12 +95,12 @@ class _Names:
         if text[:1] in ("{", "["):
             with suppress(ValueError):
                 return self.are_in(json.loads(text))
-        # A detail ends with the address of another input.
+        # The detail of a duplicate ends with the address of another input.
         return text in self._subjects or any(folder in text for folder in self._folders)
 
 
 def _naming(store: Store, folder: str, names: _Names) -> Iterator[str]:
-    """Files below a folder that name a person."""
+    """Files below a folder that name a subject."""
     for entry in store.entries(folder):
         content = store.read(entry.uri)
         found: list[object]

@@ -1,4 +1,4 @@
-"""How far the newest run of a destination is, and when it will end."""
+"""The progress of a destination's newest run, and when it will end."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from pipelines.table.log_seal_file import NOT_CHECKED
 from pipelines.table.run_records import RunRecord
 
 _COLUMNS: Final = ["run_id", "outcome", "reason"]
-# A note is written every few seconds while shards end.
+# Notes are written every few seconds while shards end; an older one does not count.
 _FRESH_S: Final = 600.0
 
 
 # Flat, since it is printed and written as JSON field by field.
 @dataclass(frozen=True)
 class Status:
-    """Where the newest run stands, in shards and inputs.
+    """The progress of the newest run, in shards and inputs.
 
-    holder: who is working on it now, None where nobody is. in_flight, waiting: shards that are
-    worked on, and finished ones that wait for their commit. inputs_done: inputs whose outcome is
-    committed. inputs_waiting: others that are finished and wait for their commit, as of the last
-    note. failed: committed failures by reason. per_second: inputs settled a second by the working
-    process. ends_at: when the run will end at that rate, UTC; None where nobody works on it. seal:
-    what can be said of it without keys.
+    holder: who is working on it now, None if nobody is. in_flight: shards in work. waiting:
+    finished shards that wait for their commit. inputs_done: inputs with a committed outcome.
+    inputs_waiting: finished inputs that wait for their commit, as of the last note. failed:
+    committed failures by reason. per_second: inputs settled a second by the working process.
+    ends_at: UTC, at that rate; None if nobody works on the run. seal: the seal's state, as far as
+    it can be seen without keys.
     """
 
     dest: str
@@ -59,7 +59,7 @@ class Status:
 
 
 def status(tables: Tables, store: Store, holder: str | None) -> Status:
-    """Ask a destination for its newest run.
+    """Find out how far the newest run of a destination has come.
 
     Raises `TableError` where no run has been planned.
     """
@@ -71,7 +71,7 @@ def status(tables: Tables, store: Store, holder: str | None) -> Status:
     done = sum(outcomes.values())
     shards_done = _shards_done(tables, record)
     shards, inputs = shards_done, done
-    # The plan of a run that has ended may have gone with a person who was erased.
+    # If a subject of an ended run was erased, the run's plan may be gone as well.
     if record.fingerprint.get("plan"):
         frozen, _ = plans.load(layout.plan_folder(tables.dest, record.run_id), store)
         shards, inputs = frozen.shards, frozen.inputs
@@ -99,7 +99,7 @@ def status(tables: Tables, store: Store, holder: str | None) -> Status:
 
 
 def _live_note(dest: str, store: Store, record: RunRecord, holder: str | None) -> Note | None:
-    """The run's last note, where somebody is working on it and wrote it not long ago."""
+    """The run's last note, if somebody works on the run and the note is recent."""
     note = last_note(dest, store) if holder else None
     fresh = note and note.run_id == record.run_id and time.time() - note.at < _FRESH_S
     return note if fresh else None

@@ -1,8 +1,9 @@
 """Arrange the inputs of a source as shards, in two passes and little memory.
 
-The first pass settles what the destination knows already, writes the rows to a nameless temporary
-file, and keeps eight bytes for each content; the second one knows from them which contents come
-again, and numbers the shards. The file holds names, addresses and keyed identities only.
+The first pass settles inputs that the destination knows already. It writes the rows to a nameless
+temporary file, and keeps eight bytes for each content. These bytes tell the second pass which
+contents come again; it also numbers the shards. The file holds names, addresses and keyed
+identities only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PLANNED: Final = COLUMNS.remove(COLUMNS.get_field_index("before"))
 SCHEMA: Final = _PLANNED.append(pa.field("shard", pa.int32()))
 _LATER: Final = SCHEMA.get_field_index("address")
 SCHEMA_OF_BEFORE: Final = SCHEMA.remove(_LATER)
-"""Of plans that were written before there were pseudonyms."""
+"""Columns of plans that are older than pseudonyms."""
 _HASH: Final = "hash"
 _SPOOLED: Final = _PLANNED.append(pa.field(_HASH, pa.int64()))
 _ROWS: Final = 1 << 16
@@ -38,10 +39,10 @@ def arrange(
 ) -> Iterator[pa.Table]:
     """Yield the inputs of a source as tables of `SCHEMA`, ordered by shard.
 
-    Inputs of the subjects in `live` are skipped. Of equal contents the first is kept and the
-    others are duplicates; contents in `used` already serve another subject's template, and one
-    photo under two subjects would be two issues of one person. A subject is in the shard in which
-    its first input falls. Raises `StorageError` where the temporary file finds no room.
+    Inputs of the subjects in `live` are skipped. Of equal contents the first is kept, and the
+    others are duplicates. A content in `used` already serves another subject's template: one photo
+    under two subjects would be two issues of one person. A subject is in the shard in which its
+    first input falls. Raises `StorageError` where the temporary file finds no room.
     """
     with spool() as file:
         repeated = _first_pass(batches, live, used, file)
@@ -57,7 +58,7 @@ def arrange(
 
 
 def rows_of_file(rows: pa.Table, shard: int, detail: str, content: str | None = None) -> pa.Table:
-    """A shard of inputs that lie together in a file, as a table of `SCHEMA`; rows name them."""
+    """One shard as a table of `SCHEMA`: inputs that lie together in a file. rows: names them."""
     named = {name: rows[name].combine_chunks() for name in ("subject_id", "uri")}
     fixed = {"shard": shard, "detail": detail, "content": content}
     columns = [
@@ -87,13 +88,13 @@ def _first_pass(batches: Iterable[pa.Table], live: TextSet, used: Known, file: I
 
 
 def _hashes(table: pa.Table) -> Hashes:
-    """Hashes of contents that hold within this process."""
+    """Hashes of contents. They are valid in this process only."""
     contents = table["content"].to_pylist()
     return np.fromiter(map(hash, contents), np.int64, len(contents))
 
 
 def _may_repeat(table: pa.Table) -> Mask:
-    """Rows that work is to be done for, of known content."""
+    """Rows of known content that need work."""
     return np.asarray(pc.and_(pc.is_null(table["outcome"]), pc.is_valid(table["content"])))
 
 
@@ -119,14 +120,14 @@ def _settle(table: pa.Table, mask: Mask, outcome: Outcome, reason: Reason, detai
 
 
 class _Originals:
-    """The first input of each content that comes again, as its subject and address."""
+    """The first input of each repeated content, as its subject and address."""
 
     def __init__(self, repeated: Hashes) -> None:
         self._repeated = repeated
         self._first: dict[str, tuple[str, str]] = {}
 
     def mark(self, table: pa.Table) -> pa.Table:
-        """Settle the duplicates among the next rows; drops the column of hashes."""
+        """Settle the duplicates among the next rows. Drops the column of hashes."""
         hashes = np.asarray(table[_HASH])
         table = table.drop_columns([_HASH])
         if not len(self._repeated):
@@ -157,7 +158,7 @@ class _Originals:
 
 
 class _Numbers:
-    """Numbers of shards, without gaps: of a subject, that in which its first input falls."""
+    """Numbers shards without gaps. A subject is in the shard in which its first input falls."""
 
     def __init__(self, shard_size: int) -> None:
         self._size = shard_size
@@ -168,7 +169,7 @@ class _Numbers:
         self._raw = -1
 
     def of(self, subjects: pa.ChunkedArray) -> pa.Array:
-        """Number the next rows; all of a subject's come together."""
+        """Number the next rows. All rows of a subject come together."""
         codes = np.asarray(pc.dictionary_encode(subjects.combine_chunks()).indices)
         starts = np.concatenate([[subjects[0].as_py() != self._subject], codes[1:] != codes[:-1]])
         places = self._rows + np.arange(len(codes))

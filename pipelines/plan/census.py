@@ -1,7 +1,7 @@
-"""What the subjects of a source look like, and what in them may be a mistake.
+"""Count the subjects of a source, and find names that may be mistakes.
 
-It is told as the rows pass, before anything is written: eight bytes for each subject, and some MiB
-of names that are worth a warning.
+It looks at the rows as they pass, before anything is written. It keeps eight bytes for each
+subject, and some MiB of names that are worth a warning.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import SourceKind, TemplateJob
 
 _log = logging.getLogger("ironmask.enrol")
-# What of names is kept to be shown, and how many of them are.
+# Limits: characters of names that are kept, and names that are shown.
 _KEPT_CHARACTERS: Final = 4 << 20
 _SHOWN: Final = 5
 _SHOWN_CHARACTERS: Final = 60
-# What tables write where there is no value, and is somebody's id where it is text.
+# Tables write these for a missing value. As text, one of them may be somebody's id.
 _NO_VALUES: Final = frozenset({"nan", "none", "null", "nil", "n/a", "na", "<na>", "nat", "#n/a"})
 
 
 @dataclass
 class _Names:
-    """Names that are worth a warning: how many there are, and the first of them."""
+    """Names that are worth a warning: their number, and the first of them."""
 
     count: int = 0
     kept: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class _Names:
 
 @dataclass
 class Census:
-    """The subjects of a source, as its rows pass."""
+    """The subjects of a source, counted as its rows pass."""
 
     source: str
     kind: SourceKind
@@ -64,17 +64,17 @@ class Census:
 
     @classmethod
     def of(cls, job: TemplateJob) -> Census:
-        """That of a job's source."""
+        """The census of a job's source."""
         return cls(job.source, job.kind)
 
     def passing(self, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """The rows of a source, in tables of `sources.COLUMNS`, as they are seen."""
+        """Pass on the rows of a source, tables of `sources.COLUMNS`, and count them."""
         for batch in batches:
             self._add(batch)
             yield batch
 
     def refuse_nobody(self) -> None:
-        """Raise `SourceError` for a source that lists something, and nothing of anybody."""
+        """Raise `SourceError` for a source that has entries, but none of a subject."""
         if self.usable or not self.inputs:
             return
         if self.strays:
@@ -89,12 +89,12 @@ class Census:
         )
 
     def warnings(self, *, named: bool) -> list[str]:
-        """What may be a mistake, a line each. named: with names of people, which nobody keeps."""
+        """Possible mistakes, one line each. named: with names of subjects, to be shown only."""
         found = [self._similar(named), self._no_values(named), self._too_high(named)]
         return [line for line in found if line]
 
     def log(self) -> None:
-        """Log the warnings, without anybody's name."""
+        """Log the warnings without names."""
         for line in self.warnings(named=False):
             _log.warning("%s", line)
 
@@ -105,7 +105,7 @@ class Census:
         self.strays += int(pc.sum(pc.equal(batch["reason"], Reason.NO_SUBJECT.value)).as_py() or 0)
         open_rows = batch.filter(pc.is_null(batch["outcome"]))
         names = pc.unique(open_rows["subject_id"]).to_pylist()
-        # All of a subject's rows come together, perhaps in two batches.
+        # A subject's rows come together, but two batches may share them.
         for name in names[names[:1] == [self._last] :]:
             self._count(name)
         self._last = names[-1] if names else self._last
@@ -122,7 +122,7 @@ class Census:
             self._values.add(name)
 
     def _look_deeper(self, rows: pa.Table) -> None:
-        """People without an image in their own folder, and with some in several below it."""
+        """Find subjects without images in their own folder, but with some in several below it."""
         base = f"{self.source.rstrip('/')}/"
         depth = pc.subtract(pc.count_substring(rows["uri"], "/"), base.count("/"))
         nearest = pa.table({"subject": rows["subject_id"], "depth": depth}).group_by("subject")
@@ -185,7 +185,7 @@ def _canonical(name: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name whose every sign can be told from others that look like it."""
+    """A name in ASCII, so that look-alike characters differ."""
     return ascii(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}...")
 
 

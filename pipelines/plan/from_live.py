@@ -1,4 +1,4 @@
-"""What is taken again: the inputs that live templates are of, or all of some people."""
+"""Take inputs again: those of live templates, or all those of some subjects."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Labelled = Callable[[pa.Table], pa.Table]
 def batches(
     job: TemplateJob, store: Store, known: Known, key_before: bytes | None, labelled: Labelled
 ) -> Iterator[pa.Table]:
-    """Those inputs of a job's sources that the generation which it renews was made from.
+    """The inputs of a job's sources that became the generation which the job renews.
 
-    Content tells them, not the address, so that sources may have moved meanwhile. Each person is
-    taken from the first source that has one of them. known: the contents of that generation, each
-    with its owner. key_before: as `sources.read` takes it. labelled: gives rows the labels that
-    they are stored under.
+    They are found by content, not by address, so sources may have moved meanwhile. Each subject is
+    taken from the first source that has such an input. known: the contents of that generation, each
+    with its owner. key_before: as in `sources.read`. labelled: gives rows the labels under which
+    they are stored.
     """
     earlier = GrowingTextSet()
     for source in (job.source, *job.more_sources):
@@ -44,7 +44,7 @@ def batches(
 
 
 def of_people(batches: Iterable[pa.Table], people: TextSet) -> Iterator[pa.Table]:
-    """Those inputs of a source that are of some people. Its labels are the stored ones."""
+    """The inputs of a source that belong to some subjects, which are given by stored labels."""
     for batch in batches:
         chosen = batch.filter(pa.array(people.has(batch["subject_id"])))
         if len(chosen):

@@ -16,10 +16,10 @@ from pipelines.table.data_files import columns_of
 
 
 def planned(job: TemplateJob, tables: Tables, store: Store) -> Iterator[pa.Table]:
-    """The used inputs of the generation that a job renews, a shard for each of its files.
+    """The used inputs of the generation that a job renews, one shard for each of its files.
 
-    Of these rows `detail` is the file of templates, `content` that of inputs, relative to their
-    tables. Files whose people have a row in the new generation already are left out.
+    In these rows `detail` is the file of templates and `content` the file of inputs, both relative
+    to their tables. Files whose subjects already have a row in the new generation are left out.
     """
     assert job.renews is not None  # noqa: S101
     done = contents.live_subjects(tables, job.generation)
@@ -28,7 +28,7 @@ def planned(job: TemplateJob, tables: Tables, store: Store) -> Iterator[pa.Table
     columns = ["subject_id", "uri", "outcome", "reason"]
     order = list(templates_of)
     if job.purpose is Purpose.REKEY:
-        # The number of a shard would tell which old one it was.
+        # Otherwise a shard's number would tell which old shard it was.
         secrets.SystemRandom().shuffle(order)
     for inputs, found in columns_of(tables.dest, store, "inputs", order, columns):
         templates, rows = templates_of[inputs], found.filter(contents.is_used(found))

@@ -17,10 +17,10 @@ from pipelines.table.text_set import GrowingTextSet, TextSet
 
 
 def planned(job: TemplateJob, tables: Tables, store: Store) -> Iterator[pa.Table]:
-    """The embeddings of a generation's people, a shard for each file of the vault.
+    """The embeddings of a generation's subjects, one shard for each file of the vault.
 
-    Of these rows `detail` is the file, relative to its table. A person is taken from one file only,
-    and not at all who has a template in the new generation already. Raises `TableError` where the
+    In these rows `detail` is the file, relative to its table. A subject is taken from one file
+    only. Subjects with a template in the new generation are left out. Raises `TableError` where the
     vault holds nothing of the job's model.
     """
     assert job.renews is not None  # noqa: S101

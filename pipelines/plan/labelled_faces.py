@@ -1,4 +1,4 @@
-"""The faces of an evaluation: embeddings with their labels, less what is excluded."""
+"""The faces of an evaluation: embeddings with their labels, without the excluded ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Index = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """place: in the labels; None where the face is left out, for a reason."""
+    """place: in the labels; None where the face is left out, and `reason` says why."""
 
     place: int | None
     subject: str
@@ -36,10 +36,10 @@ class Labels:
     """Faces in the order of their subjects and images.
 
     subject: (k,) index into `subjects`. images: names of the faces. rows: (k,) of the source.
-    left_out: the other faces by name. excluded: those that a list names. unlabelled: those without
-    a subject. unusable: those without an embedding that can be compared, by reason. lost: subjects
-    who have no other ones. groups: (k,) by name of a demographic label, empty where it is not
-    known.
+    left_out: the other faces by name. excluded: the number of those that a list names. unlabelled:
+    of those without a subject. unusable: of those without a comparable embedding, by reason. lost:
+    of subjects who have no other faces. groups: (k,) by name of a demographic label, empty where it
+    is not known.
     """
 
     subject: Index
@@ -54,7 +54,7 @@ class Labels:
     groups: dict[str, list[str]] = field(default_factory=dict)
 
     def is_named(self, place: int) -> bool:
-        """Whether a face has a name of its own, rather than one of its row."""
+        """Whether a face has its own name rather than one made from its row."""
         owner = self.subjects[self.subject[place]]
         return self.images[place] != _name_of_row(owner, int(self.rows[place]))
 
@@ -76,10 +76,10 @@ class Faces:
 def load(source: str, store: Store, exclusions: Iterable[str], groups: Iterable[str]) -> Faces:
     """Read a Parquet file of embeddings: subject_id, embedding, and image where faces have names.
 
-    A face that could not be acquired has no embedding, and a column reason may say why; one without
-    a subject is left out. exclusions: names of images to leave out, or of subjects with all their
-    images. groups: columns of demographic labels. Raises `SourceError` for a file of another kind,
-    `ProtocolError` for names that it does not hold or one image that it holds twice.
+    A face that could not be acquired has no embedding; a column `reason` may say why. A face
+    without a subject is left out. exclusions: names of images to leave out, or of subjects with all
+    their images. groups: columns of demographic labels. Raises `SourceError` for another kind of
+    file, `ProtocolError` for names that it does not hold or an image that it holds twice.
     """
     table = _read(source, store, list(groups))
     subject = texts(source, "subject_id", table["subject_id"]).to_pylist()
@@ -114,7 +114,7 @@ def load(source: str, store: Store, exclusions: Iterable[str], groups: Iterable[
 
 
 def _name_of_row(subject: str, row: int) -> str:
-    """What a face without a name of its own is called."""
+    """The name of a face that has none of its own."""
     return f"{subject}#{row}"
 
 
@@ -143,7 +143,7 @@ def _images(source: str, table: pa.Table, subject: list[str]) -> list[str]:
 
 
 def _vectors(source: str, table: pa.Table) -> tuple[F32, NDArray[np.object_]]:
-    """The embeddings, (k, n), and for each the reason why it cannot be compared, or nothing."""
+    """The embeddings, (k, n), and for each the reason why it cannot be compared, or none."""
     column = table["embedding"].combine_chunks()
     lengths, rows = embedding_column(column)
     if not len(rows):
@@ -152,7 +152,7 @@ def _vectors(source: str, table: pa.Table) -> tuple[F32, NDArray[np.object_]]:
     vectors = np.full((len(table), rows.shape[1]), np.nan, dtype=np.float32)
     vectors[whole] = rows
     reasons = np.full(len(table), "", dtype=object)
-    # The last that applies stands.
+    # Of several reasons the last one is kept.
     reasons[~vectors.any(axis=1)] = Reason.ZERO_NORM.value
     reasons[~np.isfinite(vectors).all(axis=1)] = Reason.NOT_FINITE.value
     reasons[~whole] = Reason.WRONG_WIDTH.value
@@ -167,7 +167,7 @@ def _vectors(source: str, table: pa.Table) -> tuple[F32, NDArray[np.object_]]:
 def _excluded(
     source: str, subject: list[str], image: list[str], names: set[str]
 ) -> NDArray[np.bool_]:
-    """Which faces some names leave out. What is an image and a subject as well is the image."""
+    """Which faces some names exclude. A name of both an image and a subject means the image."""
     unknown = names - set(subject) - set(image)
     if unknown:
         aside = " (a comment needs a line of its own)" if "#" in min(unknown) else ""

@@ -1,7 +1,7 @@
-"""The rows of a manifest by subject, in memory that does not grow with it.
+"""The rows of a manifest by subject, in memory that does not grow with the manifest.
 
-Rows are sorted in runs of some MiB, which wait in a nameless temporary file and are merged. A
-manifest that fits into one run is sorted in memory.
+Rows are sorted in parts of some MiB. The parts wait in a nameless temporary file and are merged.
+A manifest that fits into one part is sorted in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A row of a manifest. uri: full, and without secrets. outcome: None where it is to be read."""
+    """A row of a manifest. uri: full, without secrets. outcome: None where it is to be read."""
 
     subject: str
     uri: str
@@ -46,7 +46,7 @@ class Listed:
 
 
 def listed(source: str, store: Store, reach: Reach) -> Iterator[Listed]:
-    """The rows of a CSV or Parquet with `subject_id` and `uri`, those of a subject together.
+    """The rows of a CSV or Parquet with `subject_id` and `uri`, a subject's rows together.
 
     Relative addresses start at its folder. Raises `SourceError` for a file that is no manifest,
     `StorageError` where the temporary file finds no room.
@@ -94,7 +94,7 @@ def _sorted_pairs(source: str, store: Store) -> Iterator[Pair]:
 
 
 def _runs(source: str, store: Store) -> Iterator[pa.Table]:
-    """The rows in sorted tables, each of which memory has room for."""
+    """The rows in sorted tables that fit into memory."""
     waiting: list[pa.Table] = []
     size = 0
     for part in text_parts(source, _COLUMNS, store):
@@ -127,7 +127,7 @@ def _merged(runs: Iterator[pa.Table]) -> Iterator[Pair]:
 
 
 def _write(run: pa.Table, file: IO[bytes]) -> tuple[int, int]:
-    """Append a run in blocks, each after its length; return where it begins and ends."""
+    """Append a part in blocks, each after its length. Returns where it begins and ends."""
     start = file.tell()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     for batch in run.to_batches(max_chunksize=_rows(run)):
@@ -152,5 +152,5 @@ def _read(descriptor: int, start: int, end: int) -> Iterator[Pair]:
 
 
 def _rows(table: pa.Table) -> int:
-    """How many rows of a table make a block."""
+    """The number of a table's rows in one block."""
     return max(1, _BLOCK_BYTES * len(table) // max(int(table.nbytes), 1))

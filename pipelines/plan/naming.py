@@ -1,6 +1,6 @@
 """How a plan names contents, and which of them a destination has used already.
 
-Sources give the names of contents as they are (`table.identities`). A plan keeps identities only.
+Sources give the own names of contents (`table.identities`). A plan keeps only identities.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _CONTENT = "content"
 
 @dataclass(frozen=True)
 class Known:
-    """Contents that templates were made from. identities: how these were named.
+    """Contents that became templates. identities: how these were named.
 
-    used: the identities, each with its owner where `by_owner`. unkeyed: whether some are named as
-    tables of before did it.
+    used: the identities, each with its owner where `by_owner`. unkeyed: whether some are named in
+    the clear, as in older tables.
     """
 
     identities: Identities
@@ -35,7 +35,7 @@ class Known:
         named = [self.identities.column(batch[_CONTENT])]
         if self.unkeyed:
             named += [batch[_CONTENT], batch[_BEFORE]]
-            # Rows that were made from rows of before have the key of the table over theirs.
+            # Rows made from older rows have names under the older key, keyed by the table again.
             named.append(self.identities.column(batch[_BEFORE]))
         found = np.zeros(len(batch), bool)
         for column in named:
@@ -49,7 +49,7 @@ def _array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def named(batch: pa.Table, identities: Identities) -> pa.Table:
-    """A batch of a source with identities in place of the names of its contents."""
+    """A batch of a source, with identities instead of the own names of its contents."""
     place = batch.schema.get_field_index(_CONTENT)
     column = identities.column(batch[_CONTENT])
     batch = batch.set_column(place, COLUMNS.field(_CONTENT), column)

@@ -1,7 +1,7 @@
-"""The frozen plan: every input once, in shards of whole subjects, with a digest of it all.
+"""The frozen plan: every input once, in shards of whole subjects, with one digest over all.
 
-A plan is a folder. Its parts are Parquet files of 512 shards, a row group each; `plan.json`,
-written last, describes it and names the SHA-256 of every part. A folder without it is no plan.
+A plan is a folder. Its parts are Parquet files of 512 shards, one row group for each. `plan.json`,
+written last, describes it and has the SHA-256 of every part. A folder without it is no plan.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CHUNK: Final = 8 << 20
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan as its runs see it: where it lies and what it holds, not the inputs themselves."""
+    """A plan as its runs see it: its place and its counts, without the inputs themselves."""
 
     run_id: str
     uri: str
@@ -46,11 +46,11 @@ class Plan:
     def shard(self, number: int, store: Store) -> list[dict[str, Any]]:
         """The inputs of one shard, as rows of `SCHEMA`.
 
-        Raises `TableError` where the plan is not the one that was frozen.
+        Raises `TableError` where the plan was changed since it was frozen.
         """
         part, group = divmod(number, PART_SHARDS)
         content, metadata = _part(self, part, store)
-        # A reader serves one thread.
+        # Threads must not share a reader.
         parquet = pq.ParquetFile(pa.BufferReader(content), metadata=metadata)
         rows: list[dict[str, Any]] = parquet.read_row_group(group, use_threads=False).to_pylist()
         return rows
@@ -75,7 +75,7 @@ def write(
     store: Store,
     source_version: str = "",
 ) -> Plan:
-    """Freeze a plan in a folder as its rows come, tables of `SCHEMA`, and describe it."""
+    """Freeze a plan in a folder while its rows come, tables of `SCHEMA`; return what it holds."""
     writer = _Writer(uri, store)
     for table in tables:
         writer.add(table)
@@ -128,7 +128,7 @@ class _Writer:
         self._end_part()
 
     def _count_subjects(self, subjects: pa.ChunkedArray) -> None:
-        """All of a subject's inputs come together, perhaps in two tables."""
+        """A subject's inputs come together, but two tables may share them."""
         codes = np.asarray(pc.dictionary_encode(subjects.combine_chunks()).indices)
         changes = np.count_nonzero(codes[1:] != codes[:-1])
         self.subjects += int(changes) + (subjects[0].as_py() != self._last)
@@ -160,14 +160,14 @@ class _Writer:
 
 
 def load(uri: str, store: Store) -> tuple[Plan, dict[str, Any]]:
-    """Read back the description of a frozen plan, and the facts stored with it."""
+    """Read the description of a frozen plan, and the facts stored with it."""
     header = _header(uri, store)
     with _sound(uri):
         return Plan(**{**header["plan"], "uri": uri}), dict(header["facts"])
 
 
 def tables(frozen: Plan, store: Store) -> Iterator[pa.Table]:
-    """All rows of a frozen plan, a part at a time."""
+    """All rows of a frozen plan, one part at a time."""
     for part in _parts(frozen.uri, store):
         with _opened(layout.join(frozen.uri, part.name), store) as parquet:
             rows = parquet.read()
@@ -175,7 +175,7 @@ def tables(frozen: Plan, store: Store) -> Iterator[pa.Table]:
 
 
 def _whole(rows: pa.Table) -> pa.Table:
-    """Rows with all columns of a plan; plans of before lack one."""
+    """Rows with all columns of a plan. Older plans lack one."""
     lacking = [field for field in SCHEMA if field.name not in rows.schema.names]
     for field in lacking:
         rows = rows.append_column(field, pa.nulls(len(rows), field.type))
@@ -183,7 +183,7 @@ def _whole(rows: pa.Table) -> pa.Table:
 
 
 def digest_of(frozen: Plan, store: Store) -> str:
-    """The digest of a frozen plan as its parts are now."""
+    """The digest of a frozen plan from its present parts."""
     found = []
     for part in _parts(frozen.uri, store):
         size, digest = _hashed(layout.join(frozen.uri, part.name), store)
@@ -192,7 +192,7 @@ def digest_of(frozen: Plan, store: Store) -> str:
 
 
 def verify(frozen: Plan, store: Store) -> list[str]:
-    """What is wrong with the parts of a plan, one line for each."""
+    """Problems of a plan's parts, one line for each."""
     wrong = []
     for part in _parts(frozen.uri, store):
         uri = layout.join(frozen.uri, part.name)
@@ -216,7 +216,7 @@ def _hashed(uri: str, store: Store) -> tuple[int, str]:
 
 
 def _digest(parts: Iterable[Part]) -> str:
-    """SHA-256 over the parts' digests: of whose inputs, where, with what content, in what shard."""
+    """SHA-256 over the parts' digests: so over all subjects, addresses, contents and shards."""
     facts = [[part.size, part.sha256, part.first, part.shards] for part in parts]
     return sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
 
@@ -243,7 +243,7 @@ def _address(uri: str, part: int) -> str:
 
 @lru_cache(maxsize=4)
 def _frozen_parts(frozen: Plan, store: Store) -> tuple[Part, ...]:
-    """The parts that a plan's digest is of, whatever lies beside them by now."""
+    """The parts that a plan's digest covers. Other files beside them do not count."""
     found = _parts(frozen.uri, store)
     if _digest(found) != frozen.digest:
         raise _not_frozen(layout.plan_file(frozen.uri))
@@ -252,7 +252,7 @@ def _frozen_parts(frozen: Plan, store: Store) -> tuple[Part, ...]:
 
 @lru_cache(maxsize=2)
 def _part(frozen: Plan, number: int, store: Store) -> tuple[bytes, pq.FileMetaData]:
-    """One part, checked. Neighbouring shards share it, and no process reads it for each of them."""
+    """One part, checked. It is cached, because neighbouring shards share it."""
     parts = _frozen_parts(frozen, store)
     uri = _address(frozen.uri, number)
     content = store.read(uri)
@@ -280,7 +280,7 @@ def _opened(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
 
 @contextmanager
 def _sound(uri: str) -> Iterator[None]:
-    """What turns out to be damaged is a `TableError`."""
+    """Turn the errors of damaged files into `TableError`."""
     try:
         yield
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""How far a source may reach: the folders that its inputs must lie in."""
+"""The reach of a source: the folders that its inputs must lie in."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ ELSEWHERE: Final[Fault] = (
 class Reach:
     """Folders and prefixes, as the store resolves them.
 
-    own: the destination and its keyset files. tree: a folder that is a source, as it is named;
-    base: as the store resolves it.
+    own: the destination and its keyset files. tree: the address of a source that is a folder; base:
+    the same as the store resolves it.
     """
 
     roots: tuple[str, ...]
@@ -51,11 +51,11 @@ class Reach:
     base: str = ""
 
     def fault(self, uri: str) -> Fault | None:
-        """Why an address must not be read, as a reason and what to do; None where it may."""
+        """Why an address must not be read, as a reason and advice; None where it may be read."""
         return SECRET if has_secret(uri) else self.fault_of(uri, self.store.resolve(uri))
 
     def fault_of(self, uri: str, found: str) -> Fault | None:
-        """The same for an address without secrets. found: what the store resolves it to."""
+        """The same for an address without secrets. found: the store's resolved address."""
         if not any(is_below(found, root) for root in self.roots):
             return OUTSIDE
         if any(is_below(found, place) for place in self.own):
@@ -63,13 +63,13 @@ class Reach:
         return ELSEWHERE if self.tree and self._is_elsewhere(uri, found) else None
 
     def own_place(self, uri: str) -> str:
-        """What the store resolves an address in the tree to where no link is on the way."""
+        """The resolved address of a place in the tree, if no link leads there."""
         return self.base.rstrip("/") + uri.removeprefix(self.tree.rstrip("/"))
 
     def _is_elsewhere(self, uri: str, found: str) -> bool:
-        """Tell whether what is read for an address has a place of its own in the tree, or holds it.
+        """Tell whether a link leads to a place of the tree that is read anyway, or to one above.
 
-        Nobody else comes to what lies in a hidden folder, or beside the subjects' folders.
+        Places in hidden folders, and beside the subjects' folders, are not read otherwise.
         """
         if found == self.own_place(uri):
             return False
@@ -84,14 +84,14 @@ class Reach:
 
 
 def is_below(place: str, root: str) -> bool:
-    """Tell whether a place, as the store resolves it, is another one or lies below it."""
+    """Tell whether a resolved address is another one or lies below it."""
     return f"{place.rstrip('/')}/".startswith(f"{root.rstrip('/')}/")
 
 
 def reach_of(
     source: str, kind: SourceKind, allowed: Sequence[str], store: Store, own: Sequence[str] = ()
 ) -> Reach:
-    """What a source may reach: its own folder, or that of a manifest, and what is allowed.
+    """The reach of a source: its own folder, or that of a manifest, and the allowed roots.
 
     own: the destination and its keyset files, which are never inputs.
     """
@@ -102,7 +102,7 @@ def reach_of(
 
 @lru_cache(maxsize=4)
 def of_job(job: TemplateJob, store: Store) -> Reach:
-    """What the sources of a job may reach, all of them together."""
+    """The joint reach of all sources of a job."""
     near = [
         place if _is_folder(place, store) else posixpath.dirname(place)
         for place in (job.source, *job.more_sources)

@@ -1,7 +1,7 @@
 """Where inputs come from: a folder tree, a manifest, or a Parquet of stored embeddings.
 
-Each source yields batches of the plan's columns, subjects in a fixed order, every subject's inputs
-together. An input that needs no work (a hidden file, an empty subject) comes with its outcome.
+Each source yields batches of the plan's columns. Subjects come in a fixed order, each with all its
+inputs together. An input that needs no work (a hidden file, an empty subject) has its outcome.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pipelines.spec.outcomes import FAILURES, Outcome, Reason
 from pipelines.spec.template_job import SourceKind
 from pipelines.table.identities import of_tag, of_vector
 
-# 32-bit offsets would end at 2 GiB of names, which some million inputs reach.
+# 32-bit offsets would end at 2 GiB of names; some million inputs have more.
 COLUMNS = pa.schema(
     [
         ("subject_id", pa.large_string()),
@@ -54,18 +54,18 @@ COLUMNS = pa.schema(
         ("detail", pa.large_string()),
     ]
 )
-"""row: index in a Parquet of embeddings, else null. content: its name (`table.identities`), else
-null. before: what tables of before named it by. address: encrypted labels, where
-subject_id and uri are pseudonyms. outcome: null where work is to be done."""
+"""row: index in a Parquet of embeddings, else null. content: its own name (`table.identities`),
+else null. before: its name in older tables. address: encrypted labels, where subject_id and uri are
+pseudonyms. outcome: null where the input needs work."""
 
 _BATCH = 4096
-# What Hadoop and Spark leave beside the parts of a table that is complete.
+# Hadoop and Spark put this file beside the parts of a complete table.
 _PARTS_DONE: Final = "_SUCCESS"
 
 
 @dataclass
 class _Batch:
-    """Rows of the plan on their way into Arrow. objects: whose identity is wanted, by row."""
+    """Rows of the plan before they go to Arrow. objects: by row, those that need an identity."""
 
     columns: dict[str, list[object]] = field(
         default_factory=lambda: {name: [] for name in COLUMNS.names}
@@ -108,7 +108,7 @@ def detect(source: str, store: Store) -> SourceKind:
 
 
 def _refuse_parts(source: str, store: Store) -> None:
-    """Raise `SourceError` for a folder that one table was written to in parts."""
+    """Raise `SourceError` for a folder that holds the parts of one table."""
     if store.exists(f"{source.rstrip('/')}/{_PARTS_DONE}"):
         raise SourceError(
             f"{source} holds a table in parts, of which {_PARTS_DONE} tells, and no folders of "
@@ -127,10 +127,10 @@ def read(
 ) -> Iterator[pa.Table]:
     """Yield the inputs of a source as tables of `COLUMNS`.
 
-    limit: bytes above which an image is not read for its content, since it will be refused.
-    allow_roots: where inputs may lie beside the source's own folder; others fail, and are not read.
-    key_before: 32 secret bytes that tables of before keyed the names of embeddings with; None where
-    nobody asks for these. own: the destination and its keyset files, which are never inputs.
+    limit: in bytes; larger images are not read for their content, since they will be refused.
+    allow_roots: where inputs may lie besides the source's own folder; others fail, unread.
+    key_before: 32 secret bytes that keyed the names of embeddings in older tables; None where these
+    are not needed. own: the destination and its keyset files, which are never inputs.
     """
     if kind is SourceKind.FOLDER:
         return _folder(source, store, limit, reach_of(source, kind, allow_roots, store, own))
@@ -140,7 +140,7 @@ def read(
 
 
 def _folder(source: str, store: Store, limit: int | None, reach: Reach) -> Iterator[pa.Table]:
-    """`<subject>/<image>`; deeper folders belong to the subject that holds them."""
+    """`<subject>/<image>`. Deeper folders belong to the subject above them."""
     batch = _Batch()
     for entry in store.items(source, recursive=False):
         _add_stray(batch, entry)
@@ -202,7 +202,7 @@ def _add_subject(batch: _Batch, folder: str, found: list[Found], reach: Reach) -
 
 
 def _printable(name: str) -> tuple[str, bool]:
-    """A name that Arrow can hold, and whether it is the name itself."""
+    """A name that Arrow can hold, and whether it is the real name."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -213,9 +213,9 @@ def _printable(name: str) -> tuple[str, bool]:
 def _contents(
     entries: list[Entry], store: Store, limit: int | None, source: str
 ) -> Iterator[str | None]:
-    """Names of objects' contents: the store's own MD5 tag where it has one, else a SHA-256.
+    """Names of objects' contents: the store's MD5 tag if it has one, else a SHA-256.
 
-    An object that cannot be read has none; its failure is recorded when it is loaded.
+    An object that cannot be read has none. Its failure is recorded when it is loaded.
     """
     unread = [entry.uri for entry in entries if entry.etag is None]
     data = store.read_many(unread, limit, source)
@@ -248,7 +248,7 @@ def _manifest(source: str, store: Store, limit: int | None, reach: Reach) -> Ite
 
 
 def embedding_width(source: str, store: Store) -> int:
-    """The commonest width in the first rows of a Parquet of embeddings."""
+    """The most frequent width in the first rows of a Parquet of embeddings."""
     with store.open(source) as handle:
         parquet = embedding_file(source, handle)
         kind = parquet.schema_arrow.field("embedding").type
@@ -263,7 +263,7 @@ def embedding_width(source: str, store: Store) -> int:
 
 
 def embedding_column(column: pa.Array) -> tuple[NDArray[np.intp], F32]:
-    """How many values each row of a column of lists has, none for a null, (m,); and the rows of the
+    """How many values each row of a column of lists has, (m,), 0 for a null; and the rows of the
     most frequent width, (k, n) float32.
     """
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
@@ -277,7 +277,7 @@ def embedding_column(column: pa.Array) -> tuple[NDArray[np.intp], F32]:
 
 
 def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator[pa.Table]:
-    """A Parquet with `subject_id` and `embedding` (list of floats), subjects as they first come."""
+    """A Parquet with `subject_id` and `embedding` (lists of floats), subjects as they appear."""
     with store.open(source) as handle:
         parquet = embedding_file(source, handle, optional=["image"])
         columns = ["subject_id", "embedding"]
@@ -295,9 +295,9 @@ def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator
 def embedding_file(
     source: str, handle: object, more: Sequence[str] = (), optional: Sequence[str] = ()
 ) -> pq.ParquetFile:
-    """Open a Parquet of embeddings whose columns can be what they should be.
+    """Open a Parquet of embeddings whose columns have the right types.
 
-    more: columns that it must have beside subject_id and embedding, optional: that it may have.
+    more: columns that it must have besides subject_id and embedding; optional: that it may have.
     Raises `SourceError` for a column that is missing, there twice or of another type.
     """
     parquet = parquet_file(source, handle)

@@ -13,14 +13,14 @@ from ironmask.errors import StorageError
 @contextmanager
 def spool() -> Iterator[IO[bytes]]:
     """A temporary file that ends with its use. Raises `StorageError` where it finds no room."""
-    # Closing it writes what is still on its way.
+    # Closing the file writes its last bytes, so errors of that are explained too.
     with explained(), tempfile.TemporaryFile(prefix="ironmask-plan-") as file:
         yield file
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """An error of a spooled file is a `StorageError` that says what to do."""
+    """Turn an error of a spooled file into a `StorageError` with advice."""
     try:
         yield
     except StorageError:

@@ -19,7 +19,7 @@ from pipelines.ports import Entry, Store
 from pipelines.spec.outcomes import Reason
 
 Found = tuple[Entry, Fault | None]
-"""An object, and why it must not be read where that is known."""
+"""An object, and the reason why it must not be read, if there is one."""
 Folder = tuple[str, list[Found]]
 
 UNLISTED: Final[Fault] = (
@@ -30,11 +30,11 @@ _LISTINGS: Final = 16
 
 
 def subject_folders(source: str, store: Store, reach: Reach) -> Iterator[Folder]:
-    """Folders directly under a source, in a fixed order, and the objects in each of them.
+    """Folders directly under a source, in a fixed order, with the objects in each of them.
 
-    Empty folders are among them in a file system; a bucket has none. Each real place is come to
-    once: a link that leads out of reach, or to what has a place of its own, is its own only entry,
-    or one of its folder's, and nothing behind it is listed.
+    A file system also has empty folders; a bucket has none. Each real place is read once. A link
+    may lead out of reach, or to a place that is read anyway: then the link itself is an entry, or
+    the only entry of its folder, and nothing behind it is listed.
     """
     if "://" in source:
         for folder, entries in cut_by_folder(source, store.entries(source)):
@@ -44,7 +44,7 @@ def subject_folders(source: str, store: Store, reach: Reach) -> Iterator[Folder]
 
 
 def cut_by_folder(source: str, entries: Iterator[Entry]) -> Iterator[tuple[str, list[Entry]]]:
-    """One listing, cut where the folder changes: a request for each folder takes far longer.
+    """One listing, cut where the folder changes. A request for each folder takes far longer.
 
     Raises `SourceError`, at the end, where the server did not list a folder's keys together.
     """
@@ -64,13 +64,13 @@ def cut_by_folder(source: str, entries: Iterator[Entry]) -> Iterator[tuple[str, 
 
 
 def _folder_of(uri: str, base: str) -> str:
-    """The folder directly under a base; empty for what is under none."""
+    """The folder directly under a base; empty for an address outside such folders."""
     name, slash, _ = uri.removeprefix(base).partition("/")
     return base + name if slash else ""
 
 
 def _listed(source: str, reach: Reach) -> Iterator[Folder]:
-    """Folders and what is in them, in order; the next few are asked for meanwhile."""
+    """Folders and their entries, in order. The next few are requested meanwhile."""
     folders = list(reach.store.children(source))
     faults, targets = _links(folders, reach)
 
@@ -91,9 +91,9 @@ def _listed(source: str, reach: Reach) -> Iterator[Folder]:
 
 
 def _links(folders: list[str], reach: Reach) -> tuple[dict[str, Fault], dict[str, str]]:
-    """Why some subjects' folders are not read: links to where they must not lead, or lead twice.
+    """Faults of subjects' folders that are links: out of reach, or to a place that is read anyway.
 
-    And to where the other links lead.
+    Also returns where the other links lead.
     """
     faults: dict[str, Fault] = {}
     targets: dict[str, str] = {}
@@ -107,7 +107,7 @@ def _links(folders: list[str], reach: Reach) -> tuple[dict[str, Fault], dict[str
             faults[folder] = ELSEWHERE
         else:
             targets[folder] = target
-    # Whatever lies below a place comes right after it.
+    # In this order, places below a place come right after it.
     pairs = sorted((f"{target}/", folder) for folder, target in targets.items())
     groups = [
         (target, [folder for _, folder in group]) for target, group in groupby(pairs, itemgetter(0))
@@ -119,7 +119,7 @@ def _links(folders: list[str], reach: Reach) -> tuple[dict[str, Fault], dict[str
 
 
 def _expanded(folder: str, reach: Reach, seen: list[str]) -> Iterator[Found]:
-    """What is in a folder, and behind its links to folders. seen: places that were come to."""
+    """The entries of a folder, also behind its links to folders. seen: places read already."""
     for entry in reach.store.items(folder):
         name = posixpath.basename(entry.uri)
         if not entry.is_link or name.startswith(".") or not reach.store.is_dir(entry.uri):

@@ -1,4 +1,4 @@
-"""Tables of inputs, as CSV or Parquet, read a bounded part at a time."""
+"""Tables of inputs, CSV or Parquet, read in parts of bounded size."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ironmask.errors import SourceError, StorageError
 from pipelines.ports import Store
 
 TABULAR: Final = (".parquet", ".csv")
-# What one text may take, encoded: no path, key or id is longer.
+# The most bytes of one text: no path, key or id is longer.
 MOST_TEXT: Final = 32 << 10
-# What a text column of one row group may take before its repetitions are counted.
+# The most bytes of a text column in one row group, before its repetitions are counted.
 _MOST_GROUP: Final = 512 << 20
 _BLANK: Final = r"^[\s\p{Z}]*$"
 _CSV_BLOCK: Final = 1 << 20
@@ -28,7 +28,7 @@ _PART_ROWS: Final = 4096
 
 
 def parquet_file(source: str, handle: object) -> pq.ParquetFile:
-    """Open a Parquet file; texts that come again are held once. Raises `SourceError`."""
+    """Open a Parquet file. Repeated texts are held once. Raises `SourceError`."""
     with sound(source):
         schema = pq.ParquetFile(handle).schema_arrow
         texts = [field.name for field in schema if _is_text(field.type)]
@@ -37,7 +37,7 @@ def parquet_file(source: str, handle: object) -> pq.ParquetFile:
 
 @contextmanager
 def sound(source: str) -> Iterator[None]:
-    """A Parquet file that turns out to be damaged is a `SourceError`."""
+    """Turn the errors of a damaged Parquet file into `SourceError`."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -51,7 +51,7 @@ def sound(source: str) -> Iterator[None]:
 def refuse_columns(
     source: str, schema: pa.Schema, once: Sequence[str], optional: Sequence[str] = ()
 ) -> None:
-    """Raise `SourceError` unless a table has some columns once, and others once or not at all."""
+    """Raise `SourceError` unless a table has some columns once, and others at most once."""
     found = list(schema.names)
     missing = [name for name in once if name not in found]
     if missing:
@@ -67,7 +67,7 @@ def refuse_columns(
 
 
 def refuse_no_text(source: str, name: str, kind: pa.DataType) -> None:
-    """Raise `SourceError` for a type of column that holds no names: texts or numbers."""
+    """Raise `SourceError` for a column type that holds no names: neither texts nor numbers."""
     known, kind = pa.types, written_out(kind)
     if not (
         _is_text(kind)
@@ -83,7 +83,7 @@ def refuse_no_text(source: str, name: str, kind: pa.DataType) -> None:
 
 
 def holds_names(schema: pa.Schema, name: str) -> bool:
-    """Whether a table has a column of texts or integers of this name; pictures are none."""
+    """Whether a table has a column of texts or integers with this name. Pictures do not count."""
     if name not in schema.names:
         return False
     known, kind = pa.types, written_out(schema.field(name).type)
@@ -96,15 +96,15 @@ def holds_names(schema: pa.Schema, name: str) -> bool:
 
 
 def written_out(kind: pa.DataType) -> pa.DataType:
-    """The type of a column's values, each written out."""
+    """The type of a column's values without a dictionary."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def texts(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> Any:
-    """A column as text; the empty text where a value is absent: null, NaN, nothing but blanks.
+    """A column as text. A missing value becomes the empty text: null, NaN, nothing but blanks.
 
-    Raises `SourceError` for another type, for a number that text cannot say exactly as it was
-    meant, and for a text that is longer than `MOST_TEXT` or not UTF-8.
+    Raises `SourceError` for another type, for a number that text cannot represent exactly, and for
+    a text that is longer than `MOST_TEXT` or not UTF-8.
     """
     refuse_no_text(source, name, column.type)
     kind = written_out(column.type)
@@ -125,7 +125,7 @@ def texts(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> Any:
 
 
 def refuse_inexact(source: str, name: str, parquet: pq.ParquetFile) -> None:
-    """Raise `SourceError` where a column of floats holds what `texts` refuses: it is read whole."""
+    """Raise `SourceError` where a column of floats holds values that `texts` refuses. Reads all."""
     schema = parquet.schema_arrow
     if schema.names.count(name) == 1 and pa.types.is_floating(schema.field(name).type):
         with sound(source):
@@ -134,10 +134,10 @@ def refuse_inexact(source: str, name: str, parquet: pq.ParquetFile) -> None:
 
 
 def _exact(source: str, name: str, column: Any) -> Any:
-    """Floats as the integers that they stand for; NaN is null."""
+    """Floats as the integers that they represent. NaN becomes null."""
     column = pc.if_else(pc.is_nan(column), None, column)
     written = pc.cast(column, pa.large_string())
-    # Integers from here on are not all there: a neighbour may have been rounded to one.
+    # From here on the type lacks some integers: a neighbour may have been rounded to this one.
     end = 2.0 ** (np.finfo(column.type.to_pandas_dtype()).nmant + 1)
     doubtful = pc.or_(
         pc.invert(pc.match_substring_regex(written, "^-?[0-9]+$")),
@@ -153,7 +153,7 @@ def _exact(source: str, name: str, column: Any) -> Any:
 
 
 def text_parts(source: str, columns: Sequence[str], store: Store) -> Iterator[pa.Table]:
-    """The text of some columns, some thousand rows and a few MiB at a time.
+    """The text of some columns, in parts of some thousand rows and a few MiB.
 
     Raises `SourceError` for a file that is no such table.
     """
@@ -168,7 +168,7 @@ def text_parts(source: str, columns: Sequence[str], store: Store) -> Iterator[pa
 def _csv_batches(source: str, columns: Sequence[str], store: Store) -> Iterator[pa.RecordBatch]:
     parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
     read = pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK)
-    # Only an empty field is absent: NA or null may be somebody's id.
+    # Only an empty field is a missing value: NA or null may be somebody's id.
     convert = pyarrow.csv.ConvertOptions(
         column_types={name: pa.string() for name in columns},
         include_columns=list(columns),
@@ -177,7 +177,7 @@ def _csv_batches(source: str, columns: Sequence[str], store: Store) -> Iterator[
     )
     with _sound_csv(source):
         with store.open(source) as handle:
-            # The first block alone is looked at, and no row of it is cut.
+            # Only the first block is needed; it cuts no row.
             start = pa.BufferReader(handle.read(2 * _CSV_BLOCK))
         with pyarrow.csv.open_csv(start, read, parse) as reader:
             refuse_columns(source, reader.schema, columns)
@@ -209,7 +209,7 @@ def _parquet_batches(source: str, columns: Sequence[str], store: Store) -> Itera
 
 
 def _refuse_large_groups(source: str, columns: Sequence[str], found: pq.FileMetaData) -> None:
-    """A dictionary, or a page, is decoded whole: its size is known before."""
+    """Raise `SourceError` for a large dictionary or page: they are decoded whole."""
     for number in range(found.num_row_groups):
         group = found.row_group(number)
         for place in range(group.num_columns):
@@ -235,7 +235,7 @@ def _refuse_long(source: str, name: str, column: pa.Array | pa.ChunkedArray) -> 
 
 
 def _lengths(values: pa.Array) -> pa.Array:
-    """Bytes of each value; of numbers and the like, which are short, none."""
+    """Bytes of each text; null for numbers and the like, which are short."""
     if _is_text(values.type):
         return pc.binary_length(values)
     return pa.nulls(len(values), pa.int64())
@@ -253,7 +253,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _small(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """A batch in parts that are small once each text is written out."""
+    """A batch in parts that stay small when each text is written out."""
     sizes = sum(_decoded(column) for column in batch.columns)
     rows = max(1, min(_PART_ROWS, _PART_BYTES * len(batch) // max(sizes, 1)))
     for start in range(0, len(batch), rows):
@@ -261,7 +261,7 @@ def _small(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _decoded(column: pa.Array) -> int:
-    """At most how many bytes a column's texts take, each row's written out."""
+    """An upper limit of the bytes of a column's texts, written out for each row."""
     if not pa.types.is_dictionary(column.type):
         return int(column.nbytes)
     return len(column) * int(pc.max(_lengths(column.dictionary)).as_py() or 0)

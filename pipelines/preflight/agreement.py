@@ -1,4 +1,4 @@
-"""From which cosine on two faces count as one person's: settled before a run is planned."""
+"""The least cosine of two faces of one person, settled before a run is planned."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pipelines.preflight.profile import Profile, sample_people
 from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob
 
 DEFAULT_FMR: Final = 1e-3
-"""Of a thousand pairs of strangers so many are not told apart."""
+"""The share of strangers' pairs that count as one person: one of a thousand."""
 
 _MOST_PEOPLE: Final = 4_000
-# Two machines may add up differently, and a run must go on with the same.
+# Two machines may add up differently, but a run must go on with the same bar.
 _DIGITS: Final = 3
 
 
 @dataclass(frozen=True)
 class Bar:
-    """The least cosine of faces of one person. source: how it is known, for people."""
+    """The least cosine of faces of one person. source: for people, how it is known."""
 
     cosine: float
     source: str
@@ -32,10 +32,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Known:
-    """What tells how alike strangers are to a model.
+    """What is known about how alike a model finds strangers.
 
-    calibration: address of a Parquet of its embeddings, if one was named. points: measured ones,
-    (FMR, cosine), if it is a known model. judged: its profile, if there is one.
+    calibration: address of a Parquet of its embeddings, if one was named. points: measured
+    (FMR, cosine) of a known model. judged: its profile, if there is one.
     """
 
     calibration: str | None
@@ -46,7 +46,7 @@ class Known:
 def settle(
     job: TemplateJob, fmr: float, known: Known, store: Store
 ) -> tuple[TemplateJob, Bar | None]:
-    """The job with the bar that a false match rate sets, and where that is from; 0 sets none.
+    """The job with the bar that a false match rate sets, and the bar's origin. 0 sets no bar.
 
     Raises `ParameterError` for a rate that is not supported.
     """
@@ -63,7 +63,7 @@ def settle(
 
 
 def _bar(job: TemplateJob, fmr: float, known: Known, store: Store) -> Bar:
-    """By what is known best: labels in the source come late, for it is they that are in doubt."""
+    """Use the best known measure. Labels in the source come late: they are in doubt themselves."""
     n = job.params.n
     if known.calibration and (bar := _measured(known.calibration, n, fmr, store)):
         return bar
@@ -83,10 +83,10 @@ def _bar(job: TemplateJob, fmr: float, known: Known, store: Store) -> Bar:
 
 
 def _measured(address: str, n: int, fmr: float, store: Store) -> Bar | None:
-    """As a file's people say; None where they are too few.
+    """The bar that a file's subjects give; None where they are too few.
 
-    Were each person there under two names, one pair in as many as there are people would be none of
-    impostors: with 1 / FMR people these cannot decide.
+    If each person were there under two names, one pair in as many as there are subjects would not
+    be an impostor pair. With 1 / FMR subjects, such pairs cannot decide.
     """
     people = sample_people(address, n, store)[:_MOST_PEOPLE]
     if len(people) < ceil(1 / fmr):

@@ -1,4 +1,4 @@
-"""An enrolment is judged before it begins: by which embeddings, and where that is kept."""
+"""Judge an enrolment before it begins: find embeddings for that, and keep the model's profile."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from pipelines.table import layout
 from pipelines.table.held import Destination
 from pipelines.table.schemas import METRICS
 
-# Of a source of photos that are embedded here.
+# The most photos of a source that are embedded here.
 _MOST_PHOTOS: Final = 20_000
 
 
 @dataclass(frozen=True)
 class Judged:
-    """preflight: what one stolen row would be worth, where embeddings are at hand to tell. profile:
-    what the model's embeddings look like, as it is stored, where enough of them are.
+    """preflight: the worth of one stolen row, where embeddings can tell. profile: the stored
+    profile of the model's embeddings, where there are enough of them.
     """
 
     preflight: Preflight | None = None
@@ -48,7 +48,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Model:
-    """A model at hand: its pack's name, and what loads its detector and its recogniser."""
+    """A model at hand: its pack's name, and a function that loads its detector and recogniser."""
 
     name: str
     load: Callable[[FaceSettings], tuple[Aligner, Recogniser]]
@@ -57,17 +57,17 @@ class Model:
 def judge(
     job: TemplateJob, given: str | None, model: Model | None, store: Store
 ) -> tuple[TemplateJob, Judged]:
-    """The job with the profile that it fills by, and what a stolen row of it would be worth.
+    """The job with the profile for its filling, and the worth of a stolen row of it.
 
     given: full address of a Parquet of embeddings of the job's model, if one was named.
 
-    Raises `RiskError` where that is too little, `ParameterError` for a filling without embeddings
-    that tell where to.
+    Raises `RiskError` where a stolen row is worth too much, `ParameterError` for a filling without
+    embeddings that show its directions.
     """
     name = model.name if model else job.model.removeprefix(DECLARED)
     known = kept_profile(job, name, store) if job.filling else None
     if known:
-        # Decided when the model's first template was made.
+        # This was decided when the model's first template was made.
         check(job, None, name)
         return _filled(job, Judged(profile=known))
     found = calibrated_by(job, given, model, store)
@@ -85,7 +85,7 @@ def judge(
 
 
 def kept_profile(job: TemplateJob, name: str, store: Store) -> bytes | None:
-    """The profile that a table has of a model. Raises `TableError` for one that was changed."""
+    """The table's profile of a model. Raises `TableError` for one that was changed."""
     for entry in store.entries(layout.join(job.dest, layout.PRIVATE), recursive=False):
         digest = layout.profile_digest(entry.uri)
         if digest is None:
@@ -104,7 +104,7 @@ def _filled(job: TemplateJob, judged: Judged) -> tuple[TemplateJob, Judged]:
 
 
 def keep(judged: Judged, job: TemplateJob, store: Store) -> None:
-    """Store the profile of the model with the table, unless it has one of it."""
+    """Store the profile of the model with the table, unless the table has one."""
     name = job.model.removeprefix(DECLARED)
     if judged.profile and not kept_profile(job, name, store):
         digest = sha256(judged.profile).hexdigest()
@@ -112,7 +112,7 @@ def keep(judged: Judged, job: TemplateJob, store: Store) -> None:
 
 
 def write_forecast(judged: Judged, dest: Destination) -> None:
-    """Write what was foretold into `metrics`, once a model."""
+    """Write the forecast into `metrics`, once for each model."""
     found = judged.preflight
     if found:
         once = f"preflight-{digest(found.profile.model)[:12]}"
@@ -123,8 +123,8 @@ def write_forecast(judged: Judged, dest: Destination) -> None:
 def calibrated_by(
     job: TemplateJob, given: str | None, model: Model | None, store: Store
 ) -> Calibration | None:
-    """Embeddings of the job's model: of a file that is given, of the source itself, or of some of
-    its photos where it matters. None where there are none, or too few to say anything.
+    """Embeddings of the job's model: of a given file, of the source itself, or of some of its
+    photos where that matters. None where there are none, or too few to tell anything.
 
     Raises `SourceError` for a file that holds none, `ParameterError` for one of another width.
     """
@@ -148,7 +148,7 @@ def calibrated_by(
 
 
 def _embedded(job: TemplateJob, model: Model, store: Store) -> Photos:
-    """Embeddings of the source's first people, as many as a profile needs, in this process."""
+    """Embeddings of the source's first subjects, enough for a profile, made in this process."""
     aligner, recogniser = model.load(job.faces)
     limit = job.faces.max_bytes
     batches = sources.read(job.source, job.kind, store, limit, job.allow_roots, own=[job.dest])

@@ -15,13 +15,13 @@ from pipelines.preflight.profile import LEAST_A_DIRECTION, Calibration, Profile
 from pipelines.spec.template_job import RISKS, TemplateJob
 
 FLOOR_BITS: Final = 64.0
-"""The least that one row whose helper is in the clear must take to be searched, in bits."""
+"""The least cost of searching one unencrypted row that is not a risk, in bits."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """profile: what was measured of the model, name: what people call it. left: bits that nothing
-    but the subspace rules out. row: what the search of one row takes.
+    """profile: the measurements of the model. name: the model's name for people. left: bits that
+    the subspace does not rule out. row: the cost of searching one row.
     """
 
     profile: Profile
@@ -30,7 +30,7 @@ class Preflight:
     row: Foretold
 
     def describe(self) -> str:
-        """What was measured, for people."""
+        """The measurements, for people."""
         least = "at least " if self.row.is_bound else "about "
         share, space = self.row.share, self.profile.space
         rows = "one row gives" if share in (0, 1) else f"{share:.0%} of rows give each"
@@ -41,7 +41,7 @@ class Preflight:
         )
 
     def metrics(self, run_id: str) -> Iterator[dict[str, Any]]:
-        """As rows of `metrics`, but for their time."""
+        """The same as rows of `metrics`, without their time."""
         space = self.profile.space
         found = {
             "row_bits": self.row.bits, "bits_left": self.left,
@@ -69,9 +69,9 @@ def assess(
 
 
 def check(job: TemplateJob, found: Preflight | None, name: str) -> None:
-    """Refuse helpers in the clear that do not hide what they were made from. name: the model's.
+    """Refuse unencrypted helpers that do not hide their templates. name: the model's.
 
-    Raises `RiskError` unless the job names the risk.
+    Raises `RiskError` unless the job accepts the risk.
     """
     if job.sealed or job.accepted_risk == RISKS[0]:
         return

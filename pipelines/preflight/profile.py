@@ -1,6 +1,7 @@
-"""What a model's embeddings look like as a whole: measured once, kept with the table.
+"""A model's embeddings as a whole: measured once, kept with the table.
 
-A profile holds second moments of the templates of thousands of people and nothing of any of them.
+A profile holds second moments of the templates of thousands of people, and nothing of any single
+one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pipelines.ports import Store
 from pipelines.table.schemas import as_parquet
 
 LEAST_A_DIRECTION: Final = 4
-"""People for each direction: of fewer, a spectrum tells more of them than of the model."""
+"""People for each direction. A spectrum of fewer tells more about them than about the model."""
 
 _MOST: Final = 20_000
 _HELD_OUT: Final = 16
@@ -39,7 +40,7 @@ _SCHEMA: Final = pa.schema(
         pa.field("count", pa.int64(), nullable=False),
         pa.field("n", pa.int32(), nullable=False),
         pa.field("moments", pa.binary(), nullable=False),
-        # Absent in the first version.
+        # The first version has no such field.
         pa.field("version", pa.int32()),
         pa.field("photos", pa.int64()),
     ]
@@ -49,8 +50,10 @@ _VERSION: Final = 2
 
 @dataclass(frozen=True)
 class Profile:
-    """The spectrum of a model's templates. source: what it was measured on; photos: how many, of
-    `space.count` people. version: 1 where each photo was counted as a template of its own.
+    """The spectrum of a model's templates.
+
+    source: the measured data. photos: their number, of `space.count` people. version: 1 where each
+    photo counted as its own template.
     """
 
     model: str
@@ -61,17 +64,17 @@ class Profile:
 
     @property
     def is_enough(self) -> bool:
-        """Whether so many people tell the model's directions from the sample's."""
+        """Whether there are enough people to tell the model's directions from the sample's."""
         return self.space.count >= LEAST_A_DIRECTION * self.space.n
 
     @property
     def of(self) -> str:
-        """Whom it was measured on, for people."""
+        """The measured people, as a text for people."""
         several = f", {self.photos:,} photos" if self.photos > self.space.count else ""
         return f"{self.space.count:,} people{several}"
 
     def to_bytes(self) -> bytes:
-        """As it is stored: Parquet, moments as little-endian float64."""
+        """The stored form: Parquet, moments as little-endian float64."""
         space = self.space
         row = {
             "model": self.model,
@@ -101,7 +104,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A profile, and templates of people who are not in it: (k, n) unit rows."""
+    """A profile, and templates of people outside of it: (k, n) unit rows."""
 
     profile: Profile
     others: F64 = field(repr=False)
@@ -109,8 +112,8 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Photos:
-    """Embeddings, (k, n) float32, and whose each is, (k,) text. named: whether anybody says whose;
-    else each counts as a person's only one.
+    """Embeddings, (k, n) float32, and their subjects, (k,) text. named: whether the subjects are
+    known; otherwise each embedding counts as a subject's only one.
     """
 
     vectors: F32 = field(repr=False)
@@ -119,10 +122,10 @@ class Photos:
 
 
 def calibrated(model: str, source: str, photos: Photos, centring: Centring) -> Calibration:
-    """Measure templates as they are enrolled, one of each person; embeddings that are none are left
-    out.
+    """Measure templates as an enrolment makes them, one of each subject. Unusable embeddings are
+    left out.
 
-    Raises `SourceError` where hardly anybody is left.
+    Raises `SourceError` where hardly any subject is left.
     """
     vectors = photos.vectors
     usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
@@ -137,15 +140,15 @@ def calibrated(model: str, source: str, photos: Photos, centring: Centring) -> C
 
 
 def held_out(count: int) -> NDArray[np.intp]:
-    """Which of so many templates are attacked: a few, from all over them."""
+    """Indices of the templates to attack: a few, spread over all `count`."""
     return np.linspace(0, count - 1, _HELD_OUT).astype(np.intp)
 
 
 def sample(source: str, store: Store) -> Photos:
-    """Some thousands of a file's embeddings, of row groups anywhere in it.
+    """Some thousands of a file's embeddings, from row groups anywhere in it.
 
-    Of the people of a row group all of its photos, or none. Without a column `subject_id` each
-    embedding counts as a person's only one. Raises `SourceError` where the file holds none.
+    It takes all photos of a subject in a row group, or none. Without a column `subject_id` each
+    embedding counts as a subject's only one. Raises `SourceError` where the file holds none.
     """
     with store.open(source) as handle:
         try:
@@ -165,7 +168,7 @@ def sample(source: str, store: Store) -> Photos:
 
 
 def sample_people(source: str, n: int, store: Store) -> F32:
-    """One embedding of each person in such a sample, (k, n) float32; none where nobody is named.
+    """One embedding of each subject in such a sample, (k, n) float32; none without subjects.
 
     Raises `SourceError` for a file without embeddings.
     """
@@ -180,7 +183,7 @@ def sample_people(source: str, n: int, store: Store) -> F32:
 
 
 def _parts(file: pq.ParquetFile, source: str) -> Iterator[Photos]:
-    """Row groups until they hold enough; of a large one, people from all over it."""
+    """Row groups until they hold enough; of a large one, subjects from all over it."""
     taken, rng = 0, np.random.Generator(np.random.PCG64(0))
     names = [name for name in ("subject_id", "embedding") if name in file.schema_arrow.names]
     for group in rng.permutation(file.num_row_groups):
@@ -205,7 +208,7 @@ def _photos(rows: pa.Table, group: int, source: str) -> Photos:
 
 
 def _whole_people(people: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Places of all photos of as many people, drawn, as have enough."""
+    """Places of all photos of some random subjects, as many as give enough photos."""
     if len(people) <= _MOST:
         return np.arange(len(people))
     codes, counts = np.unique(people, return_inverse=True, return_counts=True)[1:]
@@ -216,9 +219,9 @@ def _whole_people(people: NDArray[np.str_], rng: np.random.Generator) -> NDArray
 
 @lru_cache(maxsize=4)
 def filling(address: str, digest: str, share: float, store: Store) -> Filling:
-    """The filling of a table's templates, by its profile as it was when the table began.
+    """The filling of a table's templates, by the profile that the table began with.
 
-    digest: SHA-256 in hex. Raises `TableError` for another file than that.
+    digest: SHA-256 in hex. Raises `TableError` for a file with another digest.
     """
     data = store.read(address)
     if sha256(data).hexdigest() != digest:

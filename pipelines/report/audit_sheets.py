@@ -1,4 +1,4 @@
-"""The tables of an audit's report, as people read them."""
+"""The tables of an audit's report, for people."""
 
 from __future__ import annotations
 

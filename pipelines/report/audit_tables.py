@@ -1,4 +1,4 @@
-"""The numbers of an audit, as machines read them."""
+"""The numbers of an audit, for machines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.auditing.unfinished import Unfinished
 
 
 def audit_tables(found: AuditResults) -> dict[str, pa.Table]:
-    """By name of a Parquet file."""
+    """Tables by name of a Parquet file."""
     space = found.space
     links = [
         {"function": name, **_link(found.links.get(name)), **_late(found.unlinked.get(name))}
@@ -34,7 +34,7 @@ def audit_tables(found: AuditResults) -> dict[str, pa.Table]:
 
 
 def _link(link: Linkability | None) -> dict[str, Any]:
-    """Columns of a linkage function; empty ones where its scores were too few."""
+    """Columns of a linkage function; empty ones where it had too few scores."""
     return {
         "mated": link and link.mated,
         "non_mated": link and link.non_mated,
@@ -53,7 +53,7 @@ def _late(late: Unfinished | None) -> dict[str, Any]:
 
 
 def _typed(rows: list[dict[str, Any]]) -> pa.Table:
-    """As a table, in which a column without any value is one of numbers."""
+    """Rows as a table. A column without any value is a column of numbers."""
     table = pa.Table.from_pylist(rows)
     for place, column in enumerate(table.schema):
         if pa.types.is_null(column.type):

@@ -1,4 +1,4 @@
-"""Failed inputs, however many, as lines of text, CSV or JSON: a part of them is in memory."""
+"""Failed inputs as lines of text, CSV or JSON. Only a part of them is in memory at a time."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pipelines.operations.failures import FailedInput, Failures
 from pipelines.spec.texts import visible
 
 _SHOWN: Final = ("reason", "subject", "address", "detail")
-# The first lines say how wide columns are; later ones that are longer go on beyond.
+# The first lines set the widths of columns; longer cells below run over.
 _LOOKED_AT: Final = 500
 _WIDEST: Final = 48
-# With one of these a spreadsheet begins to compute.
+# A cell that begins with one of these is a formula for spreadsheets.
 _FORMULA: Final = ("=", "+", "-", "@")
 _PAGER: Final = "less"
 
 
 def as_text(found: Failures) -> Iterator[str]:
-    """One line for each input, below a line of names; the last one counts them."""
+    """One line for each input, after a line of names. The last line counts them."""
     yield f"{found.dest}, {found.seal}" + (f" ({found.note})" if found.note else "")
     inputs = iter(found.inputs)
     first = [_cells(one) for one in islice(inputs, _LOOKED_AT)]
@@ -51,10 +51,10 @@ def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
 
 
 def as_csv(found: Failures) -> Iterator[str]:
-    """Lines of CSV, the first one names.
+    """Lines of CSV. The first one holds names.
 
-    Control characters are written out. A cell that a spreadsheet would compute has an apostrophe
-    before it: `as_json` gives texts as they are.
+    Control characters are escaped. A cell that a spreadsheet would compute gets an apostrophe in
+    front; `as_json` gives texts as they are.
     """
     names = [field.name for field in fields(FailedInput)]
     yield _csv_line(names)
@@ -74,7 +74,7 @@ def _harmless(text: str) -> str:
 
 
 def as_json(found: Failures) -> Iterator[str]:
-    """Lines that are one JSON object, an input a line."""
+    """Lines that form one JSON object, one input on each line."""
     head = {"dest": found.dest, "seal": found.seal, "note": found.note}
     yield json.dumps(head)[:-1] + ', "failures": ['
     count, last = 0, ""
@@ -89,7 +89,7 @@ def as_json(found: Failures) -> Iterator[str]:
 
 
 def page(lines: Iterable[str], out: TextIO) -> None:
-    """Write lines; on a terminal that they do not fit on, through a pager (`PAGER`, or less)."""
+    """Write lines; through a pager (`PAGER`, or less) if they do not fit on the terminal."""
     lines = iter(lines)
     first = list(islice(lines, shutil.get_terminal_size().lines)) if out.isatty() else []
     command = shlex.split(os.environ.get("PAGER") or _PAGER)
@@ -106,7 +106,7 @@ def page(lines: Iterable[str], out: TextIO) -> None:
         env={**os.environ, **options},
     ) as pager:
         assert pager.stdin is not None  # noqa: S101
-        # Who has seen enough leaves the pager before the end.
+        # A reader may leave the pager before the end.
         with suppress(BrokenPipeError):
             _write(chain(first, lines), pager.stdin)
         with suppress(BrokenPipeError):

@@ -1,7 +1,7 @@
-"""The one sentence of an evaluation: of the setting that was enrolled or asked for.
+"""The one sentence of an evaluation, about the enrolled setting or the one asked for.
 
-The best of many settings that were tried on the same data looks better than it is, so no result has
-a say in which one this is.
+Of many settings tried on the same data, the best looks better than it is. So results never choose
+the setting of this sentence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipelines.report.rate_texts import NOT_SUPPORTED, tar_percent
 
 
 def headline(found: Results) -> str:
-    """What the first kind of templates came to, with intervals."""
+    """The result for the first kind of templates, with intervals."""
     first = found.cases[0]
     row, why = _chosen(found)
     if row is None:
@@ -28,7 +28,7 @@ def headline(found: Results) -> str:
 
 
 def _chosen(found: Results) -> tuple[ProtectedRow | None, str]:
-    """The setting, and why it is this one."""
+    """The setting, and why it was chosen."""
     evaluation, rows = found.evaluation, found.cases[0].protected
     if evaluation.issued:
         return rows[0], "as enrolled"
@@ -51,7 +51,7 @@ def _fmr(row: ProtectedRow) -> str:
 
 
 def _lost(found: Results, row: ProtectedRow) -> str:
-    """What failures cost beside rejections."""
+    """The cost of failures besides rejections."""
     lost = found.folded(found.cases[0])
     rate = gfrr(row.fnmr.value, lost.fta, lost.fte)
     if not (lost.fta or lost.fte):

@@ -1,4 +1,4 @@
-"""What operators read on a terminal."""
+"""Results of operations on a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN: Final = 50
 
 
 def print_status(found: Status, console: Console) -> None:
-    """Show how far a run is."""
+    """Show how far a run has come."""
     share = found.inputs_done / found.inputs if found.inputs else 1.0
     rows = [
         ("run", f"{found.run_id}, {found.state}"),

@@ -1,6 +1,6 @@
-"""A report: one HTML file that asks for nothing else, and files for machines.
+"""A report: one HTML file without links to other files, and files for machines.
 
-An evaluation and an audit that share a folder share the page: the last one to end writes both.
+An evaluation and an audit in the same folder share the page: the last one to end writes both.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AUDIT = "audit.json"
 
 @dataclass(frozen=True)
 class AuditPart:
-    """What a page says of an audit."""
+    """The part of a page about an audit."""
 
     headline: str
     of: str
@@ -40,7 +40,7 @@ class AuditPart:
 
 
 def html(found: Results | None, spent: Spent | None, audit: AuditPart | None) -> str:
-    """The page. Whatever comes from the source is escaped."""
+    """The page. All text from the source is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     template = files("pipelines.report").joinpath("page.html.jinja").read_text("utf-8")
     parts = {} if found is None or spent is None else _evaluated(found, spent)
@@ -65,7 +65,7 @@ def _evaluated(found: Results, spent: Spent) -> dict[str, Any]:
 
 
 def write(found: Results, spent: Spent, store: Store) -> list[str]:
-    """Write the tables and the page beside the blocks; return the addresses, the page's first."""
+    """Write the tables and the page beside the blocks. Returns the addresses, the page's first."""
     out = found.evaluation.out
     written = _written(out, {**tables(found), "cost": cost_table(spent)}, store)
     return [_page(out, html(found, spent, _audited(out, store)), store), *written]
@@ -74,7 +74,7 @@ def write(found: Results, spent: Spent, store: Store) -> list[str]:
 def write_audit(
     audit: AuditResults, out: str, evaluated: tuple[Results, Spent] | None, store: Store
 ) -> list[str]:
-    """Write the page with an audit, and with the evaluation that is in the folder; see `write`."""
+    """Write the page with an audit, and with the evaluation in the same folder; see `write`."""
     written = _written(out, audit_tables(audit), store)
     targets = audit.audit.targets
     names = dict.fromkeys(f"{target.dest}, generation {target.generation}" for target in targets)
@@ -88,7 +88,7 @@ def write_audit(
 
 
 def _audited(out: str, store: Store) -> AuditPart | None:
-    """The audit that is in a folder."""
+    """The audit in a folder."""
     address = layout.join(out, _AUDIT)
     if not store.exists(address):
         return None
@@ -99,7 +99,7 @@ def _audited(out: str, store: Store) -> AuditPart | None:
 
 
 def _written(out: str, made: dict[str, pa.Table], store: Store) -> list[str]:
-    """Write the tables, before anything is drawn."""
+    """Write the tables before anything is drawn."""
     addresses = [layout.join(out, f"{name}.parquet") for name in made]
     for address, table in zip(addresses, made.values(), strict=True):
         store.write(address, as_parquet(table))

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Plot = tuple[str, str, str]
-"""Title, caption and SVG; where a plot could not be drawn the SVG is empty and the caption why."""
+"""Title, caption and SVG. If a plot cannot be drawn, the SVG is empty; the caption says why."""
 
 _log = logging.getLogger("ironmask.report")
 _WHY: Final = 200
 _SIZE: Final = (6.6, 4.2)
 _TICKS: Final = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5)
-# Distinct in grey as well.
+# These colours also differ in grey.
 _COLOURS: Final = ("#1b4f8f", "#c1432b", "#2f8f5b", "#8a5aa8", "#b08a1e", "#444444")
 _MARKS: Final = "osD^vP"
 
@@ -97,7 +97,7 @@ def audit_plots(found: AuditResults) -> list[Plot]:
 
 
 def _plot(title: str, caption: str, draw: Any, found: Any) -> Plot:
-    """One plot. What its library refuses to draw costs this plot only."""
+    """One plot. If its library refuses to draw it, only this plot is lost."""
     try:
         with _styled():
             return title, caption, _svg(draw, found)
@@ -129,7 +129,7 @@ def _svg(draw: Any, found: Any) -> str:
     draw(figure.add_subplot(), found)
     sink = io.StringIO()
     figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
-    # Inside a page: no prolog, and names of its own for what it refers to.
+    # The SVG lies inside a page: it has no prolog, and its ids are unique there.
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     mark = draw.__name__.strip("_")

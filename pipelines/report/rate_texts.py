@@ -1,4 +1,4 @@
-"""Rates as people read them: with counts and intervals, or that so few errors support none."""
+"""Rates for people: with counts and intervals, or with a note that the errors are too few."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def tar_percent(fnmr: Rate) -> str:
 
 
 def difference_text(found: Difference | None) -> str:
-    """A difference of acceptance with its interval, or that none is supported."""
+    """A difference of acceptance with its interval, or a note that none is supported."""
     if found is None:
         return "not supported"
-    # The difference of false rejects, seen from the accepts; a zero stays without a minus.
+    # A difference of accepts is that of false rejects with the other sign; zero has no minus.
     value, low, high = (0.0 - x for x in (found.value, found.interval.high, found.interval.low))
     return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def chance_text(found: Difference | None) -> str:
-    """How likely so large a difference is by chance."""
+    """The probability of so large a difference by chance."""
     if found is None:
         return ""
     return "< 0.0001" if found.p < 1e-4 else f"{found.p:.4f}"

@@ -1,4 +1,4 @@
-"""The tables of an evaluation's report, as people read them."""
+"""The tables of an evaluation's report, for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.report.rate_texts import chance_text, difference_text, rate_text,
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table. note: how to read it. strong: rows that are set in bold, by place."""
+    """One table. note: how to read it. strong: the places of rows in bold."""
 
     title: str
     note: str
@@ -34,7 +34,7 @@ def sheets(found: Results, spent: Spent) -> list[Sheet]:
 
 
 def brief(found: Results) -> list[Sheet]:
-    """What a terminal has room for."""
+    """The tables for a terminal."""
     cosine = [
         [*of, f"{row.target:g}", f"{row.point.threshold:.4f}", f"{1 - row.fnmr.value:.4f}"]
         for of, case in _named(found)
@@ -64,7 +64,7 @@ def brief(found: Results) -> list[Sheet]:
 
 
 def left_out(found: Results) -> Iterator[str]:
-    """What was not compared, a sentence each."""
+    """The parts that were not compared, one sentence each."""
     if found.unlabelled:
         yield f"{found.unlabelled:,} faces without a subject are left out."
     case = found.listed
@@ -94,7 +94,7 @@ def _heading(found: Results) -> list[str]:
 
 
 def _named(found: Results) -> Iterator[tuple[list[str], CaseResults]]:
-    """Each case with its cell, which one alone does not need."""
+    """Each case with its cell, which a single case does not need."""
     for case in found.cases:
         yield ([case.case.name] if len(found.cases) > 1 else []), case
 

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation's report, as machines read them."""
+"""The numbers of an evaluation's report, for machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIFFERENCE: Final = ("difference", "difference_low", "difference_high", "p")
 
 
 def tables(found: Results) -> dict[str, pa.Table]:
-    """By name of a Parquet file; the same evaluation gives the same bytes."""
+    """Tables by name of a Parquet file. The same evaluation gives the same bytes."""
     timeless = METRICS.remove(METRICS.get_field_index("at"))
     rows: dict[str, Callable[[CaseResults], Iterator[dict[str, Any]]]] = {
         "recogniser": _recogniser,
@@ -40,7 +40,7 @@ def tables(found: Results) -> dict[str, pa.Table]:
 
 
 def _typed(rows: list[dict[str, Any]]) -> pa.Table:
-    """As a table, whose differences are numbers even where none is supported."""
+    """Rows as a table. Differences are numbers even where none is supported."""
     table = pa.Table.from_pylist(rows)
     for place, name in enumerate(table.column_names):
         if name in _DIFFERENCE:
@@ -49,7 +49,7 @@ def _typed(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def cost_table(spent: Spent) -> pa.Table:
-    """What was measured, which no two evaluations have alike."""
+    """The measured cost. It differs between any two evaluations."""
     return pa.Table.from_pylist(
         [
             {

@@ -1,4 +1,4 @@
-"""What people read on a terminal."""
+"""Results of runs, reports and look-ups on a terminal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 
 
 def disagreement(people: dict[str, int]) -> list[tuple[str, str]]:
-    """People whose faces are of several, as (what, value) pairs."""
+    """Subjects with faces of several people, as (what, value) pairs."""
     return [(f"subjects with {reason}", f"{count:,}") for reason, count in people.items()]
 
 
@@ -105,7 +105,7 @@ def _answer(verdict: Verdict) -> str:
 
 
 def print_inventory(found: Inventory, console: Console) -> None:
-    """Show what a destination holds."""
+    """Show the contents of a destination."""
     rows = [("table", found.table_id), ("logs", found.seal)]
     for g in found.generations:
         seal = "encrypted" if g.sealed else "PLAINTEXT (research mode)"
@@ -140,7 +140,7 @@ def pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:
 
 
 def size(count: int) -> str:
-    """Bytes in a unit that reads well."""
+    """A number of bytes in a readable unit."""
     value = float(count)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if value < 1024:

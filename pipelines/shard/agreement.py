@@ -1,4 +1,4 @@
-"""Whether the faces of one subject are of one person, and what becomes of those that are not."""
+"""Whether the faces of one subject show one person, and what happens to those that do not."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NO_MAJORITY = (
 
 
 def of_one_person(job: TemplateJob, subjects: list[Subject]) -> list[Subject]:
-    """Subjects with those of their inputs that agree; the others' rows are settled.
+    """Keep the inputs of each subject that agree, and settle the rows of the others.
 
-    Where the job keeps other faces they stay, and their rows have the reason only.
+    Where the job keeps other faces, these stay, and their rows only get the reason.
     """
     bar = job.agreement
     if bar is None:
@@ -28,7 +28,7 @@ def of_one_person(job: TemplateJob, subjects: list[Subject]) -> list[Subject]:
 
 
 def _of_one_person(job: TemplateJob, bar: float, subject: Subject) -> list[Subject]:
-    """One subject, or none where nobody has the majority of it."""
+    """One subject, or none where no person has the majority."""
     name, rows, vectors = subject
     agree = agreeing(vectors, job.params.n, bar)
     others = [row for row, own in zip(rows, agree, strict=True) if not own]

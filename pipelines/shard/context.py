@@ -1,8 +1,8 @@
-"""What the stages of one shard share and hand on: rows in the making, crops, the result.
+"""The data that the stages of one shard share and pass on: unfinished rows, crops, the result.
 
-Stages are plain functions. Photos are prepared and embedded on other machines than those that
-protect them, perhaps; embeddings travel encrypted. Helpers never travel: `protect_shard` makes,
-encrypts and writes them in one call.
+Stages are plain functions. Photos may be prepared and embedded on other machines than the one that
+protects them; embeddings travel encrypted. Helpers never travel: `protect_shard` makes, encrypts
+and writes them in one call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipelines.table.pseudonyms import ADDRESS, Pseudonyms
 
 _CROP = (112, 112, 3)
 _PLAIN = ("uri", "subject_id", "outcome", "reason", "shard", "run_id")
-# A worker with its decoder, without and with both models loaded.
+# Bytes of a worker with its decoder: without models, and with both models loaded.
 _STORED_BYTES = 300 << 20
 _MODEL_BYTES = 700 << 20
 # Rows, their pages and the file are in memory at the same time.
@@ -37,10 +37,10 @@ _COPIES = 3
 
 @dataclass(slots=True)
 class InputRow:
-    """One row of `inputs` in the making.
+    """One unfinished row of `inputs`.
 
-    contents: names of its content (`table.identities`). face: box, score, sharpness, how many.
-    labels: subject id and address, where the row has pseudonyms for them.
+    contents: names of its content (`table.identities`). face: box, score, sharpness, number of
+    faces. labels: subject id and address, where the row has pseudonyms for them.
     """
 
     uri: str
@@ -57,19 +57,19 @@ class InputRow:
 
     @property
     def address(self) -> str:
-        """Where the input is."""
+        """The input's address."""
         return self.labels[1] if self.labels else self.uri
 
     @property
     def subject(self) -> str:
-        """Whose it is, in the source's own words."""
+        """The input's subject, as the source names it."""
         return self.labels[0] if self.labels else self.subject_id
 
     def settle(self, outcome: Outcome, reason: str = Reason.NONE, detail: str = "") -> None:
         self.outcome, self.reason, self.detail = outcome.value, Reason(reason).value, detail
 
     def stored(self, context: Context) -> dict[str, Any]:
-        """The row as it is stored: what tells of the input is encrypted, its identities keyed."""
+        """The row as it is stored: facts about the input encrypted, its identities keyed."""
         keys = table_keys(context.keys)
         row = {name: getattr(self, name) for name in _PLAIN}
         facts = {
@@ -84,7 +84,7 @@ class InputRow:
         return {**row, "detail": "", "identities": named or None, "details": details}
 
 
-# A subject, the inputs that count for it, and their (m, n) embeddings.
+# A subject, its inputs that count, and their (m, n) embeddings.
 Subject = tuple[str, list[InputRow], F32]
 
 
@@ -103,7 +103,7 @@ class AlignedShard:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every stage of one run shares inside one process."""
+    """The objects that all stages of one run share in one process."""
 
     job: TemplateJob
     plan: Plan
@@ -117,7 +117,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What leaves a finished shard: names, counts and times, nothing about any face."""
+    """The result of a finished shard: names, counts and times, but nothing about any face."""
 
     shard: int
     files: dict[str, DataFile]
@@ -128,7 +128,7 @@ class ShardResult:
 
 @contextmanager
 def clock(timings: dict[str, float], name: str) -> Iterator[None]:
-    """Add the seconds a block takes to timings[name]."""
+    """Add the seconds of a block to timings[name]."""
     start = time.perf_counter()
     try:
         yield
@@ -137,7 +137,7 @@ def clock(timings: dict[str, float], name: str) -> Iterator[None]:
 
 
 def input_row(context: Context, item: dict[str, Any]) -> InputRow:
-    """A planned input's row; one that needs no work has its outcome."""
+    """The row of a planned input. If it needs no work, it has its outcome."""
     row = InputRow(item["uri"], item["subject_id"], item["shard"], context.plan.run_id)
     if item.get(ADDRESS):
         subject, address, detail = Pseudonyms(table_keys(context.keys)).shown(
@@ -161,6 +161,6 @@ def is_stored(job: TemplateJob) -> bool:
 
 
 def bytes_in_memory(job: TemplateJob) -> int:
-    """About what a process takes that does one shard of a job."""
+    """About how many bytes a process takes that does one shard of a job."""
     models = _STORED_BYTES if is_stored(job) else _MODEL_BYTES
     return models + _COPIES * job.shard_size * row_bytes(job.params, job.encoding)

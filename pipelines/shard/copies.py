@@ -1,4 +1,4 @@
-"""Data files written anew with other rows, in the name of the attempt that wrote them."""
+"""Copies of data files with other rows, named after the attempt that wrote the originals."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipelines.table.schemas import TABLES, as_parquet
 
 
 def copied(dest: Destination, name: str, path: str, rows: pa.Table) -> DataFile | None:
-    """Write some rows as a file of the shard and attempt that a data file of a table is of.
+    """Write some rows as a file of the same shard and attempt as a table's data file.
 
-    It counts once it is committed. None where there is no row.
+    The copy counts once it is committed. None where there is no row.
     """
     if not len(rows):
         return None
@@ -33,7 +33,7 @@ def copied(dest: Destination, name: str, path: str, rows: pa.Table) -> DataFile 
 def _as_file(name: str, rows: pa.Table) -> memoryview:
     if name != "templates":
         schema, _ = TABLES[name]
-        # Files of before have other columns, and keep them.
+        # Older files have other columns, and keep them.
         return as_parquet(rows.cast(schema) if rows.schema.names == schema.names else rows)
     sink = pa.BufferOutputStream()
     write_rows(sink, (part.to_pylist() for part in rows.to_batches(max_chunksize=ROW_GROUP)))

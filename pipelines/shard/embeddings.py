@@ -16,12 +16,12 @@ from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table.identities import of_vector
 
 _STORED = ["subject_id", "embedding"]
-# A larger row group is decoded anew for each shard instead of being kept.
+# Larger row groups are not kept: they are decoded again for each shard.
 _GROUP_BYTES = 512 << 20
 
 
 def load_embeddings(context: Context, shard: int) -> tuple[AlignedShard, F32]:
-    """Read one shard of stored embeddings: the rows, and the (k, n) float32 that can be used."""
+    """Read one shard of stored embeddings: the rows, and the usable ones as (k, n) float32."""
     timings: dict[str, float] = {}
     planned = context.plan.shard(shard, context.store)
     rows = [input_row(context, item) for item in planned]
@@ -49,9 +49,9 @@ def load_embeddings(context: Context, shard: int) -> tuple[AlignedShard, F32]:
 
 
 def _take(context: Context, wanted: list[int]) -> list[tuple[str, F32 | None]]:
-    """Subjects and embeddings at the given rows of the source, from the row groups that hold them.
+    """Subjects and embeddings at some rows of the source, from the row groups that hold them.
 
-    Raises `SourceError` where the file is not the one that was planned.
+    Raises `SourceError` where the file has changed since it was planned.
     """
     source, store, version = context.job.source, context.store, context.plan.source_version
     if store.version(source) != version:
@@ -83,7 +83,7 @@ def _metadata(source: str, store: Store, _version: str) -> pq.FileMetaData:
         return pq.ParquetFile(handle).metadata
 
 
-# Neighbouring shards lie in the same row group, which can only be decoded whole.
+# Neighbouring shards share a row group, which can only be decoded whole.
 @lru_cache(maxsize=1)
 def _row_group(source: str, store: Store, version: str, group: int) -> pa.Table:
     with store.open(source) as handle:

@@ -37,7 +37,7 @@ def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
 
 
 def _refuse_out_of_reach(rows: list[InputRow], context: Context) -> None:
-    """Settle inputs that no longer lie where they may: a link may have been changed since."""
+    """Settle inputs that have left their allowed places: a link may have changed meanwhile."""
     reach = of_job(context.job, context.store)
     for row in rows:
         if not row.outcome and (found := reach.fault(row.address)):
@@ -51,14 +51,14 @@ def _align(
     planned: str | None,
     aligner: Aligner,
 ) -> U8 | None:
-    """Record what one image shows; None where it cannot be used."""
+    """Record the face of one image. Returns its crop, None where it cannot be used."""
     if isinstance(content, OSError):
         row.settle(Outcome.FAILED, getattr(content, "reason", Reason.UNREADABLE), str(content))
         return None
     row.contents = identities.of_file(content)
     named = identities.Identities.of(context.keys, context.job.generation)
-    # What could not be read when it was planned was never compared with the other inputs. A plan
-    # of before has the names themselves.
+    # A content that could not be read for the plan was never compared with the other inputs. Older
+    # plans have the own names.
     if planned not in [*named.all_named(row.contents), *row.contents]:
         row.settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, "the content differs from the plan's")
         return None

@@ -1,4 +1,4 @@
-"""The last stage: embeddings of whole subjects become sealed rows in one Parquet file."""
+"""The last stage: embeddings of whole subjects become encrypted rows in one Parquet file."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from pipelines.table.data_files import described, named
 from pipelines.table.row_cipher import encrypted_details, encrypted_helper
 from pipelines.table.schemas import INPUTS, TEMPLATES, as_parquet
 
-# Small row groups make a look-up cheap: it reads one group's helpers, not the file's.
+# Small row groups make a look-up cheap: it reads the helpers of one group, not of the file.
 ROW_GROUP: Final = 8
 _IDS: Final = ["template_id", "subject_id"]
 _NOISE: Final = ("helper", "digests", "details")
-# More bytes than a row takes beside its helper and digests, with its part of the footer; than a
-# character takes in its column and in the statistics; and than the schema takes. What is not used
-# of such memory is never there.
+# Upper limits in bytes: of a row beside its helper and digests, with its part of the footer; of a
+# character in its column and in the statistics; and of the schema. The system never provides
+# unused pages of this memory.
 _ROW_REST: Final = 16 << 10
 _NAMES: Final = 64
 _FILE_REST: Final = 1 << 20
@@ -54,10 +54,10 @@ _AREAS: Final[list[mmap]] = []
 def protect_shard(
     context: Context, shard: int, prepared: AlignedShard, embeddings: F32
 ) -> ShardResult:
-    """Centre, protect, seal and write one shard. embeddings: (k, n) for `prepared.indices`.
+    """Centre, protect, encrypt and write one shard. embeddings: (k, n) for `prepared.indices`.
 
-    Every call draws fresh randomness and writes under a name of its own; what it wrote counts only
-    once it is committed.
+    Every call draws fresh randomness and writes under its own name. The file counts once it is
+    committed.
     """
     timings = dict(prepared.timings)
     rows = prepared.rows
@@ -90,7 +90,7 @@ def protect_shard(
 
 
 def _by_subject(context: Context, prepared: AlignedShard, embeddings: F32) -> list[Subject]:
-    """Usable embeddings of each subject, ordered by subject; the others' rows are settled."""
+    """Usable embeddings of each subject, ordered by subject. The other rows are settled."""
     groups: dict[str, tuple[list[InputRow], list[F32]]] = {}
     norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     for place, vector, norm in zip(prepared.indices, embeddings, norms, strict=True):
@@ -111,7 +111,7 @@ def _by_subject(context: Context, prepared: AlignedShard, embeddings: F32) -> li
 
 
 def _kept(context: Context, subjects: list[Subject]) -> list[tuple[InputRow, F32]]:
-    """The inputs that go to the vault, if there is one: those of templates."""
+    """The inputs that go to the vault, if there is one: those that became templates."""
     if context.vault_keys is None or not context.job.vault:
         return []
     pairs = (zip(rows, vectors, strict=True) for _, rows, vectors in subjects)
@@ -120,9 +120,9 @@ def _kept(context: Context, subjects: list[Subject]) -> list[tuple[InputRow, F32
 
 @contextmanager
 def _memory(context: Context, subjects: list[Subject]) -> Iterator[memoryview]:
-    """Memory for the file of these subjects' templates, which begins at a page.
+    """Page-aligned memory for the file of these subjects' templates.
 
-    It is used again and again: fresh pages cost more than what fills them.
+    It is used again and again: fresh pages cost more than filling them.
     """
     job = context.job
     row = row_bytes(job.params, job.encoding)
@@ -143,7 +143,7 @@ def _write_templates(
     shard: int,
     subjects: list[Subject],
 ) -> list[dict[str, str]]:
-    """Protect subjects a row group at a time into a Parquet file; return the ids in it."""
+    """Protect subjects, one row group at a time, into a Parquet file. Returns the ids in it."""
     job = context.job
     with Protector(job.params, job.encoding, context.filling) as protector:
         groups = (
@@ -154,7 +154,7 @@ def _write_templates(
 
 
 def write_rows(sink: pa.NativeFile, groups: Iterable[list[dict[str, Any]]]) -> list[dict[str, str]]:
-    """Write rows of `templates`, a row group at a time, as a Parquet file; return their ids."""
+    """Write rows of `templates`, one row group at a time, as a Parquet file. Returns their ids."""
     schema = TEMPLATES.remove(TEMPLATES.get_field_index("generation"))
     ids: list[dict[str, str]] = []
     with grouped_files.writer(
@@ -178,7 +178,7 @@ def _protect(
     subjects: list[Subject],
     protector: Protector,
 ) -> list[dict[str, Any]]:
-    """Protect the templates of a few subjects; settle the outcomes of their inputs."""
+    """Protect the templates of a few subjects, and settle the outcomes of their inputs."""
     out = []
     for subject, rows, vectors in subjects:
         try:
@@ -250,7 +250,7 @@ def publish(
     content: memoryview,
     ids: Sequence[dict[str, str]],
 ) -> DataFile:
-    """Write a shard's data file, which waits for its commit. ids: those of its rows."""
+    """Write a shard's data file. It waits for its commit. ids: those of its rows."""
     partition = {"generation": str(context.job.generation)} if table == "templates" else {}
     file = named(layout.ShardFile(context.plan.run_id, shard, attempt, ""), content)
     path = layout.in_partition(partition, file.name)

@@ -1,7 +1,7 @@
-"""Rows made from rows: new data keys, ids and a shuffle, or one more MAC key, for a generation.
+"""Make rows from rows for a new generation: new data keys, ids and a shuffle, or one more MAC key.
 
-One file of the old generation becomes one of the new. No template, embedding or codeword is
-needed or seen: helpers are opened and sealed again, digests are tagged again.
+One file of the old generation becomes one of the new. Templates, embeddings and codewords are
+neither needed nor seen: helpers are opened and encrypted again, digests are tagged again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from pipelines.table.schemas import INPUTS, as_parquet
 
 
 def rewrite(context: Context, shard: int) -> ShardResult:
-    """Write one file of the old generation anew. What it wrote counts once it is committed.
+    """Write one file of the old generation again. The new file counts once it is committed.
 
-    Raises `TamperedError` where a file or a row of it is not what was written.
+    Raises `TamperedError` where the file or one of its rows was changed.
     """
     timings: dict[str, float] = {}
     planned = context.plan.shard(shard, context.store)
@@ -66,7 +66,7 @@ def rewrite(context: Context, shard: int) -> ShardResult:
 
 
 def _anew(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any]:
-    """A row under the new generation's keys; it is opened again before it counts."""
+    """A row under the new generation's keys. It is opened again before it counts."""
     assert context.old_keys is not None  # noqa: S101
     keys, table_id = context.keys, context.table_id
     old = {**old, "generation": context.job.renews}
@@ -88,9 +88,9 @@ def _anew(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(old: dict[str, Any], purpose: Purpose) -> dict[str, Any]:
-    """A row without what would tell that it is the old one, where it gets new data keys for that.
+    """A row for new data keys, without facts that would identify the old row.
 
-    Its person and the addresses of its inputs stay: they are the operator's labels.
+    Its subject and the addresses of its inputs stay: they are the operator's labels.
     """
     if purpose is not Purpose.REKEY:
         return dict(old)
@@ -98,7 +98,7 @@ def _renamed(old: dict[str, Any], purpose: Purpose) -> dict[str, Any]:
 
 
 def _facts(context: Context, old: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """What a row keeps encrypted: as before, and the ids that its layers were made under."""
+    """The encrypted facts of a row: those it had, and the ids that its layers were made under."""
     assert context.old_keys is not None  # noqa: S101
     told = details_of(context.table_id, old, context.old_keys)
     facts = {"quality": old.get("quality"), "enrolled_at": old["enrolled_at"].isoformat(), **told}
@@ -112,7 +112,7 @@ def _facts(context: Context, old: dict[str, Any], row: dict[str, Any]) -> dict[s
 def _digests(
     old: dict[str, Any], row: dict[str, Any], opened: ProtectedTemplate, context: Context
 ) -> bytes:
-    """The row's digests under the layers that the new keys have more than the old ones."""
+    """The row's digests, under the additional layers of the new keys."""
     assert context.old_keys is not None  # noqa: S101
     digests, params, table_id = opened.digests, opened.params, context.table_id
     before = row_key(table_id, old, context.old_keys)

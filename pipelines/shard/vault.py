@@ -1,7 +1,7 @@
-"""The vault: embeddings kept, encrypted, so that templates can be made anew without any image.
+"""The vault: encrypted embeddings, kept so that templates can be made again without images.
 
-Off by default. Whoever has its keys and its files has everybody's embedding, and no re-protection
-takes that back: keep its keys apart from those of the templates.
+It is off by default. Whoever has its keys and files has the embeddings of all subjects, and no
+re-protection can change that. Keep its keys apart from those of the templates.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DOMAIN = "ironmask vault v1"
 
 
 def rows(context: Context, inputs: Sequence[tuple[InputRow, F32]]) -> pa.Table:
-    """Rows of `vault` for inputs and their embeddings, (n,) float32 each, sealed."""
+    """Rows of `vault` for inputs and their embeddings, (n,) float32 each, encrypted."""
     keys, job = context.vault_keys, context.job
     assert keys is not None  # noqa: S101
     made = []
@@ -47,7 +47,7 @@ def rows(context: Context, inputs: Sequence[tuple[InputRow, F32]]) -> pa.Table:
 
 
 def _payload(row: InputRow, vector: F32) -> bytes:
-    """An embedding, and after it the names of the content that it is of, and its labels."""
+    """An embedding, followed by the names of its content and its labels."""
     told = {"contents": row.contents, "labels": row.labels}
     return vector.astype("<f4").tobytes() + padded(json.dumps(told).encode())
 
@@ -59,7 +59,7 @@ def _bound(table_id: str, subject: str, uri: str, model: str) -> bytes:
 def load(context: Context, shard: int) -> tuple[AlignedShard, F32]:
     """Open one shard's embeddings: the rows, and the (k, n) float32 for them.
 
-    Raises `TamperedError` where one is not what was sealed.
+    Raises `TamperedError` where one was changed.
     """
     planned_rows = context.plan.shard(shard, context.store)
     path = planned_rows[0]["detail"]
@@ -78,7 +78,7 @@ def load(context: Context, shard: int) -> tuple[AlignedShard, F32]:
 
 
 def _opened(context: Context, kept: dict[str, Any]) -> tuple[F32, dict[str, Any]]:
-    """An embedding, and what is told after it."""
+    """An embedding, and the facts that follow it."""
     keys, n = context.vault_keys, context.job.params.n
     assert keys is not None  # noqa: S101
     bound = _bound(context.table_id, kept["subject_id"], kept["uri"], kept["model"])
@@ -105,7 +105,7 @@ def _labels(told: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _contents(kept: dict[str, Any], told: dict[str, Any], vector: F32) -> list[str]:
-    """The names of a content; rows of before have those of files in the clear."""
+    """The names of a content. Older rows have those of files in the clear."""
     if told:
         return [str(name) for name in told["contents"]]
     files = [name for name in kept["identities"] or [] if is_file(name)]

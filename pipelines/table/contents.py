@@ -1,4 +1,4 @@
-"""What a destination holds: its people, and the inputs that became templates or failed."""
+"""The contents of a destination: its subjects, and the inputs that became templates or failed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _GONE: Final = pa.array([Reason.ERASED.value, Reason.LOST.value])
 
 
 def live_subjects(tables: Tables, generation: int) -> TextSet:
-    """Subjects with a template in a generation: at most one issue a person.
+    """Subjects with a template in a generation: at most one issue of each subject.
 
-    These columns alone, which are read from checked footers.
+    It reads these columns only, from checked footers.
     """
     wanted = tables.table("templates").batches(["subject_id", "generation"])
     return TextSet(
@@ -33,13 +33,13 @@ def live_subjects(tables: Tables, generation: int) -> TextSet:
 
 
 def used_contents(tables: Tables, generation: int) -> TextSet:
-    """Identities of the contents that a generation's templates were made from."""
+    """Identities of the contents that became a generation's templates."""
     used = _used(tables, generation, ["identities"])
     return TextSet(pc.list_flatten(batch["identities"]) for batch in used)
 
 
 def used_by_subject(tables: Tables, generation: int) -> TextSet:
-    """The same, each with the person whose template it is of (`identities.with_owner`)."""
+    """The same, each with the subject of its template (`identities.with_owner`)."""
     return TextSet(map(_owned, _used(tables, generation, ["subject_id", "identities"])))
 
 
@@ -49,29 +49,29 @@ def _owned(used: pa.RecordBatch) -> pa.Array:
 
 
 def used_inputs(tables: Tables, generation: int) -> int:
-    """How many inputs a generation's templates were made from, those of erased people left out."""
+    """The number of inputs that became a generation's templates, without erased subjects."""
     return sum(len(batch) for batch in _used(tables, generation, []))
 
 
 def _used(tables: Tables, generation: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Some columns of the inputs that a generation's templates were made from."""
+    """Some columns of the inputs that became a generation's templates."""
     own = pa.array(runs_of(tables, generation), pa.string())
     for batch in tables.table("inputs").batches(["outcome", "reason", "run_id", *columns]):
         yield batch.filter(pc.and_(is_used(batch), pc.is_in(batch["run_id"], own)))
 
 
 def is_used(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Which of some `inputs` a template was made from; where that is gone they only count."""
+    """Which `inputs` became a template that still exists."""
     return pc.and_(_was_used(rows), pc.invert(pc.is_in(rows["reason"], _GONE)))
 
 
 def is_counted(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Which of some `inputs` a template was made from that is gone: erased, or lost."""
+    """Which `inputs` became a template that is gone: erased, or lost. These only count."""
     return pc.and_(_was_used(rows), pc.is_in(rows["reason"], _GONE))
 
 
 def is_lost(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Which of some `inputs` a template was made from that was lost with its file."""
+    """Which `inputs` became a template that was lost with its file."""
     return pc.and_(_was_used(rows), pc.equal(rows["reason"], Reason.LOST.value))
 
 
@@ -81,10 +81,10 @@ def _was_used(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
 
 @dataclass(frozen=True)
 class Lost:
-    """People of a generation whose template lay in a file that was lost.
+    """Subjects of a generation whose template lay in a lost file.
 
-    gone: those who have no template now. again: how many were enrolled again: whoever has the lost
-    file holds another issue of theirs.
+    gone: those without a template now. again: the number of those enrolled again; whoever has the
+    lost file holds another issue of them.
     """
 
     gone: TextSet
@@ -92,9 +92,9 @@ class Lost:
 
 
 def lost_people(tables: Tables, generation: int) -> Lost:
-    """Who lost their template since the templates of a generation were made from inputs.
+    """The subjects who lost a template since the generation was last made from inputs.
 
-    Rows that were made from rows are no other issues, so what was lost before them counts.
+    Rows made from rows are no new issues, so losses before such a generation count too.
     """
     known = generations.read(tables)
     numbers = [generation]
@@ -114,7 +114,7 @@ def lost_people(tables: Tables, generation: int) -> Lost:
 
 
 def people_by_disagreement(rows: pa.Table) -> dict[str, int]:
-    """How many people some `inputs` say are of several, by the reason that says so."""
+    """The number of subjects whose `inputs` show several people, by the reason that says so."""
     found = {
         reason.value: len(
             rows["subject_id"].filter(pc.equal(rows["reason"], reason.value)).unique()
@@ -126,7 +126,7 @@ def people_by_disagreement(rows: pa.Table) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Whose input failed, and why."""
+    """The subject of a failed input, and the reason."""
 
     subject: str
     reason: str
@@ -142,9 +142,9 @@ def newest_failures(tables: Tables) -> dict[str, Failure]:
 
 
 def failures(tables: Tables, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Some columns of the outcomes of those inputs whose newest outcome is a failure.
+    """Some columns of the outcomes of inputs whose newest outcome is a failure.
 
-    Takes 24 bytes for each input that ever failed.
+    Takes 24 bytes of memory for each input that ever failed.
     """
     order = {record.run_id: place for place, record in enumerate(runs(tables))}
 
@@ -163,7 +163,7 @@ def failures(tables: Tables, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
 
 
 def failed_inputs(tables: Tables, reasons: Collection[str]) -> TextSet:
-    """Addresses of those inputs that failed for one of some reasons, if any are given."""
+    """Addresses of inputs that failed for one of some reasons, if any reasons are given."""
     failed = newest_failures(tables).items()
     wanted = [uri for uri, failure in failed if not reasons or failure.reason in reasons]
     return TextSet([pa.array(wanted, pa.string())])

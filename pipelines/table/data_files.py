@@ -1,4 +1,4 @@
-"""Data files: what a commit says of one, reading them back, and their end."""
+"""Data files: how a commit describes one, how they are read back, and how they end."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 _THREADS: Final = 16
 _WINDOW: Final = 64
-# What was checked is in memory: reading ahead gains nothing.
+# Checked bytes are in memory: reading ahead gains nothing.
 _IN_MEMORY: Final = pads.ParquetFragmentScanOptions(pre_buffer=False)
 _PARQUET: Final = pads.ParquetFileFormat(default_fragment_scan_options=_IN_MEMORY)
 _WIDE: Final = frozenset({"helper", "digests"})
-# So many row groups are read whole, and checked, whatever columns are asked for.
+# Up to this many row groups are read whole and checked, whatever columns are wanted.
 _FEW: Final = 2
 _PRUNED: Final = "subject_id"
 _KINDS: Final = {"generation": int}
@@ -41,8 +41,8 @@ _OWNERS: Final = (grouped_files.OWNER, "generation")
 def columns_of(
     dest: str, store: Store, table: str, paths: Iterable[str], columns: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Some columns of data files, in the files' order, of a few files at a time; digests are left
-    to whoever reads the rest. Raises `TamperedError` for a damaged one.
+    """Some columns of data files, a few files at a time, in order. Raises `TamperedError` for a
+    damaged file. Digests are not checked here: whoever reads the rest checks them.
     """
 
     def one(path: str) -> tuple[str, pa.Table]:
@@ -61,9 +61,9 @@ def columns_of(
 
 
 def destroy_below(store: Store, folder: str, of: str = "", kept: Collection[str] = ()) -> None:
-    """Destroy whatever lies below a folder, all versions of it, but for some addresses.
+    """Destroy everything below a folder, in all versions, except for some addresses.
 
-    of: what it is, for the error. Raises `StorageError` where something is left.
+    of: names the content in the error. Raises `StorageError` where something is left.
     """
 
     def rest() -> list[str]:
@@ -80,7 +80,7 @@ def destroy_below(store: Store, folder: str, of: str = "", kept: Collection[str]
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of so many."""
+    """Items in lists of up to `size`."""
     left = iter(items)
     while some := list(islice(left, size)):
         yield some
@@ -89,7 +89,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def described(
     path: str, size: int, ids: Mapping[str, Sequence[str]], partition: Mapping[str, str]
 ) -> DataFile:
-    """A finished data file that waits for its commit. ids: of each id column, the rows' values."""
+    """A finished data file that waits for its commit. ids: each id column's values, row by row."""
     return DataFile(
         path=path,
         size=size,
@@ -102,7 +102,7 @@ def described(
 
 
 def named(file: ShardFile, content: bytes | memoryview) -> ShardFile:
-    """A shard's file under the name that its content gives it, by the digest that it has."""
+    """A shard's file, named by the digest of its content."""
     found = grouped_files.footer_of(content)
     if found is None:
         return replace(file, sha256=sha256(content).hexdigest(), groups=False)
@@ -110,7 +110,7 @@ def named(file: ShardFile, content: bytes | memoryview) -> ShardFile:
 
 
 def is_intact(path: str, content: bytes | memoryview) -> bool:
-    """Whether the content of a data file is what its name says."""
+    """Whether a data file's content has the digest in its name."""
     file = layout.parse_shard_file(path)
     if file and file.groups:
         return grouped_files.is_whole(content, file.sha256)
@@ -120,10 +120,10 @@ def is_intact(path: str, content: bytes | memoryview) -> bool:
 def read_data_file(
     dest: str, store: Store, table: str, path: str, people: int | None = None
 ) -> pa.Table:
-    """The rows of a data file, given by its path in its table. people: in a file of templates.
+    """The rows of a data file, given by its path in its table. people: rows of a templates file.
 
-    Raises `TableError` where it is missing, `TamperedError` where its content is not what its name
-    says, `StorageError` where it cannot be read.
+    Raises `TableError` where it is missing, `TamperedError` where its content does not have the
+    digest in its name, `StorageError` where it cannot be read.
     """
     uri = layout.join(dest, table, path)
     try:
@@ -132,12 +132,12 @@ def read_data_file(
         raise TableError(f"{uri} is missing: {remedy(uri, path, people)}") from None
     if not is_intact(path, content):
         raise TamperedError(f"{uri} is not what was written: {remedy(uri, path, people)}")
-    # A thread of Arrow's that frees a buffer while the interpreter ends aborts the process.
+    # An Arrow thread that frees a buffer while the interpreter ends aborts the process.
     return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
 
 def remedy(uri: str, path: str, people: int | None) -> str:
-    """What to do about a lost data file. path: in its table. people: of one of templates."""
+    """Advice for a lost data file. path: in its table. people: rows of a templates file."""
     if layout.generation_of(path) is None or people is None:
         return "restore it from a backup"
     dest = uri.removesuffix(f"/{path}").rpartition("/")[0]
@@ -149,7 +149,7 @@ def remedy(uri: str, path: str, people: int | None) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read of a table. columns: None for all. where: which rows. schema: of the table."""
+    """A wish to read a table. columns: None for all. where: the rows. schema: of the table."""
 
     schema: pa.Schema
     columns: Sequence[str] | None = None
@@ -157,12 +157,12 @@ class Wanted:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the columns that take nearly all of a file are left out."""
+        """Whether it leaves out the columns that fill nearly all of a file."""
         return self.columns is not None and not _WIDE & set(self.columns)
 
     @property
     def is_of_owners(self) -> bool:
-        """Whether it is only asked whose the rows are: what decisions rest on is always checked."""
+        """Whether it asks only for the rows' subjects. Decisions rest on them, so check them."""
         return self.columns is not None and set(self.columns) <= set(_OWNERS)
 
 
@@ -200,12 +200,12 @@ def of_people(people: Iterable[str], generation: int) -> pads.Expression:
 def rows_of(
     store: Store, uri: str, file: DataFile, covered: pads.Expression, wanted: Wanted
 ) -> pa.Table:
-    """Some rows of a data file, from bytes that are what its name says.
+    """Some rows of a data file, from bytes with the digest that its name gives.
 
-    Whose the rows of templates are is read from the footer. Where other narrow columns of many row
-    groups of templates are asked for, these are read without a check: they are for statistics, and
-    nothing is decided by them. So is every narrow column of files of before, which name no row
-    group. covered: what holds for every row. Raises `TamperedError`, `StorageError`.
+    The subjects of templates are read from the footer. Two kinds of narrow columns are read without
+    a check: those of many row groups of templates, and those of older templates files without
+    digests of row groups. They feed statistics, and nothing is decided by them. covered: a
+    condition that every row meets. Raises `TamperedError`, `StorageError`.
     """
     try:
         return _scanner(store, uri, file, covered, wanted).to_table()
@@ -250,7 +250,7 @@ def _scanner(
 
 
 def _owners(footer: Footer, file: DataFile, wanted: Wanted) -> pads.Scanner | None:
-    """Whose the rows of a file are; None where it takes more to tell which rows are wanted."""
+    """The subjects of a file's rows; None if they do not tell which rows are wanted."""
     owners = [owner for group in footer.owners for owner in group]
     generations = [int(file.partition["generation"])] * len(owners)
     schema = pa.schema([wanted.schema.field(name) for name in _OWNERS])
@@ -266,7 +266,7 @@ def _owners(footer: Footer, file: DataFile, wanted: Wanted) -> pads.Scanner | No
 def _whole(
     store: Store, uri: str, file: DataFile, covered: pads.Expression, wanted: Wanted
 ) -> pads.ParquetFileFragment:
-    """A file whose name has the digest of all of it."""
+    """A file whose name has the digest of the whole file."""
     if layout.generation_of(file.path) is not None and wanted.is_narrow:
         remote = RemoteGroups(store, uri, file.size, "")
         return _made(CheckedParts(file.size, remote.unchecked), covered)
@@ -279,7 +279,7 @@ def _whole(
 def _checked_groups(
     remote: RemoteGroups, footer: Footer, covered: pads.Expression, wanted: Wanted
 ) -> pads.ParquetFileFragment:
-    """The row groups that may hold what is wanted, by the statistics of the checked footer."""
+    """The row groups that may hold wanted rows, by the statistics of the checked footer."""
     parts = CheckedParts(remote.size)
     parts.add(footer.start, footer.content)
     found = _made(parts, covered)

@@ -1,7 +1,7 @@
-"""A retired generation goes for good: its keys, its rows, its files in every version, with proof.
+"""Destroy a retired generation for good: keys, rows, files in every version; and prove it.
 
-Keys go first: from then on no copy of the files can be opened, wherever it lies. Each step can be
-taken again after a kill, and none of them touches what is live.
+Keys go first: after that nobody can open a copy of the files, wherever it lies. Each step can be
+repeated after a kill. None of them touches live data.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ABSENT: Final = "never: they were not in the keyset file"
 
 @dataclass(frozen=True)
 class Proof:
-    """What is recorded of a destruction.
+    """The record of a destruction.
 
     files, bytes: of the generation, as the log listed them. manifest: SHA-256 of the list of their
-    names, sizes and digests. keys_destroyed_at, files_destroyed_at: UTC. authentic: whether it is
-    certain that the list is the one that was written before the first file went; None in a proof of
-    a release that did not tell.
+    names, sizes and digests. keys_destroyed_at, files_destroyed_at: UTC. authentic: whether this is
+    certainly the list that was written before the first file went; None in proofs of older
+    releases, which did not tell.
     """
 
     generation: int
@@ -82,11 +82,11 @@ def destroy(dest: Destination, keyring: Keyring, number: int) -> Proof:
 
 
 def _without_keys(keyring: Keyring, one: Generation) -> str:
-    """Destroy a generation's keys; say when they went."""
+    """Destroy a generation's keys. Returns the time when they were destroyed."""
     try:
         return str(keyring.destroy_generation(one.number).destroyed_at)
     except KeyNotFoundError:
-        # A keyset file of before it was begun: what it was to be is given up in any case.
+        # The keyset file may be older than the preparation, which is given up in any case.
         if one.state is not State.PREPARING:
             raise
         return ABSENT
@@ -95,16 +95,16 @@ def _without_keys(keyring: Keyring, one: Generation) -> str:
 def _manifest(dest: Destination, number: int) -> tuple[bytes, bool]:
     """The generation's files as its log lists them, frozen before the first of them goes.
 
-    And whether it is certain that this is what they are: a release before authenticated no list.
-    Raises `TableError` where the list was changed and the log cannot tell any more.
+    Also returns whether the list is certainly authentic: older releases authenticated none. Raises
+    `TableError` where the list was changed and the log can no longer replace it.
     """
     address, keys = layout.destroyed_file(dest.tables.dest, number), table_keys(dest.keys)
     stored = _read(dest.store, address)
     own = _listed(dest.tables, number)
     is_whole = not dest.sequence("templates", _application(number))
-    # As long as none was taken out, the log is the list.
+    # The log is the list as long as no file was taken out.
     listed, known = destroyed_list.of_files(own), destroyed_list.without_mac(stored)
-    # One of an earlier try, of a generation that went on, does not know what is there now.
+    # A list from an earlier try may lack files that its generation got later.
     tells_all = set(listed.splitlines()) <= set(known.splitlines())
     if not is_whole and tells_all and destroyed_list.is_authentic(stored, number, keys):
         return known, True
@@ -122,7 +122,7 @@ def _manifest(dest: Destination, number: int) -> tuple[bytes, bool]:
 
 
 def _listed(tables: Tables, number: int) -> dict[str, int]:
-    """The generation's files that the log lists: bytes by path."""
+    """The generation's files in the log: bytes by path."""
     files = tables.table("templates").files()
     return {p: size for p, size in files.items() if layout.generation_of(p) == number}
 
@@ -132,7 +132,7 @@ def _application(number: int) -> str:
 
 
 def _take_out(dest: Destination, number: int) -> None:
-    """Let the log list none of the generation's files any more."""
+    """Remove all of the generation's files from the log."""
     application = _application(number)
     own = list(_listed(dest.tables, number))
     for start in range(0, len(own), _BATCH):
@@ -150,9 +150,8 @@ def prove(
 ) -> Evidence:
     """Look for everything that a destroyed generation must not have left.
 
-    key_states: key id and whether there are keys, of each generation in the keyset file. keys: of
-    the table. The seal over the tables' logs, which vouches for the record, is the caller's to
-    check.
+    key_states: for each generation in the keyset file, its key id and whether there are keys. keys:
+    of the table. The caller checks the seal over the tables' logs, which vouches for the record.
     """
     one = generations.read(tables).get(number)
     bare = Evidence(tables.dest, f"generation {number}")
@@ -180,7 +179,7 @@ def _facts(
     key_id, has_keys = key_states.get(number, ("", False))
     stored = _read(store, layout.destroyed_file(tables.dest, number))
     is_own = destroyed_list.is_authentic(stored, number, keys) or (
-        # The record itself is sealed, and tells of a list of a release before.
+        # A list of an older release has no MAC; only the sealed record vouches for it.
         not proof.authentic and not destroyed_list.has_mac(stored)
     )
     recorded = sha256(destroyed_list.without_mac(stored)).hexdigest() == proof.manifest

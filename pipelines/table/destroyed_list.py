@@ -1,6 +1,6 @@
-"""The list of a destroyed generation's files, as it lies beside the tables: its last line is a MAC.
+"""The list of a destroyed generation's files, stored beside the tables. Its last line is a MAC.
 
-Of a release before, it has none. Then nothing tells whether its lines are what was written.
+Lists of older releases have no MAC. Then nothing tells whether their lines were changed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _MAC: Final = re.compile(rb"mac (?P<mac>[0-9a-f]{64})\n\Z")
 
 
 def of_files(files: Mapping[str, int]) -> bytes:
-    """The list of some files: bytes by path."""
+    """The list of some files, given as bytes by path."""
     lines = (f"{size} {layout.digest_in(path)} {path}\n" for path, size in sorted(files.items()))
     return "".join(lines).encode()
 
 
 def authenticated(listed: bytes, number: int, keys: TableKeys) -> bytes:
-    """A list with its MAC: what is stored."""
+    """A list with its MAC, as it is stored."""
     return listed + f"mac {_mac(listed, number, keys).hex()}\n".encode()
 
 
 def without_mac(stored: bytes) -> bytes:
-    """The list alone."""
+    """The list without its MAC."""
     found = _MAC.search(stored)
     return stored[: found.start()] if found else stored
 
@@ -39,7 +39,7 @@ def has_mac(stored: bytes) -> bool:
 
 
 def is_authentic(stored: bytes, number: int, keys: TableKeys | None) -> bool:
-    """Whether a stored list is what these keys authenticated for a generation."""
+    """Whether these keys authenticated a stored list for a generation."""
     found = _MAC.search(stored)
     if found is None or keys is None:
         return False
@@ -48,7 +48,7 @@ def is_authentic(stored: bytes, number: int, keys: TableKeys | None) -> bool:
 
 
 def is_well_formed(listed: bytes, number: int) -> bool:
-    """Whether a list can be of a generation's files: sizes, digests and names, one file a line."""
+    """Whether this can be a list of a generation's files: size, digest and name on each line."""
     try:
         text = listed.decode("ascii")
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""What tells of a photo, encrypted beside its row: box, scores, quality, names of its content.
+"""Facts about a photo, encrypted beside its row: box, scores, quality, names of its content.
 
-Of an input these are encrypted under keys of the table, so that they stay readable after its
-generation is gone; of a template under its generation's. Each is bound to its row.
+Facts of an input are encrypted under keys of the table: they stay readable after its generation is
+gone. Facts of a template are encrypted under keys of its generation. All are bound to their row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _bound(table_id: str, row: Mapping[str, Any]) -> bytes:
 def encrypted(
     table_id: str, row: Mapping[str, Any], facts: Mapping[str, Any], keys: TableKeys
 ) -> bytes | None:
-    """What a row of `inputs` stores of some facts, JSON values by name; None where there are none.
+    """The encrypted facts that a row of `inputs` stores, JSON values by name; None without facts.
 
     row: run_id, subject_id and uri. Facts that are None or empty are left out.
     """
@@ -37,12 +37,12 @@ def encrypted(
 
 
 def padded(plain: bytes) -> bytes:
-    """JSON of a length that says little of what is in it: JSON may end with blanks."""
+    """JSON padded with blanks, so that its length tells little about its content."""
     return plain + b" " * (-len(plain) % _PADDED)
 
 
 def decrypted(table_id: str, row: Mapping[str, Any], keys: TableKeys | None) -> dict[str, Any]:
-    """The facts that a row of `inputs` stores; those of a table of before lie in the clear.
+    """The facts that a row of `inputs` stores. Older tables have them in the clear.
 
     Raises `TamperedError` where they do not belong to this row, `KeyNotFoundError` without keys.
     """

@@ -1,4 +1,4 @@
-"""The note of an erasure that is under way."""
+"""The note of an unfinished erasure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PSEUDONYM: Final = re.compile(f"{layout.PSEUDONYM}[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Erased:
-    """What an erasure did. run_id: what it is recorded as. pseudonym: what the person's outcomes
-    are kept under. templates, outcomes, embeddings: rows.
+    """The result of an erasure. run_id: its record. pseudonym: the name under which the subject's
+    outcomes are kept. templates, outcomes, embeddings: numbers of rows.
     """
 
     run_id: str
@@ -29,9 +29,9 @@ class Erased:
 
 
 def read_note(dest: str, store: Store) -> Erased | None:
-    """What an erasure that was broken off is about; None where none was.
+    """The note of an interrupted erasure; None if there is none.
 
-    Raises `TableError` where what lies in its place is no such note.
+    Raises `TableError` where something else lies in its place.
     """
     address = layout.erasure_file(dest)
     try:
@@ -55,7 +55,7 @@ def _parsed(content: bytes) -> Erased:
 
 
 def refuse_unfinished_erasure(dest: str, store: Store) -> None:
-    """Raise `BusyError` where an erasure was broken off; errors as of `read_note`."""
+    """Raise `BusyError` where an erasure was interrupted. Other errors are those of `read_note`."""
     if read_note(dest, store):
         raise BusyError(
             f"{dest}: the erasure of a subject was broken off: finish it first with `ironmask "

@@ -1,4 +1,4 @@
-"""What can be seen today of something that was destroyed."""
+"""The traces of something destroyed that can be seen today."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Evidence:
-    """what: that which is gone. record: what was written down when it went. statements: what was
-    looked for and is so; failures: what speaks against it.
+    """what: the destroyed thing. record: notes made when it went. statements: checks that hold.
+    failures: checks that do not.
     """
 
     dest: str
@@ -23,7 +23,7 @@ class Evidence:
         return not self.failures
 
     def found(self, facts: Iterable[tuple[str, bool]]) -> Evidence:
-        """The same with more that was looked for, each with whether it is so."""
+        """The same with more checks, each with whether it holds."""
         facts = list(facts)
         return replace(
             self,

@@ -1,13 +1,13 @@
-"""Generations: whole issues of a destination's templates, and which of them readers see.
+"""Generations: whole issues of a destination's templates, and which one readers see.
 
 ::
 
     preparing ──► live ──► retired ──► destroyed
         └───────────────────────────────┘ abandoned
 
-A generation is written under keys of its own while the one before it is live. One commit to the
-table `generations` retires the old one and makes the new one live, so that there is always exactly
-one: the highest that ever was live. What is retired is then destroyed, keys first.
+A generation is written under its own keys while the one before it is live. One commit to the table
+`generations` retires the old one and makes the new one live. So exactly one is live at any time:
+the highest that ever was. A retired generation is then destroyed, keys first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FIRST: Final = FIRST_GENERATION
 
 
 class State(StrEnum):
-    """How far a generation has come, in this order."""
+    """The states of a generation, in their order."""
 
     PREPARING = "preparing"
     LIVE = "live"
@@ -45,10 +45,10 @@ _ORDER: Final = {state: place for place, state in enumerate(State)}
 
 @dataclass(frozen=True)
 class Generation:
-    """The furthest word of the table about one generation.
+    """The furthest state of one generation in the table.
 
-    parent: the generation that it replaces. at: when it came so far. proof: of a destroyed one, of
-    its destruction; of a live one, what was lost at its switch.
+    parent: the generation that it replaces. at: the time of that state. proof: for a destroyed one,
+    of its destruction; for a live one, the losses at its switch.
     """
 
     number: int
@@ -61,7 +61,7 @@ class Generation:
 
 
 def read(tables: Tables) -> dict[int, Generation]:
-    """The generations of a destination by number, none where no run has begun.
+    """The generations of a destination by number; none before the first run.
 
     Raises `TableError` where the table cannot be read, or where not exactly one is live.
     """
@@ -96,22 +96,22 @@ def _parsed(row: dict[str, Any]) -> Generation:
 
 
 def live(tables: Tables) -> int:
-    """The generation that readers see: the first one where no run has begun."""
+    """The generation that readers see; the first one before any run."""
     return live_of(read(tables))
 
 
 def live_of(found: dict[int, Generation]) -> int:
-    """The live one of the generations that were read."""
+    """The live one of these generations."""
     return next((one.number for one in found.values() if one.state is State.LIVE), FIRST)
 
 
 def in_state(found: dict[int, Generation], state: State) -> list[Generation]:
-    """The generations that are in a state, in their order."""
+    """The generations in a state, in their order."""
     return [one for one in found.values() if one.state is state]
 
 
 def begin(dest: Destination) -> None:
-    """Say that the first generation is live; a destination that has one is left as it is."""
+    """Make the first generation live. Does nothing if the destination has a generation."""
     if not read(dest.tables):
         first = Generation(
             FIRST, State.LIVE, Purpose.ENROL, None, dest.keys.key_id, datetime.now(UTC)
@@ -120,7 +120,7 @@ def begin(dest: Destination) -> None:
 
 
 def prepare(dest: Destination, number: int, parent: int, purpose: Purpose) -> None:
-    """Say that a generation is being written; only the first time."""
+    """Record that a generation is being written; only the first time."""
     row = Generation(number, State.PREPARING, purpose, parent, dest.keys.key_id, datetime.now(UTC))
     _write(dest, [row], f"preparing/{number}")
 
@@ -128,7 +128,7 @@ def prepare(dest: Destination, number: int, parent: int, purpose: Purpose) -> No
 def switch(dest: Destination, number: int, facts: dict[str, Any]) -> None:
     """Make a prepared generation live and retire the one before it, in one commit.
 
-    facts: what is kept of it in its `proof`. Raises `TableError` where it is in another state.
+    facts: kept in its `proof`. Raises `TableError` where it is in another state.
     """
     found = read(dest.tables)
     new = found[number]
@@ -142,7 +142,7 @@ def switch(dest: Destination, number: int, facts: dict[str, Any]) -> None:
 
 
 def destroyed(dest: Destination, number: int, proof: dict[str, Any]) -> None:
-    """Say that a generation is gone, with what proves it. Raises `TableError` for a live one."""
+    """Record that a generation is gone, with its proof. Raises `TableError` for a live one."""
     one = read(dest.tables)[number]
     if one.state is State.LIVE:
         raise TableError(f"{dest.tables.dest}: generation {number} is live and stays")

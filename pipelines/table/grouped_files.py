@@ -1,9 +1,9 @@
-"""Parquet files of which a part can be checked: a digest for each row group, one for the footer.
+"""Parquet files that can be checked in parts: a digest for each row group, one for the footer.
 
-The footer's metadata says where each row group ends, its SHA-256 and whose its rows are; the groups
-follow each other from the leading magic on. The digest of the file is that of the magic and of
-everything after the last group. Who vouches for it vouches for every byte: a reader of one group
-reads two parts, and one who asks whose the rows are reads the footer alone.
+The footer's metadata has the end of each row group, its SHA-256 and the subjects of its rows. The
+groups follow each other without gaps, right after the leading magic. The file's digest covers the
+magic and everything after the last group, so it vouches for every byte. A reader of one group reads
+two parts. A reader of the subjects reads only the footer.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _MAGIC: Final = b"PAR1"
 _KEY: Final = b"ironmask.row_groups"
 OWNER: Final = "subject_id"
 """The column whose values the footer repeats."""
-# The length of the footer and the trailing magic.
+# The length field of the footer, and the trailing magic.
 _END: Final = 8
-# More than the footer of a shard of usual size takes.
+# Larger than the footer of a shard of usual size.
 _TAIL: Final = 128 << 10
 
 
@@ -59,7 +59,7 @@ def writer(sink: pa.NativeFile, schema: pa.Schema, **options: Any) -> Iterator[G
 
 
 class _DigestingSink:
-    """A sink that knows the digest of what it got since the last cut."""
+    """A sink that digests the bytes since the last cut."""
 
     closed = False
 
@@ -74,7 +74,7 @@ class _DigestingSink:
         self._end += len(data)
 
     def cut(self) -> tuple[int, str]:
-        """Where what came until now ends, and its digest."""
+        """Where the bytes so far end, and their digest."""
         found = self._end, self._hash.hexdigest()
         self._hash = sha256()
         return found
@@ -86,14 +86,15 @@ class _DigestingSink:
         self._sink.flush()
 
     def close(self) -> None:
-        """The sink is its owner's to close."""
+        """Does nothing: the sink's owner closes it."""
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What vouches for a file. start: where it begins. groups: start, end and digest of each.
+    """The part of a file that vouches for all of it.
 
-    owners: of each group, the `OWNER` of each of its rows.
+    start: where it begins. groups: start, end and digest of each. owners: for each group, the
+    `OWNER` of each of its rows.
     """
 
     start: int
@@ -107,9 +108,9 @@ class Footer:
 
 
 def footer_of(content: bytes | memoryview) -> Footer | None:
-    """The footer of a whole file, or of the last part of one; None where it has no such digests.
+    """The footer of a whole file, or of its last part; None where it has no such digests.
 
-    Raises `ValueError` where it is no end of a Parquet file, or does not name one owner a row.
+    Raises `ValueError` where it is no end of a Parquet file, or lacks one owner for each row.
     """
     view = memoryview(content)
     length = _END + int.from_bytes(view[-_END:-4], "little")
@@ -142,7 +143,7 @@ def _owners(said: object) -> list[str]:
 
 
 def is_whole(content: bytes | memoryview, digest: str) -> bool:
-    """Whether a file is the one of a digest, in each of its row groups."""
+    """Whether a file has a digest, and each of its row groups has its own."""
     view = memoryview(content)
     try:
         footer = footer_of(view)
@@ -158,9 +159,9 @@ def is_whole(content: bytes | memoryview, digest: str) -> bool:
 
 
 class CheckedParts(io.RawIOBase):
-    """The parts of a file that were checked, as a file to read: anything else of it is zeros.
+    """The checked parts of a file, as a file to read. Everything else in it is zeros.
 
-    other: reads the rest, unchecked, where that is wanted.
+    other: reads the rest unchecked, where that is wanted.
     """
 
     def __init__(self, size: int, other: Callable[[int, int], bytes] | None = None) -> None:
@@ -208,7 +209,7 @@ class CheckedParts(io.RawIOBase):
 
 @dataclass(frozen=True)
 class RemoteGroups:
-    """A file in a store, checked part by part. size, digest: as they are vouched for."""
+    """A file in a store, checked part by part. size, digest: as vouched for."""
 
     store: Store
     uri: str
@@ -216,7 +217,7 @@ class RemoteGroups:
     digest: str
 
     def footer(self) -> Footer:
-        """Read the end of the file. Raises `TamperedError` where it is not what was written."""
+        """Read the end of the file. Raises `TamperedError` where it was changed."""
         tail = self._part(max(0, self.size - _TAIL), self.size)
         length = _END + int.from_bytes(tail[-_END:-4], "little")
         if len(tail) < length <= self.size:
@@ -247,5 +248,5 @@ class RemoteGroups:
 
 
 def not_written(uri: str) -> TamperedError:
-    """The error of a file whose content is not what its name says."""
+    """The error of a file whose content does not have the digest in its name."""
     return TamperedError(f"{uri} is not what was written: restore it from a backup")

@@ -18,11 +18,11 @@ from pipelines.table.schemas import as_parquet
 
 @dataclass(frozen=True)
 class Destination:
-    """Its tables, where they lie, its keys, the hold on it, and the seal over its logs.
+    """Its tables, store and keys, the hold on it, and the seal over its logs.
 
-    tables: what the seal vouches for, this process's own commits included. old_keys: of the
-    generation whose templates are made anew, while they are. check: raises `BusyError` once another
-    run has taken over; asked before each commit and before anything is destroyed. own: paths of its
+    tables: all that the seal vouches for, with this process's own commits. old_keys: of the
+    generation that is being replaced, if one is. check: raises `BusyError` once another run has
+    taken over; called before each commit and before anything is destroyed. own: paths of its
     keyset files, which are never inputs.
     """
 
@@ -35,7 +35,7 @@ class Destination:
     own: tuple[str, ...] = ()
 
     def commit(self, *commits: Commit) -> None:
-        """Change tables, one after the other; the one way in which any of them is changed.
+        """Change tables, one after the other. No table is ever changed in another way.
 
         Raises `BusyError` where another run has taken over, `TableError` where somebody else has
         added to a log.
@@ -48,7 +48,7 @@ class Destination:
         return self.log_seal.sequence(name, application)
 
     def append(self, name: str, rows: pa.Table, once: str = "") -> None:
-        """Add a few rows to a table as one commit; under a name, only the first time."""
+        """Add a few rows to a table as one commit. once: a name; under it, only the first time."""
         if once and self.sequence(name, once):
             return
         content = as_parquet(rows)

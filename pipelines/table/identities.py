@@ -1,9 +1,9 @@
-"""What contents are known by: keyed, so that who holds a photo and a table cannot tell them joined.
+"""Keyed names of contents: without keys, nobody can tell whether a photo was enrolled in a table.
 
-A content's own name is what it is: `sha256:` and `md5:` of a file, `vec:` of an embedding's
-direction. It is kept encrypted only (`details`). In the clear stands an HMAC of it, whose key
-belongs to the table and to one generation of its templates, so that no two generations share one.
-Tables of before had the names themselves in the clear; they are still matched.
+A content's own name tells what it is: `sha256:` and `md5:` of a file, `vec:` of an embedding's
+direction. It is only stored encrypted (`details`). In the clear stands its HMAC. The HMAC's key
+belongs to the table and to one generation of its templates: no two generations share a key. Older
+tables have the own names in the clear; these still match.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _HEX: Final = 32
 _STEPS: Final = 1 << 14
 _KIND: Final = pa.large_string()
 FILES: Final = ("sha256:", "md5:")
-"""Before the names of files."""
+"""Prefixes of the names of files."""
 
 
 @dataclass(frozen=True)
 class Identities:
-    """How the contents of one generation's inputs are named. key: 32 secret bytes."""
+    """Names the contents of one generation's inputs. key: 32 secret bytes."""
 
     key: bytes = field(repr=False)
 
     @classmethod
     def of(cls, keys: GenerationKeys, generation: int) -> Identities:
-        """Those of a generation. Raises `KeyNotFoundError` where the table has no keys yet."""
+        """Those of a generation. Raises `KeyNotFoundError` where the table has no keys."""
         return cls(table_keys(keys).identity_key(generation))
 
     def named(self, own: str) -> str:
-        """The identity of a content, given by its own name."""
+        """The identity of a content, from its own name."""
         mac = hmac.digest(self.key, own.encode(), sha256).hex()
         return _KEYED + mac[:_HEX]
 
@@ -58,27 +58,27 @@ class Identities:
 
 
 def of_file(content: bytes) -> list[str]:
-    """The names of a file's content: by SHA-256, and by the MD5 that stores know it by."""
+    """The names of a file's content: by SHA-256, and by MD5, which stores use."""
     md5sum = md5(content, usedforsecurity=False).hexdigest()
     return [f"sha256:{sha256(content).hexdigest()}", f"md5:{md5sum}"]
 
 
 def of_tag(tag: str) -> str:
-    """The name of an object's content, by the MD5 that its store says it has."""
+    """The name of an object's content, by the MD5 that its store gives."""
     return f"md5:{tag}"
 
 
 def of_vector(values: ArrayLike, key: bytes = b"") -> str | None:
-    """The name of an embedding, (n,) of any scale; None where it is none.
+    """The name of an embedding, (n,) of any scale; None for an unusable one.
 
-    key: 32 bytes, for the names that tables of before had in the clear.
+    key: 32 bytes, for the names that older tables had in the clear.
     """
     with np.errstate(over="ignore"):
-        # What is kept of it, in a vault say, is float32.
+        # Stored embeddings, for example in a vault, are float32.
         vector = np.asarray(values, dtype=np.float32).astype(np.float64)
     if not vector.size or not np.isfinite(vector).all() or not vector.any():
         return None
-    # The direction alone counts, and not its last digits: exports differ in scale and type.
+    # Only the direction counts, without its last digits: exports differ in scale and type.
     unit = vector / np.abs(vector).max()
     steps = np.rint(unit / np.linalg.norm(unit) * _STEPS).astype("<i4")
     return "vec:" + blake2b(steps.tobytes(), key=key, digest_size=16).hexdigest()

@@ -30,10 +30,10 @@ def join(base: str, *parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """What the name of a shard's data file says. attempt: 16 hex digits, new for each writing.
+    """The parts of the name of a shard's data file. attempt: 16 hex digits, new for each writing.
 
-    groups: the digest is of the footer, which holds those of the row groups (`grouped_files`); not
-    of the whole content.
+    groups: whether the digest is that of the footer, which has the digests of the row groups
+    (`grouped_files`); otherwise it is that of the whole content.
     """
 
     run_id: str
@@ -63,12 +63,12 @@ def parse_shard_file(path: str) -> ShardFile | None:
 
 
 def rows_file(attempt: str, sha256: str) -> str:
-    """Name of a data file of a few rows that belong to no shard. attempt: 16 hex digits."""
+    """Name of a data file with a few rows that belong to no shard. attempt: 16 hex digits."""
     return f"rows-{attempt}-{sha256}.parquet"
 
 
 def digest_in(path: str) -> str | None:
-    """The SHA-256 in a data file's name, over one thing or another; None for other files."""
+    """The SHA-256 in a data file's name, of either kind; None for other files."""
     name = _name(path)
     found = _SHARD_FILE.fullmatch(name) or _ROWS_FILE.fullmatch(name)
     return found["sha256"] if found else None
@@ -80,12 +80,12 @@ def partial_file(token: str) -> str:
 
 
 def is_ours(path: str) -> bool:
-    """Tell whether a path is of a data file, finished or not: nothing else may be destroyed."""
+    """Tell whether a path is of a data file, finished or not. Nothing else may be destroyed."""
     return digest_in(path) is not None or is_partial(path)
 
 
 def is_partial(path: str) -> bool:
-    """Tell whether a path is of a file whose writing was broken off."""
+    """Tell whether a path is of a file whose writing was interrupted."""
     return _PARTIAL.fullmatch(_name(path)) is not None
 
 
@@ -104,7 +104,7 @@ def seal_file(dest: str) -> str:
 
 
 def progress_file(dest: str) -> str:
-    """Address of the unfinished run's last word about itself."""
+    """Address of the unfinished run's last note about itself."""
     return join(dest, PRIVATE, "progress.json")
 
 
@@ -114,7 +114,7 @@ def profile_file(dest: str, digest: str) -> str:
 
 
 def profile_digest(path: str) -> str | None:
-    """The SHA-256 that a profile's name says its content has; None for other files."""
+    """The SHA-256 of its content in a profile's name; None for other files."""
     found = _PROFILE.fullmatch(_name(path))
     return found["sha256"] if found else None
 
@@ -126,12 +126,12 @@ def generation_of(path: str) -> int | None:
 
 
 def vault_id(table_id: str) -> str:
-    """What the keys of a table's vault are bound to."""
+    """The id that the keys of a table's vault are bound to."""
     return f"{table_id}/vault"
 
 
 def erasure_file(dest: str) -> str:
-    """Address of the note that an erasure is under way."""
+    """Address of the note of an unfinished erasure."""
     return join(dest, PRIVATE, "erasing.json")
 
 
@@ -166,6 +166,6 @@ def plan_part(number: int) -> str:
 
 
 def plan_run(path: str) -> str | None:
-    """The run of whose plan a path, relative to the plans' folder, is a file; None for others."""
+    """The run of a plan's file, by its path relative to the plans' folder; None for others."""
     found = _PLAN_FILE.fullmatch(path)
     return found["run"] if found else None

@@ -1,4 +1,4 @@
-"""The tables' logs against a seal: read again from where each begins, and what lies beyond it."""
+"""Check the tables' logs against a seal: read them again, and look beyond its versions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipelines.table.log_seal_file import LOG, Chain, State, Written
 from pipelines.table.schemas import TABLES
 
 _ENTRY: Final = re.compile(r"\d{20}\.json")
-# What readers take for a part of a log: entries, checkpoints of one or more parts, compactions.
+# Files that readers take for parts of a log: entries, checkpoints in parts, compactions.
 _OF_VERSION: Final = re.compile(r"(\d{20})\.(?:json|checkpoint\..+|\d{20}\.compacted\.json)")
-# Replaced by each checkpoint, so that an open seal may hold an older one.
+# Each checkpoint replaces this file, so an open seal may hold the digest of an older one.
 MOVING: Final = "_last_checkpoint"
 
 
 def changed(dest: str, problem: str) -> TableError:
-    """The error of a destination whose logs are not what its seal says."""
+    """The error of a destination whose logs differ from its seal."""
     return TableError(
         f"{dest} was changed by other hands: {problem}; run `ironmask check`, and restore what it "
         "names from a backup"
@@ -35,9 +35,9 @@ def changed(dest: str, problem: str) -> TableError:
 
 
 def read_log(tables: Tables, store: Store, state: State, name: str) -> Log:
-    """A log up to its sealed version, read again from where its chain begins.
+    """A log up to its sealed version, read again from the beginning of its chain.
 
-    Raises `TableError` where it is not what was sealed.
+    Raises `TableError` where it was changed.
     """
     sealed = state.logs.get(name, Chain())
     log = read_to(tables, store, state, name, sealed.version)
@@ -47,7 +47,7 @@ def read_log(tables: Tables, store: Store, state: State, name: str) -> Log:
 
 
 def read_to(tables: Tables, store: Store, state: State, name: str, version: int) -> Log:
-    """The same up to another version, which nothing is compared with."""
+    """The same up to another version, without a comparison."""
     try:
         log = _begun(tables, store, state, name)
         first = log.chain.version + 1
@@ -63,7 +63,7 @@ def read_to(tables: Tables, store: Store, state: State, name: str, version: int)
 
 
 def follow(tables: Tables, store: Store, log: Log, name: str) -> None:
-    """Take in what came after a seal that was open, of a release that announced nothing."""
+    """Take in entries after an open seal of an older release, which announced none."""
     try:
         while True:
             log.take(store.read(entry(tables, name, log.chain.version + 1)))
@@ -74,7 +74,7 @@ def follow(tables: Tables, store: Store, log: Log, name: str) -> None:
 
 
 def _begun(tables: Tables, store: Store, state: State, name: str) -> Log:
-    """Where a log begins: at nothing, or at the checkpoint that stands for what it forgot."""
+    """The beginning of a log: empty, or at the checkpoint of its forgotten entries."""
     base = state.bases().get(name)
     if base is None:
         return Log()
@@ -92,9 +92,9 @@ def other(name: str, sealed: Chain) -> str:
 
 
 def beyond(tables: Tables, store: Store, versions: dict[str, int]) -> dict[str, list[str]]:
-    """Files by which logs go on after some versions, by table; a request or two for each log.
+    """Files that continue logs beyond some versions, by table. One or two requests for each log.
 
-    What a broken-off writing left is none of them, and a checkpoint counts as its version does.
+    Files of an interrupted writing do not count. A checkpoint counts as its version does.
     """
     with ThreadPoolExecutor(len(versions)) as pool:
         found = pool.map(lambda item: _beyond(tables, store, *item), versions.items())
@@ -111,19 +111,19 @@ def _beyond(tables: Tables, store: Store, name: str, version: int) -> list[str]:
 
 
 def _points(store: Store, uri: str) -> int:
-    """The version that the pointer to the newest checkpoint names; -1 where it names none."""
+    """The version in the pointer to the newest checkpoint; -1 if it names none."""
     with suppress(FileNotFoundError, ValueError, LookupError, TypeError):
         return int(json.loads(store.read(uri))["version"])
     return -1
 
 
 def goes_on(name: str, version: int, files: Iterable[str]) -> str:
-    """What is wrong with a log that goes on after the last version that is vouched for."""
+    """The problem of a log that continues beyond the last sealed version."""
     return f"{name}: its log goes on after the sealed version {version} ({', '.join(files)})"
 
 
 def broken_logs(tables: Tables, store: Store, state: State) -> Iterator[str]:
-    """What is wrong with the logs: with their entries, and with what stands for forgotten ones."""
+    """Problems of the logs: of their entries, and of checkpoints for forgotten ones."""
     for name in TABLES:
         try:
             read_log(tables, store, state, name)
@@ -133,13 +133,13 @@ def broken_logs(tables: Tables, store: Store, state: State) -> Iterator[str]:
 
 
 def bare(error: Exception, dest: str) -> str:
-    """The problem in an error of `changed`."""
+    """The problem inside an error of `changed`."""
     text = str(error).removeprefix(f"{dest} was changed by other hands: ")
     return text.partition("; run `ironmask check`")[0]
 
 
 def _added(tables: Tables, store: Store, state: State) -> Iterator[str]:
-    """What lies beyond a seal that its writer cannot have added."""
+    """Entries beyond a seal that its writer cannot have added."""
     if state.open and not state.lists:
         return
     versions = {name: state.logs.get(name, Chain()).version for name in TABLES}
@@ -155,10 +155,10 @@ def _added(tables: Tables, store: Store, state: State) -> Iterator[str]:
 def came(
     tables: Tables, store: Store, state: State, version: Callable[[str], int]
 ) -> Iterator[tuple[str, bytes]]:
-    """The entries that were announced and have come, with their tables, in the order of commits.
+    """The announced entries that have come, with their tables, in the order of commits.
 
-    They end with the first that has not: what was to follow it is somebody else's. version: of a
-    log, what is taken in already; asked anew for each.
+    They end before the first one that has not come; later ones are somebody else's. version: gives
+    the version of a log that is taken in already; called again for each entry.
     """
     for name, announced in state.announced:
         try:
@@ -171,14 +171,14 @@ def came(
 
 
 def is_announced(content: bytes, announced: str) -> bool:
-    """Whether an entry says what its writer was about to commit."""
+    """Whether an entry is the commit that its writer announced."""
     with suppress(ValueError):
         return parsed(content).announcement() == announced
     return False
 
 
 def creation(tables: Tables, store: Store, name: str) -> Iterator[bytes]:
-    """The entries that created a table: two where the answer to the first was lost."""
+    """The entries that created a table. There are two if the answer to the first was lost."""
     content = store.read(entry(tables, name, 0))
     version = 0
     while is_creation(content):
@@ -191,7 +191,7 @@ def creation(tables: Tables, store: Store, name: str) -> Iterator[bytes]:
 
 
 def is_creation(content: bytes) -> bool:
-    """Whether an entry says no more than that a table was created."""
+    """Whether an entry only says that a table was created."""
     with suppress(ValueError):
         said = parsed(content)
         named = bool(said.added or said.removed or said.sequences)
@@ -207,7 +207,7 @@ def unannounced(name: str, version: int) -> str:
 
 
 def broken_files(tables: Tables, store: Store, state: State) -> Iterator[str]:
-    """What is wrong with the other files beside the log entries, one line for each."""
+    """Problems of the other files beside the log entries, one line for each."""
     here = dict(beside(tables, store, state))
     bases = state.bases().values()
     for path, digest in state.files.items():
@@ -224,7 +224,7 @@ def broken_files(tables: Tables, store: Store, state: State) -> Iterator[str]:
 def beside(tables: Tables, store: Store, state: State) -> Iterator[tuple[str, str]]:
     """Files beside the log entries, as path below the destination and address.
 
-    Forgotten entries that are there are such files too.
+    Forgotten entries that still exist are such files too.
     """
     logs = {layout.join(tables.table(name).uri, LOG): state.start(name).version for name in TABLES}
     for folder in [*logs, layout.plans_folder(tables.dest)]:
@@ -237,9 +237,9 @@ def beside(tables: Tables, store: Store, state: State) -> Iterator[tuple[str, st
 
 
 def refuse_missing_seal(tables: Tables, store: Store, written: Written) -> None:
-    """Raise `TableError` where there is no seal, and there was one: it precedes every data file.
+    """Raise `TableError` where a seal is missing. The seal comes before every data file.
 
-    What only older versions hold counts as well.
+    Data files that exist only in older versions count too.
     """
     if not (written() or has_commits(tables) or _has_data(tables, store)):
         return
@@ -252,7 +252,7 @@ def _has_data(tables: Tables, store: Store) -> bool:
 
 
 def has_commits(tables: Tables) -> bool:
-    """Whether any table lists a file; the others have nothing to seal."""
+    """Whether any table lists a file. Without files there is nothing to seal."""
     return any(tables.table(name).files() for name in TABLES)
 
 

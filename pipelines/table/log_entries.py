@@ -1,7 +1,7 @@
-"""What the entries of a table's log say: the files that come and go, and which commit it was.
+"""The entries of a table's log: which files come and go, and which commit made them.
 
-An announcement is a digest of what a commit is about to say. Its writer puts it into the seal
-first; an entry that says anything else is somebody else's.
+An announcement is a digest of the entry that a commit is about to write. The writer first puts it
+into the seal. An entry with another digest is somebody else's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.ports import DataFile
 from pipelines.table.log_seal_file import Chain
 
-# What an action may say beside the facts of its file; anything else changes what readers see.
+# An action may have these fields beside the facts of its file. Others change what readers see.
 _BESIDE: Final = frozenset({"modificationTime", "dataChange", "deletionTimestamp"})
 _OF_ADD: Final = frozenset({"path", "size", "partitionValues", "stats"})
 _OF_REMOVE: Final = frozenset({"path", "size", "partitionValues", "extendedFileMetadata"})
@@ -26,10 +26,10 @@ _OF_REMOVE: Final = frozenset({"path", "size", "partitionValues", "extendedFileM
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A change of one table that is about to be made.
+    """A coming change of one table.
 
-    application, sequence: by which it is made once, however often it is tried. removed: paths of
-    files that go out of sight.
+    application, sequence: they make sure that it happens once, however often it is tried. removed:
+    paths of files to hide.
     """
 
     table: str
@@ -39,13 +39,13 @@ class Commit:
     removed: Sequence[str] = ()
 
     def announcement(self) -> str:
-        """The digest of what its entry has to say."""
+        """The digest of the entry that it writes."""
         return _announced(self.files, self.removed, {self.application: self.sequence})
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What one entry says. others: kinds of actions, or parts of them, that no commit has."""
+    """The content of one entry. others: kinds of actions, or parts, that no commit of ours has."""
 
     added: list[DataFile]
     removed: list[str]
@@ -53,7 +53,7 @@ class Said:
     others: frozenset[str]
 
     def announcement(self) -> str | None:
-        """The digest of a commit that says this; None where no commit can."""
+        """The digest of a commit with this content; None where no commit can have it."""
         return None if self.others else _announced(self.added, self.removed, self.sequences)
 
 
@@ -65,7 +65,7 @@ def _announced(
 
 
 def line(file: DataFile) -> str:
-    """What a log says of a file: where it is, its bytes and rows, and what readers prune by."""
+    """A log's facts about a file: its path, bytes and rows, and what readers prune by."""
     low, high = dict(file.low), dict(file.high)
     return _canonical([file.path, file.size, file.rows, dict(file.partition), low, high])
 
@@ -80,7 +80,7 @@ def _canonical(value: object) -> str:
 
 
 def parsed(entry: bytes) -> Said:
-    """Read an entry. Raises `ValueError` where it is none."""
+    """Read an entry. Raises `ValueError` for invalid ones."""
     said = Said([], [], {}, frozenset())
     others: set[str] = set()
     for text in entry.decode().splitlines():
@@ -90,7 +90,7 @@ def parsed(entry: bytes) -> Said:
 
 
 def _noted(said: Said, action: Any) -> Iterable[str]:
-    """Note an action; return what no commit of ours says."""
+    """Note an action. Returns the parts that no commit of ours has."""
     try:
         ((kind, body),) = action.items()
         if kind == "add":
@@ -134,7 +134,7 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass
 class Log:
-    """All that a log says up to a version. files: the line of each file that is its, by path.
+    """The content of a log up to a version. files: the line of each file in the table, by path.
 
     sequences: the last number of each application.
     """
@@ -146,7 +146,7 @@ class Log:
 
     @staticmethod
     def based(start: Chain, checkpoint: bytes) -> Log:
-        """A log that goes on after entries which a checkpoint stands for."""
+        """A log that continues after entries which a checkpoint replaces."""
         columns = pq.ParquetFile(pa.BufferReader(checkpoint)).read(
             ["add", "txn"], use_threads=False
         )
@@ -159,7 +159,7 @@ class Log:
         )
 
     def take(self, entry: bytes) -> None:
-        """Go on by the next entry. Raises `ValueError` where it is none."""
+        """Read the next entry. Raises `ValueError` for an invalid one."""
         said = parsed(entry)
         for path in said.removed:
             self.files.pop(path, None)
@@ -169,6 +169,6 @@ class Log:
         self._digest = ""
 
     def list_digest(self) -> str:
-        """The digest of the files that are its."""
+        """The digest of the files in the table."""
         self._digest = self._digest or digest_of(self.files.values())
         return self._digest

@@ -1,19 +1,18 @@
-"""The seal: a keyed digest over the tables' logs, so that no commit can be changed or taken away.
+"""The seal: a keyed digest over the tables' logs. No commit can be changed or taken away unseen.
 
-A table's log names its data files, and their names hold their digests; so what vouches for the log
-vouches for every byte that it lists. The chain of a log is h(v) = SHA-256(h(v - 1) || SHA-256(entry
-v)), h(-1) empty. `DEST/_ironmask/seal.json` holds each table's last version and chain, a digest of
-the files that its log lists then, the digests of the files beside the entries (checkpoints,
-plans), and an HMAC-SHA-256 over all of it. Readers open each log at the version that the seal
-names, and check the list alone.
+A table's log names its data files, and their names hold their digests. So a seal over the logs
+vouches for every byte that they list. The chain of a log is h(v) = SHA-256(h(v - 1) ||
+SHA-256(entry v)), h(-1) empty. `DEST/_ironmask/seal.json` holds each table's last version and
+chain, and a digest of the files that its log lists at that version. It also holds the digests of
+the files beside the entries (checkpoints, plans), and an HMAC-SHA-256 over all of this. Readers
+open each log at the version that the seal names, and check only the list.
 
-While a run is under way the seal is open. It announces the commits of each wave, in their order,
-before the first is made: the logs may be ahead of it by those entries, as far as they came in that
-order. Once the run is over it is closed. Anything else beyond it is somebody else's: nothing is
-destroyed, and nothing is answered, on its word.
+The seal is open during a run. Before each wave it announces the wave's commits in their order. The
+logs may be ahead of it by those entries, in that order. The seal is closed after the run. Any other
+entry beyond it is somebody else's: nothing is destroyed or answered because of it.
 
-The history of a log can be forgotten. Its chain then starts after the forgotten entries, and what
-they said stands in a checkpoint whose digest is sealed.
+The history of a log can be forgotten. Its chain then starts after the forgotten entries, and a
+checkpoint with a sealed digest replaces them.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ from pipelines.table.sealed import SealedTables
 
 
 class LogSeal:
-    """The seal of a destination that this process holds; all its commits go through here.
+    """The seal of a destination that this process holds. All its commits go through here.
 
-    tables: what it vouches for, for whoever reads them.
+    tables: the sealed tables, for readers.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class LogSeal:
         key_of: KeyOf | None = None,
         written: Written = not_noted,
     ) -> None:
-        """key_of: knows the keys of the seal that is there; without it these are `keys`.
+        """key_of: finds the keys of an existing seal; by default these are `keys`.
 
         written: tells whether seals with lists were written before.
         """
@@ -71,9 +70,9 @@ class LogSeal:
         self.tables = SealedTables(tables, store, self)
 
     def begin(self) -> None:
-        """Check the logs against the seal that is there, and open it under its own key.
+        """Check the logs against the existing seal, and open it under its own key.
 
-        Raises `TableError` where they are not what was sealed, or show something else to readers,
+        Raises `TableError` where the logs were changed, or show other files to readers,
         `KeyStoreError` where its key is not at hand.
         """
         found = read(self._stored.dest, self._store, self._named, self._were_written)
@@ -90,7 +89,7 @@ class LogSeal:
         self._publish()
 
     def _begin_anew(self) -> None:
-        """Take in logs that say no more than that their tables were created."""
+        """Take in logs that only say that their tables were created."""
         log_chain.refuse_missing_seal(self._stored, self._store, self._were_written)
         for name in TABLES:
             for content in log_chain.creation(self._stored, self._store, name):
@@ -99,7 +98,7 @@ class LogSeal:
             self._refuse(f"its seal is missing: {layout.seal_file(self._stored.dest)}")
 
     def _take_in(self, found: State) -> None:
-        """Take in what came after a seal that was open, and refuse everything else."""
+        """Take in entries that an open seal allows, and refuse all others."""
         if found.open and not found.lists:
             for name, log in self._logs.items():
                 log_chain.follow(self._stored, self._store, log, name)
@@ -116,7 +115,7 @@ class LogSeal:
         raise log_chain.changed(self._stored.dest, problem)
 
     def version(self, name: str) -> int:
-        """The last version of a log that is vouched for; -1 before the first."""
+        """The last sealed version of a log; -1 before the first."""
         return self._logs[name].chain.version
 
     def list_digest(self, name: str) -> str:
@@ -124,14 +123,14 @@ class LogSeal:
         return self._logs[name].list_digest()
 
     def renew(self) -> bool:
-        """Nobody else writes the seal that this process holds."""
+        """Always false: nobody else writes the seal that this process holds."""
         return False
 
     def ahead(self, name: str) -> None:
-        """What this process commits is taken in at once."""
+        """Always none: this process takes in its own commits at once."""
 
     def explain(self, name: str) -> None:
-        """Raise `TableError` where a log that could not be read was changed."""
+        """Raise `TableError` where an unreadable log was changed."""
         state = replace(self._state, logs=self._chains(), lists={})
         log_chain.read_log(self._stored, self._store, state, name)
 
@@ -142,7 +141,7 @@ class LogSeal:
     def commit(self, *commits: Commit) -> None:
         """Announce a commit for each of some tables, make them in this order, and take them in.
 
-        What is committed already, and what changes nothing, is left out. Raises `TableError` where
+        Commits made before, and those that change nothing, are left out. Raises `TableError` where
         somebody else has added to a log.
         """
         self._settle()
@@ -162,7 +161,7 @@ class LogSeal:
                 self._refuse(log_chain.unannounced(one.table, self.version(one.table) + 1))
 
     def _take(self) -> bool:
-        """Take in the next of the entries that were announced, if it has come."""
+        """Take in the next announced entry, if it has come."""
         state = self._state
         for name, content in log_chain.came(self._stored, self._store, state, self.version):
             self._logs[name].take(content)
@@ -175,23 +174,23 @@ class LogSeal:
         return log_chain.beyond(self._stored, self._store, versions)
 
     def _settle(self) -> None:
-        """Take in what was announced and has come, and refuse what nobody announced."""
+        """Take in the announced entries that have come. Refuse all others."""
         while self._take():
             pass
         for name in self._beyond():
             self._refuse(log_chain.unannounced(name, self.version(name) + 1))
 
     def extend(self) -> None:
-        """Publish what was committed since: before anything is destroyed on its word."""
+        """Publish the commits so far. Needed before anything is destroyed because of them."""
         self._settle()
         self._publish()
 
     def end(self) -> None:
-        """Close the seal: nothing is committed from here until the next `begin`."""
+        """Close the seal. Nothing is committed until the next `begin`."""
         self._settle()
         found = log_chain.beside(self._stored, self._store, self._state)
         files = {path: log_chain.digest_at(uri, self._store) for path, uri in found}
-        # What forgotten entries said is not sealed twice: it must be what it was.
+        # Do not digest checkpoints of forgotten entries again: they must stay as they were.
         files |= {path: self._state.files[path] for path in self._state.bases().values()}
         self._publish(open=False, files=files)
         self._state = replace(self._state, open=True)
@@ -203,14 +202,14 @@ class LogSeal:
         self._publish(key_id=keys.key_id)
 
     def forget(self, name: str) -> None:
-        """Destroy a log's history: what only its older entries held is nowhere any more.
+        """Destroy a log's history. Nothing that stood only in older entries is kept.
 
         The caller holds the destination. Readers find the same table at every moment, and the seal
-        holds at every moment: after a kill, the next call completes what is left to do. Older
-        versions of `_last_checkpoint`, which names nothing but a version, may survive.
+        is valid at every moment. After a kill, the next call completes the work. Older versions of
+        `_last_checkpoint` may survive; they name nothing but a version.
 
-        Raises `TableError` where the log is not what was sealed, `StorageError` where something
-        cannot be destroyed.
+        Raises `TableError` where the log was changed, `StorageError` where something cannot be
+        destroyed.
         """
         self.extend()
         last = self._logs[name].chain
@@ -228,7 +227,7 @@ class LogSeal:
         self._destroy(name, {base.removeprefix(folder), entry_name(last.version), MOVING})
 
     def _verified(self, name: str, last: Chain) -> Chain:
-        """The chain before the last entry, of a log that is what was sealed."""
+        """The chain before the last entry, of a log that matches its seal."""
         past = log_chain.read_to(self._stored, self._store, self._state, name, last.version - 1)
         before = past.chain
         try:
@@ -240,8 +239,8 @@ class LogSeal:
         return before
 
     def _written(self, name: str, base: str, version: int) -> str:
-        """The digest of a new checkpoint that a log can start from; no seal names it yet."""
-        # One that is there already may be written in other bytes.
+        """The digest of a new checkpoint that a log can start from. No seal names it yet."""
+        # A checkpoint that exists already may get other bytes.
         files = {path: digest for path, digest in self._state.files.items() if path != base}
         self._publish(files=files)
         if self._stored.table(name).checkpoint() != version:
@@ -252,7 +251,7 @@ class LogSeal:
         return sha256(content).hexdigest()
 
     def _destroy(self, name: str, kept: set[str]) -> None:
-        """Destroy whatever lies in a log's folder and is not kept."""
+        """Destroy everything in a log's folder that is not kept."""
         folder = layout.join(self._stored.table(name).uri, LOG)
         destroy_below(
             self._store, folder, " of its history", {layout.join(folder, own) for own in kept}
@@ -262,7 +261,7 @@ class LogSeal:
         return {name: log.chain for name, log in self._logs.items()}
 
     def _publish(self, **changes: Any) -> None:
-        """Write what is vouched for now; what was announced and has not come is dropped."""
+        """Write the current state. Announcements that have not come are dropped."""
         lists = {name: log.list_digest() for name, log in self._logs.items()}
         now = {"logs": self._chains(), "lists": lists, "announced": ()}
         self._state = replace(self._state, **{**now, **changes})
@@ -270,7 +269,7 @@ class LogSeal:
 
 
 def only(keys: GenerationKeys, dest: str) -> KeyOf:
-    """Knows one generation's keys."""
+    """Finds the key of one generation only."""
 
     def key_of(key_id: str) -> bytes:
         if key_id != keys.key_id:

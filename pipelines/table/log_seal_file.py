@@ -1,4 +1,4 @@
-"""The file that holds a seal: what it says, and how that is authenticated."""
+"""The file of a seal: its content, and how that is authenticated."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pipelines.ports import Store
 from pipelines.table import layout
 
 KeyOf = Callable[[str], bytes]
-"""Finds the key of a seal by the id of the keys that it names; may raise `KeyStoreError`."""
+"""Finds the key of a seal by its key id; may raise `KeyStoreError`."""
 
 Written = Callable[[], bool]
-"""Tells whether a seal with lists was ever written over the logs, as the keyset file says."""
+"""Whether the keyset file says that a seal with lists was ever written over the logs."""
 
 LOG: Final = "_delta_log"
 NOT_CHECKED: Final = "not checked against the seal"
 _FORMAT: Final = "ironmask-seal/1"
-# Parts that came with later releases: where there is nothing in one, the bytes are those of before.
+# Parts of later releases. An empty one is left out, so that older seals keep their bytes.
 _LATER: Final = ("starts", "lists", "announced")
 
 
@@ -41,13 +41,12 @@ class Chain:
 
 @dataclass(frozen=True)
 class State:
-    """What a seal says.
+    """The content of a seal.
 
-    files: SHA-256 by address below the destination. starts: of the logs whose history was
-    forgotten, the chain up to the last entry that may be gone. lists: by table, the digest of the
-    files that its log lists, with what it says of each; none in a seal of before there were such.
-    announced: the entries that its writer may add, one after the other in this order: the table of
-    each, and the digest of what it says.
+    files: SHA-256 by address below the destination. starts: for logs with a forgotten history, the
+    chain up to the last entry that may be gone. lists: by table, the digest of the files that its
+    log lists, with its facts about each; empty in older seals. announced: the entries that its
+    writer may add, one after the other: each one's table and digest.
     """
 
     table_id: str
@@ -60,11 +59,11 @@ class State:
     announced: tuple[tuple[str, str], ...] = ()
 
     def start(self, name: str) -> Chain:
-        """Where the chain of a log begins."""
+        """The beginning of a log's chain."""
         return self.starts.get(name, Chain())
 
     def bases(self) -> dict[str, str]:
-        """By table, the checkpoint that holds its forgotten history: an address below DEST."""
+        """By table, the checkpoint of its forgotten history, as an address below DEST."""
         return {
             name: checkpoint_path(name, start.version + 1) for name, start in self.starts.items()
         }
@@ -76,27 +75,27 @@ def checkpoint_path(name: str, version: int) -> str:
 
 
 def write(state: State, dest: str, store: Store, key: bytes) -> None:
-    """Publish a seal in the place of the one before."""
+    """Publish a seal, which replaces the one before."""
     store.write(layout.seal_file(dest), _encoded(state, key))
 
 
 def not_noted() -> bool:
-    """What is known of seals where no keyset file is at hand."""
+    """The answer about written seals where no keyset file is at hand: none."""
     return False
 
 
 def read(dest: str, store: Store, key_of: KeyOf, written: Written = not_noted) -> State | None:
     """The seal of a destination; None where it has none.
 
-    Raises `TableError` where it was changed, put back or made under another key, and what `key_of`
-    raises.
+    Raises `TableError` where it was changed, replaced by an older one or made under another key.
+    Also raises what `key_of` raises.
     """
     content = read_content(dest, store)
     return None if content is None else authenticated(content, dest, key_of, written)
 
 
 def read_content(dest: str, store: Store) -> bytes | None:
-    """The bytes of a seal, which change with all that it says."""
+    """The bytes of a seal. They change with its content."""
     try:
         return store.read(layout.seal_file(dest))
     except FileNotFoundError:
@@ -104,7 +103,7 @@ def read_content(dest: str, store: Store) -> bytes | None:
 
 
 def authenticated(content: bytes, dest: str, key_of: KeyOf, written: Written = not_noted) -> State:
-    """What a seal says; errors as of `read`."""
+    """The content of a seal. Errors are those of `read`."""
     changed = TableError(
         f"{layout.seal_file(dest)} does not authenticate: it was changed, or belongs to another "
         "table or other keys; restore it from a backup"
@@ -126,7 +125,7 @@ def authenticated(content: bytes, dest: str, key_of: KeyOf, written: Written = n
 def _parsed(content: bytes) -> State:
     found = json.loads(content)
     found.pop("mac"), found.pop("format")
-    # Encoded again, whatever is missing here or too much makes other bytes.
+    # A missing or additional field makes other bytes when the content is encoded again.
     logs, starts = (
         {name: Chain(**chain) for name, chain in found.pop(part, {}).items()}
         for part in ("logs", "starts")

@@ -1,4 +1,4 @@
-"""Data files that no commit lists: which they are, and how they are destroyed."""
+"""Data files that no commit lists: how they are found and destroyed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.table import layout
 from pipelines.table.layout import ShardFile
 from pipelines.table.schemas import TABLES
 
-# In the order of their commits: what comes after templates is of the same attempt.
+# In the order of their commits. The tables after templates belong to the same attempt.
 DATA_TABLES: Final = ("templates", "vault", "inputs")
 FOLLOWING: Final = DATA_TABLES[1:]
 
@@ -23,7 +23,7 @@ def attempt_of(file: ShardFile) -> Attempt:
 
 
 def uncommitted_inputs(tables: Tables) -> set[Attempt]:
-    """Attempts whose templates are committed and whose inputs are not: of one wave at most."""
+    """Attempts whose templates are committed but whose inputs are not; from at most one wave."""
     listed = {
         name: {
             attempt_of(file)
@@ -36,11 +36,11 @@ def uncommitted_inputs(tables: Tables) -> set[Attempt]:
 
 
 def orphans(tables: Tables, store: Store) -> Iterator[str]:
-    """Addresses of data files that no commit lists, those that survive as older versions too.
+    """Addresses of data files that no commit lists, also those that survive as older versions.
 
-    Two issues of one person that survive anywhere can be broken together, so what a retried or
-    killed task left behind must not stay. What follows the templates of an interrupted wave is
-    none: it waits for its commit.
+    A retried or killed task leaves such files. They must not stay: if two issues of one person
+    survive anywhere, they can be broken together. Files that follow committed templates of an
+    interrupted wave are not orphans: they wait for their commit.
     """
     waiting = uncommitted_inputs(tables)
     for name in TABLES:
@@ -58,9 +58,9 @@ def orphans(tables: Tables, store: Store) -> Iterator[str]:
 
 
 def destroy_orphans(tables: Tables, store: Store, check: Callable[[], None]) -> int:
-    """Destroy every data file that no commit lists; return how many there were.
+    """Destroy every data file that no commit lists. Returns how many there were.
 
-    check: raises `BusyError` where this process does not hold the destination any more.
+    check: raises `BusyError` where this process no longer holds the destination.
     """
     check()
     found = list(orphans(tables, store))

@@ -1,7 +1,7 @@
-"""Labels of an operator that do not lie in the clear: subject ids and addresses, keyed.
+"""Pseudonyms: keyed names in place of an operator's labels, which are subject ids and addresses.
 
-A table that was enrolled with `--pseudonymous` stores an HMAC of each. The labels themselves are
-encrypted, in the plan for those who read the inputs and in each outcome's details.
+A table that was enrolled with `--pseudonymous` stores an HMAC of each label. The labels themselves
+are encrypted: in the plan, for those who read the inputs, and in each outcome's details.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ ADDRESS: Final = "address"
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Those of one table."""
+    """The pseudonyms of one table."""
 
     keys: TableKeys = field(repr=False)
 
     def subject(self, name: str) -> str:
-        """What a person is stored as."""
+        """The pseudonym of a subject."""
         return f"p-{self._mac('subject', name)}" if name else ""
 
     def address(self, uri: str) -> str:
-        """What an input's address is stored as."""
+        """The pseudonym of an input's address."""
         return f"a-{self._mac('address', uri)}"
 
     def _mac(self, kind: str, text: str) -> str:
@@ -64,8 +64,8 @@ class Pseudonyms:
         return self.subject(subject), stored, "", sealed
 
     def shown(self, uri: str, sealed: bytes) -> tuple[str, str, str]:
-        """Subject id, address and detail of a planned input, from its stored address and what is
-        beside it. Raises `TamperedError` where they do not belong together.
+        """Subject id, address and detail of a planned input, from its stored address and the
+        encrypted labels. Raises `TamperedError` where they do not belong together.
         """
         found = json.loads(self.keys.cipher(_PLAN).decrypt(sealed, uri.encode()))
         subject, address, detail = map(str, found)
@@ -73,14 +73,14 @@ class Pseudonyms:
 
 
 def are_kept(tables: Tables) -> bool:
-    """Whether a destination holds pseudonyms in place of labels."""
+    """Whether a destination holds pseudonyms rather than labels."""
     return any(job.pseudonymous for job in run_records.jobs(tables)[-1:])
 
 
 def kept(tables: Tables, keys: TableKeys | None) -> Pseudonyms | None:
     """The pseudonyms of a destination; None where it holds the labels themselves.
 
-    Raises `KeyNotFoundError` where the keys that give them are not at hand.
+    Raises `KeyNotFoundError` where their keys are not at hand.
     """
     if not are_kept(tables):
         return None
@@ -93,15 +93,15 @@ def kept(tables: Tables, keys: TableKeys | None) -> Pseudonyms | None:
 
 
 def stored_subject(tables: Tables, keys: TableKeys | None, subject: str) -> str:
-    """What a person is stored as in a destination: the id itself, or its pseudonym.
+    """The stored name of a subject in a destination: the id itself, or its pseudonym.
 
-    Raises as `kept`.
+    Raises as `kept` does.
     """
     found = kept(tables, keys)
     return found.subject(subject) if found else subject
 
 
 def stored_subjects(tables: Tables, keys: TableKeys | None, subjects: Iterable[str]) -> list[str]:
-    """The same for several people, in their order."""
+    """The same for several subjects, in their order."""
     found = kept(tables, keys)
     return [found.subject(subject) if found else subject for subject in subjects]

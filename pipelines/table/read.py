@@ -1,4 +1,4 @@
-"""Questions to a destination: does this probe match that subject, and what does the table hold."""
+"""Look up a subject's row in a destination, and count templates."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def _opened_row(
 
 
 def templates_by(tables: Tables, columns: list[str]) -> list[tuple[dict[str, Any], int]]:
-    """How many templates share the values of some columns, in the order of the first of them."""
-    # Sums over batches: the rows of a large table do not fit in memory, and helpers stay unread.
+    """The number of templates by the values of some columns, in order of first appearance."""
+    # Sum over batches: the rows of a large table do not fit in memory. Helpers stay unread.
     counts = [
         batch.group_by(columns).aggregate([([], "count_all")])
         for batch in map(_table, tables.table("templates").batches(columns))

@@ -1,4 +1,4 @@
-"""How a helper is bound to its row: authenticated encryption with the row as associated data."""
+"""Bind a helper to its row: authenticated encryption with the row as associated data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DETAILS = "ironmask template details v1"
 
 
 def associated_data(table_id: str, row: Mapping[str, Any]) -> bytes:
-    """What a helper's ciphertext is bound to: identities, parameters and the row's digests.
+    """The data that a helper's ciphertext is bound to: identities, parameters, the row's digests.
 
     It is framed, so that no two rows give the same bytes.
     """
@@ -41,7 +41,7 @@ def associated_data(table_id: str, row: Mapping[str, Any]) -> bytes:
 
 
 def framed(fields: Sequence[str]) -> bytes:
-    """Texts one after another, each preceded by its length."""
+    """Texts one after another, each after its length."""
     encoded = [field.encode() for field in fields]
     return b"".join(struct.pack("<I", len(field)) + field for field in encoded)
 
@@ -49,13 +49,13 @@ def framed(fields: Sequence[str]) -> bytes:
 def encrypted_details(
     table_id: str, row: Mapping[str, Any], facts: Mapping[str, Any], keys: GenerationKeys
 ) -> bytes:
-    """What a row of `templates` stores of some facts, JSON values by name."""
+    """The encrypted facts that a row of `templates` stores, JSON values by name."""
     plain = json.dumps(facts, separators=(",", ":")).encode()
     return keys.encrypt(plain, _details_bound(table_id, row))
 
 
 def details_of(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> dict[str, Any]:
-    """The facts that a row of `templates` stores; none in rows of before they were encrypted.
+    """The encrypted facts that a row of `templates` stores; older rows have none.
 
     Raises `TamperedError` where they do not belong to this row.
     """
@@ -67,7 +67,7 @@ def details_of(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> d
 
 
 def row_key(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> bytes:
-    """The key of a row's digests: each layer is of the id that the row had when it was made."""
+    """The key of a row's digests. Each layer uses the id that the row had when it was added."""
     earlier = details_of(table_id, row, keys).get("earlier_ids", ())
     return keys.row_key(row["template_id"], earlier)
 
@@ -80,7 +80,7 @@ def _details_bound(table_id: str, row: Mapping[str, Any]) -> bytes:
 def encrypted_helper(
     table_id: str, row: Mapping[str, Any], plain: bytes, keys: GenerationKeys
 ) -> bytes:
-    """What a row stores as its helper: shuffled where its generation shuffles, then sealed."""
+    """The helper as a row stores it: shuffled where its generation shuffles, then encrypted."""
     secret = keys.shuffle_key(row["template_id"])
     if secret is not None:
         plain = shuffle.applied(plain, row["encoding"], row["n"], secret)
@@ -90,7 +90,7 @@ def encrypted_helper(
 def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> ProtectedTemplate:
     """Open one row of `templates` for verification.
 
-    Raises `TamperedError` where the helper does not belong to this row as it stands.
+    Raises `TamperedError` where the helper does not belong to this row as it is now.
     """
     helper = row["helper"]
     if row["sealed"] != keys.sealed:

@@ -1,4 +1,4 @@
-"""What a destination holds already, and whether a job may add to it."""
+"""Records of a destination's runs: which there were, and how far each has come."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.table.schemas import RUNS
 
 
 class RunState(StrEnum):
-    """How far a run has come; a closed one was given up, and keeps what it had committed."""
+    """The states of a run. A closed run was given up and keeps its commits."""
 
     RUNNING = "running"
     COMPLETE = "complete"
@@ -29,7 +29,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The newest word of the `runs` table about one run."""
+    """The newest row of the `runs` table about one run."""
 
     run_id: str
     kind: str
@@ -50,9 +50,9 @@ def runs(tables: Tables) -> list[RunRecord]:
 
 
 def records(tables: Tables) -> list[RunRecord]:
-    """Everything that was done to a destination, oldest first, each as its newest row tells it.
+    """Everything that was done to a destination, oldest first, each by its newest row.
 
-    What is complete or closed stays so, whatever the clocks of two machines say.
+    A complete or closed run stays so, even if the clocks of two machines disagree.
     """
     found = tables.table("runs").rows()
     try:
@@ -78,7 +78,7 @@ def _record(row: dict[str, Any]) -> RunRecord:
 
 
 def write(dest: Destination, record: RunRecord, once: str = "") -> None:
-    """Add the newest word about a run; under a name, only the first time."""
+    """Add a row about a run. once: a name; under it, only the first time."""
     texts = {name: json.dumps(getattr(record, name), default=str) for name in _JSON}
     row = {
         "run_id": record.run_id,
@@ -91,7 +91,7 @@ def write(dest: Destination, record: RunRecord, once: str = "") -> None:
 
 
 def close(dest: Destination, record: RunRecord) -> None:
-    """Give up an unfinished run; its commits stay, its inputs without outcome are planned anew."""
+    """Give up an unfinished run. Its commits stay; inputs without an outcome are planned again."""
     write(dest, replace(record, state=RunState.CLOSED))
 
 
@@ -101,7 +101,7 @@ def runs_of(tables: Tables, generation: int) -> list[str]:
 
 
 def has_unkeyed(tables: Tables) -> bool:
-    """Whether contents of some run may be named as tables of before did it, in the clear."""
+    """Whether the contents of some run may be named in the clear, as in older tables."""
     return any(not record.config.get("keyed") for record in runs(tables))
 
 
@@ -111,9 +111,9 @@ def jobs(tables: Tables) -> list[TemplateJob]:
 
 
 def jobs_of(tables: Tables, generation: int) -> list[TemplateJob]:
-    """The jobs that wrote a generation, oldest first, as if they wrote to where it lies now.
+    """The jobs that wrote a generation, oldest first, as if they wrote to its present place.
 
-    Those that enrolled nobody are left out, and re-protections that were planned afresh. Raises
+    Jobs that enrolled nobody are left out, as are re-protections that were planned again. Raises
     `TableError` where there is none.
     """
     own = [record for record in runs(tables) if record.config.get("generation") == generation]
@@ -130,7 +130,7 @@ def jobs_of(tables: Tables, generation: int) -> list[TemplateJob]:
 
 
 def declared_model(tables: Tables, name: str) -> str | None:
-    """What a table of stored embeddings calls a model whose files were not at hand then."""
+    """The name that a table of stored embeddings gives a model whose files were not at hand."""
     said = DECLARED + name
     models = {record.config.get("shapes", {}).get("model") for record in runs(tables)}
     return said if said in models else None
@@ -142,7 +142,7 @@ def of_run(run_id: str) -> pads.Expression:
 
 
 def rows_of_run(tables: Tables, name: str, run_id: str) -> int:
-    """How many rows of a run a table's log lists."""
+    """The number of rows of a run in a table's log."""
     counts = tables.table(name).counts()
     files = ((parse_shard_file(path), rows) for path, rows in counts.items())
     return sum(rows for file, rows in files if file and file.run_id == run_id)

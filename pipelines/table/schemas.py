@@ -1,4 +1,4 @@
-"""What the tables hold: their Arrow schemas, and how a table becomes a Parquet file."""
+"""The Arrow schemas of the tables, and how a table becomes a Parquet file."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ TEMPLATES: Final = pa.schema(
     ]
 )
 
-# identities: keyed digests of the content, by which a later run knows it again. details: encrypted,
-# what tells of the photo, and the detail of an outcome. detail: empty; tables of before have it.
+# identities: keyed digests of the content; later runs recognise it by them. details: encrypted:
+# facts about the photo, and the detail of an outcome. detail: empty; older tables use it.
 INPUTS: Final = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
@@ -94,7 +94,7 @@ GENERATIONS: Final = pa.schema(
     ]
 )
 
-# Empty unless people were enrolled with a vault. identities: null; tables of before have them.
+# Empty unless subjects were enrolled with a vault. identities: null; older tables have them.
 VAULT: Final = pa.schema(
     [
         pa.field("subject_id", pa.string(), nullable=False),
@@ -131,7 +131,7 @@ COLUMNS_OF_BEFORE: Final = MappingProxyType(
         ],
     }
 )  # fmt: skip
-"""Columns of files that were written before what tells of a photo was encrypted."""
+"""Columns of older files, in which facts about a photo are not encrypted."""
 
 
 def as_parquet(table: pa.Table) -> memoryview:

@@ -1,9 +1,9 @@
-"""What a seal vouches for, as tables to read: each log at its sealed version, its list checked.
+"""Sealed tables: each log read at its sealed version, with its list of files checked.
 
-A reader checks the list of files once a version, and the content of the files that it reads whole.
-Of files of templates it reads row groups, each against its own digest. Whose all the rows are it
-reads from the checked footers; a scan of many row groups for other small columns, which feed
-statistics, is not checked.
+A reader checks the list of files once for each version, and the content of files that it reads
+whole. Of templates files it reads row groups, and checks each against its own digest. The subjects
+of all rows come from the checked footers. A scan of many row groups for other small columns feeds
+statistics only, and is not checked.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ T = TypeVar("T")
 
 _THREADS: Final = 16
 _WINDOW: Final = 64
-# Small tables that each question needs.
+# Small tables, kept in memory: each question needs them.
 _KEPT: Final = frozenset({"generations", "runs"})
 _FORMAT: Final = pads.ParquetFileFormat()
 
 
 class Source(Protocol):
-    """Who knows what is vouched for now."""
+    """Knows the current content of the seal."""
 
     def version(self, name: str) -> int:
-        """The last version of a log that is vouched for; -1 before the first."""
+        """The last sealed version of a log; -1 before the first."""
         ...
 
     def list_digest(self, name: str) -> str:
@@ -47,15 +47,15 @@ class Source(Protocol):
         ...
 
     def ahead(self, name: str) -> Said | None:
-        """What the next entry says, where it was announced and has come."""
+        """The content of the next entry, if it was announced and has come."""
         ...
 
     def renew(self) -> bool:
-        """Look again; tell whether anything else is vouched for now."""
+        """Look again. Returns whether the seal's content has changed."""
         ...
 
     def explain(self, name: str) -> None:
-        """Raise `TableError` where a log that could not be read was changed."""
+        """Raise `TableError` where an unreadable log was changed."""
         ...
 
 
@@ -100,9 +100,9 @@ class SealedTables:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The files of a table at a version, and the same as what is pruned before it is read.
+    """The files of a table at a version, and a dataset of them for pruning.
 
-    seal: the version of the log that the seal names, when it was asked.
+    seal: the version of the log in the seal at that moment.
     """
 
     seal: int
@@ -112,7 +112,7 @@ class _Listing:
 
 
 class SealedTable:
-    """One table; see `pipelines.ports.Table`. What fails is tried again under a newer seal."""
+    """One table; see `pipelines.ports.Table`. Failed steps are tried again under a newer seal."""
 
     def __init__(self, owner: SealedTables, name: str) -> None:
         self._owner = owner
@@ -149,7 +149,7 @@ class SealedTable:
             raise TableError(f"{self.uri} was changed while it was read: run it again") from None
 
     def _steadily(self, once: Callable[[], T]) -> T:
-        """Files and entries that are gone under a newer seal are no damage."""
+        """Repeat a step under a newer seal: files and entries missing there are no damage."""
         while True:
             seen = self._owner.renewals
             try:
@@ -180,7 +180,7 @@ class SealedTable:
         return self._seen
 
     def _sealed(self, version: int) -> list[DataFile]:
-        """The files that the log lists at a sealed version, where these are what was sealed."""
+        """The files that the log lists at a sealed version, if their digest was sealed."""
         if version < 0:
             return []
         found = self._owner.stored.table(self._name).listed(version)
@@ -192,7 +192,7 @@ class SealedTable:
         return found
 
     def _pruned(self, found: list[DataFile]) -> pads.FileSystemDataset:
-        """A dataset that is never read: it tells which files may hold certain rows."""
+        """A dataset that is never read. It tells which files may hold certain rows."""
         nowhere = pafs.LocalFileSystem()
         fragments = [_FORMAT.make_fragment(f.path, nowhere, covers(f)) for f in found]
         return pads.FileSystemDataset(fragments, self._schema, _FORMAT, nowhere)
@@ -216,7 +216,7 @@ class SealedTable:
         listing = self._listing()
         files = list(listing.files.values())
         if where is not None:
-            # In the order of the others.
+            # Keep the order of all files.
             some = {fragment.path for fragment in listing.pruned.get_fragments(filter=where)}
             files = [file for file in files if file.path in some]
         wanted = Wanted(self._schema, columns, where)

@@ -1,4 +1,4 @@
-"""A large set of texts that tables already hold, at 16 bytes each."""
+"""A large set of texts at 16 bytes each, such as the subjects that a table holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mask = NDArray[np.bool_]
 
 
 class TextSet:
-    """Texts by their 128-bit BLAKE2b hashes: two different ones never meet in practice."""
+    """Texts by their 128-bit BLAKE2b hashes. Two different texts never collide in practice."""
 
     def __init__(self, texts: Iterable[pa.Array | pa.ChunkedArray] = ()) -> None:
         parts = [_hashes(part) for part in texts]
@@ -38,7 +38,7 @@ class TextSet:
         return rest
 
     def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
-        """Which of some texts are in the set, (k,) bool; a null is not."""
+        """Which texts are in the set, (k,) bool. A null is not."""
         if not len(self):
             return np.zeros(len(texts), bool)
         asked = _hashes(texts)
@@ -48,7 +48,7 @@ class TextSet:
 
 
 class GrowingTextSet:
-    """A set of texts that grows, in a few large parts instead of many small ones."""
+    """A set of texts that grows in a few large parts, not in many small ones."""
 
     def __init__(self) -> None:
         self._parts: list[TextSet] = []
@@ -60,7 +60,7 @@ class GrowingTextSet:
             self._parts[-1] = self._parts[-1].joined(last)
 
     def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
-        """Which of some texts are in the set, (k,) bool."""
+        """Which texts are in the set, (k,) bool."""
         found = np.zeros(len(texts), bool)
         for part in self._parts:
             found |= part.has(texts)
@@ -68,7 +68,7 @@ class GrowingTextSet:
 
 
 class Greatest:
-    """The greatest number that came with each of some texts, at 24 bytes a text."""
+    """The greatest number that came with each text, at 24 bytes a text."""
 
     def __init__(self, first: Iterable[tuple[pa.Array, NDArray[np.int64]]]) -> None:
         """first: the texts that count, each with a number."""
@@ -80,19 +80,19 @@ class Greatest:
             np.maximum.at(self._numbers, places, np.concatenate([numbers for _, numbers in parts]))
 
     def raise_to(self, texts: pa.Array, numbers: NDArray[np.int64]) -> None:
-        """Take in more numbers of the same texts; other texts do not count."""
+        """Take in more numbers of the same texts. Other texts do not count."""
         places, known = self._places(texts)
         np.maximum.at(self._numbers, places[known], numbers[known])
 
     def are(self, texts: pa.Array, numbers: NDArray[np.int64]) -> Mask:
-        """Which of some texts, each of which counts, come with their greatest number, (k,) bool."""
+        """Which texts come with their greatest number, (k,) bool. Each text must count."""
         places, known = self._places(texts)
         found: Mask = known.copy()
         found[known] = self._numbers[places[known]] == numbers[known]
         return found
 
     def _places(self, texts: pa.Array) -> tuple[NDArray[np.intp], Mask]:
-        """Where some texts are, (k,), and which of them count, (k,) bool."""
+        """The places of some texts, (k,), and which of them count, (k,) bool."""
         if not len(self._sorted):
             return np.zeros(len(texts), np.intp), np.zeros(len(texts), bool)
         asked = _hashes(texts)
@@ -104,5 +104,5 @@ def _hashes(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
     digests = [
         blake2b((text or "").encode(), digest_size=_BYTES).digest() for text in texts.to_pylist()
     ]
-    # All are as long as the type, so that the zeros that it cuts off are cut from all alike.
+    # The texts fill the type's length, so zeros are cut off from all of them in the same way.
     return np.array(digests, dtype=f"S{_BYTES}")

@@ -30,13 +30,13 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	PYTHONPATH=tests:tests/pipelines:tests/e2e $(BIN)/python -m bench
+	PYTHONPATH=tests $(BIN)/python -m bench
 
 faults: $(READY)
-	PYTHONPATH=tests:tests/pipelines:tests/e2e $(BIN)/python -m faults
+	PYTHONPATH=tests $(BIN)/python -m faults
 
 s3-up: $(READY)
-	$(BIN)/python tests/s3server.py s3-data
+	PYTHONPATH=tests $(BIN)/python -m support.s3 s3-data
 
 # Hashes and no addresses: the lock serves every package index.
 lock: $(READY)

@@ -7,7 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-from endtoend import command
+from support.command import command
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 PEOPLE = {"Ada": "Serena_Williams", "Bob": "Tony_Blair"}

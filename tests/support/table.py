@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,14 @@ Row = dict[str, Any]
 
 def keys_of(dest: Path) -> Path:
     return dest.with_name(f"{dest.name}.keys.json")
+
+
+def copied(made: Path, dest: Path) -> Path:
+    """A copy of a destination and of the keyset files beside it."""
+    shutil.copytree(made, dest)
+    for path in made.parent.glob(f"{made.name}.keys*.json"):
+        shutil.copy2(path, dest.with_name(path.name.replace(made.name, dest.name, 1)))
+    return dest
 
 
 def open_tables(dest: Path) -> DeltaTables:

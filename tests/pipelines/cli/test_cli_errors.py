@@ -20,6 +20,7 @@ from support.enrolling import enroll, request, run, several, unit_vectors, write
 from support.pictures import photos
 from support.table import (
     assert_sound,
+    copied,
     generation_keys,
     keys_of,
     open_tables,
@@ -70,9 +71,7 @@ def original(tmp_path_factory) -> Path:
 @pytest.fixture
 def dest(tmp_path, original) -> Iterator[Path]:
     """A destination with five subjects, which no refusal may change."""
-    place = tmp_path / "dest"
-    shutil.copytree(original, place)
-    shutil.copy(keys_of(original), keys_of(place))
+    place = copied(original, tmp_path / "dest")
     before = content(place, keys_of(place))
     yield place
     now = content(place, keys_of(place))

@@ -21,7 +21,7 @@ from support.enrolling import (
     unit_vectors,
     write_embeddings,
 )
-from support.table import checked, keys_of, rows, verified
+from support.table import checked, copied, keys_of, rows, verified
 
 PEOPLE = 9
 NAMES = [f"person-{number:03d}" for number in range(PEOPLE)]
@@ -29,21 +29,26 @@ NAMES = [f"person-{number:03d}" for number in range(PEOPLE)]
 ERASED = [NAMES[0], NAMES[4], NAMES[-1]]
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vectors = list(captures(unit_vectors(PEOPLE), 2))
     owners = [name for name in NAMES for _ in range(2)]
     # A copy of somebody's embedding under another name, and one that is none.
     owners += ["copycat", NAMES[4]]
     vectors += [vectors[8], [float("nan")] * 64]
-    return write_embeddings(tmp_path / "gallery.parquet", owners, vectors)
+    return write_embeddings(tmp_path_factory.mktemp("source") / "gallery.parquet", owners, vectors)
+
+
+@pytest.fixture(scope="module")
+def made(source: Path) -> Path:
+    table = source.with_name("table")
+    assert enroll(source, table, "--shard-size=6", "--vault").code == 3
+    return table
 
 
 @pytest.fixture
-def dest(source: Path, tmp_path: Path) -> Path:
-    made = tmp_path / "table"
-    assert enroll(source, made, "--shard-size=6", "--vault").code == 3
-    return made
+def dest(made: Path, tmp_path: Path) -> Path:
+    return copied(made, tmp_path / "table")
 
 
 def erase(dest: Path, subject: str):

@@ -25,7 +25,16 @@ from support.enrolling import (
     write_embeddings,
 )
 from support.forging import FORGERIES, Place
-from support.table import assert_sound, checked, data_files, keys_of, open_tables, rows, verified
+from support.table import (
+    assert_sound,
+    checked,
+    copied,
+    data_files,
+    keys_of,
+    open_tables,
+    rows,
+    verified,
+)
 
 from infra.store.delta import DeltaTableHandle
 from infra.store.objects import FsspecStore
@@ -60,10 +69,7 @@ def made(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def dest(made: Path, tmp_path: Path) -> Path:
-    copy = tmp_path / "table"
-    shutil.copytree(made, copy)
-    shutil.copy2(keys_of(made), keys_of(copy))
-    return copy
+    return copied(made, tmp_path / "table")
 
 
 def open_rows(path: Path) -> list[dict[str, Any]]:

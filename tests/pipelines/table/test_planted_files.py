@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from support.command import Answer, ironmask
 from support.enrolling import PowerCutError, enroll, request, run, several
-from support.table import data_files, generation_keys, keys_of
+from support.table import copied, data_files, generation_keys, keys_of
 
 from pipelines.table import destroyed_list, layout
 from pipelines.table.destroy_generation import _take_out
@@ -22,11 +23,17 @@ PLANTED = {
 }
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    run(request(several(folder / "e.parquet", 4), folder / "dest"))
+    return folder / "dest"
+
+
 @pytest.fixture
-def dest(tmp_path: Path) -> Path:
-    made = tmp_path / "dest"
-    run(request(several(tmp_path / "e.parquet", 4), made))
-    return made
+def dest(made: Path, tmp_path: Path) -> Path:
+    shutil.copy(made.with_name("e.parquet"), tmp_path)
+    return copied(made, tmp_path / "dest")
 
 
 def command(name: str, dest: Path, *more: object) -> Answer:

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import pytest
 from support.enrolling import enroll, request, run, several, write_embeddings
-from support.table import assert_sound, generation_keys, open_tables, rows
+from support.table import assert_sound, copied, generation_keys, open_tables, rows
 
 from infra.store.objects import FsspecStore
 from ironmask.errors import KeyNotFoundError, TableError, WrongKeyError
@@ -17,12 +17,17 @@ from pipelines.table.log_seal import LogSeal
 from pipelines.table.schemas import TABLES
 
 
-@pytest.fixture
-def dest(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A table with one complete run in it."""
-    made = tmp_path / "dest"
-    run(request(several(tmp_path / "e.parquet", 8), made))
-    return made
+    folder = tmp_path_factory.mktemp("made")
+    run(request(several(folder / "e.parquet", 8), folder / "dest"))
+    return folder / "dest"
+
+
+@pytest.fixture
+def dest(made, tmp_path):
+    return copied(made, tmp_path / "dest")
 
 
 def state(dest):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.disk import unsynced
 from support.shared import shared_or_skipped
 
 from infra.store.objects import FsspecStore
+
+__all__ = ["unsynced"]
 
 
 @pytest.fixture(autouse=True)
@@ -23,17 +25,6 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("IRONMASK_MODELS", str(tmp_path / "models"))
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _unsynced() -> Iterator[None]:
-    """No test here cuts the power, which alone makes a difference to a file that was not synced.
-
-    An enrolment syncs fifty times: half of its time. That files are synced is tested in `infra`.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
 
 
 @pytest.fixture

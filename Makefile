@@ -27,20 +27,20 @@ check: $(READY)
 
 # The page of all commands, from the command line's own help.
 docs: $(READY)
-	$(BIN)/python tests/commands_page.py
+	PYTHONPATH=tests $(BIN)/python -m support.commands_page
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	PYTHONPATH=tests:tests/pipelines:tests/e2e $(BIN)/python -m bench
+	PYTHONPATH=tests $(BIN)/python -m bench
 
 faults: $(READY)
-	PYTHONPATH=tests:tests/pipelines:tests/e2e $(BIN)/python -m faults
+	PYTHONPATH=tests $(BIN)/python -m faults
 
 s3-up: $(READY)
-	$(BIN)/python tests/s3server.py s3-data
+	PYTHONPATH=tests $(BIN)/python -m support.s3 s3-data
 
 # Hashes and no addresses: the lock serves every package index.
 lock: $(READY)

@@ -1,7 +1,7 @@
 """Fixtures of the whole test tree: one real S3 server a session."""
 
 from hypothesis import settings
-from s3server import bucket, s3
+from support.s3 import bucket, s3
 
 __all__ = ["bucket", "s3"]
 

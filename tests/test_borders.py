@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests"
 PACKAGES = ("ironmask", "pipelines", "infra")
 MODULES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+TEST_FILES = sorted(TESTS.rglob("test_*.py"))
 SCIENCE = {
     "array_api_compat", "cryptography", "cupy", "ironmask", "numpy", "randomgen", "scipy", "torch",
 }  # fmt: skip
@@ -214,6 +216,33 @@ def test_the_top_level_is_what_it_should_be() -> None:
     known = {"ironmask", "pipelines", "infra", "tests", "deploy"}
     made = {"dist", "build", "demo-out", "bench-out", "faults-out", "s3-data", "__pycache__"}
     assert {name for name in folders if not name.endswith(".egg-info")} - made == known
+
+
+def folders(place: Path) -> set[str]:
+    return {path.name for path in place.iterdir() if path.is_dir() and path.name != "__pycache__"}
+
+
+def test_tests_of_the_pipelines_lie_in_their_rooms() -> None:
+    assert folders(TESTS / "pipelines") <= folders(ROOT / "pipelines")
+    assert not list((TESTS / "pipelines").glob("test_*.py"))
+
+
+def test_what_tests_share_lies_in_one_package() -> None:
+    """Beside it lie tests, fixtures, and programs that make stored data, suites or measurements.
+
+    `tests` is on the path, so that an `__init__.py` in `tests/pipelines` would hide the product.
+    """
+    found = [path.relative_to(TESTS) for path in TESTS.rglob("*.py")]
+    beside = [path for path in found if path.parts[0] not in {"support", "faults", "bench"}]
+    others = [path for path in beside if not path.name.startswith(("test_", "make_"))]
+    assert {path.name for path in others} <= {"conftest.py"}
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_needs_another_test(path: Path) -> None:
+    used = tops(path)
+    assert not used & {other.stem for other in TEST_FILES}
+    assert "faults" not in used or path.parent.name == "faults"
 
 
 JOBS = (

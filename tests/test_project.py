@@ -12,12 +12,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import commands_page
-import documents
 import pytest
 import yaml
-from documents import GENERATED, ROOT, blocks, commands
-from examples import people, write_faces
+from support import commands_page, documents
+from support.documents import GENERATED, ROOT, blocks, commands
+from support.examples import people, write_faces
 
 from pipelines.auditing.request import AuditRequest
 from pipelines.enrolment.request import EnrolRequest

@@ -7,7 +7,6 @@ at that threshold.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from support.shared import SHARED
 
 from ironmask.metrics import (
     ClusterSize,
@@ -39,7 +39,6 @@ FMR = {40: (3e-4, 1e-4, 3e-5), 100: (1e-4, 3e-5, 1e-5)}
 FNMR = (1e-2, 5e-3, 2e-3)
 _LEAST_COSINE = 0.12
 _LEAST_KEPT, _KEPT_SHARE = 1000, 2e-3
-SHARED = Path(os.environ.get("IRONMASK_SHARED", Path(__file__).parents[3] / "shared"))
 
 Index = NDArray[np.intp]
 F64 = NDArray[np.float64]

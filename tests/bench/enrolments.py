@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from faults.nodes import Cluster
+from support.nodes import Cluster
 
 from .machine import peak_memory
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults.places import faces_and_model
+from support.shared import faces_and_model
 
 from infra.models.onnx_graph import for_cpu
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from faults.nodes import family
+from support.nodes import family
 from threadpoolctl import threadpool_limits
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from deltalake import DeltaTable
-from enrolling import generation_keys, keys_of, open_tables, request, run, several, unit_vectors
+from support.enrolling import request, run, several, unit_vectors
+from support.table import generation_keys, keys_of, open_tables
 
 from infra.keys.key_file import KeyFile
 from infra.store.objects import FsspecStore

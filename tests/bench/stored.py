@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from faults.nodes import cluster
+from support.nodes import cluster
 
 from infra.store.local_files import LocalFiles
 from ironmask import Protector, preset, secure_generator

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
-from commandline import Answer, ironmask
 from deltalake import DeltaTable
+from support.command import Answer, ironmask
 
 ARCHIVES = Path(__file__).with_name("v0_1")
 BUCKET = "ironmask-v0-1"
@@ -103,7 +103,7 @@ def accepted(case: Case, subject: str, probes: Any) -> list[bool]:
 
     The command line verifies photos alone: this is the one place that needs more of the software.
     """
-    from enrolling import verified
+    from support.table import verified
 
     return verified(case.table, subject, probes)
 

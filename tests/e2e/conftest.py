@@ -6,21 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
-from endtoend import clean_environment
-from prefectserver import server, webhook
+from support.command import clean_environment
+from support.prefect import server, webhook
+from support.shared import shared_or_skipped
 
 __all__ = ["server", "webhook"]
-
-_REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with models and sample faces."""
-    found = Path(os.environ.get("IRONMASK_SHARED") or _REPOSITORY.parent / "shared").resolve()
-    if not (found / "models" / "buffalo_sc").is_dir() or not (found / "faces").is_dir():
-        pytest.skip(f"no models and faces at {found}: set IRONMASK_SHARED")
-    return found
+    return shared_or_skipped()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from endtoend import command, photographs, rows, templates, write_embeddings
+from support.command import command
+from support.enrolling import write_vectors
+from support.faces import photographs
+from support.table import rows, templates
 
 from infra.faces.onnx_faces import FaceRecogniser
 from infra.models.packs import find_pack
@@ -157,7 +160,7 @@ def mixed(lfw: Lfw, tmp_path_factory: pytest.TempPathFactory) -> Path:
     planted = mixtures(lfw, 0)
     named = [(name, place) for name, parts in planted.items() for place in [*parts[0], *parts[1]]]
     path = tmp_path_factory.mktemp("mixed") / "mixed.parquet"
-    return write_embeddings(path, [n for n, _ in named], lfw.vectors[[p for _, p in named]])
+    return write_vectors(path, [n for n, _ in named], lfw.vectors[[p for _, p in named]])
 
 
 def made_from(dest: Path) -> dict[str, set[int]]:
@@ -258,7 +261,7 @@ def test_acceptance_of_the_rest_is_unchanged(lfw, shared, tmp_path):
     chosen = {name: places for name, places in lfw.first().items() if len(places) >= 3}
     gallery = [place for places in chosen.values() for place in places[:-1]]
     owners = [name for name, places in chosen.items() for _ in places[:-1]]
-    write_embeddings(tmp_path / "gallery.parquet", owners, lfw.vectors[gallery])
+    write_vectors(tmp_path / "gallery.parquet", owners, lfw.vectors[gallery])
     probes = [places[-1] for places in chosen.values()]
     whose = list(chosen)
     images = [f"gallery.parquet#row={row}" for row in range(len(gallery))]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from endtoend import command, write_embeddings
+from support.command import command
+from support.enrolling import write_vectors
 
 pytestmark = pytest.mark.slow
 
@@ -15,11 +16,9 @@ pytestmark = pytest.mark.slow
 def test_a_default_enrolment(shared: Path, tmp_path: Path):
     content = np.load(shared / "faces" / "lfw_w600k_mbf_embeddings.npz")
     names = [str(name) for name in content["label"]]
-    thief = write_embeddings(tmp_path / "all.parquet", names, content["emb"])
+    thief = write_vectors(tmp_path / "all.parquet", names, content["emb"])
     some = list(range(0, 400, 8))
-    source = write_embeddings(
-        tmp_path / "few.parquet", [names[i] for i in some], content["emb"][some]
-    )
+    source = write_vectors(tmp_path / "few.parquet", [names[i] for i in some], content["emb"][some])
     dest, keys = tmp_path / "table", ("--keys", tmp_path / "keys.json")
     answer = command(tmp_path, "enroll", source, dest, *keys, "--calibration", thief)
     assert answer.code == 0, answer.err

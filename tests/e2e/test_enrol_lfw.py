@@ -12,20 +12,19 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commandline import Answer, ironmask
 from deltalake import DeltaTable
-from endtoend import (
+from support.command import Answer, command, ironmask
+from support.enrolling import write_manifest
+from support.faces import photographs
+from support.table import (
     Row,
-    command,
-    data_files,
     generation_keys,
     keys_of,
-    photographs,
+    listed_files,
     rewrite,
     rows,
     table_id_of,
     templates,
-    write_manifest,
 )
 
 from infra.keys.key_file import KeyFile
@@ -53,7 +52,7 @@ def lfw(faces, model, tmp_path_factory) -> tuple[Path, Answer]:
 def again(lfw, faces, model) -> tuple[int, Answer]:
     """The same command once more, and how many files the templates lay in before it."""
     dest, _ = lfw
-    before = len(data_files(dest, "templates"))
+    before = len(listed_files(dest, "templates"))
     more = ("--model", model, "--keys", keys_of(dest), "--json", "--executor=local")
     return before, ironmask("enroll", faces, dest, *more, "--max-failures=10")
 
@@ -103,7 +102,7 @@ class TestEverybody:
         assert (summary["used"], summary["failed"], summary["subjects_enrolled"]) == (0, 0, 0)
         assert summary["skipped"] == summary["reasons"]["already_enrolled"] == IMAGES
         assert len(rows(dest, "templates")) == SUBJECTS
-        assert len(data_files(dest, "templates")) == files
+        assert len(listed_files(dest, "templates")) == files
 
     @pytest.mark.parametrize("name", ["templates", "inputs"])
     def test_duckdb_reads_the_tables(self, lfw, name):
@@ -178,7 +177,7 @@ def ask(small, model, tmp_path) -> Callable[..., Answer]:
         with_model: Path = model,
         run: Callable[..., Answer] = ironmask,
     ) -> Answer:
-        (path,) = data_files(copy, "templates")
+        (path,) = listed_files(copy, "templates")
         if change:
             rewrite(path, change)
         settings = ("--model", with_model, "--keys", keys or keys_of(dest))
@@ -234,7 +233,7 @@ def assert_no_row(
 ) -> None:
     """A changed row does not open, though its file should say that it is what was written."""
     dest, _ = small
-    (path,) = data_files(dest, "templates")
+    (path,) = listed_files(dest, "templates")
     found = [{**row, "generation": 1} for row in pq.ParquetFile(path).read().to_pylist()]
     change(found)
     with pytest.raises(TamperedError, match=why):

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from endtoend import clean_environment, command
+from support.command import clean_environment, command
 
 SEED = "c3" * 32
 # What the images' own README states for the same model and images.

@@ -8,19 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commandline import Answer
-from endtoend import (
-    Row,
-    command,
-    embed_images,
-    generation_keys,
-    keys_of,
-    photographs,
-    rows,
-    table_id_of,
-    templates,
-)
 from PIL import Image
+from support.command import Answer, command
+from support.faces import embed_images, photographs
+from support.table import Row, generation_keys, keys_of, rows, table_id_of, templates
 
 from pipelines.verification.probe import verify_embeddings
 

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from endtoend import clean_environment, command, write_embeddings
-from faults.accounting import committed
-from prefectserver import Server, Webhook
+from support.accounting import committed
+from support.command import clean_environment, command
+from support.enrolling import write_vectors
+from support.prefect import Server, Webhook
 
 RETRIED = """
 import sys
@@ -105,7 +106,7 @@ def test_a_refusal_is_one_line_and_a_failed_run(enroll, server, webhook):
 def test_a_signal_commits_what_is_finished_and_is_told(server, webhook, tmp_path, number):
     vectors = np.random.default_rng(1).standard_normal((600, 64)).astype(np.float32)
     names = [f"s{place}" for place in range(600)]
-    source, dest = write_embeddings(tmp_path / "e.parquet", names, vectors), tmp_path / "dest"
+    source, dest = write_vectors(tmp_path / "e.parquet", names, vectors), tmp_path / "dest"
     words = ["enroll", source, dest, "--executor=local", f"--keys={tmp_path / 'keys.json'}"]
     words += ["--alpha=12", "--tolerance=1", "--shard-size=4"]
     more = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "home")}

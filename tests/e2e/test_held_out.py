@@ -12,21 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commandline import Answer, ironmask
-from endtoend import (
-    Opened,
-    command,
-    embed_images,
-    generation_keys,
-    keys_of,
-    open_all,
-    photographs,
-    table_id_of,
-    templates,
-    unit,
-    write_embeddings,
-    write_manifest,
-)
+from support.command import Answer, command, ironmask
+from support.enrolling import unit, write_manifest, write_vectors
+from support.faces import embed_images, photographs
+from support.opened import Opened, open_all
+from support.table import generation_keys, keys_of, table_id_of, templates
 
 from ironmask.arrays import F32
 from pipelines.verification.probe import verify_embeddings
@@ -214,7 +204,7 @@ def _from_stored(
     """From stored embeddings, in this process."""
     pairs = [(subject, stored.of(p)) for subject, ps in split.enrolled.items() for p in ps]
     pairs = [(subject, vector) for subject, vector in pairs if vector is not None]
-    source = write_embeddings(folder / "e.parquet", *zip(*pairs, strict=True))
+    source = write_vectors(folder / "e.parquet", *zip(*pairs, strict=True))
     dest = folder / "dest"
     settings = (f"--alpha={alpha}", f"--tolerance={TOLERANCE}", "--executor=local", "--json")
     answer = ironmask("enroll", source, dest, *settings, "--keys", keys_of(dest))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commandline import ironmask
+from support.command import ironmask
 
 from infra.faces.onnx_faces import FaceAligner
 from infra.models.packs import find_pack

@@ -22,22 +22,12 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from commandline import Answer
-from endtoend import (
-    clean_environment,
-    command,
-    data_files,
-    generation_keys,
-    keys_of,
-    open_template,
-    photographs,
-    rows,
-    table_id_of,
-    templates,
-    write_embeddings,
-    write_manifest,
-)
-from leaks import Needles, codewords, contents, decimals, files, search, spellings, windows
+from support.command import Answer, clean_environment, command
+from support.enrolling import write_manifest, write_vectors
+from support.faces import photographs
+from support.leaks import Needles, codewords, contents, decimals, files, search, spellings, windows
+from support.opened import open_template
+from support.table import generation_keys, keys_of, listed_files, rows, table_id_of, templates
 from tink import KeysetHandle, json_proto_keyset_format, proto_keyset_format, secret_key_access
 
 from infra.keys.kek import Kek
@@ -288,7 +278,7 @@ def run(faces, model, tmp_path_factory) -> Iterator[Run]:
     # Two of a person must be alike.
     canaries[1::2] += 2 * canaries[::2]
     names = [f"c{number // 2:02d}" for number in range(CANARIES)]
-    vectors = write_embeddings(folder / "e.parquet", names, canaries)
+    vectors = write_vectors(folder / "e.parquet", names, canaries)
     images, stored = folder / "images", folder / "stored"
     with ray_head(folder) as head:
         answers = [
@@ -381,7 +371,7 @@ def test_the_search_finds_what_is_there(needles, run):
     assert needles.find(run.secrets.sample()) == needles.kinds
     assert needles.find(os.urandom(1 << 20)) == set()
     compressed = run.folder / "z.parquet"
-    write_embeddings(compressed, ["c"], run.secrets.embeddings[:1])
+    write_vectors(compressed, ["c"], run.secrets.embeddings[:1])
     assert needles.find(contents(compressed)) >= {"embedding"}
 
 
@@ -406,7 +396,7 @@ def test_the_tables_are_among_what_is_searched(run):
     for name in ("images", "stored"):
         searched = set(files(run.folder / name))
         for table in ("templates", "inputs", "runs", "metrics"):
-            assert set(data_files(run.folder / name, table)) <= searched
+            assert set(listed_files(run.folder / name, table)) <= searched
         assert any("plans" in path.parts for path in searched)
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import documents
 import pyarrow.parquet as pq
 import pytest
-from commandline import Answer
-from documents import blocks
-from endtoend import command, write_manifest
-from examples import people, write_faces
+from support import documents
+from support.command import Answer, command
+from support.documents import blocks
+from support.enrolling import write_manifest
+from support.examples import people, write_faces
 
 PEOPLE = {"Ada": "Serena_Williams", "Bob": "Tony_Blair"}
 BUCKET = "bucket"

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from endtoend import command
 from scipy.stats import binomtest
+from support.command import command, with_tests
 
 from infra.keys.key_file import KeyFile
 from infra.settings import StorageSettings
@@ -57,9 +57,9 @@ def verifying(dest: str, keys: Path, probes: Path, folder: Path) -> Iterator[Pat
     """Answers of a process that verifies as long as this lasts."""
     out, end = folder / "answers.jsonl", folder / "end"
     end.unlink(missing_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, str(Path(__file__).with_name("verifier.py"))]
-    process = subprocess.Popen([*script, dest, keys, probes, out, end], env=environment)
+    environment = with_tests({**os.environ, "OMP_NUM_THREADS": "1"})
+    program = [sys.executable, "-m", "support.verifier", dest, keys, probes, out, end]
+    process = subprocess.Popen(program, env=environment)
     try:
         while not (out.exists() and out.stat().st_size):
             assert process.poll() is None, "the verifier has ended"

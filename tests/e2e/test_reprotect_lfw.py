@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from endtoend import command, keys_of, photographs, templates
+from support.command import command
+from support.faces import photographs
+from support.table import keys_of, templates
 
 PEOPLE, ENROLLED = 6, 3
 

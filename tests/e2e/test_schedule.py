@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from endtoend import clean_environment, command, write_embeddings
-from prefectserver import Server, Webhook
+from support.command import clean_environment, command
+from support.enrolling import write_vectors
+from support.prefect import Server, Webhook
 
 from infra.store.delta import DeltaTables
 from infra.store.lease import lease
@@ -98,7 +99,7 @@ def test_it_fires_and_a_clashing_run_refuses(
     dest, keys = tmp_path / "table", tmp_path / "keys.json"
     vectors = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
     vectors[1::2] += 2 * vectors[::2]
-    source = write_embeddings(tmp_path / "e.parquet", list("aabbccdd"), vectors)
+    source = write_vectors(tmp_path / "e.parquet", list("aabbccdd"), vectors)
     words = ["--executor=local", "--alpha=12", "--tolerance=1", "--keys", keys]
     assert command(tmp_path, "enroll", source, dest, *words).code == 0
     tables = DeltaTables(str(dest), {})

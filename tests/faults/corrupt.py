@@ -12,12 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from endtoend import clean_environment
-from enrolling import keys_of, rows
 from faults.lines import Line, at_least, at_most, exactly
-from faults.nodes import family
 from faults.pictures_gone_bad import Outcomes, corrupt
-from faults.places import faces_and_model
+from support.command import clean_environment
+from support.nodes import family
+from support.shared import faces_and_model
+from support.table import keys_of, rows
 
 from infra.faces.decoder_process import Limits
 from pipelines.spec.faces import FaceSettings

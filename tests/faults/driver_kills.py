@@ -11,12 +11,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from enrolling import ALPHA, keys_of
-from faults.accounting import DATA_TABLES as DATA
-from faults.accounting import NOTHING, Counts, committed, counts, row_set, uncommitted
 from faults.drivers import KILLED, Driver, Ended, Job, driver, job
 from faults.kill_driver import AFTER, BEFORE, Point
 from faults.lines import Line, at_least, at_most, exactly
+from support.accounting import DATA_TABLES as DATA
+from support.accounting import NOTHING, Counts, committed, counts, row_set, uncommitted
+from support.enrolling import ALPHA
+from support.table import keys_of
 
 from pipelines.run.steps import WAVE_SHARDS
 

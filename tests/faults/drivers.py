@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from enrolling import ALPHA, TOLERANCE, keys_of, several
 from faults.kill_driver import Order, Point
+from support.command import with_tests
+from support.enrolling import ALPHA, TOLERANCE, several
+from support.table import keys_of
 
 KILLED = -9
 EACH = 2
 SHARD_SIZE = 4
-TESTS = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ def driver(folder: Path, **more: str) -> Iterator[Driver]:
     """A server of runs that works in a folder of its own. more: variables of its environment."""
     folder.mkdir(parents=True)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("IRONMASK_", "PREFECT_"))}
-    paths = [str(TESTS), *filter(None, [kept.get("PYTHONPATH")])]
-    environment = {**kept, "PYTHONPATH": os.pathsep.join(paths), **more}
+    environment = {**with_tests(kept), **more}
     server = subprocess.Popen(
         [sys.executable, "-m", "faults.kill_driver"],
         stdin=subprocess.PIPE,

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from commandline import Answer
-from endtoend import command
-from enrolling import captures, unit_vectors, write_embeddings
 from faults.lines import Line, at_least, at_most, exactly
-from faults.proxy import MANY, NONE, STALLS, Faults, Proxy, proxy
-from s3server import S3Server, server
+from support.command import Answer, command
+from support.enrolling import captures, unit_vectors, write_embeddings
+from support.proxy import MANY, NONE, STALLS, Faults, Proxy, proxy
+from support.s3 import S3Server, server
 
 from infra.settings import StorageSettings
 from infra.store.delta import DeltaTables

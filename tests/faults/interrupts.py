@@ -15,13 +15,13 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from endtoend import clean_environment
-from enrolling import keys_of
-from faults.accounting import NOTHING, Counts, committed, counts, uncommitted
 from faults.drivers import Job, job
 from faults.lines import Line, at_least, exactly
-from faults.nodes import Cluster, cluster
 from faults.several_nodes import on_ray
+from support.accounting import NOTHING, Counts, committed, counts, uncommitted
+from support.command import clean_environment
+from support.nodes import Cluster, cluster
+from support.table import keys_of
 
 MOMENTS = 20
 SUBJECTS = 400

@@ -18,8 +18,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pictures import ORIENTATION, animated, bomb, claimed_size, file_bytes, noise
 from PIL import Image
+from support.pictures import ORIENTATION, animated, bomb, claimed_size, file_bytes, noise
 
 Rng = np.random.Generator
 Maker = Callable[[bytes, Rng], bytes]

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enrolling import keys_of
-from faults.accounting import NOTHING, Counts, counts
 from faults.drivers import Job, job
 from faults.lines import Line, at_least, at_most, exactly
-from faults.nodes import Cluster, cluster
-from faults.places import faces_and_model
 from faults.several_nodes import on_ray
+from support.accounting import NOTHING, Counts, counts
+from support.nodes import Cluster, cluster
+from support.shared import faces_and_model
+from support.table import keys_of
 
 NODES = 3
 # Shards in flight, two a worker, of two files each: what one kill can cost at most.

@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from commandline import Answer
 from deltalake import DeltaTable
-from endtoend import command
-from enrolling import keys_of, unit_vectors, write_embeddings
-from faults.accounting import NOTHING, committed, counts, strays
 from faults.drivers import KILLED, Driver, Ended, Job, driver, job
 from faults.faulty_store import Place, enrol, place, put_source
 from faults.kill_driver import AFTER, Point
 from faults.lines import Line, at_least, at_most
-from faults.proxy import NONE as NOTHING_WRONG
-from faults.proxy import Faults
+from support.accounting import NOTHING, committed, counts, strays
+from support.command import Answer, command
+from support.enrolling import unit_vectors, write_embeddings
+from support.proxy import NONE as NOTHING_WRONG
+from support.proxy import Faults
+from support.table import keys_of
 
 from infra.keys.key_file import KeyFile
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from enrolling import keys_of, open_tables, unit_vectors
-from faults.accounting import DATA_TABLES, listed, strays
 from faults.drivers import KILLED, Driver, Ended, Job, driver, job
 from faults.kill_driver import AFTER, BEFORE, Point
 from faults.lines import Line, at_least, exactly
+from support.accounting import DATA_TABLES, listed, strays
+from support.enrolling import unit_vectors
+from support.table import keys_of, open_tables
 
 from infra.keys.key_file import KeyFile
 from ironmask.errors import IronmaskError

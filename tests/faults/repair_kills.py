@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enrolling import keys_of, unit_vectors
-from faults.accounting import DATA_TABLES, strays
 from faults.drivers import KILLED, Driver, Job, driver, job
 from faults.kill_driver import Point
 from faults.lines import Line, at_least, exactly
 from faults.renewal_kills import chosen, every_point, owners_of_every_file
+from support.accounting import DATA_TABLES, strays
+from support.enrolling import unit_vectors
+from support.table import keys_of
 
 from ironmask.errors import IronmaskError
 from pipelines.verification.verifier import Verifier

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from commandline import ironmask
-from endtoend import photographs, write_manifest
-from enrolling import keys_of
-from faults.accounting import committed, counts, row_set
 from faults.drivers import Job, job
 from faults.lines import Line, at_least, exactly
-from faults.nodes import Cluster, cluster
-from faults.places import faces_and_model
+from support.accounting import committed, counts, row_set
+from support.command import ironmask
+from support.enrolling import write_manifest
+from support.faces import photographs
+from support.nodes import Cluster, cluster
+from support.shared import faces_and_model
+from support.table import keys_of
 
 NODES = 3
 _PATIENCE_S = 400.0

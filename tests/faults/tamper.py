@@ -13,20 +13,11 @@ from typing import Any
 
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
-from enrolling import (
-    captures,
-    data_files,
-    keys_of,
-    request,
-    rewrite,
-    unit_vectors,
-    write_embeddings,
-)
-from enrolling import (
-    run as enrol,
-)
 from faults.lines import Line, exactly
-from forging import FORGERIES, Place, commands, wrong
+from support.enrolling import captures, request, unit_vectors, write_embeddings
+from support.enrolling import run as enrol
+from support.forging import FORGERIES, Place, commands, wrong
+from support.table import data_files, keys_of, rewrite
 
 from ironmask.errors import IronmaskError
 from pipelines.operations import job

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from faults.corrupt import enrol, lines
 from faults.pictures_gone_bad import KINDS
-from faults.places import faces_and_model
+from support.shared import faces_and_model
 
 
 def test_each_ends_in_the_row_it_deserves(tmp_path):

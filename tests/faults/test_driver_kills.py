@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
-from enrolling import data_files, request, run, several
-from faults.accounting import NOTHING, Counts, committed, counts, listed, row_set, uncommitted
 from faults.driver_kills import SMALL_WAVE, Stage, at_random, at_steps, in_a_row, points, stages
 from faults.drivers import EACH, Job, driver, job
 from faults.kill_driver import AFTER, BEFORE, Point
+from support.accounting import NOTHING, Counts, committed, counts, listed, row_set, uncommitted
+from support.enrolling import request, run, several
+from support.table import data_files
 
 from pipelines.table.layout import ShardFile
 

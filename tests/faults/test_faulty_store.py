@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from faults import refusals
 from faults.faulty_store import Place, enrol, put_source, rows, soundness
-from faults.proxy import MANY, NONE, STALLS
-from faults.proxy import proxy as run_proxy
+from support.proxy import MANY, NONE, STALLS
+from support.proxy import proxy as run_proxy
 
 from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from enrolling import assert_sound, keys_of, request, run, several
-from faults.nodes import Cluster, NoClusterError, cluster, command, family
 from faults.ray_kills import kill_raylet, kill_worker, kills, stored
+from support.enrolling import request, run, several
+from support.nodes import Cluster, NoClusterError, cluster, command, family
+from support.table import assert_sound, keys_of
 
 from infra import ray_cluster
 from ironmask.errors import KeyNotFoundError, WorkerError

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from enrolling import keys_of, rows
 from faults.drivers import job
-from faults.nodes import NoClusterError, cluster
-from faults.places import faces_and_model
 from faults.several_nodes import NODES, on_ray, stored
+from support.nodes import NoClusterError, cluster
+from support.shared import faces_and_model
+from support.table import keys_of, rows
 
 
 @pytest.mark.slow

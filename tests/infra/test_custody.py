@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commandline import ironmask
-from enrolling import keys_of, several
+from support.command import ironmask
+from support.enrolling import several
+from support.table import keys_of
 
 from infra.keys.key_file import KeyFile
 from ironmask.errors import KeyFileError, KeyStoreError

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import bomb, claimed_size, file_bytes, noise
 from PIL import Image
+from support.pictures import bomb, claimed_size, file_bytes, noise
 
 from infra.faces.decoder import Decoder
 from infra.faces.images import decode

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
-from hashlib import sha256
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from s3server import S3Server
+from support.delta import put, subjects
+from support.s3 import S3Server
 
 from infra.settings import StorageSettings
-from infra.store.delta import DeltaTableHandle, DeltaTables
+from infra.store.delta import DeltaTables
 from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError, TableError
-from pipelines.ports import DataFile
 from pipelines.table.layout import join
-from pipelines.table.schemas import INPUTS, TABLES
+from pipelines.table.schemas import TABLES
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -44,32 +41,6 @@ def tables(place) -> DeltaTables:
 @pytest.fixture
 def store(place) -> FsspecStore:
     return FsspecStore(place[1])
-
-
-def put(handle: DeltaTableHandle, store: FsspecStore, name: str, subjects: list[str]) -> DataFile:
-    """Write a data file of `inputs`, which no log lists yet."""
-    rows = [
-        {
-            "uri": f"{name}/{subject}",
-            "subject_id": subject,
-            "outcome": "used",
-            "reason": "",
-            "detail": "",
-            "shard": 0,
-            "run_id": "r",
-        }
-        for subject in subjects
-    ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, INPUTS), sink)
-    data = sink.getvalue().to_pybytes()
-    store.write(join(handle.uri, name), data)
-    bounds = {"subject_id": min(subjects)}, {"subject_id": max(subjects)}
-    return DataFile(name, len(data), len(rows), sha256(data).hexdigest(), {}, *bounds)
-
-
-def subjects(handle: DeltaTableHandle, wanted: pads.Expression | None = None) -> list[str]:
-    return sorted(handle.rows(where=wanted)["subject_id"].to_pylist())
 
 
 def test_tables_have_their_schemas_and_are_made_once(tables):

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from s3server import S3Server
-from test_delta import put, subjects
+from support.delta import put, subjects
+from support.s3 import S3Server
 
 from infra.settings import StorageSettings
 from infra.store import delta

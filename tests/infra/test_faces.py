@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.shared import SHARED
 
 from infra.faces.images import decode
 from infra.faces.onnx_faces import FaceAligner, FaceRecogniser, choose_face
@@ -30,7 +30,6 @@ from pipelines.ports import F32, U8
 from pipelines.spec.faces import FaceSettings
 from pipelines.spec.outcomes import Reason
 
-SHARED = Path(os.environ.get("IRONMASK_SHARED", Path(__file__).parents[3] / "shared"))
 LFW = SHARED / "faces" / "lfw_dev"
 SETTINGS = FaceSettings()
 NAMES = ("Abdullah_Gul", "George_Robertson", "Serena_Williams")

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from graphs import detector, recogniser
+from support.graphs import detector, recogniser
 
 from infra.models.installed import find_fingerprint, find_installed, label_of
 from infra.models.packs import find_pack, list_packs, usual_fingerprint

@@ -6,7 +6,7 @@ import asyncio
 import tracemalloc
 
 import pytest
-from faults.proxy import proxy
+from support.proxy import proxy
 
 from infra.settings import StorageSettings
 from infra.store.objects import FsspecStore

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from commandline import ironmask
-from enrolling import keys_of
-from graphs import detector, model, outside, recogniser
 from onnx import AttributeProto, SparseTensorProto, TensorProto, helper, numpy_helper
+from support.command import ironmask
+from support.graphs import detector, model, outside, recogniser
+from support.table import keys_of
 
 from infra.models.external_data import external_data
 from infra.models.packs import embedding_width, find_pack

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from graphs import detector, recogniser
+from support.graphs import detector, recogniser
+from support.shared import SHARED
 
 from infra.models import pip_download, sources
 from infra.models.packs import ModelPack, find_pack, list_packs, models_home, pull
@@ -23,7 +24,6 @@ from ironmask.errors import (
     ModelNotFoundError,
 )
 
-SHARED = Path(os.environ.get("IRONMASK_SHARED", Path(__file__).parents[3] / "shared"))
 PACKS = SHARED / "models"
 
 

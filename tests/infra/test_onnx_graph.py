@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.shared import SHARED
 
 from infra.models.onnx_graph import for_cpu
 
-SHARED = Path(os.environ.get("IRONMASK_SHARED", Path(__file__).parents[3] / "shared"))
 MODELS = SHARED / "models"
 
 

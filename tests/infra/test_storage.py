@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 import pytest
-from s3server import S3Server
+from support.s3 import S3Server
 
 from infra.settings import StorageSettings
 from infra.store.addresses import is_s3, normalise

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from support.disk import unsynced
+from support.shared import shared_or_skipped
 
 from infra.store.objects import FsspecStore
 
-_REPOSITORY = Path(__file__).parents[2]
+__all__ = ["unsynced"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +35,4 @@ def local_store() -> FsspecStore:
 @pytest.fixture(scope="session")
 def face_data() -> Path:
     """The folder with models and sample faces."""
-    found = Path(os.environ.get("IRONMASK_SHARED") or _REPOSITORY.parent / "shared")
-    if not (found / "models" / "buffalo_sc").is_dir() or not (found / "faces").is_dir():
-        pytest.skip(f"no models and faces at {found}: set IRONMASK_SHARED")
-    return found
+    return shared_or_skipped()

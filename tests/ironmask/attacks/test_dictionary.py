@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_issues import capture, issued, unit
+from support.issues import capture, issued, unit
 
 from ironmask.attacks import best_match, codeword_cosines, dictionary_bits
 from ironmask.errors import ParameterError, TemplateError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_issues import capture, issued, unit
+from support.issues import capture, issued, unit
 
 from ironmask import codeword
 from ironmask.attacks import recover_by_regression, regression_bits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import ortho_group
-from test_issues import unit
+from support.issues import unit
 
 from ironmask import codeword, helper
 from ironmask.attacks import recover_from_rotation, scan_seeds

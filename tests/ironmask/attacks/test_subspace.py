@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_issues import issued, unit
+from support.issues import issued, unit
 
 from ironmask.attacks import (
     Budget,

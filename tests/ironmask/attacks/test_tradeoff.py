@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from test_issues import capture, issued, unit
+from support.issues import capture, issued, unit
 
 from ironmask.attacks import recover_by_tradeoff, tradeoff_operations
 from ironmask.attacks.tradeoff import joins_needed, table_size

@@ -27,6 +27,7 @@ from pipelines.table.log_entries import Commit
 from pipelines.table.log_seal import LogSeal
 from pipelines.table.orphans import DATA_TABLES
 from pipelines.table.run_records import RunState
+from pipelines.table.sealed import SealedTables, SealReader
 
 DEST: Final = "/memory/dest"
 WIDTH: Final = 64
@@ -73,6 +74,13 @@ class Place:
         seal.begin()
         self.keyring.note_seals()
         return Destination(seal.tables, self.store, keys, check, seal)
+
+    def reader(self) -> SealedTables:
+        """The tables as whoever only reads them opens them."""
+        source = SealReader(
+            self.tables, self.store, self.keyring.log_seal_key_of, self.keyring.has_seals
+        )
+        return SealedTables(self.tables, self.store, source)
 
     def data(self) -> set[str]:
         """Addresses of all objects that are neither of a log nor of the seal."""

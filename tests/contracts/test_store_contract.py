@@ -1,4 +1,4 @@
-"""The behaviour that every store promises: on a disk, in a bucket, behind a failing network, in memory.
+"""The behaviour that every store promises: on a disk, in a bucket, over a bad network, in memory.
 
 `TestFaulty` speaks to the same server as `TestS3` through a proxy that refuses, breaks and cuts.
 """

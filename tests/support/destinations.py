@@ -9,9 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from support.memory import MemoryStore
-from support.memory_keys import MemoryKeyring
-from support.memory_tables import MemoryTables
 
 from ironmask.params import Params
 from pipelines.plan.plans import Plan
@@ -28,6 +25,9 @@ from pipelines.table.log_seal import LogSeal
 from pipelines.table.orphans import DATA_TABLES
 from pipelines.table.run_records import RunState
 from pipelines.table.sealed import SealedTables, SealReader
+from support.memory import MemoryStore
+from support.memory_keys import MemoryKeyring
+from support.memory_tables import MemoryTables
 
 DEST: Final = "/memory/dest"
 WIDTH: Final = 64

@@ -14,12 +14,12 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from support.memory import MemoryStore
 
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
 from pipelines.table.layout import join
 from pipelines.table.schemas import TABLES
+from support.memory import MemoryStore
 
 _LOG: Final = "_delta_log"
 _POINTER: Final = "_last_checkpoint"
@@ -85,9 +85,7 @@ class MemoryTable:
             return self._replayed(wanted)
         except (ValueError, LookupError, FileNotFoundError) as error:
             at = "" if wanted is None else f" at version {wanted} of its log"
-            raise StorageError(
-                f"{self.uri} cannot be read{at}: {type(error).__name__}"
-            ) from None
+            raise StorageError(f"{self.uri} cannot be read{at}: {type(error).__name__}") from None
 
     def _replayed(self, wanted: int | None) -> _State:
         names = self._store.after(join(self.uri, _LOG), "")

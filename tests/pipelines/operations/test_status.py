@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
 from support.destinations import DEST, OTHER_RUN, RUN, Place, commit, context, failed, job, written
 
@@ -22,8 +23,6 @@ from pipelines.table import layout, run_records
 from pipelines.table.identities import Identities
 from pipelines.table.run_records import RunState
 from pipelines.table.text_set import TextSet
-
-import pyarrow as pa
 
 HOLDER = "somebody on a machine"
 

@@ -26,16 +26,15 @@ def test_it_holds_what_is_written_and_has_no_name(tmp_path, monkeypatch):
 
 def test_a_full_disk_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(StorageError, match=rf"{tmp_path}: No space left on device: make room"):
-        with spool():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    said = rf"{tmp_path}: No space left on device: make room"
+    with pytest.raises(StorageError, match=said), spool():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_no_folder_for_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(StorageError, match="TMPDIR"):
-        with spool():
-            raise AssertionError("it was made")
+    with pytest.raises(StorageError, match="TMPDIR"), spool():
+        raise AssertionError("it was made")
 
 
 def test_an_error_that_is_explained_stays_itself():

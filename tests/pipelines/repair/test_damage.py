@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from support.destinations import DEST, OTHER_RUN, Place, commit, context, enrolled, failed, row
-from support.destinations import written
+from support.destinations import (
+    DEST,
+    OTHER_RUN,
+    Place,
+    commit,
+    context,
+    enrolled,
+    failed,
+    row,
+    written,
+)
 
 from ironmask.errors import StorageError, TableError
 from pipelines.repair.damage import Damage, examined, find, inputs_by_attempt

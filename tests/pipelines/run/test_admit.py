@@ -115,9 +115,7 @@ def test_an_unfinished_run_of_another_kind_comes_first(dest):
 
 def test_settings_of_another_generation_do_not_bind(dest):
     enrolled(dest, ["ann"])
-    renewed = job(
-        params=Params(64, 13, 1), generation=2, renews=1, purpose=Purpose.REPROTECT
-    )
+    renewed = job(params=Params(64, 13, 1), generation=2, renews=1, purpose=Purpose.REPROTECT)
     assert admit(dest.tables, renewed) is None
 
 
@@ -142,7 +140,7 @@ class TestWhileAReprotectionHasNotEnded:
         return held
 
     def test_before_its_switch(self, second):
-        with pytest.raises(MismatchError, match="generation 2 is preparing.*ironmask reprotect"):
+        with pytest.raises(MismatchError, match=r"generation 2 is preparing.*ironmask reprotect"):
             admit(second.tables, job())
 
     def test_after_its_switch(self, second):

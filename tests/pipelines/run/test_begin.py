@@ -174,7 +174,9 @@ class TestForecast:
     def test_counts_and_writes_nothing(self, place):
         place.held().log_seal.end()
         before = {uri: place.store.version(uri) for uri in place.store.remains(DEST)}
-        found = forecast(job(shard_size=2), place.reader(), place.store, place.keyring.generation(1))
+        found = forecast(
+            job(shard_size=2), place.reader(), place.store, place.keyring.generation(1)
+        )
         assert (found.inputs, found.todo, found.subjects, found.shards) == (3, 3, 3, 2)
         assert (found.resumes, found.reasons) == ("", {})
         assert found.template_bytes > 0

@@ -18,9 +18,7 @@ def place() -> Place:
 
 
 def rows(*values: float) -> pa.Table:
-    made = [
-        {"run_id": "r", "name": "n", "label": "l", "value": value, "at": 0} for value in values
-    ]
+    made = [{"run_id": "r", "name": "n", "label": "l", "value": value, "at": 0} for value in values]
     return pa.Table.from_pylist(made, METRICS)
 
 

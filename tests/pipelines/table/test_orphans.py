@@ -48,9 +48,7 @@ def test_inputs_that_wait_for_their_commit_are_none(place):
     result = written(context(dest), ["ann"])
     commit(dest, result, 1, ["templates"])
     assert found(dest) == set()
-    assert uncommitted_inputs(dest.tables) == {
-        (RUN, 0, result.files["inputs"].path.split("-")[3])
-    }
+    assert uncommitted_inputs(dest.tables) == {(RUN, 0, result.files["inputs"].path.split("-")[3])}
 
 
 def test_inputs_of_another_attempt_of_that_shard_are_some(place):

@@ -1,4 +1,4 @@
-"""The records of runs: the newest word of each, whatever clocks say, and no word that is damaged."""
+"""The records of runs: the newest word of each, whatever clocks say, and none that is damaged."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 
 from ironmask.params import Params
 from pipelines.plan.plans import Plan
@@ -182,8 +181,3 @@ def people(dest: Destination, generation: int = 1) -> list[str]:
     """Who has a template in a generation, in order."""
     found = dest.tables.table("templates").rows(["subject_id", "generation"]).to_pylist()
     return sorted(one["subject_id"] for one in found if one["generation"] == generation)
-
-
-def as_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table; columns that a row lacks are null."""
-    return pa.Table.from_pylist(rows, schema)

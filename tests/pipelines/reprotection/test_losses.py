@@ -6,6 +6,7 @@ import pytest
 from support.destinations import DEST, OTHER_RUN, Place, enrolled, job
 
 from ironmask.errors import CountError, SourceError, TableError, TamperedError
+from pipelines.reprotection import losses
 from pipelines.reprotection.losses import lost, open_some, refuse_losses
 from pipelines.spec.template_job import Purpose
 from pipelines.table import generations
@@ -101,8 +102,6 @@ class TestOpened:
             open_some(dest.tables, 2, place.keyring.generation(2))
 
     def test_rows_from_all_over_are_opened(self, place, monkeypatch):
-        from pipelines.reprotection import losses
-
         dest = prepared(place, MANY, MANY)
         opened: list[str] = []
         whole = losses.open_row

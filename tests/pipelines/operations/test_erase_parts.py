@@ -128,6 +128,18 @@ def test_what_told_of_their_inputs_tells_no_more(place):
     assert found["bob/2.jpg"] == "same content as bob/0.jpg"
 
 
+def test_nor_do_outcomes_of_other_runs(place):
+    """Their files hold nothing of the person, but for where the same content was."""
+    dest = place.held()
+    same = row("eve")
+    same.settle(Outcome.DUPLICATE, Reason.DUPLICATE_OTHER_SUBJECT, "same as ann/0.jpg")
+    enrolled(dest, ["dan", same], OTHER_RUN)
+    erase(dest, "ann")
+    found = details(place.held())
+    assert found["eve/0.jpg"] == "same content as an input that was erased"
+    assert people(place.held()) == ["bob", "dan"]
+
+
 def test_outcomes_of_the_erased_tell_nothing(place):
     done = erase(place.held(), "ann")
     rows = place.held().tables.table("inputs").rows().to_pylist()

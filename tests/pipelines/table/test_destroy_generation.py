@@ -107,15 +107,30 @@ def test_after_a_kill_the_same_call_ends_it_with_the_same_list(place, dest, monk
     assert evidence(place, again).holds
 
 
-def test_keys_go_before_any_file(place, dest, monkeypatch):
+@pytest.mark.parametrize("method", ["create", "delete"])
+def test_keys_go_before_the_log_and_any_file_change(place, dest, monkeypatch, method):
     def cut(*_: object) -> None:
         raise PowerCutError
 
-    monkeypatch.setattr(place.store, "delete", cut)
+    monkeypatch.setattr(place.store, method, cut)
     with pytest.raises(PowerCutError):
         destroy(dest, place.keyring, 1)
     assert place.keyring.generations()[1].state == "destroyed"
     assert list(place.store.remains(FOLDER))
+
+
+def test_files_that_came_after_a_first_try_are_told_as_well(place, dest, monkeypatch):
+    """A generation that was given up may have been gone on with; its list is of before that."""
+    with monkeypatch.context() as patch:
+        patch.setattr(place.store, "delete", lambda uris: None)
+        with pytest.raises(StorageError):
+            destroy(dest, place.keyring, 1)
+    again = place.held(2)
+    later = enrolled(again, ["eve"], "aa" * 6, generation=1).files["templates"].path
+    proof = destroy(again, place.keyring, 1)
+    assert later.encode() in place.store.read(LIST)
+    assert (proof.files, proof.authentic) == (1, True)
+    assert evidence(place, again).holds
 
 
 def test_who_was_ousted_destroys_nothing(place):

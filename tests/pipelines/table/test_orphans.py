@@ -68,6 +68,18 @@ def test_templates_of_the_waiting_attempt_itself_are_not_waited_for(place):
     assert uncommitted_inputs(dest.tables) == set()
 
 
+def test_other_templates_of_the_waiting_attempt_do_not_wait(place):
+    """Rows that were written anew keep the attempt in their name, and have another digest."""
+    dest = place.held()
+    result = written(context(dest), ["ann"])
+    commit(dest, result, 1, ["templates"])
+    path = result.files["templates"].path
+    digest = path.rpartition("-g")[2]
+    stray = f"{DEST}/templates/{path.replace(digest, '0' * 64 + '.parquet')}"
+    dest.store.write(stray, b"other rows")
+    assert found(dest) == {stray}
+
+
 def test_what_a_log_lists_no_more_is_one(place):
     dest = place.held()
     result = enrolled(dest, ["ann"])

@@ -66,6 +66,14 @@ class StoreContract:
             assert handle.read(100) == data[5000:5100]
             assert handle.tell() == 5100
 
+    def test_a_handle_reads_across_the_blocks_that_it_is_fetched_in(self, store, base):
+        data = bytes(range(256)) * 100_000
+        store.write(f"{base}/a", data)
+        with store.open(f"{base}/a") as handle:
+            handle.seek(12_345_678)
+            assert handle.read(9_000_000) == data[12_345_678:21_345_678]
+            assert handle.read() == data[21_345_678:]
+
     @pytest.mark.parametrize(
         ("start", "end", "found"), [(0, 3, b"012"), (3, 5, b"34"), (8, 20, b"89"), (4, 4, b"")]
     )

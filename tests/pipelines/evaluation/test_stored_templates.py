@@ -1,4 +1,4 @@
-"""Templates that a table holds, found among the faces of a source and confirmed by their digests."""
+"""Templates that a table holds: found among the faces of a source, confirmed by their digests."""
 
 from __future__ import annotations
 

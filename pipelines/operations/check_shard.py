@@ -148,7 +148,8 @@ def _wrong_inputs(scope: Scope, frozen: Plan | None, path: str, rows: pa.Table) 
         yield f"inputs/{path}: its rows belong to another run or shard"
     if not (rows.schema.equals(INPUTS) or rows.schema.names == COLUMNS_OF_BEFORE["inputs"]):
         yield f"inputs/{path}: its columns are not those of the table"
-    if frozen is None:
+    # A shard that no plan has is found with its run.
+    if frozen is None or named.shard >= frozen.shards:
         return
     try:
         planned = frozen.shard(named.shard, scope.store)

@@ -69,7 +69,7 @@ def read(tables: Tables) -> dict[int, Generation]:
     try:
         rows.sort(key=lambda row: _ORDER[State(row["state"])])
         found = {row["generation"]: _parsed(row) for row in rows}
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise TableError(
             f"{tables.dest}: a row of its generations cannot be read ({type(error).__name__}): "
             "restore the table from a backup"
@@ -84,6 +84,9 @@ def read(tables: Tables) -> dict[int, Generation]:
 
 
 def _parsed(row: dict[str, Any]) -> Generation:
+    proof = json.loads(row["proof"]) if row["proof"] else {}
+    if not isinstance(proof, dict):
+        raise TypeError
     return Generation(
         number=row["generation"],
         state=State(row["state"]),
@@ -91,7 +94,7 @@ def _parsed(row: dict[str, Any]) -> Generation:
         parent=row["parent"],
         key_id=row["key_id"],
         at=row["at"],
-        proof=json.loads(row["proof"]) if row["proof"] else {},
+        proof=proof,
     )
 
 

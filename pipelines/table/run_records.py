@@ -65,7 +65,7 @@ def records(tables: Tables) -> list[RunRecord]:
         for row in rows:
             begun[row["run_id"]] = min(row["at"], begun.get(row["run_id"], row["at"]))
         return [_record(newest[run_id]) for run_id in sorted(begun, key=begun.__getitem__)]
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise TableError(
             f"{tables.dest}: a row of its runs cannot be read ({type(error).__name__}): restore "
             "the table from a backup"
@@ -74,6 +74,8 @@ def records(tables: Tables) -> list[RunRecord]:
 
 def _record(row: dict[str, Any]) -> RunRecord:
     parsed = {name: json.loads(row[name]) for name in _JSON}
+    if not all(isinstance(said, dict) for said in parsed.values()):
+        raise TypeError
     return RunRecord(row["run_id"], row["kind"], row["state"], **parsed)
 
 

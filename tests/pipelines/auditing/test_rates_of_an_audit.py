@@ -1,0 +1,56 @@
+"""What an audit found as rows of a table: each value once, under the audit that found it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ironmask.attacks import Foretold
+from ironmask.metrics import Linkability
+from ironmask.metrics.intervals import Interval
+from ironmask.params import Params
+from ironmask.spectrum import Spectrum
+from pipelines.auditing.frozen import Audit, Target
+from pipelines.auditing.rates import metrics, run_id
+from pipelines.auditing.results import FILES, KEYS, AuditResults, Cost
+from pipelines.preflight.judge import Preflight
+from pipelines.preflight.profile import Profile
+
+SPACE = Spectrum(500, np.eye(64) * 500 / 64)
+TARGET = Target("/t", "id", 1, "/k", Params(64, 12, 1), "int8.1", True, 0.0, None, 20)
+AUDIT = Audit((TARGET,), "/e.parquet", "v", (), 2.0, ())
+LINK = Linkability(20, 20, 6, 0.25, Interval(0.1, 0.4), 0.5, Interval(0.2, 0.7))
+COSTS = [
+    Cost("search of one row", KEYS, "", "", 20.5, 3.0),
+    Cost("key of AES-256-GCM", FILES, "", "", 256.0),
+]
+FOUND = AuditResults(
+    AUDIT,
+    COSTS,
+    {"nearest": LINK},
+    {},
+    [],
+    SPACE,
+    Preflight(Profile("m", "s", SPACE, 500), "m", 9.0, Foretold(1, 3000.0, 1.0, False)),
+    "",
+)
+
+
+def test_each_value_is_a_row():
+    rows = {(row["name"], row["label"]): row["value"] for row in metrics(FOUND)}
+    assert rows == {
+        ("attack_bits", f"search of one row, with {KEYS}"): 20.5,
+        ("attack_bits", f"key of AES-256-GCM, with {FILES}"): 256.0,
+        ("attack_seconds", f"search of one row, with {KEYS}"): 3.0,
+        ("d_sys", "nearest"): 0.25,
+        ("maximal_linkability", "nearest"): 0.5,
+        ("effective_rank", "/e.parquet"): SPACE.effective_rank,
+    }
+    assert {row["run_id"] for row in metrics(FOUND)} == {run_id(FOUND)}
+
+
+def test_another_audit_has_another_name():
+    other = replace(FOUND, audit=replace(AUDIT, sampled=("ann",)))
+    assert run_id(other) != run_id(FOUND)
+    assert run_id(replace(FOUND, costs=[])) == run_id(FOUND)

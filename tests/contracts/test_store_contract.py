@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.proxy import MANY, proxy
 from support.memory import MemoryStore
+from support.proxy import MANY, proxy
 
 from infra.settings import StorageSettings
 from infra.store.objects import FsspecStore

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
-from faults.proxy import MANY, proxy
 from support.memory import MemoryStore
 from support.memory_tables import MemoryTables
+from support.proxy import MANY, proxy
 
 from infra.settings import StorageSettings
 from infra.store.delta import DeltaTables

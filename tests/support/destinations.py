@@ -23,7 +23,8 @@ from pipelines.table.log_entries import Commit
 from pipelines.table.log_seal import LogSeal
 from pipelines.table.orphans import DATA_TABLES
 from pipelines.table.run_records import RunState
-from pipelines.table.sealed import SealedTables, SealReader
+from pipelines.table.seal_reader import SealReader
+from pipelines.table.sealed import SealedTables
 from support.memory import MemoryStore
 from support.memory_keys import MemoryKeyring
 from support.memory_tables import MemoryTables

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pipelines.operations.check import Report
 from pipelines.operations.status import Status
-from pipelines.repair.job import Outlook, Repaired
+from pipelines.repairing.job import Outlook, Repaired
 from pipelines.report import operations, terminal
 from pipelines.reprotection.job import Renewed
 from pipelines.run.begin import Forecast

@@ -18,8 +18,8 @@ from support.destinations import (
 from support.memory import MemoryStore
 
 from ironmask.errors import StorageError, TableError
-from pipelines.repair.damage import Damage, find
-from pipelines.repair.take_out import KIND, take_out
+from pipelines.repairing.damage import Damage, find
+from pipelines.repairing.take_out import KIND, take_out
 from pipelines.table import contents, run_records
 from pipelines.table.layout import join
 

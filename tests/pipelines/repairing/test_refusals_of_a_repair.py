@@ -8,8 +8,9 @@ import pytest
 from support.destinations import DEST, Place, enrolled, job, vectors
 
 from ironmask.errors import SourceError, TableError
-from pipelines.repair.damage import Damage
-from pipelines.repair.job import HeldRepair, foresee, refuse_others, repair
+from pipelines.repairing.damage import Damage
+from pipelines.repairing.job import foresee, refuse_others, repair
+from pipelines.run.template_run import TemplateRun
 from pipelines.spec.template_job import Purpose
 from pipelines.table.layout import join
 
@@ -55,7 +56,7 @@ def test_of_a_sound_table_nothing_is_done(place):
     dest = place.held()
     enrolled(dest, ["ann"])
     put(place, "ann")
-    done = repair(HeldRepair(asked(), dest, NoExecutor()))
+    done = repair(TemplateRun(asked(), dest, NoExecutor()))
     assert (done.files, done.lost, done.enrolled, done.without) == (0, 0, 0, 0)
     assert done.summary is None
 
@@ -65,7 +66,7 @@ def test_a_source_with_nobody_of_them_changes_nothing(place):
     put(place, "eve")
     dest = place.held()
     with pytest.raises(SourceError, match="has nothing of the 2 people whose templates are lost"):
-        repair(HeldRepair(asked(), dest, NoExecutor()))
+        repair(TemplateRun(asked(), dest, NoExecutor()))
     assert place.listed("templates") == {path}
     assert len(place.listed("inputs")) == 1
 
@@ -75,7 +76,7 @@ def test_records_that_are_lost_cannot_be_made_anew(place, name):
     path = broken(place, name)
     put(place, "ann", "bob")
     with pytest.raises(TableError, match="cannot be made anew from any source") as caught:
-        repair(HeldRepair(asked(), place.held(), NoExecutor()))
+        repair(TemplateRun(asked(), place.held(), NoExecutor()))
     assert path in str(caught.value)
 
 

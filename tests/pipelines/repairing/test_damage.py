@@ -16,7 +16,7 @@ from support.destinations import (
 )
 
 from ironmask.errors import StorageError, TableError
-from pipelines.repair.damage import Damage, examined, find, inputs_by_attempt
+from pipelines.repairing.damage import Damage, examined, find, inputs_by_attempt
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table.layout import join
 

@@ -66,15 +66,18 @@ class TestProfiles:
     def store(self) -> MemoryStore:
         return MemoryStore()
 
-    @pytest.fixture(scope="class")
-    def whole(self) -> bytes:
-        faces = vectors(ENOUGH + 40)
+    def measured(self, seed: int) -> bytes:
+        faces = vectors(ENOUGH + 40, seed)
         photos = Photos(faces, np.array([f"s{n}" for n in range(len(faces))]))
         return calibrated("declared:m", "/e", photos, Centring.MEAN).profile.to_bytes()
 
-    def test_is_kept_once(self, store, whole):
-        for _ in range(2):
-            keep(Judged(None, whole), job(), store)
+    @pytest.fixture(scope="class")
+    def whole(self) -> bytes:
+        return self.measured(0)
+
+    def test_the_first_of_a_model_stays(self, store, whole):
+        for profile in (whole, whole, self.measured(1)):
+            keep(Judged(None, profile), job(), store)
         assert len(list(store.entries(DEST))) == 1
         assert kept_profile(job(), "m", store) == whole
 

@@ -281,11 +281,12 @@ def _result(reference: Any) -> Any:
 def _where(error: RayTaskError) -> str:
     """The node whose worker has failed, in brackets; empty where there is only one."""
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    # An error that is of its cause's class as well keeps the address in its text alone.
-    found = _ADDRESS.search(str(error))
-    if len(nodes) < 2 or found is None:
+    # An error that is of its cause's class as well keeps addresses in its text alone. The last one
+    # is of whoever failed first; those before it waited for a part of the unit.
+    told = _ADDRESS.findall(str(error))
+    if len(nodes) < 2 or not told:
         return ""
-    address = found[1]
+    address = told[-1]
     known = {node["NodeManagerAddress"]: node["NodeID"] for node in nodes}
     return (
         f" (on the Ray node {address}, id {known.get(address, 'unknown')[:12]}; every node needs "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ _DEADLINE_S: Final = 1800.0
 _POLL_S: Final = 1.0
 _FAREWELL_S: Final = 10.0
 _PAUSE_S: Final = 1.0
+_ADDRESS: Final = re.compile(r"\(pid=\d+, ip=([^\s,)]+)")
 
 
 @dataclass(frozen=True)
@@ -279,10 +281,14 @@ def _result(reference: Any) -> Any:
 def _where(error: RayTaskError) -> str:
     """The node whose worker has failed, in brackets; empty where there is only one."""
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    if len(nodes) < 2:
+    # An error that is of its cause's class as well keeps addresses in its text alone. The last one
+    # is of whoever failed first; those before it waited for a part of the unit.
+    told = _ADDRESS.findall(str(error))
+    if len(nodes) < 2 or not told:
         return ""
+    address = told[-1]
     known = {node["NodeManagerAddress"]: node["NodeID"] for node in nodes}
     return (
-        f" (on the Ray node {error.ip}, id {known.get(error.ip, 'unknown')[:12]}; every node needs "
+        f" (on the Ray node {address}, id {known.get(address, 'unknown')[:12]}; every node needs "
         "the same keys and models)"
     )

@@ -230,7 +230,7 @@ def test_an_audit_as_a_flow(server, tmp_path):
     pq.write_table(pq.read_table(source).slice(0, 4), few)
     keys = tmp_path / "k.json"
     settings = ("--alpha=8", "--tolerance=0", "--executor=local", "--keys", keys)
-    assert command(tmp_path, "enroll", few, dest, *settings).code == 0
+    assert command(tmp_path, "enroll", few, dest, *settings, "--no-agreement").code == 0
     request = {
         "tables": [str(dest)], "source": str(source), "out": str(out), "keys": [str(keys)],
         "executor": "local", "seconds": 1, "sample": 1, "pairs": 10,

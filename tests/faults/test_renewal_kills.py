@@ -40,6 +40,7 @@ def test_an_erasure_that_was_broken_off_is_finished(runs, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_000)
 def test_a_hundred_points(tmp_path):
     assert [line for line in kills.run(1, tmp_path) if not line.holds] == []
 

@@ -59,7 +59,9 @@ VaultKeys = Annotated[
 Model = Annotated[
     str | None, typer.Option(help="Model pack's name, or a folder that holds its ONNX files.")
 ]
-Provider = Annotated[str | None, typer.Option(help="Where models run: cpu, cuda or tensorrt.")]
+Provider = Annotated[
+    str | None, typer.Option(help="Where models run: cpu, cuda or tensorrt. A new table: cpu.")
+]
 
 Executor = Annotated[str, typer.Option(help="ray, or local (this process alone).")]
 Workers = Annotated[int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)]

@@ -91,5 +91,5 @@ def last_note(dest: str, store: Store) -> Note | None:
     """The last note of a destination's run; None where there is none, or it is damaged."""
     try:
         return Note(**json.loads(store.read(layout.progress_file(dest))))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None

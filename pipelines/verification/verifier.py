@@ -49,6 +49,9 @@ class Verifier:
 
     The keys of a generation, and what else was read of a table, go with the seal that they were
     read under. An answer that was under way then is made anew from what is live now.
+
+    >>> with Verifier("table/") as verifier:  # doctest: +SKIP
+    ...     verifier.verify("Ada", ["probe.jpg"])
     """
 
     def __init__(self, dest: str, keys: str | None = None, model: str | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from infra.keys.key_file import KeyFile
@@ -74,7 +75,8 @@ class Held:
 
 @contextmanager
 def hold(
-    site: Site,
+    stored: StoredTables,
+    store: Store,
     opened: Callable[[], OpenKeys],
     *,
     own: Callable[[], tuple[str, ...]] = tuple,
@@ -86,7 +88,6 @@ def hold(
     destination. own: gives what a `Destination` has under that name. during_erasure: also where one
     was broken off.
     """
-    stored, store = site.stored, site.store
     with lease(stored.dest, store) as check:
         if not during_erasure:
             erasing.refuse_unfinished_erasure(stored.dest, store)
@@ -112,7 +113,7 @@ def hold_to_work(
     site.storage.export()
     with (
         tried_engine(crew.place, site.settings, crew.pack, crew.job.faces) as engine,
-        hold(site, opened, own=own) as (dest, keys),
+        hold(site.stored, site.store, opened, own=own) as (dest, keys),
     ):
         calibrate.keep(crew.judged, crew.job, site.store)
         calibrate.write_forecast(crew.judged, dest)
@@ -130,7 +131,8 @@ def hold_live(dest: str, keys: str | None) -> Iterator[tuple[Destination, Keyrin
     settings, storage = load_settings()
     site = Site(places.existing(dest, storage), ports.open_store(storage), storage, settings)
     file = KeyFile.open(site.keys_path(keys), site.stored.table_id)
-    with hold(site, lambda: live_keys(site, file), during_erasure=True) as (held, _):
+    opened = partial(live_keys, site, file)
+    with hold(site.stored, site.store, opened, during_erasure=True) as (held, _):
         yield held, file
 
 

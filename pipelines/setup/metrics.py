@@ -8,10 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from infra.keys.key_file import KeyFile
-from infra.store.lease import lease
 from pipelines.ports import Store, StoredTables
-from pipelines.setup import ports
-from pipelines.table.held import Destination
+from pipelines.setup.hold import OpenKeys, hold
 from pipelines.table.schemas import METRICS
 
 
@@ -31,9 +29,7 @@ def add_metrics(
     """
     now = datetime.now(UTC)
     content = pa.Table.from_pylist([{**row, "at": now} for row in rows], METRICS)
-    keys = file.generation(generation)
-    with lease(tables.dest, store) as check:
-        seal = ports.log_seal(tables, store, keys, file)
-        dest = Destination(seal.tables, store, keys, check, seal)
+    keys = OpenKeys(file, file.generation(generation))
+    with hold(tables, store, lambda: keys, during_erasure=True) as (dest, _):
         dest.append("metrics", content, f"{run}/metrics")
-        seal.end()
+        dest.log_seal.end()

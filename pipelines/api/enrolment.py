@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Unpack, overload
 
 from ironmask.errors import NothingToDoError
-from pipelines.api.options import EnrolOptions
+from pipelines.api.options import EnrolOptions, refuse_others
 from pipelines.enrolment import hold
 from pipelines.enrolment import request as enrolment_request
 from pipelines.enrolment.request import CheckedEnrolment, EnrolRequest
@@ -50,6 +50,7 @@ def enroll(
 
     >>> enroll("photos/", "table/", model="buffalo_sc").subjects_enrolled  # doctest: +SKIP
     """
+    refuse_others(options, EnrolOptions)
     request = assembled(EnrolRequest, {"source": source, "dest": dest, **options})
     prepared = enrolment_request.prepare(request)
     if dry_run:

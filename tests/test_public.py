@@ -12,16 +12,19 @@ from typing import Any
 
 import pytest
 import typer
+from support.enrolling import several
 
 import pipelines
 from ironmask.errors import ParameterError
 from pipelines import cli
 from pipelines.api import options
+from pipelines.api.enrolment import NothingToDo
 from pipelines.auditing.request import AuditRequest
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.evaluation.request import EvaluateRequest
 from pipelines.repairing.request import RepairRequest
 from pipelines.reprotection.request import ReprotectRequest
+from pipelines.run.summary import Summary
 from pipelines.spec.options import names
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +120,20 @@ def test_no_table_is_no_audit() -> None:
 def test_what_is_no_id_is_not_proven_to_be_gone(subject: str) -> None:
     with pytest.raises(ParameterError, match="no subject's id"):
         pipelines.prove("table", subject=subject)
+
+
+def test_who_has_a_template_is_skipped_and_nothing_failed_is_nothing_to_do(tmp_path: Path) -> None:
+    place = str(several(tmp_path / "e.parquet", 2)), str(tmp_path / "table")
+    keys = str(tmp_path / "keys.json")
+    pipelines.enroll(*place, keys=keys, executor="local")
+    again = pipelines.enroll(*place, keys=keys, executor="local")
+    assert isinstance(again, Summary)
+    assert (again.used, again.skipped) == (0, again.inputs)
+    for found in (
+        pipelines.enroll(*place, keys=keys, executor="local", retry=["all"]),
+        pipelines.enroll(*place, keys=keys, executor="local", retry=["all"], dry_run=True),
+    ):
+        assert isinstance(found, NothingToDo)
 
 
 def test_help_is_written_once() -> None:

@@ -12,15 +12,19 @@ from typing import Any
 
 import pytest
 import typer
+from support.enrolling import several
 
 import pipelines
+from ironmask.errors import ParameterError
 from pipelines import cli
 from pipelines.api import options
+from pipelines.api.enrolment import NothingToDo
 from pipelines.auditing.request import AuditRequest
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.evaluation.request import EvaluateRequest
 from pipelines.repairing.request import RepairRequest
 from pipelines.reprotection.request import ReprotectRequest
+from pipelines.run.summary import Summary
 from pipelines.spec.options import names
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +81,59 @@ def test_options_are_those_of_the_command(verb, request_, typed, positional) -> 
     assert given - {"help"} <= names(request_)
     fine = {"det_threshold", "min_face", "min_sharpness", "min_norm", "max_pixels", "max_bytes"}
     assert set(typed.__annotations__) - given <= fine
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [
+        ("rekey", "purpose"), ("rotate_mac", "purpose"), ("reprotect", "purpose"),
+        ("rekey", "model"), ("rotate_mac", "vault"), ("evaluate", "embedders"),
+        ("audit", "embedders"), ("enroll", "max_failures"), ("repair", "preset"),
+    ],
+)  # fmt: skip
+def test_an_option_of_another_verb_is_refused(verb: str, option: str) -> None:
+    """Also where the request that they share has it: `purpose` would make another verb of it."""
+    places = {
+        "enroll": ("s", "d"), "repair": ("d", "s"), "evaluate": ("s", "o"),
+        "audit": (["d"], "s", "o"),
+    }  # fmt: skip
+    with pytest.raises(ParameterError, match=f"no option {option} here; the options are"):
+        getattr(pipelines, verb)(*places.get(verb, ("d",)), **{option: None})
+
+
+def test_one_alone_is_no_list() -> None:
+    """The letters of an id may be ids of other people."""
+    with pytest.raises(ParameterError, match="list"):
+        pipelines.erase("table", "12")
+    with pytest.raises(ParameterError, match="list"):
+        pipelines.failures("table", reasons="no_face")
+    with pytest.raises(ParameterError, match="tables is of type str: it must be list"):
+        pipelines.audit("table", "source", "out")
+
+
+def test_no_table_is_no_audit() -> None:
+    with pytest.raises(ParameterError, match="no table to audit"):
+        pipelines.audit([], "source", "out")
+
+
+@pytest.mark.parametrize("subject", ["", "\udcff"])
+def test_what_is_no_id_is_not_proven_to_be_gone(subject: str) -> None:
+    with pytest.raises(ParameterError, match="no subject's id"):
+        pipelines.prove("table", subject=subject)
+
+
+def test_who_has_a_template_is_skipped_and_nothing_failed_is_nothing_to_do(tmp_path: Path) -> None:
+    place = str(several(tmp_path / "e.parquet", 2)), str(tmp_path / "table")
+    keys = str(tmp_path / "keys.json")
+    pipelines.enroll(*place, keys=keys, executor="local")
+    again = pipelines.enroll(*place, keys=keys, executor="local")
+    assert isinstance(again, Summary)
+    assert (again.used, again.skipped) == (0, again.inputs)
+    for found in (
+        pipelines.enroll(*place, keys=keys, executor="local", retry=["all"]),
+        pipelines.enroll(*place, keys=keys, executor="local", retry=["all"], dry_run=True),
+    ):
+        assert isinstance(found, NothingToDo)
 
 
 def test_help_is_written_once() -> None:

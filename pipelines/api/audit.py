@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Unpack
 
-from pipelines.api.options import AuditOptions
+from pipelines.api.options import AuditOptions, refuse_others
 from pipelines.auditing import job
 from pipelines.auditing import request as auditing_request
 from pipelines.auditing.request import AuditRequest, CheckedAudit
@@ -60,7 +60,8 @@ def audit(tables: Sequence[str], source: str, out: str, **options: Unpack[AuditO
 
     >>> audit(["table/"], "embeddings.parquet", "audit/").results.headline  # doctest: +SKIP
     """
-    flat = {"tables": tuple(tables), "source": source, "out": out, **options}
+    refuse_others(options, AuditOptions)
+    flat = {"tables": tables, "source": source, "out": out, **options}
     request = assembled(AuditRequest, flat)
     return carry_out(request, auditing_request.prepare(request))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Unpack, overload
 
 from ironmask.errors import NothingToDoError
-from pipelines.api.options import EnrolOptions
+from pipelines.api.options import EnrolOptions, refuse_others
 from pipelines.enrolment import hold
 from pipelines.enrolment import request as enrolment_request
 from pipelines.enrolment.request import CheckedEnrolment, EnrolRequest
@@ -19,7 +19,7 @@ from pipelines.spec.options import assembled
 
 @dataclass(frozen=True)
 class NothingToDo:
-    """Nothing was to be done. why: in one line."""
+    """No input that failed before is left to be retried. why: in one line."""
 
     why: str
 
@@ -27,7 +27,7 @@ class NothingToDo:
 @overload
 def enroll(
     source: str, dest: str, *, dry_run: Literal[True], **options: Unpack[EnrolOptions]
-) -> Forecast: ...
+) -> Forecast | NothingToDo: ...
 
 
 @overload
@@ -43,18 +43,20 @@ def enroll(
 
     source: a folder or `s3://` prefix of `<subject>/<image>`, a manifest, or a Parquet of
     embeddings. dest: a folder or `s3://` prefix. An unfinished run is continued, and subjects that
-    have a template already are skipped. dry_run: say what would be done, and write nothing.
+    have a template already are skipped. dry_run: say what would be done, and write nothing. With
+    `retry`, returns `NothingToDo` where nothing failed for one of these reasons.
 
     Raises `ParameterError` for options that cannot be used, `SourceError`, `ModelError`,
     `KeyStoreError`, `TableError`, `BusyError` and the others of `ironmask.errors`.
 
     >>> enroll("photos/", "table/", model="buffalo_sc").subjects_enrolled  # doctest: +SKIP
     """
+    refuse_others(options, EnrolOptions)
     request = assembled(EnrolRequest, {"source": source, "dest": dest, **options})
     prepared = enrolment_request.prepare(request)
-    if dry_run:
-        return hold.foresee(request, prepared)
     try:
+        if dry_run:
+            return hold.foresee(request, prepared)
         return carry_out(request, prepared)
     except NothingToDoError as nothing:
         return NothingToDo(str(nothing))

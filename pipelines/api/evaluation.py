@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Unpack
 
-from pipelines.api.options import EvaluateOptions
+from pipelines.api.options import EvaluateOptions, refuse_others
 from pipelines.evaluation import job
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.job import CheckedEvaluation
@@ -66,6 +66,7 @@ def evaluate(source: str, out: str, **options: Unpack[EvaluateOptions]) -> Evalu
 
     >>> evaluate("embeddings.parquet", "evaluation/").headline  # doctest: +SKIP
     """
+    refuse_others(options, EvaluateOptions)
     request = assembled(EvaluateRequest, {"source": source, "out": out, **options})
     return carry_out(request, job.prepare(request))
 

@@ -54,6 +54,8 @@ def failures(
 
     >>> [found.reason for found in failures("table/").inputs]  # doctest: +SKIP
     """
+    if isinstance(reasons, str):
+        raise ParameterError("reasons are a list, also where there is one alone")
     return failing.failures(dest, keys, reasons=tuple(reasons), run_id=run)
 
 

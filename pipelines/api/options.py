@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
+from ironmask.errors import ParameterError
 from pipelines.spec.faces import FacePolicy, Provider
 
 
@@ -126,3 +127,12 @@ class AuditOptions(PlaceOptions, total=False):
     sample: int
     pairs: int
     seconds: float
+
+
+def refuse_others(options: Mapping[str, object], kind: type) -> None:
+    """Raise `ParameterError` for an option that a verb does not have, though its request does."""
+    known = kind.__annotations__
+    if unknown := sorted(set(options) - set(known)):
+        raise ParameterError(
+            f"no option {', '.join(unknown)} here; the options are {', '.join(sorted(known))}"
+        )

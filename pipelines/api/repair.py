@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Unpack, overload
 
-from pipelines.api.options import RepairOptions
+from pipelines.api.options import RepairOptions, refuse_others
 from pipelines.repairing import job
 from pipelines.repairing import request as repair_request
 from pipelines.repairing.job import Outlook, Repaired
@@ -38,6 +38,7 @@ def repair(
 
     >>> repair("table/", "photos/", model="buffalo_sc").without  # doctest: +SKIP
     """
+    refuse_others(options, RepairOptions)
     request = assembled(RepairRequest, {"dest": dest, "source": source, **options})
     prepared = repair_request.prepare(request)
     return foresee(prepared) if dry_run else carry_out(request, prepared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Unpack, overload
 
-from pipelines.api.options import ReprotectOptions, RewriteOptions
+from pipelines.api.options import ReprotectOptions, RewriteOptions, refuse_others
 from pipelines.reprotection import hold
 from pipelines.reprotection import request as reprotection_request
 from pipelines.reprotection.job import STEPS, Renewed
@@ -40,6 +40,7 @@ def reprotect(
 
     >>> reprotect("table/", model="buffalo_sc").is_whole  # doctest: +SKIP
     """
+    refuse_others(options, ReprotectOptions)
     request = assembled(ReprotectRequest, {"dest": dest, **options})
     prepared = reprotection_request.prepare(request)
     return hold.foresee(request, prepared) if dry_run else carry_out(request, prepared)
@@ -64,6 +65,7 @@ def rotate_mac(dest: str, **options: Unpack[RewriteOptions]) -> Renewed:
 
 
 def _rewrite(dest: str, purpose: Purpose, options: Any) -> Renewed:
+    refuse_others(options, RewriteOptions)
     flat = {"dest": dest, "purpose": purpose.value, "embedders": 0, **options}
     request = assembled(ReprotectRequest, flat)
     return carry_out(request, reprotection_request.prepare(request))

@@ -84,6 +84,8 @@ def prepare(request: AuditRequest) -> CheckedAudit:
     """
     settings, storage = load_settings()
     storage.export()
+    if not request.tables:
+        raise ParameterError("no table to audit: name at least one")
     if request.keys and len(request.keys) != len(request.tables):
         raise ParameterError("name one keyset file with --keys for each table, or none")
     store, source = ports.shared_store(storage.public()), normalise(request.source)

@@ -66,7 +66,8 @@ def erase(
     if bool(subject) == (subjects is not None):
         raise ParameterError("name people either by --subject or in a file with --subjects")
     asks = not (yes or dry_run)
-    if asks and not sys.stdin.isatty():
+    # Where it is closed there is none.
+    if asks and not (sys.stdin and sys.stdin.isatty()):
         raise ParameterError(
             "nobody can be asked here whether to erase for good: add --yes, or see with --dry-run "
             "what would go"

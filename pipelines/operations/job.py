@@ -63,6 +63,8 @@ def erase(
     one, raises `ParameterError` for what is no id, `TableError` naming whoever was never there, or
     where all are gone, `BusyError` where another run has to end first.
     """
+    if isinstance(subjects, str):
+        raise ParameterError("subjects are a list of ids, also where there is one alone")
     wanted = list(dict.fromkeys(subjects))
     _refuse_no_ids(wanted)
     return _foreseen(dest, wanted, keys) if dry_run else _erased(dest, wanted, keys)
@@ -72,7 +74,7 @@ def _refuse_no_ids(subjects: Sequence[str]) -> None:
     if not subjects:
         raise ParameterError("nobody is named: give the id of at least one subject")
     for subject in subjects:
-        if not subject or not is_text(subject):
+        if not isinstance(subject, str) or not subject or not is_text(subject):
             raise ParameterError(f"{subject!r} is no subject's id: it is empty, or not UTF-8")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from infra.keys.key_file import KeyFile
 from infra.settings import load as load_settings
+from infra.store.addresses import is_text
+from ironmask.errors import ParameterError
 from pipelines.operations import prove_erasure
 from pipelines.setup import ports
 from pipelines.setup.places import existing, keys_path
@@ -22,7 +24,12 @@ def key_states(file: KeyFile) -> dict[int, tuple[str, bool]]:
 def prove(
     dest: str, keys: str | None, *, generation: int | None = None, subject: str = ""
 ) -> Evidence:
-    """Look for what a destroyed generation, or an erased person, must not have left."""
+    """Look for what a destroyed generation, or an erased person, must not have left.
+
+    Raises `ParameterError` for what is no subject's id.
+    """
+    if generation is None and not (subject and is_text(subject)):
+        raise ParameterError(f"{subject!r} is no subject's id: it is empty, or not UTF-8")
     settings, storage = load_settings()
     stored = existing(dest, storage)
     file = KeyFile.open(keys_path(keys, settings, stored), stored.table_id)

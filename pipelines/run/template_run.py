@@ -37,7 +37,7 @@ class TemplateRun:
     def plan(self) -> None:
         """Find the plan of an unfinished run, or freeze a new one.
 
-        Raises `NothingToDoError` where everybody has a template.
+        Raises `NothingToDoError` where nothing is left to retry.
         """
         told = self.watch.told
         self.frozen = prepare_plan(self.job, self.dest, restart=self.restart, told=told)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ironmask.errors import ParameterError
 
@@ -82,9 +83,10 @@ def assembled(kind: type[T], flat: Mapping[str, Any]) -> T:
     """A request from flat names: each of its parts takes those that are its own.
 
     A part may also be given whole, as a mapping or ready-made, under its own name. Lists become
-    tuples. Raises `ParameterError` for a name that there is not, and for one that is missing.
+    tuples. Raises `ParameterError` for a name that there is not, for one that is missing or comes
+    twice, and for a value of another type.
     """
-    given = {name: _frozen(value) for name, value in flat.items()}
+    given = dict(flat)
     values = {own.name: _value(own, given) for own in _fields(kind) if _is_given(own, given)}
     if given:
         raise ParameterError(
@@ -94,7 +96,7 @@ def assembled(kind: type[T], flat: Mapping[str, Any]) -> T:
     missing = [own.name for own in _fields(kind) if own.name not in values and _is_required(own)]
     if missing:
         raise ParameterError(f"{' and '.join(missing)} must be given")
-    return kind(**values)
+    return kind(**_typed(kind, values))
 
 
 def names(kind: type) -> set[str]:
@@ -132,16 +134,51 @@ def _value(own: Field[Any], given: dict[str, Any]) -> Any:
     known = [f.name for f in fields(part)]
     inner = {name: given.pop(name) for name in known if name in given}
     whole = given.pop(own.name, {})
-    if not isinstance(whole, Mapping):
+    if isinstance(whole, part):
         if inner:
             raise ParameterError(f"{own.name} is given whole, and {', '.join(inner)} beside it")
         return whole
+    if not isinstance(whole, Mapping):
+        raise ParameterError(f"{own.name} has parts: give a mapping of {', '.join(known)}")
     if unknown := sorted(set(whole) - set(known)):
         raise ParameterError(
             f"no option {', '.join(unknown)} in {own.name}; it has {', '.join(known)}"
         )
-    return part(**{**{name: _frozen(value) for name, value in whole.items()}, **inner})
+    if twice := sorted(set(whole) & set(inner)):
+        raise ParameterError(f"{', '.join(twice)} is given twice: in {own.name}, and beside it")
+    return part(**_typed(part, {**whole, **inner}))
+
+
+def _typed(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for the fields of a class, all of their types; lists as tuples.
+
+    A text is no list of texts: its letters would be taken one by one.
+    """
+    hints = get_type_hints(kind)
+    found = {name: _frozen(value) for name, value in given.items()}
+    for own in fields(kind):
+        if own.name in found and not _fits(found[own.name], hints[own.name]):
+            kinds = str(own.type).replace("tuple", "list").replace(", ...", "")
+            raise ParameterError(
+                f"{own.name} is of type {type(given[own.name]).__name__}: it must be {kinds}"
+            )
+    return found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    some, origin = get_args(hint), get_origin(hint)
+    if origin is UnionType:
+        return any(_fits(value, one) for one in some)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(one, some[0]) for one in value)
+    if origin is Literal:
+        # Whoever has the field names the choices.
+        return isinstance(value, str)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes | tuple)
+    return tuple(value) if is_list else value

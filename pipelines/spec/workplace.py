@@ -25,7 +25,10 @@ class Workplace:
     ray_address: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ParameterError` for another executor, or an address that carries credentials."""
+        """Raise `ParameterError` for what cannot be, or an address that carries credentials."""
         if self.executor not in _EXECUTORS:
             raise ParameterError(f"unknown executor {self.executor!r}; it is ray or local")
+        for name, value, least in (("workers", self.workers, 1), ("embedders", self.embedders, 0)):
+            if value is not None and value < least:
+                raise ParameterError(f"{value} {name}: there are at least {least}")
         without_secret(self.ray_address or "", "--ray-address")

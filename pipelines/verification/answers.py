@@ -11,6 +11,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ironmask.errors import ParameterError
 from pipelines.plan.spool import spool
 from pipelines.ports import Store
 from pipelines.verification.probe import Verdict
@@ -83,6 +84,19 @@ class Writer:
         if self._waiting:
             self._parquet.write_table(_table(self._waiting))
         self._waiting = []
+
+
+def refuse_other_file(out: str, store: Store) -> None:
+    """Raise `ParameterError` where something else than answers lies there already."""
+    if not store.exists(out):
+        return
+    try:
+        with store.open(out) as handle:
+            known = pq.read_schema(handle).names == COLUMNS.names
+    except pa.ArrowInvalid:
+        known = False
+    if not known:
+        raise ParameterError(f"{out} is there already, and holds no answers: name another file")
 
 
 @contextmanager

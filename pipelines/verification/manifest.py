@@ -20,7 +20,7 @@ from pipelines.ports import F32, Store
 from pipelines.spec.addresses import row_address
 from pipelines.spec.outcomes import Reason
 from pipelines.spec.template_job import SourceKind
-from pipelines.verification.answers import Answer, Answered, writing
+from pipelines.verification.answers import Answer, Answered, refuse_other_file, writing
 from pipelines.verification.images import Image, Resolved
 from pipelines.verification.probe import Verdict
 from pipelines.verification.verifier import Verifier
@@ -88,6 +88,7 @@ def _refuse_out(out: str, source: str, verifier: Verifier, store: Store) -> None
         )
     if store.is_dir(out):
         raise ParameterError(f"{out} is a folder: name a file for the answers")
+    refuse_other_file(out, store)
     refuse_unwritable(posixpath.dirname(out))
 
 

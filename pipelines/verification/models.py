@@ -9,6 +9,7 @@ from typing import Final
 from infra.faces.onnx_faces import FaceAligner, FaceRecogniser
 from infra.models.installed import find_fingerprint, find_installed
 from infra.models.packs import ModelPack, find_pack
+from ironmask.errors import ParameterError
 from pipelines.ports import F32
 from pipelines.spec.faces import FaceSettings
 from pipelines.spec.template_job import DECLARED
@@ -50,6 +51,7 @@ class Models:
         self._lock = RLock()
         self._packs: dict[str, ModelPack] = {}
         self._loaded: OrderedDict[tuple[ModelPack, FaceSettings], LoadedModel] = OrderedDict()
+        self._is_closed = False
 
     def pack(self, recorded: str) -> ModelPack:
         """The pack to use for a row, by the model that the row records.
@@ -63,8 +65,14 @@ class Models:
             return self._packs[known]
 
     def loaded(self, pack: ModelPack, faces: FaceSettings) -> LoadedModel:
-        """The models of a pack, for one way to look for faces. Raises `ModelError`."""
+        """The models of a pack, for one way to look for faces.
+
+        Raises `ModelError`, and `ParameterError` once they were let go: nobody would end the
+        process of one that came later.
+        """
         with self._lock:
+            if self._is_closed:
+                raise ParameterError("the verifier is closed: make another one")
             if (pack, faces) not in self._loaded:
                 self._loaded[pack, faces] = LoadedModel(pack, faces)
             self._loaded.move_to_end((pack, faces))
@@ -76,6 +84,7 @@ class Models:
     def close(self) -> None:
         """Let the models go."""
         with self._lock:
+            self._is_closed = True
             gone = list(self._loaded.values())
             self._loaded.clear()
         for model in gone:

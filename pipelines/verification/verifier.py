@@ -13,7 +13,7 @@ import numpy as np
 from infra.keys.key_file import KeyFile
 from infra.settings import load as load_settings
 from infra.store.addresses import is_text
-from ironmask.errors import ImageError, IronmaskError, ParameterError, SubjectError
+from ironmask.errors import ImageError, IronmaskError, ParameterError, SubjectError, TemplateError
 from pipelines.ports import F32, Store
 from pipelines.setup import places, ports
 from pipelines.spec.outcomes import Reason
@@ -120,7 +120,7 @@ class Verifier:
         Raises as `verify` does, but for models, and `TemplateError` for vectors that cannot be
         probes.
         """
-        vectors = np.asarray(embeddings, np.float32)
+        vectors = _numbers(embeddings)
         found = self._open(subject)
         return self._answered(subject, found, lambda one: one.opened.matches(vectors))
 
@@ -148,7 +148,7 @@ class Verifier:
         """
 
         def answer(vectors: F32 | Sequence[F32], found: _Found) -> list[Verdict]:
-            return [found.opened.verdict(str(at), vector) for at, vector in enumerate(vectors)]
+            return [_verdict_of(found.opened, str(at), vector) for at, vector in enumerate(vectors)]
 
         return self._each(asked, answer, lambda vectors: list(map(str, range(len(vectors)))))
 
@@ -206,7 +206,7 @@ class Verifier:
     def _open_all(self, subjects: Sequence[str]) -> dict[str, _Found | SubjectError]:
         """The live rows of some subjects, read together and decrypted once each."""
         for subject in subjects:
-            if not is_text(subject):
+            if not (isinstance(subject, str) and is_text(subject)):
                 raise ParameterError(f"{subject!r} is no subject's id: it is not UTF-8")
         while True:
             kept = self._current()
@@ -244,6 +244,25 @@ def _several(images: Sequence[Image]) -> Sequence[Image]:
     if isinstance(images, str):
         raise ParameterError("images are a list of addresses, also where there is one alone")
     return images
+
+
+def _numbers(embeddings: object) -> F32:
+    """What a caller gives as embeddings, as float32; numbers beyond it become infinite.
+
+    Raises `TemplateError` for what is no array of numbers.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(embeddings, np.float32)
+    except (TypeError, ValueError):
+        raise TemplateError(Reason.WRONG_WIDTH, "embeddings are no array of numbers") from None
+
+
+def _verdict_of(row: OpenedRow, name: str, embedding: object) -> Verdict:
+    try:
+        return row.verdict(name, _numbers(embedding))
+    except TemplateError as error:
+        return Verdict(name, None, error.reason, str(error))
 
 
 def _verdict(row: OpenedRow, model: LoadedModel, name: str, content: bytes | OSError) -> Verdict:

@@ -342,6 +342,11 @@ class TestAsking:
         assert (answer.code, "--yes" in answer.errors[0]) == (2, True)
         assert contents(dest, keys_of(dest)) == before
 
+    def test_where_no_input_is_open_it_is_refused(self, dest, monkeypatch):
+        monkeypatch.setattr(sys, "stdin", None)
+        answer = erase(dest, NAMES[0], more=())
+        assert (answer.code, "--yes" in answer.errors[0]) == (2, True)
+
     @pytest.mark.parametrize(("said", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
     def test_on_a_terminal_it_asks(self, dest, monkeypatch, said, code):
         monkeypatch.setattr(sys, "stdin", Terminal(said))

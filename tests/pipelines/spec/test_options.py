@@ -73,6 +73,50 @@ def test_a_name_that_another_verb_has_is_refused():
         assembled(ReprotectRequest, {"dest": "table", "kek": "local:"})
 
 
+def test_a_name_that_is_given_twice_is_refused():
+    with pytest.raises(ParameterError, match="policy is given twice: in faces"):
+        enrolment(faces={"policy": "single"}, policy="largest")
+
+
+@pytest.mark.parametrize("name", ["allow_roots", "retry", "det_sizes"])
+def test_a_text_is_no_list_of_its_letters(name):
+    """Of the letters of `/data`, one is a root that all files lie in."""
+    with pytest.raises(ParameterError, match=f"{name} is of type str: it must be list"):
+        enrolment(**{name: "/data"})
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [
+        {"alpha": "16"}, {"alpha": 16.5}, {"workers": True}, {"vault": "no"}, {"model": 3},
+        {"filling": "0.2"}, {"allow_roots": [3]}, {"allow_roots": None}, {"policy": 1},
+        {"source": None}, {"restart": 0},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused_and_not_shown(flat):
+    (name,) = flat
+    with pytest.raises(ParameterError, match=f"^{name} is of type [a-zA-Z]+: it must be"):
+        enrolment(**flat)
+
+
+def test_what_other_programs_write_is_of_the_right_type():
+    found = enrolment(filling=0, det_sizes=range(320, 960, 320), alpha=None)
+    assert (found.settings.filling, found.faces.det_sizes) == (0, (320, 640))
+
+
+@pytest.mark.parametrize("whole", [None, "local", 3, [1]], ids=repr)
+def test_a_part_that_has_no_parts_is_refused(whole):
+    with pytest.raises(ParameterError, match="workplace has parts: give a mapping of executor,"):
+        enrolment(workplace=whole)
+
+
+@pytest.mark.parametrize(("name", "number"), [("workers", 0), ("workers", -1), ("embedders", -1)])
+def test_too_few_workers_are_refused(name, number):
+    with pytest.raises(ParameterError, match=f"{number} {name}"):
+        enrolment(**{name: number})
+
+
 def test_what_must_be_given_is_named():
     with pytest.raises(ParameterError, match="source and dest must be given"):
         assembled(EnrolRequest, {})

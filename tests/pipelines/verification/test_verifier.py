@@ -23,7 +23,9 @@ from infra.keys.keysets import TinkGenerationKeys
 from infra.store.objects import FsspecStore
 from ironmask.errors import ParameterError, SubjectError, TableError, TemplateError
 from pipelines.setup import ports
+from pipelines.spec.faces import FaceSettings
 from pipelines.table import layout
+from pipelines.verification.models import Models
 from pipelines.verification.probe import OpenedRow
 from pipelines.verification.verifier import Verifier
 
@@ -180,6 +182,15 @@ class TestOpensOnce:
             assert "subprocess.Popen" not in [event for event, _ in events]
 
 
+def test_a_model_is_not_loaded_once_it_was_let_go(face_data):
+    """Nobody would end the process of its decoder."""
+    models = Models(str(face_data / "models" / "buffalo_sc"))
+    pack = models.pack("")
+    models.close()
+    with pytest.raises(ParameterError, match="is closed"):
+        models.loaded(pack, FaceSettings())
+
+
 class Paused:
     """`OpenedRow.matches` that waits in its first call, until it is let go."""
 
@@ -330,6 +341,21 @@ class TestAnswers:
                 held.verify("s000", "a.jpg")
             with pytest.raises(ParameterError, match="not UTF-8"):
                 held.verify_embeddings("\udcff", PROBES)
+
+    def test_what_is_no_embedding(self, dest):
+        odd: Any = [PROBES[0].tolist(), "x", None, object(), {}, [1.0, [2.0]]]
+        with verifier(dest) as held:
+            said = held.verify_embeddings_many({"s000": odd})["s000"]
+            assert [one.accepted for one in said] == [True, *[None] * 5]
+            assert {one.reason for one in said[1:]} == {"wrong_width"}
+            for wrong in odd[1:]:
+                with pytest.raises(TemplateError):
+                    held.verify_embeddings("s000", wrong)
+
+    @pytest.mark.parametrize("subject", [None, 3, b"s000", ("s000",)], ids=repr)
+    def test_what_is_no_id(self, dest, subject):
+        with verifier(dest) as held, pytest.raises(ParameterError, match="no subject's id"):
+            held.verify_embeddings(subject, PROBES)
 
     def test_it_tells_no_secret_of_itself(self, dest):
         with verifier(dest) as held:

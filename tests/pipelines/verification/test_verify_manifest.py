@@ -196,7 +196,7 @@ class TestImages:
 class TestTheFile:
     def test_a_failure_leaves_the_answers_of_before(self, tmp_path, dest, out, monkeypatch):
         source = write_embeddings(tmp_path / "probes.parquet", NAMES, PROBES)
-        out.write_bytes(b"of before")
+        pq.write_table(COLUMNS.empty_table(), out)
         monkeypatch.setattr(manifest, "_ROWS", 2)
         # The people of the last shard.
         max(data_files(dest, "templates"), key=lambda path: "000002-" in path.name).unlink()
@@ -204,12 +204,12 @@ class TestTheFile:
         answer = ask(dest, source, out)
         assert answer.code == 1
         assert "is missing" in answer.errors[0]
-        assert out.read_bytes() == b"of before"
+        assert answers(out) == []
         assert sorted(tmp_path.iterdir()) == before
 
     def test_it_replaces_the_answers_of_before(self, tmp_path, dest, out):
         source = write_embeddings(tmp_path / "probes.parquet", NAMES[:1], PROBES[:1])
-        out.write_bytes(b"of before")
+        pq.write_table(COLUMNS.empty_table(), out)
         assert ask(dest, source, out).code == 0
         assert short(answers(out)) == [("s000", True, "")]
 
@@ -225,6 +225,19 @@ class TestTheFile:
             answer = ask(dest, source, place)
             assert (answer.code, len(answer.errors)) == (2, 1), place
         assert {path: path.read_bytes() for path in kept} == kept
+
+    def test_a_file_of_something_else_stays(self, tmp_path, dest):
+        """Somebody's embeddings cannot be made anew from answers."""
+        source = write_embeddings(tmp_path / "probes.parquet", NAMES, PROBES)
+        mine = write_embeddings(tmp_path / "mine.parquet", NAMES, PROBES)
+        other = tmp_path / "other.parquet"
+        other.write_bytes(b"no Parquet at all")
+        for place in (mine, other):
+            before = place.read_bytes()
+            answer = ask(dest, source, place)
+            assert (answer.code, len(answer.errors)) == (2, 1)
+            assert "holds no answers" in answer.errors[0]
+            assert place.read_bytes() == before
 
     def test_one_whose_folder_cannot_be(self, tmp_path, dest):
         source = write_embeddings(tmp_path / "probes.parquet", NAMES, PROBES)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from infra.keys.key_file import KeyFile
-from ironmask.errors import BusyError, KeyNotFoundError
+from ironmask.errors import BusyError, KeyNotFoundError, NothingToDoError
 from pipelines.ports import GenerationKeys, Tables
 from pipelines.reprotection.job import Reprotection
 from pipelines.reprotection.request import CheckedReprotection, ReprotectRequest, numbers
@@ -50,11 +50,19 @@ def opened(
 
 
 def foresee(request: ReprotectRequest, prepared: CheckedReprotection) -> Forecast:
-    """Say what a re-protection would do, and write nothing."""
+    """Say what a re-protection would do, and write nothing.
+
+    Raises `NothingToDoError` once the new generation is live: only the old one's end is left.
+    """
     job, site = prepared.job, _site(prepared)
     file = KeyFile.open(site.keys_path(request.key_files.keys), site.stored.table_id)
     tables = ports.sealed(site.stored, site.store, file, goes_on=True)
     live = own_keys(file, found := generations.read(tables), generations.live_of(found))
+    if generations.live_of(found) == job.generation:
+        raise NothingToDoError(
+            f"{tables.dest}: generation {job.generation} is live, and everybody has a template in "
+            f"it; what is left to do is to destroy generation {job.renews}"
+        )
     return begin.forecast(job, tables, site.store, live, restart=request.restart)
 
 

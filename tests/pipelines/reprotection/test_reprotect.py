@@ -104,6 +104,28 @@ def test_proof(dest: Path) -> None:
     assert (neither.code, "--generation or a --subject" in neither.errors[0]) == (2, True)
 
 
+def test_a_dry_run_writes_nothing_and_says_what_is_left(dest: Path, monkeypatch) -> None:
+    before = {path: path.read_bytes() for path in dest.rglob("*") if path.is_file()}
+    forecast = again(dest, "--dry-run", "--json")
+    assert forecast.code == 0
+    assert (forecast.json()["subjects"], forecast.json()["resumes"]) == (PEOPLE, "")
+    assert {path: path.read_bytes() for path in dest.rglob("*") if path.is_file()} == before
+
+    def cut(*_: object) -> None:
+        raise PowerCutError
+
+    with monkeypatch.context() as patched, pytest.raises(PowerCutError):
+        patched.setattr("pipelines.reprotection.job.destroy", cut)
+        again(dest)
+    left = again(dest, "--dry-run")
+    assert left.code == 0
+    assert "generation 2 is live" in left.err
+    assert "to destroy generation 1" in left.err
+    assert states(dest) == {1: "retired", 2: "live"}
+    assert again(dest).code == 0
+    assert states(dest) == {1: "destroyed", 2: "live"}
+
+
 def _flat(out: str) -> str:
     return " ".join(out.replace("│", " ").split())
 

@@ -31,6 +31,7 @@ from pipelines.table.layout import join
 from pipelines.table.schemas import TABLES
 
 T = TypeVar("T")
+R = TypeVar("R", pa.Table, pa.RecordBatch)
 
 _FORMAT: Final = pads.ParquetFileFormat()
 _PRUNED: Final = ("subject_id",)
@@ -156,7 +157,7 @@ class DeltaTableHandle:
             version = table.version()
             try:
                 with self._readable():
-                    return self._dataset(table).to_table(columns=chosen, filter=where)
+                    return _validated(self._dataset(table).to_table(columns=chosen, filter=where))
             except TableError:
                 # Meanwhile a listed file may have been taken out and destroyed.
                 if self._open().version() == version:
@@ -166,7 +167,7 @@ class DeltaTableHandle:
         table = self._open()
         version = table.version()
         with self._unchanged(version), self._readable():
-            yield from self._dataset(table).to_batches(columns=list(columns))
+            yield from map(_validated, self._dataset(table).to_batches(columns=list(columns)))
 
     @contextmanager
     def _unchanged(self, version: int) -> Iterator[None]:
@@ -260,6 +261,12 @@ class DeltaTables:
     @property
     def table_id(self) -> str:
         return self.table("templates").identity()
+
+
+def _validated(found: R) -> R:
+    """What was read. Raises `ArrowInvalid` for text that is no UTF-8, which is damaged."""
+    found.validate(full=True)
+    return found
 
 
 def _listed(table: DeltaTable, column: str) -> dict[str, int]:

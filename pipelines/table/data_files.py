@@ -208,7 +208,10 @@ def rows_of(
     condition that every row meets. Raises `TamperedError`, `StorageError`.
     """
     try:
-        return _scanner(store, uri, file, covered, wanted).to_table()
+        found = _scanner(store, uri, file, covered, wanted).to_table()
+        # A text that is no UTF-8 would be met only where it is used.
+        found.validate(full=True)
+        return found
     except FileNotFoundError:
         raise TableError(
             f"{uri} is missing, which the log of its table lists: "

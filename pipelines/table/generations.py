@@ -65,8 +65,9 @@ def read(tables: Tables) -> dict[int, Generation]:
 
     Raises `TableError` where the table cannot be read, or where not exactly one is live.
     """
-    rows = tables.table("generations").rows().to_pylist()
+    stored = tables.table("generations").rows()
     try:
+        rows = stored.to_pylist()
         rows.sort(key=lambda row: _ORDER[State(row["state"])])
         found = {row["generation"]: _parsed(row) for row in rows}
     except (LookupError, RecursionError, TypeError, ValueError) as error:

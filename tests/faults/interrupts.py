@@ -28,7 +28,7 @@ SUBJECTS = 400
 # Runs that make a cluster for themselves, which takes a while.
 _ALONE = 5
 _PATIENCE_S = 300.0
-_USUAL = ("settings: ", "WARNING: ", "NOTE: ")
+_USUAL = ("settings: ", "agreement: ", "model: ", "WARNING: ", "NOTE: ")
 _GOES_ON = "interrupted; the same command "
 
 
@@ -194,7 +194,8 @@ def _resume(place: Place, work: Job, told: str, seen: Seen) -> None:
     log = place.folder / f"{work.dest.name}-again.log"
     code = place.start(work, log).wait(_PATIENCE_S)
     check = [str(Path(sys.executable).with_name("ironmask")), "check", str(work.dest), "--deep"]
-    sound = subprocess.run([*check, f"--keys={keys_of(work.dest)}"], check=False)
+    words = [*check, f"--keys={keys_of(work.dest)}"]
+    sound = subprocess.run(words, check=False, capture_output=True)
     if code or sound.returncode:
         seen.resumes.append(f"{told}: {code} {sound.returncode}, {log.read_text()[-300:]}")
     seen.total += counts(work.dest, work.planned)

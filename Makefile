@@ -17,7 +17,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m 'slow or network'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=20 -m 'slow or network'
 
 check: $(READY)
 	$(BIN)/ruff check .

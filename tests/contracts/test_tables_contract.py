@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pyarrow.dataset as pads
 import pytest
 from support.memory import MemoryStore
 from support.memory_tables import MemoryTables
-from support.proxy import MANY, proxy
 
 from infra.settings import StorageSettings
 from infra.store.delta import DeltaTables
@@ -347,14 +345,3 @@ class TestS3(TablesContract):
             monkeypatch.setenv(name, value)
         settings = StorageSettings()
         return DeltaTables(f"{bucket}/dest", settings.delta_options()), FsspecStore(settings)
-
-
-class TestFaulty(TablesContract):
-    @pytest.fixture
-    def place(self, s3, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-        for name, value in s3.environment().items():
-            monkeypatch.setenv(name, value)
-        with proxy(s3.endpoint, MANY, seed=7) as failing:
-            monkeypatch.setenv("IRONMASK_S3_ENDPOINT", failing.endpoint)
-            settings = StorageSettings()
-            yield DeltaTables(f"{bucket}/dest", settings.delta_options()), FsspecStore(settings)

@@ -82,7 +82,7 @@ def write_manifest(path: Path, entries: Iterable[tuple[str, Path]]) -> Path:
     return path
 
 
-def request(source: Path, dest: Path, **changes: Any) -> EnrolRequest:
+def request(source: Path, dest: Path, /, **changes: Any) -> EnrolRequest:
     """A small enrolment in this process; its keys lie beside the destination."""
     flat = {
         "source": str(source),

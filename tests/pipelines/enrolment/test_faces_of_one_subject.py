@@ -427,10 +427,8 @@ class TestReprotect:
         assert bars[0] == bars[1] < bars[2]
 
     def test_an_interrupted_one_goes_on(self, averaged, monkeypatch):
-        from pipelines.reprotection import job
-
         with monkeypatch.context() as cut:
-            cut.setattr(job, "switch", _cut)
+            cut.setattr("pipelines.table.generations.switch", _cut)
             with pytest.raises(PowerCutError):
                 again(averaged)
         other = again(averaged, "--refuse-disagreement")
@@ -439,7 +437,7 @@ class TestReprotect:
         assert again(averaged).code == 0
 
 
-def _cut(_held):
+def _cut(*_):
     raise PowerCutError
 
 

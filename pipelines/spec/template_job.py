@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -181,6 +182,7 @@ def versions() -> dict[str, str]:
     return {name: _version(name) for name in _PACKAGES}
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)

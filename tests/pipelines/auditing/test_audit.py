@@ -13,8 +13,11 @@ from support.command import ironmask
 from support.enrolling import unit_vectors, write_embeddings
 from support.table import keys_of, rows
 
+from pipelines.auditing.results import LEAST_SCORES
+
 pytestmark = pytest.mark.slow
 
+PAIRS = 10
 WIDTH, RANK, SUBJECTS, EACH = 128, 40, 12, 12
 
 
@@ -50,7 +53,7 @@ def folder(tmp_path_factory):
 def audited(folder, out, *tables, more=()):
     """Run an audit, few of everything; its answer."""
     keys = [option for table in tables for option in ("--keys", keys_of(folder / table))]
-    few = ("--sample=2", "--pairs=10", "--seconds=60", "--executor=local", "--json")
+    few = ("--sample=2", f"--pairs={PAIRS}", "--seconds=60", "--executor=local", "--json")
     return ironmask(
         "audit", *(folder / table for table in tables), "--calibration", folder / "thief.parquet",
         "--out", out, *keys, *few, *more,
@@ -97,7 +100,8 @@ def test_tables_for_machines(both, folder):
     attack = by_name["nearest codewords (the attack's)"]
     # On a busy machine pairs run out of time, and are no sign of unlinkability.
     if attack["d_sys"] is None:
-        assert attack["inconclusive"] > 10
+        # Of the mated pairs, or of the others, fewer than five ended.
+        assert attack["inconclusive"] > PAIRS - LEAST_SCORES
         assert attack["seconds_needed"] > 0
     else:
         assert attack["d_sys"] > 0.6

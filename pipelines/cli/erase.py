@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from ironmask.errors import ParameterError
+from pipelines.cli import running
 from pipelines.cli.options import (
     EXIT_ERROR,
     RENEW_PANEL,
@@ -17,7 +18,6 @@ from pipelines.cli.options import (
     DryRun,
     Json,
     Keys,
-    console,
     say,
     tell,
 )
@@ -130,10 +130,9 @@ def prove(
     if (generation is None) == (subject is None):
         raise ParameterError("name either a --generation or a --subject")
     found = operations.prove(dest, keys=keys, generation=generation, subject=subject)
-    if as_json:
-        typer.echo(json.dumps({**asdict(found), "holds": found.holds}))
-    else:
-        print_evidence(found, console())
+    running.answer(
+        found, as_json, lambda seen: {**asdict(seen), "holds": seen.holds}, print_evidence
+    )
     if not found.holds:
         say(f"error: {found.what} of {found.dest} is not proven to be gone")
         raise typer.Exit(EXIT_ERROR)

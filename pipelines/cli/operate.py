@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from ironmask.errors import ParameterError
-from pipelines.cli.options import EXIT_ERROR, OPERATE_PANEL, Dest, Json, Keys, console, say, tell
+from pipelines.cli import running
+from pipelines.cli.options import EXIT_ERROR, OPERATE_PANEL, Dest, Json, Keys, say, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -25,10 +26,7 @@ def inspect(dest: Dest, as_json: Json = False) -> None:
     from pipelines.report.terminal import print_inventory
 
     found = inventory.inspect(dest)
-    if as_json:
-        typer.echo(json.dumps(asdict(found), default=str))
-    else:
-        print_inventory(found, console())
+    running.answer(found, as_json, asdict, print_inventory)
 
 
 def status(dest: Dest, as_json: Json = False) -> None:
@@ -37,10 +35,7 @@ def status(dest: Dest, as_json: Json = False) -> None:
     from pipelines.report.operations import print_status
 
     found = job.status(dest)
-    if as_json:
-        typer.echo(json.dumps(asdict(found), default=str))
-    else:
-        print_status(found, console())
+    running.answer(found, as_json, asdict, print_status)
 
 
 def failures(
@@ -100,10 +95,9 @@ def check(
     from pipelines.report.operations import print_report
 
     report = job.check(dest, keys, deep=deep, workers=workers)
-    if as_json:
-        typer.echo(json.dumps({**asdict(report), "sound": report.sound}))
-    else:
-        print_report(report, console())
+    running.answer(
+        report, as_json, lambda seen: {**asdict(seen), "sound": seen.sound}, print_report
+    )
     if not report.sound:
         say(f"error: {report.dest} is not what was written: {len(report.findings):,} findings")
         raise typer.Exit(EXIT_ERROR)

@@ -10,32 +10,33 @@ from typing import Any
 
 import numpy as np
 
-from ironmask import codeword, helper
+from ironmask import algebra, codeword, helper
 from ironmask.accelerator import Accelerator
-from ironmask.arrays import F64, I32
+from ironmask.arrays import F32, F64, I32
+from ironmask.params import Params
 from ironmask.random import raw_words
 from ironmask.rotation import PANEL
 
 
 def helpers(
-    on: Accelerator, rng: np.random.Generator, sources: F64, codes: I32
+    on: Accelerator, rng: np.random.Generator, sources: F64, codes: I32, params: Params
 ) -> tuple[list[bytes], I32]:
     """Draw P with P s = c for each source and codeword, and encode it as int8.
 
     sources: (k, n) float64 unit vectors. codes: (k, alpha) int32. Returns k helpers, and the
     codewords (k, alpha) int32 that the encoded helpers give for their sources.
     """
-    k, n = sources.shape
-    sign = np.where(sources[:, :1] < 0, -1.0, 1.0)
-    first = -sign * codeword.dense(codes, n)
+    k, d = len(sources), params.structure.components
+    turn = algebra.direction(sources[:, :d])
+    target = codeword.dense(codes, params.code_width).reshape(k, -1, d)
+    first = -algebra.times(target, algebra.conjugate(turn)[:, None]).reshape(k, -1)
     v = sources.copy()
-    v[:, :1] += sign
+    v[:, :d] += turn
     v *= np.sqrt(2 / (v * v).sum(axis=1, keepdims=True))
-    drawn = normals(on, rng, k, sum(w * (n - start) for start, w in _panels(n)))
-    p = multiplied(on, drawn, on.upload(first.astype(np.float32)))
-    reflector = on.upload(v.astype(np.float32))
-    p = p - (p @ reflector[:, :, None]) * reflector[:, None, :]
-    return _encoded(on, p, sources, codes.shape[1])
+    drawn = normals(on, rng, k, sum(size for _, _, size in _panels(params)))
+    columns = multiplied(on, drawn, on.upload(first.astype(np.float32)), params)
+    rows = _reflected_right(on, _as_rows(on, columns, params), v.astype(np.float32), params)
+    return _encoded(on, rows, sources, params)
 
 
 def normals(on: Accelerator, rng: np.random.Generator, k: int, count: int) -> Any:
@@ -48,66 +49,112 @@ def normals(on: Accelerator, rng: np.random.Generator, k: int, count: int) -> An
     return xp.concat([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)[:, :count]
 
 
-def _panels(n: int) -> list[tuple[int, int]]:
-    """First reflector and width of each panel, the last panel first."""
-    return [(start, min(n - start, PANEL)) for start in reversed(range(0, n, PANEL))]
+def _panels(params: Params) -> list[tuple[int, int, int]]:
+    """First reflector, width and drawn numbers of each panel, the last panel first."""
+    d = params.structure.components
+    w, m = params.n // d, params.code_width // d
+    panel = PANEL // d
+    starts = [(start, min(w - start, panel)) for start in reversed(range(0, w, panel))]
+    return [(start, width, width * (m - start) * d) for start, width in starts]
 
 
-def multiplied(on: Accelerator, drawn: Any, first: Any) -> Any:
-    """H_0 H_1 ... H_(n-1) D with first columns (k, n): (k, n, n); see `ironmask.rotation`.
+def multiplied(on: Accelerator, drawn: Any, first: Any, params: Params) -> Any:
+    """The first columns of H_0 H_1 ... D, of which the first ones are given, (k, N): (k, N, w).
 
-    drawn: (k, count) float32, the Gaussian rows of the panels one after another.
+    See `ironmask.rotation`. drawn: (k, count) float32, the Gaussian rows of the panels one after
+    another.
     """
-    xp, (k, n) = on.xp, first.shape
-    q = drawn[:, :0].reshape((k, 0, 0))
-    signs: list[Any] = []
+    xp, k, d = on.xp, first.shape[0], params.structure.components
+    q = drawn[:, :0].reshape((k, params.code_width - params.n, 0))
     used = 0
-    for start, width in _panels(n):
-        m = n - start
-        u = xp.reshape(drawn[:, used : used + width * m], (k, width, m))
-        used += width * m
+    for start, width, size in _panels(params):
+        u = xp.reshape(drawn[:, used : used + size], (k, width, -1, d))
+        used += size
         if start == 0:
-            u = xp.concat([first[:, None, :], u[:, 1:, :]], axis=1)
-        u, sign = _to_reflectors(on, u)
-        signs.insert(0, sign)
-        q = _reflected(on, u, q)
-    return q * xp.concat(signs, axis=1)[:, None, :]
+            u = xp.concat([xp.reshape(first, (k, 1, -1, d)), u[:, 1:, :, :]], axis=1)
+        u, ends = _to_reflectors(on, u)
+        q = _reflected(on, _adjoint(on, u, params), ends, q)
+    return q
 
 
 def _to_reflectors(on: Accelerator, u: Any) -> tuple[Any, Any]:
-    """Householder vectors (k, w, m) of Gaussian rows, and the signs of D, (k, w)."""
-    xp, width, m = on.xp, u.shape[1], u.shape[2]
-    u = u * on.upload(np.triu(np.ones((width, m), dtype=np.float32)))
-    unit = on.upload(np.eye(width, m, dtype=np.float32))
+    """Householder vectors (k, w, m, d) of Gaussian rows, and the ends D, (k, w, d)."""
+    xp, (width, m, d) = on.xp, u.shape[1:]
+    u = u * on.upload(np.triu(np.ones((width, m), dtype=np.float32))[:, :, None])
+    unit = on.upload(np.eye(width, m, dtype=np.float32)[:, :, None])
     diagonal = xp.sum(u * unit, axis=2)
-    lengths = xp.sqrt(xp.sum(u * u, axis=2))
-    sign = xp.astype(xp.where(diagonal < 0, -1.0, 1.0), xp.float32)
-    return u + (sign * lengths)[:, :, None] * unit, -sign
+    size = xp.sqrt(xp.sum(diagonal * diagonal, axis=2, keepdims=True))
+    one = on.upload(np.eye(1, d, dtype=np.float32)[0])
+    is_zero = xp.astype(size == 0, xp.float32)
+    turns = diagonal / (size + is_zero) + is_zero * one
+    lengths = xp.sqrt(xp.sum(u * u, axis=(2, 3)))[:, :, None]
+    return u + (turns * lengths)[:, :, None, :] * unit, -turns
 
 
-def _reflected(on: Accelerator, u: Any, q: Any) -> Any:
-    """(I - V T V') diag(I, Q): reflectors V' = u, (k, w, m), and Q, (k, m - w, m - w)."""
-    xp, k, width = on.xp, u.shape[0], u.shape[1]
-    gram = u @ xp.matrix_transpose(u)
-    half = np.triu(np.ones((width, width), dtype=np.float32))
-    half[np.diag_indices(width)] = 0.5
-    work = xp.concat([u[:, :, :width], u[:, :, width:] @ q], axis=2)
-    x = xp.linalg.solve(gram * on.upload(half), work)
-    rest = q.shape[1]
-    eye = on.upload(np.broadcast_to(np.eye(width, dtype=np.float32), (k, width, width)).copy())
-    zeros = xp.zeros((k, width, rest), dtype=xp.float32, device=on.device)
-    upper = xp.concat([eye, zeros], axis=2)
-    lower = xp.concat([xp.matrix_transpose(zeros), q], axis=2)
-    return xp.concat([upper, lower], axis=1) - xp.matrix_transpose(u) @ x
+def _adjoint(on: Accelerator, u: Any, params: Params) -> Any:
+    """The real matrix of V', (k, w d, m d), of reflectors (k, w, m, d)."""
+    xp, (k, width, m, d) = on.xp, u.shape
+    places, signs = algebra.LEFT[params.structure]
+    parts = [
+        xp.take(u, on.upload(places[:, a]), axis=3) * on.upload(signs[:, a].astype(np.float32))
+        for a in range(d)
+    ]
+    return xp.reshape(xp.stack(parts, axis=2), (k, width * d, m * d))
 
 
-def _encoded(on: Accelerator, p: Any, sources: F64, alpha: int) -> tuple[list[bytes], I32]:
-    """int8 helpers of P, (k, n, n), and the codewords that they give for their sources."""
-    xp, n = on.xp, sources.shape[1]
-    scale = helper.int8_scale(on.download(xp.max(xp.abs(p), axis=2)))
+def _reflected(on: Accelerator, v: Any, ends: Any, q: Any) -> Any:
+    """(I - V T V') diag(D, Q): the real matrix of V', (k, w d, m d), D (k, w, d), and columns Q."""
+    xp, (k, width, d) = on.xp, ends.shape
+    size, rest = width * d, q.shape[2]
+    half = np.triu(np.ones((size, size), dtype=np.float32))
+    half[np.diag_indices(size)] = 0.5
+    own = xp.sum(xp.reshape(v[:, :, :size], (k, size, width, d)) * ends[:, None, :, :], axis=3)
+    work = xp.concat([own, v[:, :, size:] @ q], axis=2)
+    x = xp.linalg.solve((v @ xp.matrix_transpose(v)) * on.upload(half), work)
+    eye = on.upload(np.eye(width, dtype=np.float32)[:, None, :])
+    own = xp.reshape(ends[:, :, :, None] * eye, (k, size, width))
+    upper = xp.concat([own, _zeros(on, (k, size, rest))], axis=2)
+    lower = xp.concat([_zeros(on, (k, q.shape[1], width)), q], axis=2)
+    return xp.concat([upper, lower], axis=1) - xp.matrix_transpose(v) @ x
+
+
+def _zeros(on: Accelerator, shape: tuple[int, ...]) -> Any:
+    return on.xp.zeros(shape, dtype=on.xp.float32, device=on.device)
+
+
+def _as_rows(on: Accelerator, columns: Any, params: Params) -> Any:
+    """Stored rows, (k, r, n), of matrices by their columns, (k, N, w)."""
+    xp, k = on.xp, columns.shape[0]
+    rows, n = params.helper_shape
+    d = params.structure.components
+    own = xp.permute_dims(xp.reshape(columns, (k, rows, d, n // d)), (0, 1, 3, 2))
+    return xp.reshape(own, (k, rows, n))
+
+
+def _reflected_right(on: Accelerator, rows: Any, v: F32, params: Params) -> Any:
+    """M - (M v) v* for stored rows of k matrices and k vectors, (k, n)."""
+    k, n = v.shape
+    d = params.structure.components
+    dual = algebra.conjugate(v.reshape(k, -1, d)).reshape(k, n)
+    back = _factors(dual, params).reshape(k, -1, d, d).transpose(0, 2, 1, 3).reshape(k, d, n)
+    return rows - (rows @ on.upload(_factors(v, params))) @ on.upload(back)
+
+
+def _factors(vectors: F32, params: Params) -> F32:
+    """`algebra.by_vectors` of each vector, (k, n): (k, n, d)."""
+    k, n = vectors.shape
+    found = algebra.by_vectors(vectors, params.structure).reshape(n, k, -1).transpose(1, 0, 2)
+    return np.ascontiguousarray(found)
+
+
+def _encoded(on: Accelerator, rows: Any, sources: F64, params: Params) -> tuple[list[bytes], I32]:
+    """int8 helpers of stored rows, (k, r, n), and the codewords that they give for sources."""
+    xp, k = on.xp, len(sources)
+    scale = helper.int8_scale(on.download(xp.max(xp.abs(rows), axis=2)))
     wide = scale.astype(np.float32)
-    levels = xp.astype(xp.round(p * on.upload(1 / wide)[:, :, None]), xp.int8)
-    opened = xp.astype(levels, xp.float32) @ on.upload(sources.astype(np.float32))[:, :, None]
-    found = codeword.decode(on.download(opened)[:, :, 0] * wide, alpha)
-    rows = on.download(levels).reshape(len(sources), n * n)
-    return [s.tobytes() + r.tobytes() for s, r in zip(scale, rows, strict=True)], found
+    levels = xp.astype(xp.round(rows * on.upload(1 / wide)[:, :, None]), xp.int8)
+    x = on.upload(_factors(sources.astype(np.float32), params))
+    opened = on.download(xp.astype(levels, xp.float32) @ x) * wide[:, :, None]
+    found = codeword.decode(opened.reshape(k, -1), params.alpha)
+    data = on.download(levels).reshape(k, -1)
+    return [s.tobytes() + r.tobytes() for s, r in zip(scale, data, strict=True)], found

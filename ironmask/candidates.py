@@ -33,7 +33,7 @@ REACH: Final = 128
 def subsets(u: Floats, params: Params) -> I32:
     """The signed m-subsets that a probe is tried as, each sorted by place: (count, m) int32.
 
-    u: (n,), finite. A larger |u_j| comes first; of equal ones, the lower place.
+    u: (N,), finite. A larger |u_j| comes first; of equal ones, the lower place.
     """
     if not np.isfinite(u).all():
         raise TemplateError("not_finite", "a vector to decode holds values that are not finite")
@@ -51,13 +51,13 @@ def patterns(params: Params) -> NDArray[np.intp]:
 
     First come all m-subsets of the alpha first ranks. Then, up to `SEARCH` in all, come those with
     the largest sums of average |u_j| at their ranks, for u without direction. These averages are
-    half-normal order statistics, approximated by the quantiles 1 - (r + 1/2) / n (Blom, 1958).
+    half-normal order statistics, approximated by the quantiles 1 - (r + 1/2) / N (Blom, 1958).
     The ranks depend on no probe, so they are found once.
     """
     m = params.match_size
     within = list(combinations(range(params.alpha), m))
-    reach = min(params.n, REACH)
-    size = ndtri(1 - (np.arange(reach) + 0.5) / (2 * params.n))
+    reach = min(params.code_width, REACH)
+    size = ndtri(1 - (np.arange(reach) + 0.5) / (2 * params.code_width))
     known = set(within)
     further = (subset for subset in best_subsets(size, m) if subset not in known)
     found = np.array([*within, *islice(further, max(0, SEARCH - len(within)))], dtype=np.intp)

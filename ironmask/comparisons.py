@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ironmask import codeword, helper, tiles
 from ironmask.arrays import F32, F64, I32
 from ironmask.errors import ParameterError
-from ironmask.params import Params
+from ironmask.params import Params, Structure, structure_for
 from ironmask.rotation import Sampler
 
 Index = NDArray[np.intp]
@@ -40,8 +40,11 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """For example `alpha16 int8`."""
-        return f"alpha{self.params.alpha} {self.encoding}"
+        """For example `N1024 alpha16 int8`, or `N1024 real alpha16 int8`."""
+        params = self.params
+        usual = structure_for(params.n, params.code_width)
+        structure = "" if params.structure is usual else f" {params.structure}"
+        return f"N{params.code_width}{structure} alpha{params.alpha} {self.encoding}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +99,22 @@ Issue = Callable[[int, int], tuple[bytes, I32]]
 @contextmanager
 def fresh(templates: F64, settings: Sequence[Setting], rng: np.random.Generator) -> Iterator[Issue]:
     """Issues of templates, (t, n), made when they are asked for, in memory that is wiped."""
-    sampler = Sampler(templates.shape[1])
+    samplers: dict[tuple[int, Structure], Sampler] = {}
 
     def issue(number: int, place: int) -> tuple[bytes, I32]:
         params, name = settings[number].params, settings[number].encoding
-        code = codeword.sample(rng, params.n, params.alpha)
-        drawn = sampler.carrying(rng, templates[place], codeword.dense(code, params.n)[0])
-        return helper.encode(drawn[None], name, overwrite=True)[0], code[0]
+        kind = (params.code_width, params.structure)
+        sampler = samplers.get(kind) or samplers.setdefault(kind, Sampler.of(params))
+        code = codeword.sample(rng, params.code_width, params.alpha)
+        (target,) = codeword.dense(code, params.code_width)
+        drawn = sampler.carrying(rng, templates[place], target)
+        return helper.encode(drawn[None], params, name, overwrite=True)[0], code[0]
 
     try:
         yield issue
     finally:
-        sampler.wipe()
+        for sampler in samplers.values():
+            sampler.wipe()
 
 
 def compare(block: Block, settings: Sequence[Setting], issue: Issue, floor: float) -> Compared:
@@ -212,7 +219,7 @@ def _impostors(
 
 
 def _decoded(encoded: bytes, setting: Setting) -> F32:
-    p: F32 = helper.decode([encoded], setting.encoding, setting.params.n)[0]
+    p: F32 = helper.decode([encoded], setting.params, setting.encoding)[0]
     return p
 
 

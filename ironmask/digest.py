@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from ironmask.arrays import I32
 from ironmask.codeword import canonical_bytes
 from ironmask.errors import EncodingError, ParameterError
-from ironmask.params import SCHEME_VERSION, Params
+from ironmask.params import FIRST_VERSION, Params
 
 ROW_KEY_BYTES = 32
+_TAG = 8
 _FULL_TAG = 32
 _SUBSET_TAG = 16
 _PERSON = b"ironmask digest\0"
@@ -36,8 +37,15 @@ _LAYER_PERSON = b"ironmask layer\0\0"
 
 
 def tag_bytes(params: Params) -> int:
-    """Bytes of one tag: 32 for the codeword itself, 16 for each of many subsets."""
-    return _SUBSET_TAG if params.tolerance else _FULL_TAG
+    """Bytes of one tag: 8; in version 1, 32 for a codeword and 16 for each of many subsets.
+
+    A probe's tags are compared with those of one row. With 8 bytes, 8,192 against 8,192 of them
+    meet by chance with a probability of 4e-12, far below any false match rate. Whoever has the key
+    gains nothing from longer ones, and whoever lacks it can test no guess.
+    """
+    if params.version == FIRST_VERSION:
+        return _SUBSET_TAG if params.tolerance else _FULL_TAG
+    return _TAG
 
 
 def digest_bytes(params: Params) -> int:
@@ -138,7 +146,7 @@ def _sorted(tags: list[bytes], params: Params) -> bytes:
 
 def _tags(subsets: I32, params: Params, row_key: bytes) -> list[bytes]:
     first, *further = layers(row_key)
-    data = canonical_bytes(subsets, params.n)
+    data = canonical_bytes(subsets, params.code_width)
     width = len(data) // len(subsets)
     parts = chain.from_iterable(struct.iter_unpack(f"{width}s", data))
     tags = _keyed(parts, params, first, _PERSON)
@@ -158,7 +166,11 @@ def _keyed(parts: Iterable[bytes], params: Params, key: bytes, person: bytes) ->
 
 
 def _domain(params: Params) -> bytes:
-    return struct.pack("<4I", SCHEME_VERSION, params.n, params.alpha, params.tolerance)
+    version, n, alpha, tolerance = params.version, params.n, params.alpha, params.tolerance
+    if version == FIRST_VERSION:
+        return struct.pack("<4I", version, n, alpha, tolerance)
+    scalars = params.structure.components
+    return struct.pack("<4B2I4x", version, scalars, alpha, tolerance, n, params.code_width)
 
 
 @lru_cache(maxsize=16)

@@ -81,9 +81,10 @@ def _completed(known: I32, stored: bytes, params: Params, row_key: bytes) -> I32
     """The codeword, (alpha,), that has a known stored subset, (alpha - tolerance,).
 
     Put another entry in the place of the first known one: the result is a stored subset only if
-    that entry belongs to the codeword. So about 2 n tags find the missing entries.
+    that entry belongs to the codeword. So about 2 N tags find the missing entries.
     """
-    places = np.setdiff1d(np.arange(1, params.n + 1, dtype=np.int32), np.abs(known))
+    every = np.arange(1, params.code_width + 1, dtype=np.int32)
+    places = np.setdiff1d(every, np.abs(known))
     others = np.concatenate([places, -places])
     replaced = np.tile(known, (len(others), 1))
     replaced[:, 0] = others
@@ -96,13 +97,13 @@ def _by_place(subsets: I32) -> I32:
 
 
 def _template(protected: ProtectedTemplate, code: I32) -> F64:
-    """P' c, (n,), up to its length, after one Newton step from P to the nearest orthogonal matrix.
+    """P' c, (n,), up to its length, after one Newton step from P to the nearest isometry.
 
     The stored P has been rounded. The step, to (3 P - P P' P) / 2 (Bjorck and Bowie, SIAM J. Numer.
     Anal. 8, 1971), halves the loss that rounding causes in the template's cosine.
     """
-    n = protected.params.n
-    p = helper.decode([protected.helper], protected.encoding, n)[0].astype(np.float64)
-    back = p.T @ codeword.dense(code, n)[0]
+    params = protected.params
+    p = helper.decode([protected.helper], params, protected.encoding)[0].astype(np.float64)
+    back = p.T @ codeword.dense(code, params.code_width)[0]
     template: F64 = 1.5 * back - 0.5 * p.T @ (p @ back)
     return template

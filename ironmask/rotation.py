@@ -1,10 +1,14 @@
-"""Rotations: Haar-distributed orthogonal matrices, free or carrying one vector to another.
+"""Rotations: random isometries, free or carrying one vector to another.
 
-Haar matrices come from Householder reflectors of Gaussian vectors (Stewart, SIAM J. Numer. Anal.
-17, 1980; Mezzadri, Notices AMS 54, 2007). The reflectors are multiplied from the last to the first,
-in panels of the compact WY form (Schreiber and Van Loan 1989), with the inverse of each panel's
-triangular factor (Joffrain et al., ACM TOMS 32, 2006). This takes 4/3 n^3 operations, nearly all in
-products of matrices.
+A square one is a Haar-distributed orthogonal matrix; of a wide one, from n to N dimensions, these
+are the first n columns. They come from Householder reflectors of Gaussian vectors (Stewart, SIAM J.
+Numer. Anal. 17, 1980; Mezzadri, Notices AMS 54, 2007). The reflectors are multiplied from the last
+to the first, in panels of the compact WY form (Schreiber and Van Loan 1989), with the inverse of
+each panel's triangular factor (Joffrain et al., ACM TOMS 32, 2006). Nearly all operations are
+products of matrices: 4/3 n^3 for N = n.
+
+All of this holds over the quaternions as well, with a unit quaternion in the place of each sign.
+There only one factor of a product needs its real matrix, so a quarter of the operations is left.
 """
 
 from __future__ import annotations
@@ -15,84 +19,123 @@ from typing import Final
 import numpy as np
 from scipy.linalg import blas
 
+from ironmask import algebra
 from ironmask.arrays import F32, F64
 from ironmask.errors import ParameterError
+from ironmask.params import Params, Structure
 from ironmask.random import fill_normals
 
 _LEAST: Final = 2
 PANEL: Final = 96
-_ONE: Final = np.float32(1)
 
 
 class Sampler:
-    """Draws rotations of one width, and uses its memory again: fresh pages cost as much as BLAS.
+    """Draws isometries of one shape, and uses its memory again: fresh pages cost as much as BLAS.
 
-    A method's result is valid until the next call; `wipe` overwrites it.
+    n, code_width: from n to N dimensions; 0 stands for n. A method's result are the stored rows of
+    a matrix, (r, n); see `ironmask.algebra`. It is valid until the next call; `wipe` overwrites it.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, code_width: int = 0, structure: Structure = Structure.REAL) -> None:
         if n < _LEAST:
             raise ParameterError(f"a rotation needs at least {_LEAST} dimensions, not {n}")
-        self._n = n
-        self._squares = np.empty((2, n * n), dtype=np.float32)
-        self._rows = np.empty(min(n, PANEL) * n, dtype=np.float32)
+        d = structure.components
+        self._structure, self._d = structure, d
+        # Columns and rows, in scalars.
+        self._w, self._m = n // d, (code_width or n) // d
+        panel = min(self._w, PANEL // d)
         # The last panel comes first: this is the order of the multiplication.
-        self._starts = range(0, n, PANEL)[::-1]
-        drawn = sum(min(n - start, PANEL) * (n - start) for start in self._starts)
+        self._starts = range(0, self._w, panel)[::-1]
+        self._panel = panel
+        drawn = sum(self._width(start) * (self._m - start) * d for start in self._starts)
         self._reflectors = np.empty(drawn, dtype=np.float32)
-        self._signs = np.empty(n, dtype=np.float32)
+        self._columns = np.empty((2, self._m * d * self._w), dtype=np.float32)
+        self._work = np.empty(panel * d * self._w, dtype=np.float32)
+        self._real = np.empty(panel * d * self._m * d, dtype=np.float32)
+        self._rows = np.empty((self._m, n), dtype=np.float32)
+
+    @classmethod
+    def of(cls, params: Params) -> Sampler:
+        """A sampler of helpers of some parameters."""
+        return cls(params.n, params.code_width, params.structure)
 
     def haar(self, rng: np.random.Generator) -> F32:
-        """Draw an orthogonal matrix from the Haar measure on O(n); (n, n) float32, C order."""
-        return self._multiplied(rng, None)
+        """Draw from the invariant measure on the isometries of this shape; (r, n) float32.
+
+        For N = n this is the Haar measure on O(n), or on Sp(n / 4).
+        """
+        return self._as_rows(self._multiplied(rng, None))
 
     def carrying(self, rng: np.random.Generator, source: F64, target: F64) -> F32:
-        """Draw P from the Haar measure on the orthogonal matrices with P s = c.
+        """Draw P from the invariant measure on the isometries with P s = c.
 
-        P = M H. The reflector H takes s to e_1. M is Haar, given that its first column is c. P has
-        the law of R Q, where Q is Haar and R is the rotation that takes Q s to c (Kim et al. 2021,
-        section 3.3). Both carry s to c, and neither law changes under an orthogonal map that keeps
-        c; there is only one such measure. This way costs one update of rank one.
+        P = M H. The reflector H takes s to -e_1 t, with t the direction of the first scalar of s. M
+        has the law of `haar`, given that its first column is -c conj(t). Both carry s to c, and
+        neither law changes under an isometry that keeps c; there is only one such measure. For
+        N = n and real numbers it is that of R Q, where Q is Haar and R is the rotation that takes
+        Q s to c (Kim et al. 2021, section 3.3). This way costs one update of rank one.
 
-        source, target: (n,) float64 unit vectors s and c. Returns (n, n) float32, C order.
+        source, target: (n,) and (N,) float64 unit vectors s and c. Returns (r, n) float32.
         """
-        sign = -1.0 if source[0] < 0 else 1.0
-        # H s = -sign e_1, so the first column of M carries the sign.
-        p = self._multiplied(rng, (-sign * target).astype(np.float32))
+        d = self._d
+        turn = algebra.direction(source[:d])
+        first = -algebra.times(target.reshape(-1, d), algebra.conjugate(turn))
+        rows = self._as_rows(self._multiplied(rng, first.astype(np.float32)))
         v = source.copy()
-        v[0] += sign
+        v[:d] += turn
         v *= np.sqrt(2 / (v @ v))
-        reflector = v.astype(np.float32)
-        blas.sger(-1.0, reflector, p @ reflector, a=p.T, overwrite_a=1)
-        return p
+        self._reflect_right(rows, v.astype(np.float32))
+        return rows
 
     def wipe(self) -> None:
         """Overwrite all that was drawn."""
-        for array in (self._squares, self._rows, self._reflectors, self._signs):
+        for array in (self._columns, self._work, self._real, self._reflectors, self._rows):
             array.fill(0)
 
-    def _multiplied(self, rng: np.random.Generator, first: F32 | None) -> F32:
-        """H_0 H_1 ... H_(n-1) D: Haar, or Haar given that its first column is `first`.
+    def _width(self, start: int) -> int:
+        return min(self._w - start, self._panel)
 
-        Reflector i sends a Gaussian vector g of length n - i to a multiple of e_1. D has minus the
-        sign of g_1 on its diagonal, so that column i of reflector i becomes g / |g|.
+    def _multiplied(self, rng: np.random.Generator, first: F32 | None) -> F32:
+        """The first columns of H_0 H_1 ... D, given that its first one is `first`, if it is.
+
+        Reflector i sends a Gaussian vector g of m - i scalars to a multiple of e_1. D has a unit
+        scalar for each column: column i of reflector i becomes g / |g|. Returns (N, w) float32: the
+        image of 1 in each of w scalars.
         """
         fill_normals(rng, self._reflectors)
-        q = self._squares[0, :0].reshape(0, 0)
-        used = 0
+        d, used = self._d, 0
+        q = self._columns[0, :0].reshape((self._m - self._w) * d, 0)
         for turn, start in enumerate(self._starts):
-            m = self._n - start
-            width = min(m, PANEL)
-            u = self._reflectors[used : used + width * m].reshape(width, m)
-            used += width * m
+            m, width = self._m - start, self._width(start)
+            u = self._reflectors[used : used + width * m * d].reshape(width, m, d)
+            used += width * m * d
             if start == 0 and first is not None:
                 u[0] = first
-            self._signs[start : start + width] = _to_reflectors(u)
-            x = self._rows[: width * m].reshape(width, m)
-            out = self._squares[turn % 2, : m * m].reshape(m, m)
-            _reflect(u, q, x, out, self._signs if start == 0 else None)
+            columns = width + q.shape[1]
+            x = self._work[: width * d * columns].reshape(width * d, columns)
+            out = self._columns[turn % 2, : m * d * columns].reshape(m * d, columns)
+            ends = _to_reflectors(u)
+            real = self._real[: width * d * m * d].reshape(width * d, m * d)
+            _reflect(u, ends, q, _adjoint(u, real, self._structure), x, out)
             q = out
         return q
+
+    def _as_rows(self, columns: F32) -> F32:
+        """Stored rows of a matrix by its columns, (N, w)."""
+        if self._d == 1:
+            return columns
+        own = columns.reshape(self._m, self._d, self._w)
+        self._rows.reshape(self._m, self._w, self._d)[...] = own.transpose(0, 2, 1)
+        return self._rows
+
+    def _reflect_right(self, rows: F32, v: F32) -> None:
+        """M - (M v) v* in place, for stored rows of M and v, (n,)."""
+        d = self._d
+        image = rows @ algebra.by_vectors(v[None], self._structure)
+        dual = algebra.conjugate(v.reshape(-1, d)).reshape(1, -1)
+        scalars = algebra.by_vectors(dual, self._structure).reshape(-1, d, d)
+        back = np.ascontiguousarray(scalars.transpose(1, 0, 2)).reshape(d, -1)
+        blas.sgemm(-1.0, back.T, image.T, beta=1.0, c=rows.T, overwrite_c=1)
 
 
 def haar(rng: np.random.Generator, n: int) -> F32:
@@ -101,45 +144,67 @@ def haar(rng: np.random.Generator, n: int) -> F32:
 
 
 def _to_reflectors(u: F32) -> F32:
-    """Turn Gaussian rows into Householder vectors g + sign(g_1) |g| e_1; return the signs of D.
+    """Turn Gaussian rows, (w, m, d), into Householder vectors g + t |g| e_1; return D, (w, d).
 
-    Row i begins at column i.
+    Row i begins at scalar i; t is the direction of its first scalar.
     """
     width = len(u)
-    u[:, :width] *= _upper(width)
-    diagonal = _diagonal(u)
-    diagonal += np.copysign(np.sqrt(np.einsum("ij,ij->i", u, u)), diagonal)
-    return -np.copysign(_ONE, diagonal)
+    u[:, :width] *= _upper(width)[:, :, None]
+    flat = u.reshape(width, -1)
+    lengths = np.sqrt(np.einsum("ij,ij->i", flat, flat))
+    places = np.arange(width)
+    turns = algebra.direction(u[places, places].astype(np.float64)).astype(np.float32)
+    u[places, places] += turns * lengths[:, None]
+    return -turns
 
 
-def _reflect(u: F32, q: F32, x: F32, out: F32, signs: F32 | None) -> None:
-    """(I - V T V') diag(I, Q) D for reflectors V' = u, (w, m), and an orthogonal Q of m - w.
+def _adjoint(u: F32, out: F32, structure: Structure) -> F32:
+    """The real matrix of V', (w d, m d), of reflectors u, (w, m, d), whose vectors are V's columns.
 
-    T^-1 = strict_upper(V'V) + diag(V'V) / 2. x: (w, m) scratch. out: (m, m), the result. signs:
-    the diagonal of D, (m,); None before the last panel.
+    It is the transposed real matrix of V.
     """
-    width = len(u)
-    inverse = blas.ssyrk(1.0, u.T, trans=1)
-    _diagonal(inverse.T)[:] *= np.float32(0.5)
-    x[:, :width] = u[:, :width]
-    np.matmul(u[:, width:], q, out=x[:, width:])
+    width, m, d = u.shape
+    if d == 1:
+        return u.reshape(width, m)
+    places, signs = algebra.LEFT[structure]
+    rows = out.reshape(width, d, m, d)
+    for a, b in np.ndindex(d, d):
+        np.multiply(u[:, :, places[b, a]], np.float32(signs[b, a]), out=rows[:, a, :, b])
+    return out
+
+
+def _reflect(u: F32, ends: F32, q: F32, v: F32, x: F32, out: F32) -> None:
+    """(I - V T V') diag(D, Q) for reflectors u, (w, m, d), with the real matrix v of V'.
+
+    T^-1 = strict_upper(V'V) + diag(V'V) / 2. ends: D, (w, d). q: (d (m - w), c), columns. x:
+    (w d, w + c) scratch. out: (d m, w + c), the result.
+    """
+    width, _, d = u.shape
+    inverse = _inverse(u, v)
+    x[:, :width] = np.einsum("rjb,jb->rj", v[:, : width * d].reshape(-1, width, d), ends)
+    np.matmul(v[:, width * d :], q, out=x[:, width:])
     # BLAS reads columns first, so x' becomes x' T'.
-    blas.strsm(1.0, inverse, x.T, side=1, trans_a=1, overwrite_b=1)
-    out[:width] = 0
-    out[width:, :width] = 0
-    if signs is None:
-        _diagonal(out)[:width] = _ONE
-        out[width:, width:] = q
+    blas.strsm(1.0, inverse.T, x.T, side=1, lower=1, overwrite_b=1)
+    out[: width * d] = 0
+    out[width * d :, :width] = 0
+    places = np.arange(width)
+    out[: width * d].reshape(width, d, -1)[places, :, places] = ends
+    out[width * d :, width:] = q
+    blas.sgemm(-1.0, x.T, v.T, beta=1.0, c=out.T, trans_b=1, overwrite_c=1)
+
+
+def _inverse(u: F32, v: F32) -> F32:
+    """T^-1, (w d, w d), upper triangular; what lies below the diagonal has no meaning."""
+    width, m, d = u.shape
+    if d == 1:
+        gram = blas.ssyrk(1.0, v.T, trans=1, lower=1).T
     else:
-        _diagonal(out)[:width] = signs[:width]
-        np.multiply(q, signs[width:], out=out[width:, width:])
-        x *= signs
-    blas.sgemm(-1.0, x.T, u.T, beta=1.0, c=out.T, trans_b=1, overwrite_c=1)
-
-
-def _diagonal(array: F32) -> F32:
-    """A writable view of the diagonal of an array in C order."""
-    return array.reshape(-1)[:: array.shape[1] + 1][: len(array)]
+        columns = (v @ u.reshape(width, m * d).T).reshape(width, d, width)
+        places, signs = algebra.LEFT[Structure.QUATERNIONIC]
+        real = columns[:, places] * signs[:, :, None].astype(np.float32)
+        gram = np.ascontiguousarray(real.transpose(0, 1, 3, 2)).reshape(width * d, width * d)
+    gram.reshape(-1)[:: width * d + 1] *= np.float32(0.5)
+    return gram
 
 
 @lru_cache(maxsize=4)

@@ -1,5 +1,9 @@
 """Re-keying: an encoded helper P becomes S P, with S a secret signed permutation of the rows.
 
+The rows are the stored ones: of a quaternionic helper, whole rows of quaternions. Then S commutes
+with quaternions on the right as P does, and the four entries of a codeword that belong to one row
+stay together.
+
 S comes from a 32-byte key that belongs to this row alone. Neither the template nor the codeword is
 needed, and undoing S gives P back byte for byte. S P takes a probe to S c, whose tags nobody can
 make from those of c; so undo S before a row is verified. With one more layer on the tags
@@ -28,42 +32,44 @@ import numpy as np
 from ironmask import helper
 from ironmask.errors import ParameterError
 from ironmask.helper import Order, Signs
-from ironmask.params import SCHEME_VERSION
+from ironmask.params import Params
 
 KEY_BYTES: Final = 32
 _DOMAIN: Final = b"ironmask shuffle"
 _DRAW_BYTES: Final = 8
 
 
-def applied(helper_bytes: bytes, encoding: str, n: int, key: bytes) -> bytes:
-    """S P for an encoded helper P of width n, in the same encoding.
+def applied(helper_bytes: bytes, params: Params, encoding: str, key: bytes) -> bytes:
+    """S P for an encoded helper P of some parameters, in the same encoding.
 
     encoding: its name, or what the row records. key: 32 secret bytes that belong to this row alone.
     Raises `EncodingError` where the helper is damaged, `ParameterError` for a key of another length
     or an unknown encoding.
     """
-    order, negative = signed_order(key, n)
-    return helper.moved(helper_bytes, encoding, n, order, negative)
+    order, negative = signed_order(key, params)
+    return helper.moved(helper_bytes, params, encoding, order, negative)
 
 
-def undone(helper_bytes: bytes, encoding: str, n: int, key: bytes) -> bytes:
-    """P for an encoded helper S P of width n, byte for byte; see `applied`."""
-    order, negative = signed_order(key, n)
+def undone(helper_bytes: bytes, params: Params, encoding: str, key: bytes) -> bytes:
+    """P for an encoded helper S P of some parameters, byte for byte; see `applied`."""
+    order, negative = signed_order(key, params)
     back = np.argsort(order)
-    return helper.moved(helper_bytes, encoding, n, back, negative[back])
+    return helper.moved(helper_bytes, params, encoding, back, negative[back])
 
 
-def signed_order(key: bytes, n: int) -> tuple[Order, Signs]:
-    """S of a key: row i of S P is row order[i] of P, negated where negative[i]; (n,) each.
+def signed_order(key: bytes, params: Params) -> tuple[Order, Signs]:
+    """S of a key: row i of S P is row order[i] of P, negated where negative[i]; (r,) each.
 
-    SHAKE-256 (FIPS 202) expands a domain, the scheme's version, n and the key. First come eight
+    SHAKE-256 (FIPS 202) expands a domain, the scheme's version, the number r of stored rows and the
+    key. First come eight
     bytes for each row: they sort the row numbers, equal ones by number. Then comes one bit for
     each row, its sign. The result is as secret as the key.
     """
     if len(key) != KEY_BYTES:
         raise ParameterError(f"a shuffle's key has {KEY_BYTES} bytes, not {len(key)}")
-    domain = _DOMAIN + struct.pack("<2I", SCHEME_VERSION, n)
-    stream = shake_256(domain + key).digest(_DRAW_BYTES * n + -(-n // 8))
-    draws = np.frombuffer(stream, "<u8", count=n)
-    bits = np.frombuffer(stream, np.uint8, offset=_DRAW_BYTES * n)
-    return np.argsort(draws, kind="stable"), np.unpackbits(bits, count=n).astype(np.bool_)
+    rows, _ = params.helper_shape
+    domain = _DOMAIN + struct.pack("<2I", params.version, rows)
+    stream = shake_256(domain + key).digest(_DRAW_BYTES * rows + -(-rows // 8))
+    draws = np.frombuffer(stream, "<u8", count=rows)
+    bits = np.frombuffer(stream, np.uint8, offset=_DRAW_BYTES * rows)
+    return np.argsort(draws, kind="stable"), np.unpackbits(bits, count=rows).astype(np.bool_)

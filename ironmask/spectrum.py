@@ -134,4 +134,15 @@ class Spectrum:
         """
         if params.n != self.n:
             raise ParameterError(f"params are of width {params.n}, the spectrum of {self.n}")
-        return max(0.0, params.bits - self.known_bits())
+        return max(0.0, params.bits - self.within(params.code_width).known_bits())
+
+    def within(self, code_width: int) -> Spectrum:
+        """This spectrum in a space of N dimensions that a wide helper takes embeddings into.
+
+        The N - n directions that are added hold no energy.
+        """
+        if code_width == self.n:
+            return self
+        moments = np.zeros((code_width, code_width))
+        moments[: self.n, : self.n] = self.moments
+        return Spectrum(self.count, moments)

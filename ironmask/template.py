@@ -36,7 +36,7 @@ class ProtectedTemplate:
 
 def row_bytes(params: Params, encoding: str) -> int:
     """Bytes of a helper in an encoding, before encryption, and of its digests."""
-    return helper.encoding(encoding).nbytes(params.n) + digest.digest_bytes(params)
+    return helper.nbytes(params, encoding) + digest.digest_bytes(params)
 
 
 def protect(
@@ -101,8 +101,8 @@ def _on_device(
     made = []
     for start in range(0, len(unit), _DEVICE_BATCH):
         part = slice(start, start + _DEVICE_BATCH)
-        codes = codeword.sample(rng, params.n, params.alpha, len(unit[part]))
-        encoded, found = batched.helpers(on, rng, unit[part], codes)
+        codes = codeword.sample(rng, params.code_width, params.alpha, len(unit[part]))
+        encoded, found = batched.helpers(on, rng, unit[part], codes, params)
         if not np.array_equal(found, codes):
             raise _not_verified(params, encoding)
         rows = zip(encoded, codes, row_keys[part], strict=True)
@@ -137,7 +137,7 @@ class Protector:
         self._filling = filling
         self._tag = helper.encoding(encoding).tag
         self._rng = secure_generator() if rng is None else rng
-        self._sampler = rotation.Sampler(params.n)
+        self._sampler = rotation.Sampler.of(params)
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +149,7 @@ class Protector:
         """Protect one template, (n,) of any scale, under its own row key (`digest.digests`).
 
         The template is filled where the protector fills. It gets a fresh codeword c, and a fresh
-        Haar rotation P among those that carry it to c. The encoded row is opened again and must
+        random isometry P among those that carry it to c. The encoded row is opened again and must
         give c back. Only the encoded P and the digests leave.
 
         Raises `TemplateError` for a vector that cannot be a template, `ProtectionError` where an
@@ -160,9 +160,10 @@ class Protector:
         if self._filling is not None:
             batch = self._filling.filled(batch, self._rng)
         (unit,) = batch
-        code = codeword.sample(self._rng, params.n, params.alpha)
-        p = self._sampler.carrying(self._rng, unit, codeword.dense(code, params.n)[0])
-        encoded = helper.encode(p[None], self._encoding, overwrite=True)[0]
+        code = codeword.sample(self._rng, params.code_width, params.alpha)
+        (target,) = codeword.dense(code, params.code_width)
+        rows = self._sampler.carrying(self._rng, unit, target)
+        encoded = helper.encode(rows[None], params, self._encoding, overwrite=True)[0]
         found = _reopened(encoded, unit, params, self._encoding)
         if found is None or not np.array_equal(found, code):
             raise _not_verified(params, self._encoding)
@@ -179,7 +180,7 @@ def _reopened(encoded: bytes, template: F64, params: Params, encoding: str) -> I
 
 
 def _decoded(encoded: bytes, template: F64, params: Params, encoding: str) -> I32:
-    u = helper.project(encoded, encoding, template.astype(np.float32)[None])
+    u = helper.project(encoded, params, encoding, template.astype(np.float32)[None])
     return codeword.decode(u, params.alpha)
 
 
@@ -222,5 +223,5 @@ def tried(protected: ProtectedTemplate, probes: ArrayLike) -> Iterator[I32]:
     """
     params = protected.params
     unit = unit_rows(probes, params.n).astype(np.float32)
-    projected = helper.project(protected.helper, protected.encoding, unit)
+    projected = helper.project(protected.helper, params, protected.encoding, unit)
     return (candidates.subsets(u, params) for u in projected)

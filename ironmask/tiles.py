@@ -1,7 +1,7 @@
 """Who is accepted among many templates times many probes, without the full products.
 
 An evaluator knows the codewords. A probe that a template accepts has the codeword's signs in at
-least alpha - tolerance places of the support. So the alpha rows of P on the support, out of n,
+least alpha - tolerance places of the support. So the alpha rows of P on the support, out of N,
 refuse most impostors. A few more rows, the witnesses, refuse nearly all others. They test the
 j-th largest of those places: no subset that probes are tried as has its j-th entry further down
 than a known rank among all entries. Enough larger witnesses show that this place is. Both screens
@@ -13,7 +13,7 @@ tiles.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
@@ -52,7 +52,7 @@ class Screen:
 
 
 def screen(p: F32, code: I32) -> Screen:
-    """The screen of a template with helper P, (n, n) float32, and codeword (alpha,) int32."""
+    """The screen of a template with helper P, (N, n) float32, and codeword (alpha,) int32."""
     places = np.abs(code) - 1
     signs = np.sign(code).astype(np.float32)[:, None]
     others = np.setdiff1d(np.arange(len(p)), places)[:_WITNESSES]
@@ -78,7 +78,7 @@ def accepted(
 ) -> Accepted:
     """Find all pairs of templates and probes that match at params.tolerance or a smaller one.
 
-    helper: gives P, (n, n) float32, of the template at an index. Called only for the few needed.
+    helper: gives P, (N, n) float32, of the template at an index. Called only for the few needed.
     probes: (m, n) float32, of unit length.
     """
     # One buffer for all blocks: fresh pages would cost as much as the product.
@@ -106,12 +106,12 @@ def judge(
         # Rounding may decide which entries are larger: compute these with more digits.
         u = probes[close].astype(np.float64) @ p.T.astype(np.float64)
         right[close], ranks[close], _ = _ranked(u, code, places)
-    ranks = np.where(right, ranks, p.shape[1])
+    ranks = np.where(right, ranks, len(p))
     agreement = (ranks < len(code)).sum(axis=1)
     ranks.sort(axis=1)
     tolerances = np.zeros(len(probes), dtype=np.intp)
     for tolerance in range(params.tolerance + 1):
-        some = Params(params.n, params.alpha, tolerance)
+        some = replace(params, tolerance=tolerance)
         known = candidates.accepting(some)
         for place, first in enumerate(map(tuple, ranks[:, : some.match_size].tolist())):
             if first in known:
@@ -122,7 +122,7 @@ def judge(
 def _ranked(
     u: Floats, code: I32, places: NDArray[np.intp]
 ) -> tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.bool_]]:
-    """Compare rows u, (k, n), with a codeword: signs that are right, ranks, and close rows.
+    """Compare rows u, (k, N), with a codeword: signs that are right, ranks, and close rows.
 
     Returns whether each place of the support has the codeword's sign, (k, alpha); how many entries
     come before it, (k, alpha); and which rows rounding could decide, (k,). Larger entries come
@@ -151,7 +151,7 @@ def _reach(params: Params) -> tuple[int, int]:
     It holds at any tolerance up to that of params. j is the last place for which no more than
     `_REFUSING` witnesses suffice to refuse a probe.
     """
-    every = [Params(params.n, params.alpha, e) for e in range(params.tolerance + 1)]
+    every = [replace(params, tolerance=e) for e in range(params.tolerance + 1)]
     m = params.match_size
     ends = np.max([candidates.patterns(some)[:, :m].max(axis=0) for some in every], axis=0) + 1
     enough = np.flatnonzero(ends - np.arange(m) <= _REFUSING)

@@ -2,7 +2,7 @@
 
 The alpha largest entries of |P t'| sum to sqrt(alpha) times the cosine between P t' and its nearest
 codeword. For the person's own face this sum is far larger than chance makes it. So neither salts
-nor slow digests stop this attack; only encryption of P does. A face costs 2 n^2 operations.
+nor slow digests stop this attack; only encryption of P does. A face costs 2 N n operations.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Match:
 def codeword_cosines(helper: F32, faces: ArrayLike, alpha: int, *, device: str = CPU) -> F64:
     """Cosine of P t' to its nearest codeword for each face t', (k, n) of any scale: (k,).
 
-    helper: (n, n) float32, decoded. Raises `TemplateError` for an unusable face, `ProviderError`
+    helper: (N, n) float32, decoded. Raises `TemplateError` for an unusable face, `ProviderError`
     for an absent device.
     """
-    on, n = accelerator(device), len(helper)
+    on, n = accelerator(device), helper.shape[1]
     unit, p = unit_rows(faces, n).astype(np.float32), on.upload(np.ascontiguousarray(helper.T))
     found = []
     for start in range(0, len(unit), _FACES):

@@ -6,7 +6,7 @@ the difference of a row of one issue and a row of another; one in 2,048 is right
 and alpha = 16. Then an estimate x and a sparse message v_b of each issue are exchanged:
 u_b = P_b x less the message that came from there, v_b = the alpha largest entries of u_b at unit
 length, x = the sum of P_b' v_b. Without the subtraction it does not converge (extrinsic
-information: Berrou and Glavieux, IEEE Transactions on Communications 44, 1996). A start costs 4 n^2
+information: Berrou and Glavieux, IEEE Transactions on Communications 44, 1996). A start costs 4 N n
 operations for each issue and iteration; many go through as one matrix product.
 """
 
@@ -28,6 +28,7 @@ from ironmask.attacks.result import (
     require_issues,
     template_of,
 )
+from ironmask.params import Structure
 
 _STARTS: Final = 1024
 # A GPU needs at least this many at once to be busy.
@@ -52,10 +53,11 @@ def recover_from_issues(
     seconds: float = float("inf"),
     confirm: Confirm | None = None,
     device: str = CPU,
+    structure: Structure = Structure.REAL,
 ) -> Recovered:
     """Look for what two or more issues of one person were made from.
 
-    helpers: (b, n, n) float32, decoded. alpha: non-zero entries of a codeword. limit, seconds: the
+    helpers: (b, N, n) float32, decoded. alpha: non-zero entries of a codeword. limit, seconds: the
     attack gives up after so many starts, or so long. confirm: for thieves who can compute digests;
     otherwise a point is believed if it lies unusually near to codewords of all issues. device: see
     `ironmask.accelerator`. Each template of the result is that of its own issue, exact but for the
@@ -75,11 +77,11 @@ def recover_from_issues(
         best = max(best, float(scores[first]))
         nearest = on.download(x[first, :])
         codes = [codeword.decode(p @ nearest, alpha)[0] for p in helpers]
-        right = believed(codes, _stands_out(scores), confirm)
+        right = believed(codes, _stands_out(scores), confirm, structure)
         spent = time.perf_counter() - began
         if right is not None:
             found = tuple(template_of(p, code) for p, code in zip(helpers, right, strict=True))
-            return Recovered(found, trials, spent, best)
+            return Recovered(found, trials, spent, best, structure=structure)
         if trials >= limit or spent >= seconds:
             break
     spent = time.perf_counter() - began
@@ -88,7 +90,8 @@ def recover_from_issues(
 
 def _tried(on: Accelerator, helpers: Any, starts: Any, alpha: int) -> tuple[Any, F32]:
     """Follow starts, (k, n), the best few to the end; return these and their scores."""
-    none = on.xp.zeros((len(helpers), *starts.shape), dtype=on.xp.float32, device=on.device)
+    shape = (len(helpers), len(starts), helpers.shape[1])
+    none = on.xp.zeros(shape, dtype=on.xp.float32, device=on.device)
     x, messages = _exchanged(on, helpers, starts, none, alpha, _FIRST)
     scores = _scores(on, helpers, x, alpha)
     kept = on.upload(np.argsort(-scores, kind="stable")[: max(1, len(scores) // _KEPT)])
@@ -106,22 +109,23 @@ def _stands_out(scores: F32) -> bool:
 
 def _starts(on: Accelerator, helpers: Any, rng: np.random.Generator) -> Iterator[Any]:
     """Sums and differences of rows of two different issues, (k, n) float32 at a time."""
-    issues, n = helpers.shape[:2]
+    issues, code_width, n = helpers.shape
     count = _STARTS if on.is_host else _DEVICE_STARTS
-    rows = on.xp.reshape(helpers, (issues * n, n))
+    rows = on.xp.reshape(helpers, (issues * code_width, n))
     while True:
         first = rng.integers(0, issues, count)
         second = (first + rng.integers(1, issues, count)) % issues
         signs = rng.choice(np.array([-1, 1], dtype=np.float32), count)[:, None]
-        places = rng.integers(0, n, (2, count))
-        added = on.xp.take(rows, on.upload(second * n + places[1]), axis=0) * on.upload(signs)
-        yield on.xp.take(rows, on.upload(first * n + places[0]), axis=0) + added
+        places = rng.integers(0, code_width, (2, count))
+        first, second = first * code_width + places[0], second * code_width + places[1]
+        added = on.xp.take(rows, on.upload(second), axis=0) * on.upload(signs)
+        yield on.xp.take(rows, on.upload(first), axis=0) + added
 
 
 def _exchanged(
     on: Accelerator, helpers: Any, x: Any, messages: Any, alpha: int, iterations: int
 ) -> tuple[Any, Any]:
-    """Exchange messages, (b, k, n), with estimates, (k, n); return the last estimates and messages.
+    """Exchange messages, (b, k, N), with estimates, (k, n); return the last estimates and messages.
 
     The given messages are overwritten.
     """

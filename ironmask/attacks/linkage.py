@@ -13,7 +13,7 @@ from ironmask.attacks.issues import recover_from_issues
 
 
 def largest_entry(helpers: F32) -> float:
-    """The largest entry of P_2 P_1', (2, n, n) helpers.
+    """The largest entry of P_2 P_1', (2, N, n) helpers.
 
     It sees nothing, since both issues have a rotation of their own.
     """

@@ -1,7 +1,7 @@
 """Probabilistic linear regression: the published attack on several issues, as a baseline.
 
 Zhu and Wang, Proceedings on Privacy Enhancing Technologies 2025(4), 728-744. A codeword has
-n - alpha zeros among its n entries, so a row of P_b is probably orthogonal to the template. The
+N - alpha zeros among its N entries, so a row of P_b is probably orthogonal to the template. The
 attack guesses that n - 1 rows of b issues are; then the template is orthogonal to all of them. Each
 trial costs a factorisation, some n^3 operations.
 """
@@ -64,19 +64,21 @@ def recover_by_regression(
     return Recovered((), trials, time.perf_counter() - began, best)
 
 
-def regression_bits(n: int, alpha: int, issues: int) -> float:
+def regression_bits(n: int, alpha: int, issues: int, code_width: int = 0) -> float:
     """log2 of the trials until all n - 1 guessed entries are zero.
 
-    It is the sum of log2((n - i) / (n - alpha - i)) over the issues and over the rows i of each.
+    It is the sum of log2((N - i) / (N - alpha - i)) over the issues and over the rows i of each.
+    code_width: N; 0 stands for n.
     """
-    return float(sum(np.log2(_odds(n, alpha, rows)).sum() for rows in _rows(n, issues)))
+    width = code_width or n
+    return float(sum(np.log2(_odds(width, alpha, rows)).sum() for rows in _rows(n, issues)))
 
 
-def _odds(n: int, alpha: int, rows: int) -> F64:
-    i = np.arange(rows)
-    if rows > n - alpha:
-        raise ParameterError(f"{rows} rows of an issue cannot all be zero: at most {n - alpha}")
-    odds: F64 = (n - i) / (n - alpha - i)
+def _odds(code_width: int, alpha: int, rows: int) -> F64:
+    i, most = np.arange(rows), code_width - alpha
+    if rows > most:
+        raise ParameterError(f"{rows} rows of an issue cannot all be zero: at most {most}")
+    odds: F64 = (code_width - i) / (most - i)
     return odds
 
 
@@ -88,11 +90,13 @@ def _rows(n: int, issues: int) -> list[int]:
 
 def _orthogonal(helpers: F32, rng: np.random.Generator, count: int) -> F64:
     """Unit vectors, (count, n), as orthogonal as possible to n - 1 rows each."""
-    issues, n, _ = helpers.shape
+    _, code_width, n = helpers.shape
+    issues = len(helpers)
     chosen = np.empty((count, n - 1, n))
+    rows = _rows(n, issues)
     for trial in chosen:
-        rows = _rows(n, issues)
-        picked = [p[rng.choice(n, k, replace=False)] for p, k in zip(helpers, rows, strict=True)]
+        some = [rng.choice(code_width, k, replace=False) for k in rows]
+        picked = [p[places] for p, places in zip(helpers, some, strict=True)]
         trial[:] = np.concatenate(picked)
     # In A' = Q R, the last column of Q is orthogonal to all rows of A.
     q, _ = np.linalg.qr(chosen.transpose(0, 2, 1), mode="complete")

@@ -17,6 +17,7 @@ import numpy as np
 from ironmask import codeword
 from ironmask.arrays import F32, F64
 from ironmask.attacks.result import Confirm, Recovered, believed, template_of
+from ironmask.errors import ParameterError
 
 _ANGLES: Final = 4096
 _SURE: Final = 0.985
@@ -27,7 +28,12 @@ _LEAST_TRACE: Final = 0.5
 def recover_from_rotation(
     helper: F32, hidden: F32 | F64, alpha: int, *, confirm: Confirm | None = None
 ) -> Recovered:
-    """Recover the template if this is its hidden rotation. helper, hidden: (n, n)."""
+    """Recover the template if this is its hidden rotation. helper, hidden: (n, n).
+
+    Raises `ParameterError` for a wide helper: nothing of a rotation of n dimensions lies in it.
+    """
+    if helper.shape != np.shape(hidden) or helper.shape[0] != helper.shape[1]:
+        raise ParameterError(f"a rotation of {np.shape(hidden)} for a helper of {helper.shape}")
     began = time.perf_counter()
     related = float(np.einsum("ij,ij->", helper, hidden)) >= _LEAST_TRACE * len(helper)
     if not related:

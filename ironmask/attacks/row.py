@@ -1,7 +1,7 @@
 """Attack one stolen row as hard as time allows, and foretell how hard that will be.
 
 More guessed entries find codewords that fewer do not. Each entry more costs a factor of about
-2 n / alpha, so a thief begins with one and goes on. The forecast uses fresh issues, whose codewords
+2 N / alpha, so a thief begins with one and goes on. The forecast uses fresh issues, whose codewords
 are known: it measures which share of right guesses leads to the codeword, for each number of
 guessed entries.
 """
@@ -20,6 +20,7 @@ from ironmask.arrays import F32, F64, I32
 from ironmask.attacks.result import Budget, Confirm, Recovered
 from ironmask.attacks.subspace import guesses_needed, recover_from_subspace, share_recovered
 from ironmask.filling import Filling
+from ironmask.params import Params, Structure
 from ironmask.rotation import Sampler
 from ironmask.spectrum import Spectrum
 
@@ -37,6 +38,7 @@ def recover_from_row(
     seconds: float,
     confirm: Confirm | None = None,
     device: str = CPU,
+    structure: Structure = Structure.REAL,
 ) -> Recovered:
     """Look for the template of one issue, with one guessed entry, then two, and so on.
 
@@ -50,13 +52,14 @@ def recover_from_row(
             continue
         found = recover_from_subspace(
             helper, space, alpha, rng, guessed=guessed,
-            budget=Budget(space.n if guessed == 1 else 1 << 40, left),
-            confirm=confirm, device=device,
+            budget=Budget(len(helper) if guessed == 1 else 1 << 40, left),
+            confirm=confirm, device=device, structure=structure,
         )  # fmt: skip
         trials += found.trials
         best = max(best, found.score)
         if found.success:
-            return Recovered(found.templates, trials, time.perf_counter() - began, best)
+            spent = time.perf_counter() - began
+            return Recovered(found.templates, trials, spent, best, structure=structure)
     # More guessed entries could always be tried.
     return Recovered((), trials, time.perf_counter() - began, best, out_of_time=True)
 
@@ -84,7 +87,7 @@ class Foretold:
 def foretell(
     templates: F64,
     space: Spectrum,
-    alpha: int,
+    params: Params,
     rng: np.random.Generator,
     *,
     filling: Filling | None = None,
@@ -96,16 +99,16 @@ def foretell(
     space: measured on other embeddings. filling: of the templates, where they are filled. sets: so
     many sets of right entries are tried for each template.
     """
-    stolen = fresh_issues(templates, alpha, rng, filling=filling, encoding=encoding)
+    stolen = fresh_issues(templates, params, rng, filling=filling, encoding=encoding)
     known = space if filling is None else filling.spectrum(space)
     best: Foretold | None = None
-    for guessed in (g for g in _FORETOLD if g < alpha):
+    for guessed in (g for g in _FORETOLD if g < params.alpha):
         hits = [
             share_recovered(p, known, code, _chosen(code, guessed, sets, rng)) for p, code in stolen
         ]
         fallen = sum(map(bool, hits))
         success = max(sum(hits), 1) / (sets * (fallen or len(stolen)))
-        trials = guesses_needed(space.n, alpha, guessed, success)
+        trials = guesses_needed(params.code_width, params.alpha, guessed, success)
         here = Foretold(guessed, trials, fallen / len(stolen), not fallen)
         # Once something was found, bounds say nothing. Of two bounds the later is the larger one.
         if best is None or best.is_bound or (fallen and trials < best.trials):
@@ -118,7 +121,7 @@ def foretell(
 
 def fresh_issues(
     templates: F64,
-    alpha: int,
+    params: Params,
     rng: np.random.Generator,
     *,
     filling: Filling | None = None,
@@ -126,15 +129,15 @@ def fresh_issues(
 ) -> list[tuple[F32, I32]]:
     """Make issues of templates, (k, n) unit rows, to attack.
 
-    Each has the helper, (n, n), as a thief decodes it, and the codeword, (alpha,).
+    Each has the helper, (N, n), as a thief decodes it, and the codeword, (alpha,).
     """
-    n, made = templates.shape[1], []
-    sampler = Sampler(n)
+    sampler, made = Sampler.of(params), []
     for template in templates if filling is None else filling.filled(templates, rng):
-        code = codeword.sample(rng, n, alpha)
-        p = sampler.carrying(rng, template, codeword.dense(code, n)[0])
-        stored = helper.encode(p[None], encoding)
-        made.append((helper.decode(stored, encoding, n)[0], code[0]))
+        code = codeword.sample(rng, params.code_width, params.alpha)
+        (target,) = codeword.dense(code, params.code_width)
+        rows = sampler.carrying(rng, template, target)
+        stored = helper.encode(rows[None], params, encoding)
+        made.append((helper.decode(stored, params, encoding)[0], code[0]))
     sampler.wipe()
     return made
 

@@ -24,6 +24,7 @@ from ironmask.accelerator import CPU, Accelerator, accelerator
 from ironmask.arrays import F32, I32
 from ironmask.attacks.result import Budget, Confirm, Recovered, believed, template_of
 from ironmask.errors import ParameterError
+from ironmask.params import Structure
 from ironmask.spectrum import Spectrum
 
 _GUESSES: Final = 512
@@ -48,12 +49,13 @@ def recover_from_subspace(
     budget: Budget = _BUDGET,
     confirm: Confirm | None = None,
     device: str = CPU,
+    structure: Structure = Structure.REAL,
 ) -> Recovered:
     """Look for what one issue was made from.
 
-    helper: (n, n) float32, decoded. space: of other embeddings of the model, filled where the
+    helper: (N, n) float32, decoded. space: of other embeddings of the model, filled where the
     issue's template is. guessed: entries of the codeword that every trial guesses; each more costs
-    a factor of about 2 n / alpha. budget: after which it gives up.
+    a factor of about 2 N / alpha. budget: after which it gives up.
     confirm: where the digest of a codeword can be computed; otherwise one is believed that looks
     like an embedding by more bits than there are codewords. device: see `ironmask.accelerator`. The
     score is the best `Spectrum.likeness`, in bits. The sign stays open without a digest: the
@@ -62,9 +64,9 @@ def recover_from_subspace(
     Raises `ParameterError` where the spectrum does not fit the helper, or guesses the codeword,
     `ProviderError` for an absent device.
     """
+    width = helper.shape[1]
+    helper, space = squared(helper, space)
     n = len(helper)
-    if space.n != n:
-        raise ParameterError(f"a spectrum of width {space.n} for a helper of width {n}")
     if not 1 <= guessed < alpha:
         raise ParameterError(f"{guessed} entries to guess of {alpha}: from 1 to {alpha - 1}")
     on = accelerator(device)
@@ -80,10 +82,11 @@ def recover_from_subspace(
         bits = space.likeness(codeword.dense(codes, n) @ helper.astype(np.float64))
         best = max(best, float(bits.max()))
         for first in np.argsort(-bits)[:_ASKED]:
-            right = believed([codes[first]], bool(bits[first] > enough), confirm)
+            right = believed([codes[first]], bool(bits[first] > enough), confirm, structure)
             if right is not None:
                 spent = time.perf_counter() - began
-                return Recovered((template_of(helper, right[0]),), trials, spent, best)
+                found = (template_of(helper, right[0])[:width],)
+                return Recovered(found, trials, spent, best, structure=structure)
         late = time.perf_counter() - began >= budget.seconds and trials < limit
         if trials >= limit or late:
             break
@@ -105,11 +108,26 @@ def share_recovered(helper: F32, space: Spectrum, code: I32, entries: I32) -> in
     code: (alpha,) int32. For an evaluator, who knows the codeword.
     """
     on = accelerator(CPU)
-    likely = on.upload(_filter(helper, space))
+    likely = on.upload(_filter(*squared(helper, space)))
     places = (np.abs(entries) - 1).astype(np.int32)
     pursued = _pursued(on, likely, places, np.sign(entries).astype(np.float32))
     better = _polished(on, likely, _rounded(on, pursued, len(code)), len(code))
     return sum(np.array_equal(_signed(one), code) for one in on.download(better))
+
+
+def squared(helper: F32, space: Spectrum) -> tuple[F32, Spectrum]:
+    """A wide helper with columns added until it is square, and a spectrum empty in these.
+
+    Raises `ParameterError` where the spectrum does not fit the helper.
+    """
+    code_width, n = helper.shape
+    if space.n != n:
+        raise ParameterError(f"a spectrum of width {space.n} for a helper of width {n}")
+    if code_width == n:
+        return helper, space
+    q = np.linalg.qr(helper.astype(np.float64), mode="complete")[0]
+    whole = np.concatenate([helper, q[:, n:].astype(np.float32)], axis=1)
+    return whole, space.within(code_width)
 
 
 def _filter(helper: F32, space: Spectrum) -> F32:

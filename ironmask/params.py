@@ -6,12 +6,13 @@ embeddings do not fill the sphere, so a stolen helper in the clear can be worth 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from math import comb, log2
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from ironmask.errors import ParameterError
 
@@ -83,6 +84,33 @@ class Params:
                 f"digests a row; at most {MAX_DIGESTS:,} are allowed: lower the tolerance"
             )
         self._check_structure()
+
+    @classmethod
+    def recorded(cls, fields: Mapping[str, Any]) -> Params:
+        """The parameters that a record or a row names: `n`, `alpha`, `tolerance`, and, since
+        version 2, `code_width`, `structure` and `version` (in rows `scheme_version`). Other fields
+        are not looked at.
+        """
+        version = fields.get("version", fields.get("scheme_version", FIRST_VERSION))
+        return cls(
+            n=fields["n"],
+            alpha=fields["alpha"],
+            tolerance=fields["tolerance"],
+            code_width=fields.get("code_width") or 0,
+            structure=fields.get("structure") or Structure.REAL,
+            version=version,
+        )
+
+    def recording(self) -> dict[str, Any]:
+        """The fields of a row that `recorded` reads."""
+        return {
+            "scheme_version": self.version,
+            "n": self.n,
+            "alpha": self.alpha,
+            "tolerance": self.tolerance,
+            "code_width": self.code_width,
+            "structure": str(self.structure),
+        }
 
     def _check_structure(self) -> None:
         if self.version not in (FIRST_VERSION, SCHEME_VERSION):

@@ -37,9 +37,10 @@ from pipelines.setup import places, ports
 from pipelines.setup.keys import refuse_other_keys
 from pipelines.spec.workplace import Workplace
 from pipelines.table import contents, read, run_records
+from pipelines.table.schemas import PARAMS
 
 _TRAITS: Final = [
-    "generation", "n", "alpha", "tolerance", "encoding", "sealed", "filling", "key_id", "centring"
+    "generation", *PARAMS, "encoding", "sealed", "filling", "key_id", "centring"
 ]  # fmt: skip
 _SEARCHES: Final = (Kind.ROW, Kind.ISSUES, Kind.LINK, Kind.RENEWAL, Kind.PHOTOS)
 _LEAST_S: Final = 0.5
@@ -139,7 +140,7 @@ def _targets(tables: Tables, keys: str) -> Iterator[Target]:
             table_id=tables.table_id,
             generation=traits["generation"],
             keys=keys,
-            params=Params(traits["n"], traits["alpha"], traits["tolerance"]),
+            params=Params.recorded(traits),
             encoding=traits["encoding"],
             sealed=traits["sealed"],
             filling=round(float(traits["filling"]), 6),

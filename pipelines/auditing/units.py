@@ -73,7 +73,8 @@ class _Row:
         return hmac.compare_digest(own, self.protected.digests)
 
     def matrix(self) -> F32:
-        p: F32 = helper.decode([self.protected.helper], self.protected.encoding, self.n)[0]
+        own = self.protected
+        p: F32 = helper.decode([own.helper], own.params, own.encoding)[0]
         return p
 
     @property
@@ -123,7 +124,7 @@ def _lying(around: Surroundings, unit: Unit) -> Finding:
         matrix = levels.astype(np.float32)
         matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1)
     else:
-        (matrix,) = helper.decode([row.lying], row.protected.encoding, row.n)
+        (matrix,) = helper.decode([row.lying], row.protected.params, row.protected.encoding)
     found = recover_from_row(
         matrix, _space(around, target), row.protected.params.alpha, secure_generator(),
         seconds=seconds, confirm=row.confirms,
@@ -187,10 +188,10 @@ def _issues(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _made(around: Surroundings, faces: Sequence[int]) -> F32:
-    """Helpers of fresh issues of faces, with the first target's settings: (b, n, n)."""
+    """Helpers of fresh issues of faces, with the first target's settings: (b, N, n)."""
     target = around.audit.targets[0]
     made = fresh_issues(
-        unit_rows(around.faces.vectors[list(faces)], target.params.n), target.params.alpha,
+        unit_rows(around.faces.vectors[list(faces)], target.params.n), target.params,
         secure_generator(), filling=around.fillings[0], encoding=target.encoding,
     )  # fmt: skip
     return np.stack([p for p, _ in made])

@@ -124,7 +124,7 @@ class Evaluation:
         lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
         issued = given["issued"]
         if issued:
-            issued = Issued(**{**issued, "params": Params(**issued["params"])})
+            issued = Issued(**{**issued, "params": Params.recorded(issued["params"])})
         centrings = tuple(map(Centring, given["centrings"]))
         return cls(**{**given, **lists, "issued": issued, "centrings": centrings})
 

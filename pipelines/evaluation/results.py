@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -275,7 +275,7 @@ def _cosine(errors: Errors, scores: ScoreCounts, target: float, floor: float) ->
 def _protected(
     errors: Errors, scores: ScoreCounts, number: int, setting: Setting, tolerance: int
 ) -> ProtectedRow:
-    params = Params(setting.params.n, setting.params.alpha, tolerance)
+    params = replace(setting.params, tolerance=tolerance)
     fmr = errors.rate(errors.accepted(accepts(errors.impostor, number, tolerance)))
     refused = errors.refused(~accepts(errors.genuine, number, tolerance))
     same = scores.at_fmr(fmr.value)

@@ -34,9 +34,10 @@ from pipelines.table import contents, generations, read
 from pipelines.table.details import decrypted
 from pipelines.table.pseudonyms import are_kept
 from pipelines.table.row_cipher import open_row, row_key
+from pipelines.table.schemas import PARAMS
 
 Index = NDArray[np.intp]
-_TRAITS = ["generation", "n", "alpha", "tolerance", "encoding", "centring", "model", "key_id"]
+_TRAITS = ["generation", *PARAMS, "encoding", "centring", "model", "key_id"]
 _MADE_FROM = ("template_id", "subject_id", "source_uris")
 
 
@@ -74,7 +75,7 @@ def live(tables: Tables, keys: str) -> TemplateTraits:
         table_id=tables.table_id,
         generation=generation,
         keys=keys,
-        params=Params(traits["n"], traits["alpha"], traits["tolerance"]),
+        params=Params.recorded(traits),
         templates=count,
         digest=digest(_made_from(tables, generation)),
     )

@@ -23,7 +23,7 @@ from pipelines.table.details import decrypted
 from pipelines.table.grouped_files import OWNER, footer_of
 from pipelines.table.layout import ShardFile
 from pipelines.table.row_cipher import details_of, open_row
-from pipelines.table.schemas import COLUMNS_OF_BEFORE, INPUTS, TEMPLATES
+from pipelines.table.schemas import COLUMNS_OF_BEFORE, INPUTS, TEMPLATES, TEMPLATES_OF_BEFORE
 
 Keys = Callable[[int], GenerationKeys]
 _HASH_BYTES: Final = 16
@@ -183,7 +183,7 @@ def _wrong_details(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
 def _wrong_templates(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
     if not _are(rows, _named(path)):
         yield f"templates/{path}: its rows belong to another run or shard"
-    known = (TEMPLATES.names, COLUMNS_OF_BEFORE["templates"])
+    known = (TEMPLATES.names, *TEMPLATES_OF_BEFORE)
     if rows.schema.names not in [[n for n in names if n != _PARTITION] for names in known]:
         yield f"templates/{path}: its columns are not those of the table"
     generation = _generation(path)
@@ -256,4 +256,4 @@ def _open_all(scope: Scope, seen: Seen, path: str, rows: pa.Table) -> None:
 def _open(row: dict[str, Any], scope: Scope, keys: GenerationKeys) -> None:
     protected = open_row(scope.table_id, row, keys)
     details_of(scope.table_id, row, keys)
-    helper.decode([protected.helper], protected.encoding, protected.params.n)
+    helper.decode([protected.helper], protected.params, protected.encoding)

@@ -18,6 +18,7 @@ from pipelines.spec.outcomes import DISAGREEMENT
 from pipelines.table import contents, generations, run_records
 from pipelines.table.log_seal_file import NOT_CHECKED
 from pipelines.table.read import templates_by
+from pipelines.table.schemas import PARAMS
 
 _DISAGREES: Final = pads.field("reason").isin([reason.value for reason in DISAGREEMENT])
 
@@ -109,7 +110,7 @@ def _counts(column: Any) -> dict[str, int]:
     return {item["values"]: item["counts"] for item in sorted(found, key=lambda i: -i["counts"])}
 
 
-_TRAITS = ["generation", "n", "alpha", "tolerance", "encoding", "sealed", "model", "key_id"]
+_TRAITS = ["generation", *PARAMS, "encoding", "sealed", "model", "key_id"]
 
 
 def _generations(tables: Tables, known: dict[int, generations.Generation]) -> list[GenerationSize]:
@@ -119,7 +120,7 @@ def _generations(tables: Tables, known: dict[int, generations.Generation]) -> li
 
 
 def _generation(row: dict[str, Any], templates: int, state: str) -> GenerationSize:
-    params = Params(n=row["n"], alpha=row["alpha"], tolerance=row["tolerance"])
+    params = Params.recorded(row)
     return GenerationSize(
         generation=row["generation"],
         state=state,

@@ -62,7 +62,7 @@ def assess(
     filling = Filling.of(profile.space, share) if share else None
     space = filling.spectrum(profile.space) if filling else profile.space
     row = foretell(
-        calibration.others, profile.space, params.alpha, secure_generator(), filling=filling,
+        calibration.others, profile.space, params, secure_generator(), filling=filling,
         encoding=encoding,
     )  # fmt: skip
     return Preflight(profile, name, space.bits_left(params), row)

@@ -19,7 +19,6 @@ from ironmask import helper
 from ironmask.arrays import F64
 from ironmask.centring import centre
 from ironmask.errors import ProtectionError, TemplateError
-from ironmask.params import SCHEME_VERSION
 from ironmask.template import Protector, row_bytes
 from pipelines.ports import F32, DataFile
 from pipelines.shard import vault
@@ -215,10 +214,7 @@ def _seal(
         "template_id": template_id,
         "subject_id": subject,
         "generation": job.generation,
-        "scheme_version": SCHEME_VERSION,
-        "n": job.params.n,
-        "alpha": job.params.alpha,
-        "tolerance": job.params.tolerance,
+        **job.params.recording(),
         "encoding": helper.encoding(job.encoding).tag,
         "digests": protected.digests,
         "sealed": job.sealed,

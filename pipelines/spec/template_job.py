@@ -13,7 +13,7 @@ from typing import Any, Final
 from ironmask.centring import Centring
 from ironmask.errors import ParameterError
 from ironmask.helper import DEFAULT_ENCODING, encoding
-from ironmask.params import SCHEME_VERSION, Params, preset
+from ironmask.params import Params, preset
 from pipelines.spec.faces import FaceSettings
 from pipelines.spec.outcomes import FAILURES
 
@@ -145,10 +145,8 @@ class TemplateJob:
 
     def traits(self) -> dict[str, Any]:
         """What must be the same for two runs to share one generation of a table."""
-        params = asdict(self.params)
         return {
-            "scheme_version": SCHEME_VERSION,
-            **{name: params[name] for name in ("n", "alpha", "tolerance")},
+            **self.params.recording(),
             "encoding": encoding(self.encoding).tag,
             "sealed": self.sealed,
             "model": self.model,
@@ -166,7 +164,7 @@ def stored(fields: dict[str, Any]) -> TemplateJob:
         **{
             **fields,
             "kind": SourceKind(fields["kind"]),
-            "params": Params(**fields["params"]),
+            "params": Params.recorded(fields["params"]),
             "centring": Centring(fields["centring"]),
             "faces": FaceSettings(**{**faces, "det_sizes": tuple(faces["det_sizes"])}),
             "retry": tuple(fields["retry"]),

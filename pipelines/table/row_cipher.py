@@ -10,11 +10,12 @@ from typing import Any
 
 from ironmask import shuffle
 from ironmask.errors import TamperedError
-from ironmask.params import Params
+from ironmask.params import FIRST_VERSION, Params
 from ironmask.template import ProtectedTemplate
 from pipelines.ports import GenerationKeys
 
-_DOMAIN = "ironmask row v1"
+_DOMAIN = "ironmask row v"
+_LATER = ("code_width", "structure", "conditioner", "own_secret")
 _DETAILS = "ironmask template details v1"
 
 
@@ -23,21 +24,27 @@ def associated_data(table_id: str, row: Mapping[str, Any]) -> bytes:
 
     It is framed, so that no two rows give the same bytes.
     """
+    version = row["scheme_version"]
+    numbers = ("generation", "scheme_version", "n", "alpha", "tolerance")
+    later = () if version == FIRST_VERSION else _LATER
     return framed(
         [
-            _DOMAIN,
+            f"{_DOMAIN}{version}",
             table_id,
             row["template_id"],
             row["subject_id"],
-            *(
-                str(row[name])
-                for name in ("generation", "scheme_version", "n", "alpha", "tolerance")
-            ),
+            *(str(row[name]) for name in numbers),
             row["encoding"],
             row["model"],
             sha256(row["digests"]).hexdigest(),
+            *(_stated(row.get(name)) for name in later),
         ]
     )
+
+
+def _stated(value: object) -> str:
+    """A value as text; null and the empty text differ."""
+    return "" if value is None else f"={value}"
 
 
 def framed(fields: Sequence[str]) -> bytes:
@@ -83,7 +90,7 @@ def encrypted_helper(
     """The helper as a row stores it: shuffled where its generation shuffles, then encrypted."""
     secret = keys.shuffle_key(row["template_id"])
     if secret is not None:
-        plain = shuffle.applied(plain, row["encoding"], row["n"], secret)
+        plain = shuffle.applied(plain, Params.recorded(row), row["encoding"], secret)
     return keys.encrypt(plain, associated_data(table_id, row)) if keys.sealed else plain
 
 
@@ -107,11 +114,12 @@ def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> Pro
                 "another row's data, or was sealed under another key; restore it from a backup or "
                 "enrol the subject again"
             ) from None
+    params = Params.recorded(row)
     secret = keys.shuffle_key(row["template_id"])
     if secret is not None:
-        helper = shuffle.undone(helper, row["encoding"], row["n"], secret)
+        helper = shuffle.undone(helper, params, row["encoding"], secret)
     return ProtectedTemplate(
-        params=Params(n=row["n"], alpha=row["alpha"], tolerance=row["tolerance"]),
+        params=params,
         encoding=row["encoding"],
         helper=helper,
         digests=row["digests"],

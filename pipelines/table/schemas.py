@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
+# The last four columns came with version 2 of the scheme; null in rows of version 1. conditioner:
+# fingerprint of a map that embeddings went through first; null for none. own_secret: whether a
+# secret of the row's own takes part in its tags. Both are reserved, and neither is written yet.
 TEMPLATES: Final = pa.schema(
     [
         pa.field("template_id", pa.string(), nullable=False),
@@ -33,6 +36,10 @@ TEMPLATES: Final = pa.schema(
         pa.field("shard", pa.int32(), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
         pa.field("enrolled_at", _TIME, nullable=False),
+        pa.field("code_width", pa.int32()),
+        pa.field("structure", pa.string()),
+        pa.field("conditioner", pa.string()),
+        pa.field("own_secret", pa.bool_()),
     ]
 )
 
@@ -121,9 +128,22 @@ TABLES: Final = MappingProxyType(
 """Schema and partition columns of each table of a destination."""
 
 
+PARAMS: Final = ("scheme_version", "n", "alpha", "tolerance", "code_width", "structure")
+"""Columns of templates that `Params.recorded` reads."""
+
+_VERSION_2: Final = ("code_width", "structure", "conditioner", "own_secret")
+TEMPLATES_OF_BEFORE: Final = (
+    [name for name in TEMPLATES.names if name not in _VERSION_2],
+    [
+        "quality" if name == "details" else name
+        for name in TEMPLATES.names
+        if name not in _VERSION_2
+    ],
+)
+"""Columns of older templates files."""
+
 COLUMNS_OF_BEFORE: Final = MappingProxyType(
     {
-        "templates": ["quality" if name == "details" else name for name in TEMPLATES.names],
         "inputs": [
             "uri", "subject_id", "outcome", "reason", "detail", "sha256", "identities",
             "face_x1", "face_y1", "face_x2", "face_y2", "faces", "det_score", "sharpness",

@@ -135,8 +135,8 @@ def refuse_too_few(curve: Curve, fmr: float) -> None:
         needed = curve.impostor * least / fmr
         raise ParameterError(
             f"an FMR of {fmr:g} is not supported by {curve.impostor:,} impostor comparisons: even "
-            f"without an error they bound it at {least:.2g}; about {needed:.2g} of as many people "
-            "in proportion are needed"
+            f"without an error they bound it at {least:.2g}; about {needed:,.0f} are needed, of "
+            "more people in proportion"
         )
 
 

@@ -16,7 +16,6 @@ from typing import Final, Self
 import numpy as np
 
 from ironmask.arrays import F64
-from ironmask.errors import ParameterError
 from ironmask.metrics.bounds import ClusterSize
 from ironmask.metrics.counts import Counts
 from ironmask.metrics.intervals import design
@@ -106,15 +105,15 @@ class Curve:
             error=fnmr.error,
         )
 
-    def at_fmr(self, fmr: float) -> float:
+    def tar_at(self, fmr: float) -> float | None:
         """The recogniser's own TAR where its FMR is the given one, between two thresholds linear
-        in the logarithm. Raises `ParameterError` where no threshold is so strict or so lax.
+        in the logarithm. None where no impostor tells of a threshold so strict.
         """
         some = np.flatnonzero(self.fmr.value > 0)
-        rates = np.log(self.fmr.value[some][::-1])
-        if not rates[0] <= np.log(fmr) <= rates[-1]:
-            raise ParameterError(f"no threshold of these comparisons has an FMR of {fmr:g}")
-        return float(np.interp(np.log(fmr), rates, 1 - self.fnmr.value[some][::-1]))
+        rates = self.fmr.value[some][::-1]
+        if not rates[0] <= fmr <= rates[-1]:
+            return None
+        return float(np.interp(np.log(fmr), np.log(rates), 1 - self.fnmr.value[some][::-1]))
 
     @property
     def least_bound(self) -> float:

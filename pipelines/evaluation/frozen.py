@@ -13,7 +13,15 @@ import numpy as np
 from ironmask.centring import Centring
 from ironmask.comparisons import Setting
 from ironmask.errors import ParameterError
-from ironmask.params import PRESETS, SCHEME_VERSION, Params, Structure, preset, structure_for
+from ironmask.params import (
+    FIRST_VERSION,
+    PRESETS,
+    SCHEME_VERSION,
+    Params,
+    Structure,
+    preset,
+    structure_for,
+)
 from ironmask.random import ReplayedGenerator
 from pipelines.evaluation.protocol import is_single
 from pipelines.plan.labelled_faces import Faces
@@ -139,6 +147,19 @@ class Evaluation:
     def generator(self, purpose: str) -> ReplayedGenerator:
         """The generator for one purpose. It is always the same."""
         return generator(self.seed, purpose)
+
+
+def plain(evaluation: Evaluation) -> dict[str, Any]:
+    """The fields of an evaluation as plain values, of one that releases of before knew as then.
+
+    Fields that came later are left out where they say what was always so.
+    """
+    found = asdict(evaluation)
+    later = {"structure": Structure.REAL.value, "named": ()}
+    if evaluation.issued and evaluation.issued.params.version == FIRST_VERSION:
+        for name in ("code_width", "structure", "version"):
+            del found["issued"]["params"][name]
+    return {name: v for name, v in found.items() if name not in later or later[name] != v}
 
 
 def named_setting(text: str, n: int) -> Params:

@@ -38,6 +38,8 @@ class TemplateOptions(TypedDict, total=False):
     preset: str | None
     alpha: int | None
     tolerance: int | None
+    code_width: int | None
+    structure: str | None
     encoding: str | None
     centring: str | None
     filling: float | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from infra.models import packs
 from infra.settings import Settings, StorageSettings
@@ -10,17 +10,19 @@ from infra.settings import load as load_settings
 from infra.store.addresses import allowed, is_inside, normalise, table_address
 from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError
-from ironmask.params import DEFAULT_PRESET, Params, preset
 from pipelines.plan import sources
 from pipelines.ports import Store
 from pipelines.preflight import calibrate
 from pipelines.preflight.agreement import DEFAULT_FMR, Bar, Known, settle
 from pipelines.preflight.calibrate import Judged
+from pipelines.run import admit
 from pipelines.setup import places, ports
+from pipelines.setup.hold import Site
 from pipelines.setup.models import at_hand, known_impostors
 from pipelines.spec.addresses import without_secret
 from pipelines.spec.faces import FaceSettings
 from pipelines.spec.options import Inputs, Kept, KeyFiles, Risk, TemplateSettings
+from pipelines.spec.parameters import chosen_params
 from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob
 from pipelines.spec.workplace import Workplace
 
@@ -77,7 +79,8 @@ def prepare(request: EnrolRequest) -> CheckedEnrolment:
     else:
         n = packs.embedding_width(_required(pack))
     model = pack.fingerprint if pack else _declared(request, settings)
-    job = _job(request, source, dest, kind, model, n)
+    site = Site(ports.open_tables(dest, storage), store, storage, settings)
+    job = _job(request, source, kind, model, n, _present(request, site))
     given = request.risk.calibration
     calibration = normalise(given) if given else None
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)
@@ -87,18 +90,33 @@ def prepare(request: EnrolRequest) -> CheckedEnrolment:
     return CheckedEnrolment(job, pack, settings, storage, store, judged, bar)
 
 
+def _present(request: EnrolRequest, site: Site) -> TemplateJob | None:
+    """The job whose settings hold for what nobody chose, in a table that is there already."""
+    tables = site.sealed(request.key_files.keys)
+    return admit.binding(tables, restart=request.restart) if tables else None
+
+
 def _job(
-    request: EnrolRequest, source: str, dest: str, kind: SourceKind, model: str, n: int
+    request: EnrolRequest,
+    source: str,
+    kind: SourceKind,
+    model: str,
+    n: int,
+    present: TemplateJob | None,
 ) -> TemplateJob:
-    """The job that a request describes. source, dest: normalised. n: width of embeddings."""
+    """The job that a request describes. source: normalised. n: width of embeddings."""
     settings, kept = request.settings, request.kept
+    as_there = ("encoding", "centring", "filling")
+    made = {name: getattr(present, name) for name in as_there} if present else {}
+    made |= settings.given("encoding", "filling", "shard_size")
+    if settings.centring:
+        made["centring"] = Centring.named(settings.centring)
     return TemplateJob(
         source=source,
-        dest=dest,
+        dest=table_address(request.dest),
         kind=kind,
         model=model,
-        params=_params(settings, n),
-        centring=Centring.named(settings.centring or Centring.MEAN.value),
+        params=chosen_params(settings, n, present.params if present else None),
         sealed=not kept.plaintext_helpers,
         faces=request.faces,
         retry=tuple(sorted(set(request.inputs.retry))),
@@ -106,7 +124,7 @@ def _job(
         vault=kept.vault,
         pseudonymous=kept.pseudonymous,
         allow_roots=allowed(request.inputs.allow_roots),
-        **settings.given("encoding", "shard_size", "filling"),
+        **made,
     )
 
 
@@ -168,8 +186,3 @@ def _required(pack: packs.ModelPack | None) -> packs.ModelPack:
     if pack is None:
         raise ParameterError("images need a model: name one with --model")
     return pack
-
-
-def _params(settings: TemplateSettings, n: int) -> Params:
-    chosen = preset(settings.preset or DEFAULT_PRESET, n)
-    return replace(chosen, **settings.given("alpha", "tolerance"))

@@ -12,7 +12,6 @@ from infra.settings import load as load_settings
 from infra.store.addresses import allowed, normalise
 from ironmask.centring import Centring
 from ironmask.errors import MismatchError, ParameterError, SourceError
-from ironmask.params import Params, preset
 from pipelines.plan import sources
 from pipelines.ports import Store, StoredTables, Tables
 from pipelines.preflight import calibrate
@@ -22,6 +21,7 @@ from pipelines.run import admit
 from pipelines.setup import places, ports
 from pipelines.setup.models import at_hand, known_impostors
 from pipelines.spec.options import KeyFiles, Risk, TemplateSettings
+from pipelines.spec.parameters import chosen_params
 from pipelines.spec.template_job import Purpose, SourceKind, TemplateJob
 from pipelines.spec.workplace import Workplace
 from pipelines.table import generations, layout, run_records
@@ -229,11 +229,12 @@ def _job(
     if request.provider:
         faces = replace(faces, provider=request.provider)  # type: ignore[arg-type]
     chosen = request.settings
+    n = packs.embedding_width(pack) if pack else base.params.n
     filling = base.filling if chosen.filling is None else chosen.filling
     return replace(
         base,
         model=pack.fingerprint if pack else base.model,
-        params=_params(base.params, pack, chosen),
+        params=chosen_params(chosen, n, base.params),
         centring=Centring.named(chosen.centring) if chosen.centring else base.centring,
         faces=faces,
         filling=filling,
@@ -244,9 +245,3 @@ def _job(
         keeps_other_faces=not request.losses.refuse_disagreement,
         **chosen.given("encoding", "shard_size"),
     )
-
-
-def _params(base: Params, pack: packs.ModelPack | None, chosen: TemplateSettings) -> Params:
-    n = packs.embedding_width(pack) if pack else base.n
-    first = preset(chosen.preset, n) if chosen.preset else replace(base, n=n)
-    return replace(first, **chosen.given("alpha", "tolerance"))

@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 def audited(folder, out, *tables, more=()):
     """Run an audit, few of everything; its answer."""
     keys = [option for table in tables for option in ("--keys", keys_of(folder / table))]
-    few = ("--sample=2", f"--pairs={PAIRS}", "--seconds=60", "--executor=local", "--json")
+    few = ("--sample=2", f"--pairs={PAIRS}", "--seconds=300", "--executor=local", "--json")
     return ironmask(
         "audit", *(folder / table for table in tables), "--calibration", folder / "thief.parquet",
         "--out", out, *keys, *few, *more,

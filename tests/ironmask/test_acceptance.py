@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_it_falls_with_the_angle_and_grows_with_the_tolerance(rng):
         assert shares[-1] == 0
         # The same directions at each angle: only a few of them come and go.
         assert (np.diff(shares) < 0.005).all()
-    for fewer, more in zip(some, some[1:], strict=False):
+    for fewer, more in pairwise(some):
         assert (more >= fewer).all()
 
 

@@ -10,8 +10,9 @@ import pytest
 from ironmask import Params
 from ironmask.attacks import Foretold, nearest_codewords, recover_from_issues, recover_from_row
 from ironmask.spectrum import Spectrum
+from pipelines.auditing.costs import FILES, KEYS
 from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind, Target
-from pipelines.auditing.results import FILES, KEYS, results
+from pipelines.auditing.results import results
 from pipelines.auditing.unfinished import Unfinished
 from pipelines.preflight.judge import Preflight
 from pipelines.preflight.profile import Profile

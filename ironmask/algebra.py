@@ -11,63 +11,78 @@ product, with i j = k.
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ironmask.arrays import F32, F64, I32, Floats
+from ironmask.arrays import F32, F64, I32
 from ironmask.params import Structure
 
-# left[b, a] = SIGN[b, a] * component[PLACE[b, a]]; the same places hold for `right`.
+Real = TypeVar("Real", F32, F64)
+
+# left[b, a] = _LEFT[b, a] * component[_PLACE[b, a]], and right[a, b] with _RIGHT[a, b].
 _PLACE: Final = np.bitwise_xor.outer(np.arange(4), np.arange(4))
 _LEFT: Final = np.array([[1, -1, -1, -1], [1, 1, -1, 1], [1, 1, 1, -1], [1, -1, 1, 1]])
 _RIGHT: Final = np.array([[1, 1, 1, 1], [-1, 1, -1, 1], [-1, 1, 1, -1], [-1, -1, 1, 1]])
 _CONJUGATE: Final = np.array([1, -1, -1, -1])
-
-Table = tuple[NDArray[np.intp], NDArray[np.int8]]
-
-
-def _table(signs: NDArray[np.int64], d: int) -> Table:
-    return _PLACE[:d, :d], signs[:d, :d].astype(np.int8)
+# Four float32 at once: NumPy moves these several times as fast one by one.
+_FOUR: Final = np.complex128
 
 
-LEFT: Final = MappingProxyType({s: _table(_LEFT, s.components) for s in Structure})
-"""Places and signs, (d, d) each: left[b, a] = sign[b, a] * component[place[b, a]]."""
+def _linear(signs: NDArray[np.int64]) -> F32:
+    """The map from a scalar to its matrix, (4, 16) float32. Each column has one entry, +-1."""
+    linear = np.zeros((4, 4, 4), dtype=np.float32)
+    row, column = np.indices((4, 4))
+    linear[_PLACE, row, column] = signs
+    linear.flags.writeable = False
+    return linear.reshape(4, 16)
 
-RIGHT: Final = MappingProxyType({s: _table(_RIGHT, s.components) for s in Structure})
-"""Places and signs of the matrix that a row of components is multiplied by, (d, d) each."""
+
+_TO_LEFT: Final = _linear(_LEFT)
+TO_ADJOINT: Final = _linear(_LEFT.T)
+"""Takes a scalar to the matrix of its conjugate, row by row: (4, 16) float32."""
+_TO_RIGHT: Final = _linear(_RIGHT)
 
 
-def expanded(rows: Floats, structure: Structure) -> Floats:
-    """The real matrices, (k, d r, n), of stored rows, (k, r, n)."""
-    d = structure.components
-    if d == 1:
+def expanded(rows: F32, structure: Structure) -> F32:
+    """The real matrices, (k, d r, n) float32, of stored rows, (k, r, n)."""
+    if structure is Structure.REAL:
         return rows
     k, r, n = rows.shape
-    own = rows.reshape(k, r, n // d, d)
-    out = np.empty((k, r, d, n // d, d), dtype=rows.dtype)
-    places, signs = LEFT[structure]
-    for b, a in np.ndindex(d, d):
-        sign = rows.dtype.type(signs[b, a])
-        np.multiply(own[..., places[b, a]], sign, out=out[:, :, b, :, a])
-    return out.reshape(k, d * r, n)
+    return _spread(rows.reshape(-1, n // 4, 4), _TO_LEFT).reshape(k, 4 * r, n)
+
+
+def adjoint(vectors: F32, scratch: F32) -> F32:
+    """The real matrix of V', (w d, m d), for w vectors of m scalars, (w, m, d), as V's columns.
+
+    scratch: (2, 16 w m or more); the result lies there, unless d = 1.
+    """
+    width, m, d = vectors.shape
+    found = vectors if d == 1 else _spread(vectors, TO_ADJOINT, scratch)
+    return found.reshape(width * d, m * d)
 
 
 def by_vectors(vectors: F32, structure: Structure) -> F32:
     """X for k vectors, (k, n): (n, k d), so that rows @ X holds the products of the matrix."""
-    d = structure.components
-    if d == 1:
-        return np.ascontiguousarray(vectors.T)
     k, n = vectors.shape
-    own = vectors.reshape(k, n // d, d)
-    places, signs = RIGHT[structure]
-    out = np.empty((n // d, d, k, d), dtype=vectors.dtype)
-    for a, b in np.ndindex(d, d):
-        sign = vectors.dtype.type(signs[a, b])
-        np.multiply(own[:, :, places[a, b]].T, sign, out=out[:, a, :, b])
-    return out.reshape(n, k * d)
+    if structure is Structure.REAL:
+        return np.ascontiguousarray(vectors.T)
+    scalars = np.ascontiguousarray(vectors.reshape(k, n // 4, 4).transpose(1, 0, 2))
+    return _spread(scalars, _TO_RIGHT).reshape(n, 4 * k)
+
+
+def _spread(scalars: F32, linear: F32, scratch: F32 | None = None) -> F32:
+    """The matrices of scalars, (p, q, 4), laid out as (p, 4, q, 4): row by row of each matrix."""
+    p, q, _ = scalars.shape
+    if scratch is None:
+        scratch = np.empty((2, 16 * p * q), dtype=np.float32)
+    matrices, out = scratch[:, : 16 * p * q]
+    np.matmul(scalars.reshape(-1, 4), linear, out=matrices.reshape(p * q, 16))
+    moved = matrices.view(_FOUR).reshape(p, q, 4).transpose(0, 2, 1)
+    out.view(_FOUR).reshape(p, 4, q)[...] = moved
+    found: F32 = out.reshape(p, 4, q, 4)
+    return found
 
 
 def as_vectors(product: F32, structure: Structure) -> F32:
@@ -78,9 +93,10 @@ def as_vectors(product: F32, structure: Structure) -> F32:
     return found
 
 
-def conjugate(scalars: Floats) -> Floats:
+def conjugate(scalars: Real) -> Real:
     """The conjugates of scalars, (..., d)."""
-    return scalars * _CONJUGATE[: scalars.shape[-1]].astype(scalars.dtype)
+    signs: Real = _CONJUGATE[: scalars.shape[-1]].astype(scalars.dtype)
+    return scalars * signs
 
 
 def direction(scalar: F64) -> F64:
@@ -91,12 +107,11 @@ def direction(scalar: F64) -> F64:
     return np.where(size > 0, scalar / np.where(size > 0, size, 1), unit)
 
 
-def times(left: Floats, right: Floats) -> Floats:
+def times(left: F64, right: F64) -> F64:
     """The products of scalars, (..., d) each, which broadcast."""
     d = left.shape[-1]
-    places, signs = LEFT[Structure.QUATERNIONIC if d == 4 else Structure.REAL]
-    matrix = left[..., places] * signs.astype(left.dtype)
-    product: Floats = (matrix @ right[..., None])[..., 0]
+    matrix = left[..., _PLACE[:d, :d]] * _LEFT[:d, :d]
+    product: F64 = (matrix @ right[..., None])[..., 0]
     return product
 
 

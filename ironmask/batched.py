@@ -53,7 +53,7 @@ def _panels(params: Params) -> list[tuple[int, int, int]]:
     """First reflector, width and drawn numbers of each panel, the last panel first."""
     d = params.structure.components
     w, m = params.n // d, params.code_width // d
-    panel = PANEL // d
+    panel = PANEL[params.structure] // d
     starts = [(start, min(w - start, panel)) for start in reversed(range(0, w, panel))]
     return [(start, width, width * (m - start) * d) for start, width in starts]
 
@@ -73,7 +73,7 @@ def multiplied(on: Accelerator, drawn: Any, first: Any, params: Params) -> Any:
         if start == 0:
             u = xp.concat([xp.reshape(first, (k, 1, -1, d)), u[:, 1:, :, :]], axis=1)
         u, ends = _to_reflectors(on, u)
-        q = _reflected(on, _adjoint(on, u, params), ends, q)
+        q = _reflected(on, _adjoint(on, u), ends, q)
     return q
 
 
@@ -91,15 +91,13 @@ def _to_reflectors(on: Accelerator, u: Any) -> tuple[Any, Any]:
     return u + (turns * lengths)[:, :, None, :] * unit, -turns
 
 
-def _adjoint(on: Accelerator, u: Any, params: Params) -> Any:
+def _adjoint(on: Accelerator, u: Any) -> Any:
     """The real matrix of V', (k, w d, m d), of reflectors (k, w, m, d)."""
     xp, (k, width, m, d) = on.xp, u.shape
-    places, signs = algebra.LEFT[params.structure]
-    parts = [
-        xp.take(u, on.upload(places[:, a]), axis=3) * on.upload(signs[:, a].astype(np.float32))
-        for a in range(d)
-    ]
-    return xp.reshape(xp.stack(parts, axis=2), (k, width * d, m * d))
+    if d > 1:
+        u = xp.reshape(u @ on.upload(algebra.TO_ADJOINT), (k, width, m, d, d))
+        u = xp.permute_dims(u, (0, 1, 3, 2, 4))
+    return xp.reshape(u, (k, width * d, m * d))
 
 
 def _reflected(on: Accelerator, v: Any, ends: Any, q: Any) -> Any:

@@ -14,6 +14,7 @@ There only one factor of a product needs its real matrix, so a quarter of the op
 from __future__ import annotations
 
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -26,7 +27,10 @@ from ironmask.params import Params, Structure
 from ironmask.random import fill_normals
 
 _LEAST: Final = 2
-PANEL: Final = 96
+# Real numbers in a row of a panel.
+PANEL: Final = MappingProxyType({Structure.REAL: 96, Structure.QUATERNIONIC: 128})
+# Stands for a first scalar of 0, far below rounding.
+_TINY: Final = np.float32(1e-15)
 
 
 class Sampler:
@@ -43,7 +47,7 @@ class Sampler:
         self._structure, self._d = structure, d
         # Columns and rows, in scalars.
         self._w, self._m = n // d, (code_width or n) // d
-        panel = min(self._w, PANEL // d)
+        panel = min(self._w, PANEL[structure] // d)
         # The last panel comes first: this is the order of the multiplication.
         self._starts = range(0, self._w, panel)[::-1]
         self._panel = panel
@@ -51,7 +55,8 @@ class Sampler:
         self._reflectors = np.empty(drawn, dtype=np.float32)
         self._columns = np.empty((2, self._m * d * self._w), dtype=np.float32)
         self._work = np.empty(panel * d * self._w, dtype=np.float32)
-        self._real = np.empty(panel * d * self._m * d, dtype=np.float32)
+        most = 16 * panel * self._m if d > 1 else 0
+        self._real = np.empty((2, most), dtype=np.float32)
         self._rows = np.empty((self._m, n), dtype=np.float32)
 
     @classmethod
@@ -115,8 +120,8 @@ class Sampler:
             x = self._work[: width * d * columns].reshape(width * d, columns)
             out = self._columns[turn % 2, : m * d * columns].reshape(m * d, columns)
             ends = _to_reflectors(u)
-            real = self._real[: width * d * m * d].reshape(width * d, m * d)
-            _reflect(u, ends, q, _adjoint(u, real, self._structure), x, out)
+            v = algebra.adjoint(u, self._real)
+            _reflect(v, _inverse(u, v), ends, q, x, out)
             q = out
         return q
 
@@ -125,7 +130,9 @@ class Sampler:
         if self._d == 1:
             return columns
         own = columns.reshape(self._m, self._d, self._w)
-        self._rows.reshape(self._m, self._w, self._d)[...] = own.transpose(0, 2, 1)
+        rows = self._rows.reshape(self._m, self._w, self._d)
+        for part in range(self._d):
+            rows[:, :, part] = own[:, part]
         return self._rows
 
     def _reflect_right(self, rows: F32, v: F32) -> None:
@@ -148,67 +155,63 @@ def _to_reflectors(u: F32) -> F32:
 
     Row i begins at scalar i; t is the direction of its first scalar.
     """
-    width = len(u)
-    u[:, :width] *= _upper(width)[:, :, None]
-    flat = u.reshape(width, -1)
-    lengths = np.sqrt(np.einsum("ij,ij->i", flat, flat))
-    places = np.arange(width)
-    turns = algebra.direction(u[places, places].astype(np.float64)).astype(np.float32)
-    u[places, places] += turns * lengths[:, None]
+    width, m, d = u.shape
+    flat = u.reshape(width, m * d)
+    flat[:, : width * d] *= _upper(width, d)
+    first = _diagonal(u[:, :width].swapaxes(1, 2))
+    sizes = np.sqrt(np.einsum("ij,ij->i", first, first))
+    if not sizes.all():
+        first[sizes == 0, 0] = _TINY
+        sizes = np.sqrt(np.einsum("ij,ij->i", first, first))
+    turns: F32 = first / sizes[:, None]
+    first += turns * np.sqrt(np.einsum("ij,ij->i", flat, flat))[:, None]
     return -turns
 
 
-def _adjoint(u: F32, out: F32, structure: Structure) -> F32:
-    """The real matrix of V', (w d, m d), of reflectors u, (w, m, d), whose vectors are V's columns.
-
-    It is the transposed real matrix of V.
-    """
-    width, m, d = u.shape
-    if d == 1:
-        return u.reshape(width, m)
-    places, signs = algebra.LEFT[structure]
-    rows = out.reshape(width, d, m, d)
-    for a, b in np.ndindex(d, d):
-        np.multiply(u[:, :, places[b, a]], np.float32(signs[b, a]), out=rows[:, a, :, b])
-    return out
-
-
-def _reflect(u: F32, ends: F32, q: F32, v: F32, x: F32, out: F32) -> None:
-    """(I - V T V') diag(D, Q) for reflectors u, (w, m, d), with the real matrix v of V'.
-
-    T^-1 = strict_upper(V'V) + diag(V'V) / 2. ends: D, (w, d). q: (d (m - w), c), columns. x:
-    (w d, w + c) scratch. out: (d m, w + c), the result.
-    """
-    width, _, d = u.shape
-    inverse = _inverse(u, v)
-    x[:, :width] = np.einsum("rjb,jb->rj", v[:, : width * d].reshape(-1, width, d), ends)
-    np.matmul(v[:, width * d :], q, out=x[:, width:])
-    # BLAS reads columns first, so x' becomes x' T'.
-    blas.strsm(1.0, inverse.T, x.T, side=1, lower=1, overwrite_b=1)
-    out[: width * d] = 0
-    out[width * d :, :width] = 0
-    places = np.arange(width)
-    out[: width * d].reshape(width, d, -1)[places, :, places] = ends
-    out[width * d :, width:] = q
-    blas.sgemm(-1.0, x.T, v.T, beta=1.0, c=out.T, trans_b=1, overwrite_c=1)
+def _diagonal(blocks: F32) -> F32:
+    """A writable view of the entries (i, :, i) of an array: (w, d)."""
+    found: F32 = np.einsum("iji->ij", blocks)
+    return found
 
 
 def _inverse(u: F32, v: F32) -> F32:
-    """T^-1, (w d, w d), upper triangular; what lies below the diagonal has no meaning."""
+    """T^-1 = strict_upper(V'V) + diag(V'V) / 2, (w d, w d), for reflectors u, (w, m, d).
+
+    v: the real matrix of V', (w d, m d). What lies below the diagonal has no meaning.
+    """
     width, m, d = u.shape
     if d == 1:
-        gram = blas.ssyrk(1.0, v.T, trans=1, lower=1).T
+        inverse: F32 = blas.ssyrk(1.0, v.T, trans=1, lower=1).T
     else:
-        columns = (v @ u.reshape(width, m * d).T).reshape(width, d, width)
-        places, signs = algebra.LEFT[Structure.QUATERNIONIC]
-        real = columns[:, places] * signs[:, :, None].astype(np.float32)
-        gram = np.ascontiguousarray(real.transpose(0, 1, 3, 2)).reshape(width * d, width * d)
-    gram.reshape(-1)[:: width * d + 1] *= np.float32(0.5)
-    return gram
+        # The conjugates of V'V, scalar by scalar: a quarter of the real product.
+        inner = (u.reshape(width, m * d) @ v.T).reshape(width, width, d)
+        inverse = algebra.adjoint(inner, np.empty((2, 16 * width * width), dtype=np.float32))
+    inverse.reshape(-1)[:: width * d + 1] *= np.float32(0.5)
+    return inverse
 
 
-@lru_cache(maxsize=4)
-def _upper(width: int) -> F32:
-    mask = np.triu(np.ones((width, width), dtype=np.float32))
+def _reflect(v: F32, inverse: F32, ends: F32, q: F32, x: F32, out: F32) -> None:
+    """(I - V T V') diag(D, Q), with v the real matrix of V', (w d, m d), and inverse T^-1.
+
+    ends: D, (w, d). q: (d (m - w), c), columns. x: (w d, w + c), scratch. out: (d m, w + c), the
+    result.
+    """
+    width, d = ends.shape
+    size = width * d
+    np.einsum("rjb,jb->rj", v[:, :size].reshape(size, width, d), ends, out=x[:, :width])
+    np.matmul(v[:, size:], q, out=x[:, width:])
+    # BLAS reads columns first, so x' becomes x' T'.
+    blas.strsm(1.0, inverse.T, x.T, side=1, lower=1, overwrite_b=1)
+    out[:size] = 0
+    out[size:, :width] = 0
+    _diagonal(out[:size].reshape(width, d, -1)[:, :, :width])[...] = ends
+    out[size:, width:] = q
+    blas.sgemm(-1.0, x.T, v.T, beta=1.0, c=out.T, trans_b=1, overwrite_c=1)
+
+
+@lru_cache(maxsize=8)
+def _upper(width: int, d: int) -> F32:
+    """1 from scalar i of row i on, else 0: (w, w d)."""
+    mask = np.repeat(np.triu(np.ones((width, width), dtype=np.float32)), d, axis=1)
     mask.flags.writeable = False
     return mask

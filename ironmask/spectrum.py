@@ -143,6 +143,17 @@ class Spectrum:
         """
         if code_width == self.n:
             return self
-        moments = np.zeros((code_width, code_width))
-        moments[: self.n, : self.n] = self.moments
-        return Spectrum(self.count, moments)
+        values, vectors = self._decomposed
+        none = np.zeros(code_width - self.n)
+        wide = Spectrum(self.count, _extended(self.moments, none))
+        # Decomposing it again would take (N / n)^3 as long.
+        vars(wide)["_decomposed"] = np.append(values, none), _extended(vectors, none + 1)
+        return wide
+
+
+def _extended(matrix: F64, diagonal: F64) -> F64:
+    """A square matrix with more entries on its diagonal, and zeros elsewhere."""
+    n = len(matrix)
+    whole = np.diag(np.append(np.zeros(n), diagonal))
+    whole[:n, :n] = matrix
+    return whole

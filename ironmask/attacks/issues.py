@@ -85,7 +85,7 @@ def recover_from_issues(
         if trials >= limit or spent >= seconds:
             break
     spent = time.perf_counter() - began
-    return Recovered((), trials, spent, best, out_of_time=trials < limit)
+    return Recovered((), trials, spent, best, out_of_time=trials < limit, structure=structure)
 
 
 def _tried(on: Accelerator, helpers: Any, starts: Any, alpha: int) -> tuple[Any, F32]:

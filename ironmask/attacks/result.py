@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ironmask import algebra, codeword
+from ironmask.accelerator import CPU
 from ironmask.arrays import F32, F64, I32
 from ironmask.errors import ParameterError
 from ironmask.params import Structure
@@ -22,10 +23,13 @@ Confirm = Callable[[Codes], bool]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What an attack may take: starts, and seconds."""
+    """What an attack may take: starts, seconds, and the device that computes (see
+    `ironmask.accelerator`).
+    """
 
     trials: int
     seconds: float = float("inf")
+    device: str = CPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,10 @@
 
 Whoever has the model can measure how much energy its embeddings have in each direction. P carries
 these directions to the codeword c = P t, and few sparse vectors look like P t. Some of its entries
-are guessed. The rest is found as the vector of least sum |x| near those (basis pursuit: Chen,
-Donoho and Saunders, SIAM Journal on Scientific Computing 20, 1998), by the alternating direction
-method of multipliers (Boyd et al., Foundations and Trends in Machine Learning 3, 2011). Its step
-onto a subspace is Wiener's filter here: each direction counts by its share of an embedding's energy
-against that of a wrong codeword. Then single entries are exchanged while that helps. Many guesses
-go through as one matrix product: 2 n^2 operations for each guess and step.
+are guessed. The rest is found as the vector of least sum |x| near those; see the module `pursuit`.
+The filter is Wiener's: each direction counts by its share of an embedding's energy against that of
+a wrong codeword. Then single entries are exchanged while that helps. A guess takes 2 N^2 operations
+for each step.
 """
 
 from __future__ import annotations
@@ -21,7 +19,8 @@ import numpy as np
 
 from ironmask import codeword
 from ironmask.accelerator import CPU, Accelerator, accelerator
-from ironmask.arrays import F32, I32
+from ironmask.arrays import F32, F64, I32
+from ironmask.attacks.pursuit import passed, polished, pursued, rounded, signed
 from ironmask.attacks.result import Budget, Confirm, Recovered, believed, template_of
 from ironmask.errors import ParameterError
 from ironmask.params import Structure
@@ -32,11 +31,9 @@ _GUESSES: Final = 512
 _DEVICE_GUESSES: Final = 32_768
 _STEPS: Final = 30
 _BUDGET: Final = Budget(1 << 20)
-_SHRINK: Final = 0.15
 # One codeword in 64 is improved; of these, the four best are asked about.
 _POLISHED: Final = 64
 _ASKED: Final = 4
-_LEAST_GAIN: Final = 1e-4
 
 
 def recover_from_subspace(
@@ -48,28 +45,25 @@ def recover_from_subspace(
     guessed: int = 1,
     budget: Budget = _BUDGET,
     confirm: Confirm | None = None,
-    device: str = CPU,
     structure: Structure = Structure.REAL,
 ) -> Recovered:
     """Look for what one issue was made from.
 
     helper: (N, n) float32, decoded. space: of other embeddings of the model, filled where the
     issue's template is. guessed: entries of the codeword that every trial guesses; each more costs
-    a factor of about 2 N / alpha. budget: after which it gives up.
-    confirm: where the digest of a codeword can be computed; otherwise one is believed that looks
-    like an embedding by more bits than there are codewords. device: see `ironmask.accelerator`. The
-    score is the best `Spectrum.likeness`, in bits. The sign stays open without a digest: the
-    template or its negative.
+    a factor of about 2 N / alpha. budget: after which it gives up. confirm: where the digest of a
+    codeword can be computed; otherwise one is believed that looks like an embedding by more bits
+    than there are codewords. structure: of the helper. The score is the best `Spectrum.likeness`,
+    in bits. The sign stays open without a digest: the template or its negative.
 
     Raises `ParameterError` where the spectrum does not fit the helper, or guesses the codeword,
     `ProviderError` for an absent device.
     """
-    width = helper.shape[1]
-    helper, space = squared(helper, space)
-    n = len(helper)
+    whole, known = squared(helper, space)
+    n = len(whole)
     if not 1 <= guessed < alpha:
         raise ParameterError(f"{guessed} entries to guess of {alpha}: from 1 to {alpha - 1}")
-    on = accelerator(device)
+    on = accelerator(budget.device)
     # One entry has no more places than these.
     limit = min(budget.trials, n) if guessed == 1 else budget.trials
     began, trials, best, late = time.perf_counter(), 0, -float("inf"), False
@@ -79,18 +73,19 @@ def recover_from_subspace(
         places, signs = places[: limit - trials], signs[: limit - trials]
         trials += len(places)
         codes = _best(on, likely, _pursued(on, likely, places, signs), alpha)
-        bits = space.likeness(codeword.dense(codes, n) @ helper.astype(np.float64))
+        bits = known.likeness(codeword.dense(codes, n) @ whole)
         best = max(best, float(bits.max()))
         for first in np.argsort(-bits)[:_ASKED]:
             right = believed([codes[first]], bool(bits[first] > enough), confirm, structure)
             if right is not None:
                 spent = time.perf_counter() - began
-                found = (template_of(helper, right[0])[:width],)
+                found = (template_of(helper, right[0]),)
                 return Recovered(found, trials, spent, best, structure=structure)
         late = time.perf_counter() - began >= budget.seconds and trials < limit
         if trials >= limit or late:
             break
-    return Recovered((), trials, time.perf_counter() - began, best, out_of_time=late)
+    spent = time.perf_counter() - began
+    return Recovered((), trials, spent, best, out_of_time=late, structure=structure)
 
 
 def guesses_needed(n: int, alpha: int, guessed: int, success: float) -> float:
@@ -108,14 +103,14 @@ def share_recovered(helper: F32, space: Spectrum, code: I32, entries: I32) -> in
     code: (alpha,) int32. For an evaluator, who knows the codeword.
     """
     on = accelerator(CPU)
-    likely = on.upload(_filter(*squared(helper, space)))
+    likely = on.upload(_filter(helper, space))
     places = (np.abs(entries) - 1).astype(np.int32)
-    pursued = _pursued(on, likely, places, np.sign(entries).astype(np.float32))
-    better = _polished(on, likely, _rounded(on, pursued, len(code)), len(code))
-    return sum(np.array_equal(_signed(one), code) for one in on.download(better))
+    near = _pursued(on, likely, places, np.sign(entries).astype(np.float32))
+    better = polished(on, likely, rounded(on, near, len(code)), len(code))
+    return sum(np.array_equal(signed(one), code) for one in on.download(better))
 
 
-def squared(helper: F32, space: Spectrum) -> tuple[F32, Spectrum]:
+def squared(helper: F32, space: Spectrum) -> tuple[F64, Spectrum]:
     """A wide helper with columns added until it is square, and a spectrum empty in these.
 
     Raises `ParameterError` where the spectrum does not fit the helper.
@@ -123,17 +118,22 @@ def squared(helper: F32, space: Spectrum) -> tuple[F32, Spectrum]:
     code_width, n = helper.shape
     if space.n != n:
         raise ParameterError(f"a spectrum of width {space.n} for a helper of width {n}")
+    own = helper.astype(np.float64)
     if code_width == n:
-        return helper, space
-    q = np.linalg.qr(helper.astype(np.float64), mode="complete")[0]
-    whole = np.concatenate([helper, q[:, n:].astype(np.float32)], axis=1)
-    return whole, space.within(code_width)
+        return own, space
+    q = np.linalg.qr(own, mode="complete")[0]
+    return np.concatenate([own, q[:, n:]], axis=1), space.within(code_width)
 
 
 def _filter(helper: F32, space: Spectrum) -> F32:
-    """Wiener's filter in the coordinates of codewords: (n, n)."""
+    """Wiener's filter in the coordinates of codewords, (N, N).
+
+    Of what lies outside a wide helper's span, nothing passes.
+    """
+    code_width, n = helper.shape
     span = helper @ space.directions.astype(np.float32)
-    found: F32 = (span * space.weights.astype(np.float32)) @ span.T
+    weights = space.within(code_width).weights[:n].astype(np.float32)
+    found: F32 = (span * weights) @ span.T
     return found
 
 
@@ -156,72 +156,15 @@ def _guesses(
 
 def _pursued(on: Accelerator, likely: Any, places: I32, signs: F32) -> Any:
     """Sparse vectors, (k, n), near what passes the filter, with the guessed entries as guessed."""
-    xp, n = on.xp, likely.shape[0]
-    z = np.zeros((len(places), n), dtype=np.float32)
+    z = np.zeros((len(places), likely.shape[0]), dtype=np.float32)
     z[np.arange(len(places))[:, None], places] = signs
-    fixed = on.upload(z)
-    is_free = fixed == 0
-    z, w = fixed, xp.zeros_like(fixed)
-    for _ in range(_STEPS):
-        w += (z - w) @ likely
-        # Shrink towards zero, clip to an entry of a codeword, and keep the guessed entries.
-        z = xp.clip(w - xp.clip(w, -_SHRINK, _SHRINK), -1, 1)
-        z *= is_free
-        z += fixed
-        w -= z
-    return z
+    return pursued(on, likely, on.upload(z), on.upload(z == 0), _STEPS)
 
 
 def _best(on: Accelerator, likely: Any, vectors: Any, alpha: int) -> I32:
     """Find the most promising codewords near the vectors, (k, n), and improve them: (m, alpha)."""
-    s = _rounded(on, vectors, alpha)
-    energy = on.download(on.xp.sum((s @ likely) * s, axis=1))
+    s = rounded(on, vectors, alpha)
+    energy = passed(on, likely, s)
     kept = np.argsort(-energy)[: -(-len(energy) // _POLISHED)]
-    better = _polished(on, likely, on.xp.take(s, on.upload(kept), axis=0), alpha)
-    return np.stack([_signed(code) for code in on.download(better)])
-
-
-def _rounded(on: Accelerator, vectors: Any, alpha: int) -> Any:
-    """Keep the signs of the alpha largest entries of each vector, (k, n), and zeros."""
-    support = on.largest(on.xp.abs(vectors), alpha)
-    rows = on.xp.arange(len(vectors), device=on.device)[:, None]
-    s = on.xp.zeros_like(vectors)
-    s[rows, support] = on.xp.where(vectors[rows, support] < 0, -1.0, 1.0)
-    return s
-
-
-def _signed(dense: F32) -> I32:
-    support = np.flatnonzero(dense)
-    return ((support + 1) * np.sign(dense[support])).astype(np.int32)
-
-
-def _polished(on: Accelerator, likely: Any, s: Any, alpha: int) -> Any:
-    """Exchange one entry at a time of codewords, (k, n), while more of them passes the filter.
-
-    The best codewords often have a wrong place or two. The loop is bounded, because rounding could
-    keep it going.
-    """
-    xp, (k, n) = on.xp, s.shape
-    diagonal = xp.sum(likely * xp.eye(n, dtype=xp.float32, device=on.device), axis=0)
-    rows = xp.arange(k, device=on.device)
-    for _ in range(2 * alpha):
-        inner = s @ likely
-        energy = xp.sum(inner * s, axis=1)
-        support = on.largest(xp.abs(s), alpha)
-        own = s[rows[:, None], support]
-        columns = xp.reshape(xp.take(likely, xp.reshape(support, (-1,)), axis=0), (k, alpha, n))
-        others = inner[:, None, :] - own[:, :, None] * columns
-        left = energy[:, None] - 2 * own * inner[rows[:, None], support] + diagonal[support]
-        # Skip places that the codeword has already.
-        free = xp.astype(s == 0, xp.float32)[:, None, :]
-        gain = (left[:, :, None] + 2 * xp.abs(others) + diagonal) * free
-        flat = xp.argmax(xp.reshape(gain, (k, alpha * n)), axis=1)
-        out, into = flat // n, flat % n
-        moved = gain[rows, out, into] > energy + _LEAST_GAIN
-        if not bool(xp.any(moved)):
-            break
-        sign = xp.where(others[rows, out, into] < 0, -1.0, 1.0)
-        places, move = support[rows, out], xp.astype(moved, xp.float32)
-        s[rows, places] *= 1 - move
-        s[rows, into] += xp.astype(sign, xp.float32) * move
-    return s
+    better = polished(on, likely, on.xp.take(s, on.upload(kept), axis=0), alpha)
+    return np.stack([signed(code) for code in on.download(better)])

@@ -113,6 +113,7 @@ class EvaluateOptions(PlaceOptions, total=False):
     keys: str | None
     model: str | None
     protocols: Sequence[str]
+    settings: Sequence[str]
     alphas: Sequence[int]
     tolerance: int
     encodings: Sequence[str]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ironmask.arrays import F32
 from ironmask.centring import Centring
-from ironmask.params import Params
+from ironmask.params import Params, Structure
 
 LINKED: Final = "largest entry of P2 P1'", "nearest codewords (the attack's)"
 """Linkage functions, by name."""
@@ -30,6 +30,8 @@ class Kind(StrEnum):
 
     LYING = "files as they lie"
     ROW = "one row"
+    LYING_WIDE = "files as they lie, by their width"
+    WIDE = "one row, by its width"
     SEEDS = "seeds"
     FACES = "faces of strangers"
     ISSUES = "issues of one person"
@@ -112,14 +114,21 @@ class Finding:
     out_of_time: bool = False
 
 
-def row_units(target: int, subjects: list[str]) -> Iterator[Unit]:
-    """The units for the sampled rows of a target, which are those of some subjects."""
+def row_units(target: int, params: Params, subjects: list[str]) -> Iterator[Unit]:
+    """The units for the sampled rows of a target, which are those of some subjects.
+
+    Rows of a wide code are searched by their width as well. Seeds are tried where a rotation of the
+    embedding's space is hidden in the helper.
+    """
     for number, subject in enumerate(subjects):
         row = ((target, subject),)
         yield Unit(Kind.LYING, rows=row)
         yield Unit(Kind.ROW, rows=row)
         yield Unit(Kind.FACES, rows=row)
-        if number < _SEEDED:
+        if params.is_wide:
+            yield Unit(Kind.LYING_WIDE, rows=row)
+            yield Unit(Kind.WIDE, rows=row)
+        elif params.structure is Structure.REAL and number < _SEEDED:
             yield Unit(Kind.SEEDS, rows=row)
 
 

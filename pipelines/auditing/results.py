@@ -9,7 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from ironmask.attacks import dictionary_bits, regression_bits, tradeoff_operations
+from ironmask.attacks import (
+    dictionary_bits,
+    guesses_by_width,
+    regression_bits,
+    tradeoff_operations,
+)
 from ironmask.metrics import Linkability, linkability
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
@@ -28,6 +33,7 @@ LEAST_SCORES: Final = 5
 # Bins of an obvious function's scores: few, because more bins show more chance.
 _OBVIOUS_BINS: Final = 6
 _TWO: Final = 2
+_LYING: Final = (Kind.LYING, Kind.LYING_WIDE)
 
 
 @dataclass(frozen=True)
@@ -162,15 +168,16 @@ def _costs(
     rows = _of(findings, Kind.ROW)
     yield _searched("search of one row", reads, "the model's spectrum", rows, False,
                     guesses=guesses)  # fmt: skip
+    yield from _by_width(audit, findings, reads, sealed)
     issues = _of(findings, Kind.ISSUES)
     if issues:
         yield _searched("search of several issues", reads, "issues of one person, all readable",
                         issues, False)  # fmt: skip
         both = "two issues of one photo, both readable"
         yield Cost("probabilistic linear regression", reads, both, "by its formula",
-                   regression_bits(params.n, params.alpha, 2))  # fmt: skip
+                   regression_bits(params.n, params.alpha, 2, params.code_width))  # fmt: skip
         if params.alpha % 2 == 0:
-            operations = tradeoff_operations(params.n, params.alpha, 3)
+            operations = tradeoff_operations(params.code_width, params.alpha, 3)
             yield Cost("time-memory trade-off", reads, both, "by its formula",
                        math.log2(operations))  # fmt: skip
     if repaired := sum(target.two_issues for target in audit.targets):
@@ -178,12 +185,28 @@ def _costs(
         yield _searched("search of a lost issue and a live one", reads,
                         f"a lost data file of {repaired:,} people who were enrolled again; tried "
                         "on fresh issues", fresh, False)  # fmt: skip
-    seeds = _of(findings, Kind.SEEDS)
-    yield _searched("seeds of NumPy's generators", reads, "a rotation that can be made again",
-                    seeds, False, unless_found=params.bits)  # fmt: skip
+    if seeds := _of(findings, Kind.SEEDS):
+        yield _searched("seeds of NumPy's generators", reads, "a rotation that can be made again",
+                        seeds, False, unless_found=params.bits)  # fmt: skip
     yield _strangers(_of(findings, Kind.FACES), evaluated)
     yield Cost("guessing a codeword", KEYS, "a template that may lie anywhere", "by its formula",
                params.bits)  # fmt: skip
+
+
+def _by_width(
+    audit: Audit, findings: Sequence[Finding], reads: str, sealed: bool
+) -> Iterable[Cost]:
+    """The search of wide rows that needs no embeddings."""
+    rows = _of(findings, Kind.WIDE)
+    if not rows:
+        return
+    some = next(target.params for target in audit.targets if target.params.is_wide)
+    guesses = guesses_by_width(some.code_width, some.alpha, some.structure)
+    needs = f"a code of {some.code_width:,} for {some.n:,}; about {guesses:,.0f} guesses"
+    yield _searched("sparse vector in what lies there", FILES, needs,
+                    _of(findings, Kind.LYING_WIDE), sealed, guesses=guesses)  # fmt: skip
+    yield _searched("sparse vector of one row", reads, needs, rows, False,
+                    guesses=guesses)  # fmt: skip
 
 
 def _searched(
@@ -295,6 +318,10 @@ def _headline(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
 
 def _worth(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
     lying, rows = _of(findings, Kind.LYING), _of(findings, Kind.ROW)
+    if all(target.params.is_wide for target in audit.targets):
+        # A wide row falls to its width alone, whatever the model.
+        rows, some = _of(findings, Kind.WIDE), audit.params
+        guesses = guesses_by_width(some.code_width, some.alpha, some.structure)
     hits = [one for one in rows if one.success]
     claimed = f"{audit.params.bits:.1f} bits of a codeword"
     late = Unfinished.among(rows, _foretold_seconds(rows, guesses))
@@ -305,7 +332,7 @@ def _worth(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
         row += f" ({late.describe()})" if late else ""
     else:
         row = f"was searched without an end ({late.describe() if late else 'not at all'})"
-    taken = sum(one.success for one in lying)
+    taken = max(sum(one.success for one in _of(findings, kind)) for kind in _LYING)
     if all(target.sealed for target in audit.targets):
         return (
             f"Of {len(lying)} rows as they lie {taken or 'none'} could be read; with the keys, one "

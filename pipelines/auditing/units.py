@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.dataset as pads
 from scipy.stats import ortho_group
 
-from ironmask import digest, helper
+from ironmask import algebra, digest, helper
 from ironmask.arrays import F32, F64, unit_rows
 from ironmask.attacks import (
     fresh_issues,
@@ -20,9 +20,10 @@ from ironmask.attacks import (
     nearest_codewords,
     recover_from_issues,
     recover_from_row,
+    recover_from_width,
     scan_seeds,
 )
-from ironmask.attacks.result import Codes, Recovered
+from ironmask.attacks.result import Budget, Codes, Recovered
 from ironmask.errors import TableError
 from ironmask.filling import Filling
 from ironmask.random import secure_generator
@@ -77,9 +78,17 @@ class _Row:
         p: F32 = helper.decode([own.helper], own.params, own.encoding)[0]
         return p
 
-    @property
-    def n(self) -> int:
-        return self.protected.params.n
+    def lying_matrix(self, *, sealed: bool) -> F32:
+        """The stored bytes read as a helper, (N, n); any bytes give one."""
+        params = self.protected.params
+        if not sealed:
+            p: F32 = helper.decode([self.lying], params, self.protected.encoding)[0]
+            return p
+        # Rows need no scale.
+        rows = np.resize(np.frombuffer(self.lying, np.int8), params.helper_shape).astype(np.float32)
+        matrix: F32 = algebra.expanded(rows[None], params.structure)[0]
+        matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1)
+        return matrix
 
 
 def run(around: Surroundings, unit: Unit) -> Finding:
@@ -115,19 +124,13 @@ def _space(around: Surroundings, target: int) -> Spectrum:
 def _lying(around: Surroundings, unit: Unit) -> Finding:
     """Search a row, with its stored bytes read as a helper."""
     ((target, subject),) = unit.rows
-    row = _stored(around, target, subject)
+    row, params = _stored(around, target, subject), around.audit.targets[target].params
     seconds, sealed = around.audit.seconds, around.audit.targets[target].sealed
     if sealed:
         seconds = min(seconds, _LYING_S)
-        # Any bytes give a matrix; rows need no scale.
-        levels = np.resize(np.frombuffer(row.lying, np.int8), (row.n, row.n))
-        matrix = levels.astype(np.float32)
-        matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1)
-    else:
-        (matrix,) = helper.decode([row.lying], row.protected.params, row.protected.encoding)
     found = recover_from_row(
-        matrix, _space(around, target), row.protected.params.alpha, secure_generator(),
-        seconds=seconds, confirm=row.confirms,
+        row.lying_matrix(sealed=sealed), _space(around, target), params.alpha, secure_generator(),
+        seconds=seconds, confirm=row.confirms, structure=params.structure,
     )  # fmt: skip
     # More time would not help against encrypted bytes, so the result is no late one.
     return replace(_ended(unit, found), out_of_time=found.out_of_time and not sealed)
@@ -135,12 +138,39 @@ def _lying(around: Surroundings, unit: Unit) -> Finding:
 
 def _row(around: Surroundings, unit: Unit) -> Finding:
     ((target, subject),) = unit.rows
-    row = _stored(around, target, subject)
+    row, params = _stored(around, target, subject), around.audit.targets[target].params
     found = recover_from_row(
-        row.matrix(), _space(around, target), row.protected.params.alpha, secure_generator(),
-        seconds=around.audit.seconds, confirm=row.confirms,
+        row.matrix(), _space(around, target), params.alpha, secure_generator(),
+        seconds=around.audit.seconds, confirm=row.confirms, structure=params.structure,
     )  # fmt: skip
     return _ended(unit, found)
+
+
+def _lying_wide(around: Surroundings, unit: Unit) -> Finding:
+    """Search a wide row by its width, with its stored bytes read as a helper."""
+    ((target, subject),) = unit.rows
+    sealed = around.audit.targets[target].sealed
+    row = _stored(around, target, subject)
+    found = _by_width(around, target, row, row.lying_matrix(sealed=sealed), least=sealed)
+    return replace(_ended(unit, found), out_of_time=found.out_of_time and not sealed)
+
+
+def _wide(around: Surroundings, unit: Unit) -> Finding:
+    ((target, subject),) = unit.rows
+    row = _stored(around, target, subject)
+    return _ended(unit, _by_width(around, target, row, row.matrix()))
+
+
+def _by_width(
+    around: Surroundings, target: int, row: _Row, matrix: F32, *, least: bool = False
+) -> Recovered:
+    """least: for a helper that is noise."""
+    params, seconds = around.audit.targets[target].params, around.audit.seconds
+    budget = Budget(1 << 40, min(seconds, _LYING_S) if least else seconds)
+    return recover_from_width(
+        matrix, params.alpha, secure_generator(), structure=params.structure, budget=budget,
+        confirm=row.confirms,
+    )  # fmt: skip
 
 
 def _seeds(around: Surroundings, unit: Unit) -> Finding:
@@ -149,7 +179,7 @@ def _seeds(around: Surroundings, unit: Unit) -> Finding:
     row = _stored(around, target, subject)
 
     def rotation(seed: int) -> F64:
-        made: F64 = ortho_group.rvs(row.n, random_state=seed)
+        made: F64 = ortho_group.rvs(row.protected.params.n, random_state=seed)
         return made
 
     alpha = row.protected.params.alpha
@@ -180,9 +210,10 @@ def _issues(around: Surroundings, unit: Unit) -> Finding:
     def confirm(codes: Codes) -> bool:
         return all(row.confirms([code]) for row, code in zip(rows, codes, strict=True))
 
+    params = rows[0].protected.params
     found = recover_from_issues(
-        helpers, rows[0].protected.params.alpha, secure_generator(),
-        seconds=around.audit.seconds, confirm=confirm, limit=1 << 40,
+        helpers, params.alpha, secure_generator(), seconds=around.audit.seconds, confirm=confirm,
+        limit=1 << 40, structure=params.structure,
     )  # fmt: skip
     return _ended(unit, found)
 
@@ -198,9 +229,10 @@ def _made(around: Surroundings, faces: Sequence[int]) -> F32:
 
 
 def _renewal(around: Surroundings, unit: Unit) -> Finding:
+    params = around.audit.params
     found = recover_from_issues(
-        _made(around, unit.faces), around.audit.params.alpha, secure_generator(),
-        seconds=around.audit.seconds, limit=1 << 40,
+        _made(around, unit.faces), params.alpha, secure_generator(), seconds=around.audit.seconds,
+        limit=1 << 40, structure=params.structure,
     )  # fmt: skip
     return _ended(unit, found)
 
@@ -227,6 +259,8 @@ def _link(around: Surroundings, unit: Unit) -> Finding:
 _KINDS: Final = {
     Kind.LYING: _lying,
     Kind.ROW: _row,
+    Kind.LYING_WIDE: _lying_wide,
+    Kind.WIDE: _wide,
     Kind.SEEDS: _seeds,
     Kind.FACES: _faces,
     Kind.ISSUES: _issues,

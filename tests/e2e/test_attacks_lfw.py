@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.issues import issued_as
 
-from ironmask import Params, codeword, helper
+from ironmask import Params
 from ironmask.arrays import unit_rows
 from ironmask.attacks import foretell, recover_from_issues, recover_from_row
 from ironmask.filling import Filling
-from ironmask.rotation import Sampler
 from ironmask.spectrum import Spectrum
 
 N = 512
+SQUARE = Params(N, 16, 0)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +51,11 @@ def test_what_filling_is_worth(people):
     rng = np.random.default_rng(3)
     space = Spectrum.of(known, N)
     some = unit_rows(stolen[rng.permutation(len(stolen))[:4]], N)
-    plain = foretell(some, space, 16, rng)
+    plain = foretell(some, space, SQUARE, rng)
     assert plain.bits < 12
     weak, strong = (Filling.of(space, share) for share in (0.05, 0.2))
-    assert foretell(some, space, 16, rng, filling=weak).bits < 20
-    assert foretell(some, space, 16, rng, filling=strong).is_bound
+    assert foretell(some, space, SQUARE, rng, filling=weak).bits < 20
+    assert foretell(some, space, SQUARE, rng, filling=strong).is_bound
 
 
 @pytest.mark.slow
@@ -79,8 +80,4 @@ def _pair_at(unit, low, high):
 
 def issued(templates, alpha, rng):
     """Helpers as a thief decodes them, (b, n, n)."""
-    sampler, stored = Sampler(N), []
-    for template in unit_rows(templates, N):
-        target = codeword.dense(codeword.sample(rng, N, alpha), N)[0]
-        stored += helper.encode(sampler.carrying(rng, template, target)[None], "int8")
-    return helper.decode(stored, "int8", N)
+    return issued_as(Params(N, alpha, 0), unit_rows(templates, N), rng, "int8")

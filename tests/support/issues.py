@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ironmask import codeword, helper
+from ironmask import Params, codeword, helper
 from ironmask.rotation import Sampler
 
 N, ALPHA = 128, 8
@@ -24,11 +24,15 @@ def capture(template, degrees, rng):
 
 
 def issued(templates, rng, alpha=ALPHA, encoding="float32"):
-    """Helpers of fresh issues, as a thief decodes them: (b, n, n)."""
-    n = len(templates[0])
-    sampler = Sampler(n)
+    """Helpers of fresh square real issues, as a thief decodes them: (b, n, n)."""
+    return issued_as(Params(len(templates[0]), alpha, 0), templates, rng, encoding)
+
+
+def issued_as(params, templates, rng, encoding="float32"):
+    """Helpers of fresh issues of some parameters, as a thief decodes them: (b, N, n)."""
+    sampler, width = Sampler.of(params), params.code_width
     helpers = []
     for template in templates:
-        target = codeword.dense(codeword.sample(rng, n, alpha), n)[0]
-        helpers += helper.encode(sampler.carrying(rng, template, target)[None], encoding)
-    return helper.decode(helpers, encoding, n)
+        (target,) = codeword.dense(codeword.sample(rng, width, params.alpha), width)
+        helpers += helper.encode(sampler.carrying(rng, template, target)[None], params, encoding)
+    return helper.decode(helpers, params, encoding)

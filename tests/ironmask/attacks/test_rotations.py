@@ -7,10 +7,12 @@ import pytest
 from scipy.stats import ortho_group
 from support.issues import unit
 
-from ironmask import codeword, helper
+from ironmask import Params, codeword, helper
 from ironmask.attacks import recover_from_rotation, scan_seeds
+from ironmask.errors import ParameterError
 
 N, ALPHA = 128, 8
+PARAMS = Params(N, ALPHA, 0)
 
 
 @pytest.fixture
@@ -37,7 +39,8 @@ def stolen(template, seed, rng, encoding):
     hidden = seeded(seed)
     target = codeword.dense(codeword.sample(rng, N, ALPHA), N)[0]
     p = turned(hidden @ template, target) @ hidden
-    return helper.decode(helper.encode(p[None].astype(np.float32), encoding), encoding, N)[0]
+    encoded = helper.encode(p[None].astype(np.float32), PARAMS, encoding)
+    return helper.decode(encoded, PARAMS, encoding)[0]
 
 
 @pytest.mark.parametrize("encoding", ["float32", "int8"])
@@ -64,3 +67,8 @@ def test_a_digest_decides(rng):
     )
     assert right.templates[0] @ template > 0.999
     assert not recover_from_rotation(p, seeded(3), ALPHA, confirm=lambda _: False).success
+
+
+def test_a_wide_helper_has_no_rotation_of_its_width(rng):
+    with pytest.raises(ParameterError, match="rotation of"):
+        recover_from_rotation(np.eye(2 * N, N, dtype=np.float32), seeded(3), ALPHA)

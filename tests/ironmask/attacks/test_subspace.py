@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.issues import issued, unit
 
+from ironmask import Params
 from ironmask.attacks import (
     Budget,
     foretell,
@@ -18,6 +19,7 @@ from ironmask.filling import Filling
 from ironmask.spectrum import Spectrum
 
 N, RANK, ALPHA = 128, 48, 8
+PARAMS = Params(N, ALPHA, 0)
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_filling_is_a_remedy(faces, space, rng):
                 helper, known, ALPHA, rng, guessed=guessed, budget=Budget(1 << 13)
             )
             assert not found.success
-    plain, filled = (foretell(faces[:6], space, ALPHA, rng, filling=f) for f in (None, filling))
+    plain, filled = (foretell(faces[:6], space, PARAMS, rng, filling=f) for f in (None, filling))
     assert plain.bits < 7
     assert filled.bits > plain.bits + 10
 

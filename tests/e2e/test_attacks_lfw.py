@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.issues import issued
+from support import issues
 
 from ironmask import Params
 from ironmask.arrays import unit_rows
@@ -80,4 +80,4 @@ def _pair_at(unit, low, high):
 
 def issued(templates, alpha, rng):
     """Helpers as a thief decodes them, (b, n, n)."""
-    return issued(unit_rows(templates, N), rng, alpha, "int8")
+    return issues.issued(unit_rows(templates, N), rng, alpha, "int8")

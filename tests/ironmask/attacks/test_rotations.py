@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import ortho_group
-from support.issues import unit
+from support.issues import issued, unit
 
 from ironmask import codeword, helper
 from ironmask.attacks import recover_from_rotation, scan_seeds
+from ironmask.errors import ParameterError
+from ironmask.params import Params
 
 N, ALPHA = 128, 8
+PARAMS = Params(N, ALPHA, 0)
 
 
 @pytest.fixture
@@ -37,7 +40,8 @@ def stolen(template, seed, rng, encoding):
     hidden = seeded(seed)
     target = codeword.dense(codeword.sample(rng, N, ALPHA), N)[0]
     p = turned(hidden @ template, target) @ hidden
-    return helper.decode(helper.encode(p[None].astype(np.float32), encoding), encoding, N)[0]
+    stored = helper.encode(p[None].astype(np.float32), PARAMS, encoding)
+    return helper.decode(stored, PARAMS, encoding)[0]
 
 
 @pytest.mark.parametrize("encoding", ["float32", "int8"])
@@ -64,3 +68,11 @@ def test_a_digest_decides(rng):
     )
     assert right.templates[0] @ template > 0.999
     assert not recover_from_rotation(p, seeded(3), ALPHA, confirm=lambda _: False).success
+
+
+def test_a_wide_helper_is_no_rotation(rng):
+    (wide,) = issued([unit(rng, N)], rng, ALPHA, "int8", 2 * N)
+    with pytest.raises(ParameterError, match="no rotation: this attack is one on square helpers"):
+        scan_seeds(wide, ALPHA, range(2), seeded)
+    with pytest.raises(ParameterError, match="a rotation of"):
+        recover_from_rotation(np.eye(N + 1, dtype=np.float32), seeded(0), ALPHA)

@@ -74,6 +74,16 @@ def accepting(params: Params) -> frozenset[tuple[int, ...]]:
     return frozenset(map(tuple, patterns(params).tolist()))
 
 
+def accepted(ranks: NDArray[np.intp], params: Params) -> NDArray[np.bool_]:
+    """Which probes are accepted, by the ranks of the codeword's places among all |u_j|.
+
+    ranks: (k, alpha), increasing in each row; N where the sign is wrong. Returns (k,).
+    """
+    known = accepting(params)
+    some = map(tuple, ranks[:, : params.match_size].tolist())
+    return np.fromiter((first in known for first in some), dtype=np.bool_, count=len(ranks))
+
+
 def nearest(u: Floats, alpha: int, count: int) -> I32:
     """The codewords with the largest inner products with u, in that order: (count, alpha) int32.
 

@@ -33,10 +33,18 @@ _TEMPLATES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way to protect. params.tolerance: the largest tolerance that is evaluated."""
+    """One way to protect. params.tolerance: the largest tolerance that is evaluated. only: those
+    that are asked for; empty for all up to the largest.
+    """
 
     params: Params
     encoding: str = helper.DEFAULT_ENCODING
+    only: tuple[int, ...] = ()
+
+    @property
+    def tolerances(self) -> tuple[int, ...]:
+        """The tolerances that are evaluated, increasing."""
+        return self.only or tuple(range(self.params.tolerance + 1))
 
     @property
     def name(self) -> str:

@@ -193,8 +193,8 @@ def _inverse(u: F32, v: F32) -> F32:
 def _reflect(v: F32, inverse: F32, ends: F32, q: F32, x: F32, out: F32) -> None:
     """(I - V T V') diag(D, Q), with v the real matrix of V', (w d, m d), and inverse T^-1.
 
-    ends: D, (w, d). q: (d (m - w), c), columns. x:
-    (w d, w + c) scratch. out: (d m, w + c), the result.
+    ends: D, (w, d). q: (d (m - w), c), columns. x: (w d, w + c), scratch. out: (d m, w + c), the
+    result.
     """
     width, d = ends.shape
     size = width * d

@@ -111,11 +111,8 @@ def judge(
     ranks.sort(axis=1)
     tolerances = np.zeros(len(probes), dtype=np.intp)
     for tolerance in range(params.tolerance + 1):
-        some = replace(params, tolerance=tolerance)
-        known = candidates.accepting(some)
-        for place, first in enumerate(map(tuple, ranks[:, : some.match_size].tolist())):
-            if first in known:
-                tolerances[place] |= 1 << tolerance
+        found = candidates.accepted(ranks, replace(params, tolerance=tolerance))
+        tolerances |= found.astype(np.intp) << tolerance
     return agreement, tolerances
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from pipelines.api.repair import repair
     from pipelines.api.reprotection import rekey, reprotect, rotate_mac
+    from pipelines.api.settings import settings
     from pipelines.verification.verifier import Verifier
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "reprotect",
     "rotate_kek",
     "rotate_mac",
+    "settings",
     "status",
     "vacuum",
 ]
@@ -54,6 +56,7 @@ _HOMES = {
     ),
     "api.repair": ("repair",),
     "api.reprotection": ("rekey", "reprotect", "rotate_mac"),
+    "api.settings": ("settings",),
     "verification.verifier": ("Verifier",),
 }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -81,7 +81,7 @@ class TableKeys(Protocol):
         ...
 
 
-class GenerationKeys(Protocol):
+class GenerationKeys(Cipher, Protocol):
     """The keys of one generation of one table. Cannot be pickled, copied or printed."""
 
     key_id: str
@@ -91,12 +91,6 @@ class GenerationKeys(Protocol):
     @property
     def table(self) -> TableKeys | None:
         """The keys that live as long as the table; None where it has none yet."""
-        ...
-
-    def encrypt(self, plaintext: bytes, associated: bytes) -> bytes: ...
-
-    def decrypt(self, ciphertext: bytes, associated: bytes) -> bytes:
-        """Raise `TamperedError` where the ciphertext or the associated data was changed."""
         ...
 
     def row_key(self, template_id: str, earlier: Sequence[str] = ()) -> bytes:
@@ -304,6 +298,12 @@ class StoredTable(Table, Protocol):
 
         A repeated sequence number changes nothing. removed: paths as `files` gives them; the files
         themselves stay where they are. Raises `TableError` for one that is not listed.
+        """
+        ...
+
+    def widen(self, begin: Callable[[Mapping[str, object]], None]) -> bool:
+        """Let the log name all columns of today's files. Returns whether it did not. begin: told
+        what the entry says, a `metaData`, before it is written.
         """
         ...
 

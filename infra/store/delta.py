@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
@@ -21,9 +21,11 @@ from infra.store.delta_log import (
     brief,
     data_files,
     is_torn,
+    lacked,
     listing,
     may_pass,
     remove_actions,
+    widened,
 )
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
@@ -129,6 +131,21 @@ class DeltaTableHandle:
                 )
 
         _patiently(once, f"{self.uri} refused {_ATTEMPTS} attempts to commit")
+
+    def widen(self, begin: Callable[[Mapping[str, object]], None]) -> bool:
+        table = self._open()
+        if not (more := lacked(table, self._schema)):
+            return False
+        begin(widened(table, more))
+
+        def once() -> None:
+            table = self._opened()
+            # A change may report failure although it succeeded.
+            if more := lacked(table, self._schema):
+                table.alter.add_columns(more)
+
+        _patiently(once, f"{self.uri}: its log takes no further columns")
+        return True
 
     def checkpoint(self) -> int:
         self._open()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Field, Schema
 from deltalake.transaction import AddAction, RemoveAction
 
 from ironmask.errors import TableError
@@ -110,6 +110,26 @@ def remove_actions(table: DeltaTable, paths: Collection[str], uri: str) -> list[
         )
         for row in found.select(["path", "size_bytes", *names]).to_pylist()
     ]
+
+
+def lacked(table: DeltaTable, schema: pa.Schema) -> list[Field]:
+    """The columns of a schema that a log does not name."""
+    known = {field.name for field in table.schema().fields}
+    return [field for field in Schema.from_arrow(schema).fields if field.name not in known]
+
+
+def widened(table: DeltaTable, more: Sequence[Field]) -> dict[str, Any]:
+    """The `metaData` of a table once it has more columns, which have to be nullable."""
+    found = table.metadata()
+    return {
+        "id": str(found.id),
+        "name": found.name,
+        "description": found.description,
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": Schema([*table.schema().fields, *more]).to_json(),
+        "partitionColumns": found.partition_columns,
+        "configuration": found.configuration,
+    }
 
 
 def _text(value: object) -> str | None:

@@ -2,11 +2,14 @@
 
 `counts` and `trials` hold errors and comparisons by subject. `intervals`, `bounds` and `rates` say
 what these mean for the population. `paired` compares two recognisers. `scores` has the rates over
-thresholds. `linkability` measures what scores of pairs of issues give away.
+thresholds; `curve` has their intervals, and the rates of settings, from comparisons in `kept`.
+`linkability` measures what scores of pairs of issues give away.
 """
 
 from ironmask.metrics.bounds import ClusterSize, nearest_clusters, upper_bound
 from ironmask.metrics.counts import Counts, PairCounts, SubjectCounts
+from ironmask.metrics.curve import Curve, Expected, Rates
+from ironmask.metrics.kept import Kept
 from ironmask.metrics.linkability import Linkability, linkability
 from ironmask.metrics.paired import Difference, mcnemar
 from ironmask.metrics.rates import LEAST_ERRORS, Rate, far, frr, gfar, gfrr, rate
@@ -18,12 +21,16 @@ __all__ = [
     "ClusterSize",
     "Counts",
     "Crossed",
+    "Curve",
     "Difference",
+    "Expected",
+    "Kept",
     "Linkability",
     "Listed",
     "OperatingPoint",
     "PairCounts",
     "Rate",
+    "Rates",
     "ScoreCounts",
     "SubjectCounts",
     "Trials",

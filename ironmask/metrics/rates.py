@@ -60,18 +60,26 @@ def rate(
     """
     found = design(counts)
     bootstrap = subject_bootstrap(counts, found, rng, resamples)
-    interval = clustered_wilson(found)
-    if len(counts.clustered) < LEAST_ERRORS:
-        interval = few_errors(counts, size)
-        bootstrap = bootstrap if counts.errors else interval
+    ends = _interval(counts, found, size)
     return Rate(
         errors=counts.errors,
         trials=counts.trials,
         value=found.rate,
-        interval=interval,
-        bootstrap=bootstrap,
+        interval=ends,
+        bootstrap=bootstrap if counts.errors else ends,
         bound=_bound(counts, found, size),
     )
+
+
+def interval(counts: Counts, size: ClusterSize | None = None) -> Interval:
+    """The interval of `Rate.interval` alone."""
+    return _interval(counts, design(counts), size)
+
+
+def _interval(counts: Counts, found: Design, size: ClusterSize | None) -> Interval:
+    if len(counts.clustered) < LEAST_ERRORS:
+        return few_errors(counts, size)
+    return clustered_wilson(found)
 
 
 def bound(counts: Counts, size: ClusterSize | None = None) -> float:

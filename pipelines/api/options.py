@@ -31,18 +31,23 @@ class KeyOptions(TypedDict, total=False):
 
 
 class TemplateOptions(TypedDict, total=False):
-    """How templates are made, and what a stolen row may be worth: fields of `TemplateSettings` and
-    `Risk`.
+    """How templates are made, and what a stolen row may be worth: fields of `TemplateSettings`,
+    `Goal` and `Risk`.
     """
 
     preset: str | None
     alpha: int | None
     tolerance: int | None
+    code_width: int | None
+    structure: str | None
     encoding: str | None
     centring: str | None
     filling: float | None
     shard_size: int | None
     agreement: float | None
+    fmr: float | None
+    photos: int | None
+    floor_bits: float | None
     calibration: str | None
     accepted_risk: str | None
 
@@ -111,6 +116,7 @@ class EvaluateOptions(PlaceOptions, total=False):
     keys: str | None
     model: str | None
     protocols: Sequence[str]
+    settings: Sequence[str]
     alphas: Sequence[int]
     tolerance: int
     encodings: Sequence[str]

@@ -20,6 +20,7 @@ from pipelines.cli import (
     operate,
     repair,
     reprotect,
+    settings,
     verify,
 )
 from pipelines.cli.options import (
@@ -44,7 +45,8 @@ app = typer.Typer(
     add_completion=False,
 )
 for _commands in (
-    enrol, verify, operate, repair, reprotect, erase, evaluate, audit, demo, models,
+    enrol, verify, operate, repair, reprotect, erase, evaluate, settings, audit, demo,
+    models,
 ):  # fmt: skip
     _commands.register(app)
 

@@ -16,21 +16,26 @@ from pipelines.cli.options import (
     Alpha,
     Calibration,
     Centring,
+    CodeWidth,
     DryRun,
     Embedders,
     Encoding,
     Executor,
     Filling,
+    FloorBits,
+    Fmr,
     Json,
     Keys,
     Model,
     NoAgreement,
+    Photos,
     Prefect,
     Preset,
     Provider,
     RayAddress,
     Restart,
     ShardSize,
+    Structure,
     Tolerance,
     VaultKeys,
     Workers,
@@ -68,6 +73,11 @@ def enroll(
     preset: Preset = None,
     alpha: Alpha = None,
     tolerance: Tolerance = None,
+    code_width: CodeWidth = None,
+    structure: Structure = None,
+    fmr: Fmr = None,
+    photos: Photos = None,
+    floor_bits: FloorBits = None,
     encoding: Encoding = None,
     centring: Centring = None,
     shard_size: ShardSize = None,
@@ -185,6 +195,8 @@ def _announce(prepared: CheckedEnrolment) -> None:
     from pipelines.spec.template_job import DECLARED
 
     say(f"settings: {prepared.job.describe()}")
+    if prepared.offer:
+        say(f"chosen by --fmr: {prepared.offer.why}")
     if prepared.pack:
         say(f"model: {prepared.pack.label}, licence: {prepared.pack.licence}")
     if prepared.bar:

@@ -65,11 +65,27 @@ def evaluate(
             "LFW's pairs.txt. Several are evaluated in one pass.",
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setting",
+            metavar="N,ALPHA,TOLERANCE",
+            help="A setting: code width, weight and tolerance, like 1024,16,3, with a structure "
+            "behind it if need be (1024,16,3,real), or a preset. Several: once for each. Default: "
+            "the presets.",
+        ),
+    ] = None,
     alphas: Annotated[
         list[int] | None,
-        typer.Option("--alpha", help="Weights of codewords. Default: 12, 16 and 20."),
+        typer.Option(
+            "--alpha",
+            help="Instead: weights of codewords as wide as the embedding, with every tolerance up "
+            "to --tolerance.",
+        ),
     ] = None,
-    tolerance: Annotated[int, typer.Option(help="The largest tolerance to look at.", min=0)] = 4,
+    tolerance: Annotated[
+        int, typer.Option(help="The largest tolerance to look at with --alpha.", min=0)
+    ] = 4,
     encodings: Annotated[
         list[str] | None, typer.Option("--encoding", help="Encodings of helpers. Default: int8.")
     ] = None,

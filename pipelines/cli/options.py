@@ -14,6 +14,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ironmask.errors import ParameterError
+from ironmask.params import DEFAULT_PRESET, MIN_N, PRESETS, preset
 from pipelines.spec.addresses import scrubbed
 from pipelines.spec.options import names
 from pipelines.spec.outcomes import Reason
@@ -32,6 +33,13 @@ _DISAGREEMENT: Final = {
         "have faces of which no more than half are of one person", "and nobody enrolled",
     ),
 }  # fmt: skip
+
+
+def _presets() -> str:
+    """The presets with their bits, for embeddings of the usual width."""
+    *some, last = (f"{name} ({preset(name).bits:.0f} bits)" for name in PRESETS)
+    return f"{', '.join(some)} or {last}"
+
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -102,11 +110,45 @@ AllowRoots = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="paper (115 bits), balanced (80 bits) or strict (103 bits). A new table: balanced."
+        help=f"The parameters by one name: {_presets()}. The next four options override it. A new "
+        f"table: {DEFAULT_PRESET}."
     ),
 ]
 Alpha = Annotated[int | None, typer.Option(help="Non-zero entries of a codeword.")]
 Tolerance = Annotated[int | None, typer.Option(help="Places that may disagree.")]
+CodeWidth = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Entries of a codeword: as many as the embedding has, or more. The wider, the more "
+        "faces are accepted, of strangers too.",
+        min=MIN_N,
+    ),
+]
+Structure = Annotated[
+    str | None,
+    typer.Option(
+        help="real, or quaternionic: a quarter of a helper's bytes, where 4 divides both widths. "
+        "Default: that of the preset; for another code width quaternionic where it can be."
+    ),
+]
+Fmr = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATE",
+        help="Instead of a preset: at most this false match rate, by its 95 % bound. Of the "
+        "settings that keep to it (`ironmask settings`) the one that accepts most is taken. Rates "
+        "are those of --calibration, else of SRC's embeddings, else of w600k_mbf on LFW.",
+    ),
+]
+Photos = Annotated[
+    int | None,
+    typer.Option(help="With --fmr: photos of a person, typically. Default: 1.", min=1),
+]
+FloorBits = Annotated[
+    float | None,
+    typer.Option(help="With --fmr: the least bits against guessing. Default: 80.", min=0),
+]
 Encoding = Annotated[
     str | None,
     typer.Option(

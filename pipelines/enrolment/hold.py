@@ -23,8 +23,7 @@ from pipelines.run.template_run import TemplateRun
 from pipelines.setup import places, ports
 from pipelines.setup.hold import Crew, OpenKeys, Site, hold_to_work
 from pipelines.spec.template_job import SourceKind, TemplateJob
-from pipelines.table import generations, layout, run_records
-from pipelines.table.sealed import SealedTables
+from pipelines.table import generations, run_records
 
 # Stands for the id of a table that is still to be made.
 _NO_TABLE: Final = str(UUID(int=0))
@@ -40,7 +39,7 @@ def opened(
     """
     stored, store = ports.open_tables(prepared.job.dest, prepared.storage), prepared.store
     site = Site(stored, store, prepared.storage, prepared.settings)
-    known = sealed(request, prepared, stored)
+    known = site.sealed(request.key_files.keys)
     job = settled_job(request, prepared, known)
     # A refusal must not wait for workers.
     if known:
@@ -54,7 +53,7 @@ def opened(
     with hold_to_work(
         site,
         crew,
-        partial(_open_keys, request, prepared, stored, job),
+        partial(_open_keys, request, site, job),
         own=lambda: own_files(request, prepared, stored),
     ) as held:
         generations.begin(held.dest)
@@ -67,41 +66,25 @@ def foresee(request: EnrolRequest, prepared: CheckedEnrolment) -> Forecast:
     Raises `NothingToDoError` where nothing is left to do.
     """
     stored = ports.open_tables(prepared.job.dest, prepared.storage)
-    known = sealed(request, prepared, stored)
+    site = Site(stored, prepared.store, prepared.storage, prepared.settings)
+    known = site.sealed(request.key_files.keys)
     keys = existing_keys(request, prepared, known) if known else None
     job = settled_job(request, prepared, known)
     own = own_files(request, prepared, stored)
     return begin.forecast(job, known, prepared.store, keys, restart=request.restart, own=own)
 
 
-def _open_keys(
-    request: EnrolRequest, prepared: CheckedEnrolment, stored: StoredTables, job: TemplateJob
-) -> OpenKeys:
+def _open_keys(request: EnrolRequest, site: Site, job: TemplateJob) -> OpenKeys:
     """The keys of the job's generation, and of a vault: made where there are none."""
+    stored = site.stored
     stored.create()
-    path = places.keys_path(request.key_files.keys, prepared.settings, stored)
-    tables = sealed(request, prepared, stored) or stored
+    path = site.keys_path(request.key_files.keys)
+    tables = site.sealed(request.key_files.keys) or stored
     keys = _ensure_keys(path, tables, job, request.kek)
     vault = None
     if job.vault:
         vault = places.vault_keys(request.key_files.vault_keys, path, tables, request.kek)
     return OpenKeys(KeyFile.open(path, stored.table_id), keys, vault=vault)
-
-
-def sealed(
-    request: EnrolRequest, prepared: CheckedEnrolment, stored: StoredTables
-) -> SealedTables | None:
-    """The tables that are there already, as far as their seal vouches for them.
-
-    None where they hold nothing that there could be keys for. Raises `TableError` where they were
-    changed, `KeyStoreError` where their keys are not at hand.
-    """
-    if not stored.exist():
-        return None
-    path = places.keys_path(request.key_files.keys, prepared.settings, stored)
-    if not path.exists() and not prepared.store.exists(layout.seal_file(stored.dest)):
-        return None
-    return ports.sealed(stored, prepared.store, KeyFile.open(path, stored.table_id))
 
 
 def own_files(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from infra.models import packs
 from infra.settings import Settings, StorageSettings
@@ -10,17 +10,20 @@ from infra.settings import load as load_settings
 from infra.store.addresses import allowed, is_inside, normalise, table_address
 from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError
-from ironmask.params import DEFAULT_PRESET, Params, preset
 from pipelines.plan import sources
 from pipelines.ports import Store
-from pipelines.preflight import calibrate
+from pipelines.preflight import calibrate, choice
 from pipelines.preflight.agreement import DEFAULT_FMR, Bar, Known, settle
 from pipelines.preflight.calibrate import Judged
+from pipelines.preflight.choice import Offer
+from pipelines.run import admit
 from pipelines.setup import places, ports
+from pipelines.setup.hold import Site
 from pipelines.setup.models import at_hand, known_impostors
 from pipelines.spec.addresses import without_secret
 from pipelines.spec.faces import FaceSettings
-from pipelines.spec.options import Inputs, Kept, KeyFiles, Risk, TemplateSettings
+from pipelines.spec.options import Goal, Inputs, Kept, KeyFiles, Risk, TemplateSettings
+from pipelines.spec.parameters import chosen_params
 from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob
 from pipelines.spec.workplace import Workplace
 
@@ -39,6 +42,7 @@ class EnrolRequest:
     kek: str | None = None
     inputs: Inputs = field(default_factory=Inputs)
     settings: TemplateSettings = field(default_factory=TemplateSettings)
+    goal: Goal = field(default_factory=Goal)
     kept: Kept = field(default_factory=Kept)
     faces: FaceSettings = field(default_factory=FaceSettings)
     key_files: KeyFiles = field(default_factory=KeyFiles)
@@ -52,7 +56,8 @@ class CheckedEnrolment:
     """A job whose source, model and parameters have been checked; nothing is written yet.
 
     judged: what one stolen row would be worth, where that is known. bar: how alike the faces of one
-    subject must be, unless nobody asks.
+    subject must be, unless nobody asks. offer: what the parameters were chosen from, where they
+    were.
     """
 
     job: TemplateJob
@@ -62,6 +67,7 @@ class CheckedEnrolment:
     store: Store
     judged: Judged
     bar: Bar | None = None
+    offer: Offer | None = None
 
 
 def prepare(request: EnrolRequest) -> CheckedEnrolment:
@@ -77,28 +83,45 @@ def prepare(request: EnrolRequest) -> CheckedEnrolment:
     else:
         n = packs.embedding_width(_required(pack))
     model = pack.fingerprint if pack else _declared(request, settings)
-    job = _job(request, source, dest, kind, model, n)
+    site = Site(ports.open_tables(dest, storage), store, storage, settings)
+    job = _job(request, source, kind, model, n, _present(request, site))
     given = request.risk.calibration
     calibration = normalise(given) if given else None
+    job, offer = choice.settle(job, request.goal, request.settings, calibration, store)
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)
     fmr = request.settings.agreement
     known = Known(calibration, known_impostors(job.model, pack), judged)
     job, bar = settle(job, DEFAULT_FMR if fmr is None else fmr, known, store)
-    return CheckedEnrolment(job, pack, settings, storage, store, judged, bar)
+    return CheckedEnrolment(job, pack, settings, storage, store, judged, bar, offer)
+
+
+def _present(request: EnrolRequest, site: Site) -> TemplateJob | None:
+    """The job whose settings hold for what nobody chose, in a table that is there already."""
+    tables = site.sealed(request.key_files.keys)
+    return admit.binding(tables, restart=request.restart) if tables else None
 
 
 def _job(
-    request: EnrolRequest, source: str, dest: str, kind: SourceKind, model: str, n: int
+    request: EnrolRequest,
+    source: str,
+    kind: SourceKind,
+    model: str,
+    n: int,
+    present: TemplateJob | None,
 ) -> TemplateJob:
-    """The job that a request describes. source, dest: normalised. n: width of embeddings."""
+    """The job that a request describes. source: normalised. n: width of embeddings."""
     settings, kept = request.settings, request.kept
+    as_there = ("encoding", "centring", "filling")
+    made = {name: getattr(present, name) for name in as_there} if present else {}
+    made |= settings.given("encoding", "filling", "shard_size")
+    if settings.centring:
+        made["centring"] = Centring.named(settings.centring)
     return TemplateJob(
         source=source,
-        dest=dest,
+        dest=table_address(request.dest),
         kind=kind,
         model=model,
-        params=_params(settings, n),
-        centring=Centring.named(settings.centring or Centring.MEAN.value),
+        params=chosen_params(settings, n, present.params if present else None),
         sealed=not kept.plaintext_helpers,
         faces=request.faces,
         retry=tuple(sorted(set(request.inputs.retry))),
@@ -106,7 +129,7 @@ def _job(
         vault=kept.vault,
         pseudonymous=kept.pseudonymous,
         allow_roots=allowed(request.inputs.allow_roots),
-        **settings.given("encoding", "shard_size", "filling"),
+        **made,
     )
 
 
@@ -168,8 +191,3 @@ def _required(pack: packs.ModelPack | None) -> packs.ModelPack:
     if pack is None:
         raise ParameterError("images need a model: name one with --model")
     return pack
-
-
-def _params(settings: TemplateSettings, n: int) -> Params:
-    chosen = preset(settings.preset or DEFAULT_PRESET, n)
-    return replace(chosen, **settings.given("alpha", "tolerance"))

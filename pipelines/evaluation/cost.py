@@ -104,6 +104,15 @@ def _cost(setting: Setting) -> Cost:
     )
 
 
+def verification(setting: Setting) -> Times:
+    """The time of one verification, over few rounds."""
+    params, key = setting.params, secrets.token_bytes(ROW_KEY_BYTES)
+    faces = _faces(params.n)
+    with Protector(params, setting.encoding) as protector:
+        protected = protector.protect(next(faces), key)
+    return _measured(lambda: verify(protected, next(faces), key), _LEAST_ROUNDS)
+
+
 def _faces(n: int) -> Iterator[F64]:
     """Random vectors without end. The cost does not depend on the face."""
     rng = secure_generator()
@@ -111,10 +120,10 @@ def _faces(n: int) -> Iterator[F64]:
         yield rng.standard_normal(n)
 
 
-def _measured(act: Callable[[], object]) -> Times:
+def _measured(act: Callable[[], object], rounds: int = _ROUNDS) -> Times:
     act()  # warm-up: some objects are made once and kept
     seconds: list[float] = []
-    while len(seconds) < _ROUNDS and (sum(seconds) < _BUDGET_S or len(seconds) < _LEAST_ROUNDS):
+    while len(seconds) < rounds and (sum(seconds) < _BUDGET_S or len(seconds) < _LEAST_ROUNDS):
         start = time.perf_counter()
         act()
         seconds.append(time.perf_counter() - start)

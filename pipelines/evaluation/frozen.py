@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -12,7 +13,15 @@ import numpy as np
 from ironmask.centring import Centring
 from ironmask.comparisons import Setting
 from ironmask.errors import ParameterError
-from ironmask.params import Params
+from ironmask.params import (
+    FIRST_VERSION,
+    PRESETS,
+    SCHEME_VERSION,
+    Params,
+    Structure,
+    preset,
+    structure_for,
+)
 from ironmask.random import ReplayedGenerator
 from pipelines.evaluation.protocol import is_single
 from pipelines.plan.labelled_faces import Faces
@@ -66,12 +75,13 @@ class Evaluation:
     """source: Parquet of embeddings. version: the store's description of it. out: for results.
 
     protocols: `all`, `first:K`, `first:K/M`, or the address of a file, whose text is `listed`.
-    centrings, alphas, encodings: every combination is compared. issued: set where the templates are
-    those of a table. excluded: names left out. groups: columns of demographic labels. model: of the
-    embeddings, as far as it is known. seed: hex; every block's randomness comes from it, so the
-    same evaluation gives the same numbers. No template made from it leaves the process. floor:
-    impostors are kept from this cosine on. block: templates in one unit of work. reading: how
-    sources and lists are read, `READING`; blocks of another one count other comparisons.
+    centrings, encodings, and alphas or named: every combination is compared. issued: set where the
+    templates are those of a table. excluded: names left out. groups: columns of demographic labels.
+    model: of the embeddings, as far as it is known. seed: hex; every block's randomness comes from
+    it, so the same evaluation gives the same numbers. No template made from it leaves the process.
+    floor: impostors are kept from this cosine on. block: templates in one unit of work. reading:
+    how sources and lists are read, `READING`; blocks of another one count other comparisons.
+    structure: of the helpers of `alphas`. named: settings by `setting_name`.
     """
 
     source: str
@@ -92,17 +102,23 @@ class Evaluation:
     floor: float
     block: int
     reading: int = 1
+    structure: str = Structure.REAL.value
+    named: tuple[str, ...] = ()
 
     @property
     def settings(self) -> list[Setting]:
         """All settings, in the order in which a block uses them."""
         if self.issued:
-            return [Setting(self.issued.params, self.encodings[0])]
-        every = [(alpha, encoding) for alpha in self.alphas for encoding in self.encodings]
-        return [
-            Setting(Params(self.n, alpha, largest_tolerance(self.n, alpha, self.tolerance)), name)
-            for alpha, name in every
-        ]
+            params = self.issued.params
+            return [Setting(params, self.encodings[0], (params.tolerance,))]
+        every = [(self._up_to(alpha), ()) for alpha in self.alphas] or _together(
+            named_setting(name, self.n) for name in self.named
+        )
+        return [Setting(params, name, only) for params, only in every for name in self.encodings]
+
+    def _up_to(self, alpha: int) -> Params:
+        largest = largest_tolerance(self.n, alpha, self.tolerance)
+        return Params(self.n, alpha, largest, structure=Structure(self.structure))
 
     @property
     def cases(self) -> list[Case]:
@@ -131,6 +147,56 @@ class Evaluation:
     def generator(self, purpose: str) -> ReplayedGenerator:
         """The generator for one purpose. It is always the same."""
         return generator(self.seed, purpose)
+
+
+def plain(evaluation: Evaluation) -> dict[str, Any]:
+    """The fields of an evaluation as plain values, of one that releases of before knew as then.
+
+    Fields that came later are left out where they say what was always so.
+    """
+    found = asdict(evaluation)
+    later = {"structure": Structure.REAL.value, "named": ()}
+    if evaluation.issued and evaluation.issued.params.version == FIRST_VERSION:
+        for name in ("code_width", "structure", "version"):
+            del found["issued"]["params"][name]
+    return {name: v for name, v in found.items() if name not in later or later[name] != v}
+
+
+def named_setting(text: str, n: int) -> Params:
+    """The parameters of a preset, or of `N,ALPHA,TOLERANCE` or `N,ALPHA,TOLERANCE,STRUCTURE`.
+
+    Raises `ParameterError` for anything else.
+    """
+    if text in PRESETS:
+        return preset(text, n)
+    numbers, structure = text.split(",")[:3], text.split(",")[3:]
+    if len(numbers) < 3 or len(structure) > 1 or not all(map(str.isdecimal, numbers)):
+        raise ParameterError(
+            f"{text!r} names no setting: say N,ALPHA,TOLERANCE like 1024,16,3, with a structure "
+            f"behind it if need be, or a preset: {', '.join(PRESETS)}"
+        )
+    code_width, alpha, tolerance = map(int, numbers)
+    fields = {"n": n, "alpha": alpha, "tolerance": tolerance, "code_width": code_width}
+    usual = structure_for(n, code_width or n)
+    return Params.recorded(
+        {**fields, "structure": next(iter(structure), usual), "version": SCHEME_VERSION}
+    )
+
+
+def setting_name(params: Params) -> str:
+    """The name that `named_setting` reads."""
+    return f"{params.code_width},{params.alpha},{params.tolerance},{params.structure}"
+
+
+def _together(wanted: Iterable[Params]) -> list[tuple[Params, tuple[int, ...]]]:
+    """Parameters that differ in their tolerance alone as one, with all the tolerances."""
+    found: dict[Params, set[int]] = {}
+    for params in wanted:
+        found.setdefault(replace(params, tolerance=0), set()).add(params.tolerance)
+    return [
+        (replace(params, tolerance=max(some)), tuple(sorted(some)))
+        for params, some in found.items()
+    ]
 
 
 def largest_tolerance(n: int, alpha: int, wanted: int) -> int:

@@ -30,7 +30,7 @@ from pipelines.table import layout
 
 _FILE = "evaluation.json"
 # Drawn or measured when an evaluation begins; a resume takes what it finds.
-_SETTLED = ("seed", "floor", "block")
+_SETTLED = ("seed", "floor", "block", "structure")
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,12 @@ def is_single(name: str, listed: str | None) -> bool:
     return name == ALL or (match is not None and match[1] == "1")
 
 
+def photos_enrolled(name: str, listed: str | None) -> int:
+    """Faces in each template; 0 where they differ."""
+    match = _FIRST.fullmatch(name)
+    return int(match[1]) if match else int(is_single(name, listed))
+
+
 def comparisons(protocol: str, labels: Labels, listed: str | None = None) -> Comparisons:
     """The comparisons of a protocol: `all`, `first:K`, `first:K/M`, or those of a file's text.
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from ironmask.metrics import Rate
+from pipelines.evaluation import frozen
 from pipelines.evaluation.results import Results
 from pipelines.spec.template_job import digest
 
 
 def run_id(found: Results) -> str:
     """Of the evaluation, wherever its results go."""
-    return digest({**asdict(found.evaluation), "out": ""})[:12]
+    return digest({**frozen.plain(found.evaluation), "out": ""})[:12]
 
 
 def metrics(found: Results) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from infra.store.addresses import normalise
 from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError, SourceError
 from ironmask.helper import DEFAULT_ENCODING, encoding
-from ironmask.params import Params
+from ironmask.params import PRESETS, Params, structure_for
 from pipelines.evaluation import frozen, lists
 from pipelines.evaluation.frozen import Evaluation
 from pipelines.evaluation.listed import refuse_comments
@@ -28,10 +28,16 @@ from pipelines.table.layout import TABLE_PROTOCOL
 
 @dataclass(frozen=True)
 class Comparisons:
-    """What is compared, each with each. tolerance: the largest one; all smaller ones come along."""
+    """What is compared, each with each.
+
+    settings: each as `N,ALPHA,TOLERANCE`, or with a structure behind it, or a preset's name.
+    alphas: the same of the paper's width, with all tolerances up to `tolerance`. Without either,
+    the presets are compared.
+    """
 
     protocols: tuple[str, ...] = (ALL,)
-    alphas: tuple[int, ...] = (12, 16, 20)
+    settings: tuple[str, ...] = ()
+    alphas: tuple[int, ...] = ()
     tolerance: int = 4
     encodings: tuple[str, ...] = (DEFAULT_ENCODING,)
     centrings: tuple[str, ...] = (Centring.MEAN.value,)
@@ -67,8 +73,8 @@ def traits_of(
     """
     if request.model or request.comparisons != Comparisons():
         raise ParameterError(
-            "--table compares the templates that are there: leave out --protocol, --alpha, "
-            "--tolerance, --encoding, --centring and --model"
+            "--table compares the templates that are there: leave out --protocol, --setting, "
+            "--alpha, --tolerance, --encoding, --centring and --model"
         )
     stored = places.existing(str(request.table), storage)
     path = places.keys_path(request.keys, settings, stored)
@@ -115,20 +121,34 @@ def asked(
     wanted = request.comparisons
     for name in wanted.encodings:
         encoding(name)
-    for alpha in wanted.alphas:
-        Params(n, alpha, 0)
     protocols, listed = _protocols(wanted.protocols, store)
     return Evaluation(
         protocols=protocols,
         listed=listed,
         issued=None,
-        alphas=tuple(sorted(set(wanted.alphas))),
+        alphas=_alphas(wanted, n),
         tolerance=wanted.tolerance,
         encodings=tuple(dict.fromkeys(wanted.encodings)),
         centrings=tuple(dict.fromkeys(map(Centring.named, wanted.centrings))),
         model=_model(request.model or settings.model),
+        structure=structure_for(n, n).value,
+        named=_named(wanted, n),
         **common,
     )
+
+
+def _alphas(wanted: Comparisons, n: int) -> tuple[int, ...]:
+    for alpha in wanted.alphas:
+        Params(n, alpha, 0)
+    return tuple(sorted(set(wanted.alphas)))
+
+
+def _named(wanted: Comparisons, n: int) -> tuple[str, ...]:
+    """The settings that were named, by full names; the presets, where nothing was."""
+    if wanted.alphas and wanted.settings:
+        raise ParameterError("--setting names settings whole: leave --alpha and --tolerance out")
+    names = wanted.settings or (() if wanted.alphas else tuple(PRESETS))
+    return tuple(dict.fromkeys(frozen.setting_name(frozen.named_setting(s, n)) for s in names))
 
 
 def _model(name: str | None) -> str:

@@ -13,6 +13,7 @@ from ironmask.comparisons import BINS, Setting, cosine_bin, thresholds
 from ironmask.errors import ProtocolError
 from ironmask.metrics import (
     LEAST_ERRORS,
+    Curve,
     Difference,
     OperatingPoint,
     Rate,
@@ -71,8 +72,8 @@ class ProtectedRow:
 class CaseResults:
     """The results of one kind of templates. lost: templates that could not be made or reopened.
 
-    agreements: of genuine comparisons and of a sample of impostors, by setting. uncompared: where a
-    list names the comparisons.
+    agreements: of genuine comparisons and of a sample of impostors, by setting. curve: of the
+    recogniser alone. uncompared: where a list names the comparisons.
     """
 
     case: Case
@@ -85,6 +86,7 @@ class CaseResults:
     protected: list[ProtectedRow]
     groups: list[GroupRow]
     agreements: dict[str, tuple[list[int], list[int]]] = field(repr=False)
+    curve: Curve = field(repr=False)
     uncompared: Uncompared | None = None
 
     @property
@@ -238,7 +240,7 @@ def _case(evaluation: Evaluation, store: Store, known: Plan, part: Part) -> Case
         protected=[
             _protected(errors, scores, number, setting, tolerance)
             for number, setting in enumerate(settings)
-            for tolerance in _tolerances(evaluation, setting)
+            for tolerance in setting.tolerances
         ],
         groups=list(groups(errors, scores, settings, labels.groups, labels.subjects)),
         agreements={
@@ -250,14 +252,9 @@ def _case(evaluation: Evaluation, store: Store, known: Plan, part: Part) -> Case
             )
             for number, setting in enumerate(settings)
         },
+        curve=Curve.of(errors.kept, scores),
         uncompared=part.found.uncompared,
     )
-
-
-def _tolerances(evaluation: Evaluation, setting: Setting) -> range:
-    """The tolerance of a row that holds the digests of just one, or all up to the largest."""
-    largest = setting.params.tolerance
-    return range(largest if evaluation.issued else 0, largest + 1)
 
 
 def _cosine(errors: Errors, scores: ScoreCounts, target: float, floor: float) -> CosineRow:

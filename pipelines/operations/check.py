@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from ironmask.errors import IronmaskError, TableError
+from ironmask.params import Params
 from pipelines.operations.check_shard import Scope, Seen, check_file, check_shard
 from pipelines.plan import plans as plan_plans
 from pipelines.plan.plans import Plan
@@ -109,7 +110,9 @@ def _checked(
             one.state in (State.PREPARING, State.RETIRED) for one in known.values()
         )
         seen.findings += _wrong_keys(scope, known)
-        scope = replace(scope, without=_without_templates(records, known))
+        made = {r.run_id: params for r in records if (params := run_records.params_of(r))}
+        scope = replace(scope, without=_without_templates(records, known), params=made)
+        seen.findings += _mixed(listed["templates"], made)
         _check_contents(scope, listed, records, seen, workers, notes)
         listed_in = {layout.generation_of(path) for path in listed["templates"]} - {None}
         seen.findings += _wrong_generations(listed_in, known)
@@ -155,6 +158,18 @@ def _wrong_generations(listed: set[int | None], known: dict[int, Generation]) ->
             yield f"templates of generation {number} are listed, and it was never begun"
         elif known[number].state is State.DESTROYED:
             yield f"templates of generation {number} are listed, and it was destroyed"
+
+
+def _mixed(templates: dict[str, int], made: dict[str, Params]) -> Iterator[str]:
+    """Generations with templates of runs that recorded different parameters."""
+    found: dict[int | None, set[Params]] = {}
+    for path in templates:
+        file = layout.parse_shard_file(path)
+        if file and file.run_id in made:
+            found.setdefault(layout.generation_of(path), set()).add(made[file.run_id])
+    for number, several in sorted(found.items(), key=str):
+        if len(several) > 1:
+            yield f"generation {number} holds templates of {len(several)} kinds of parameters"
 
 
 def _without_templates(records: list[RunRecord], known: dict[int, Generation]) -> frozenset[str]:

@@ -14,7 +14,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ironmask import helper
-from ironmask.errors import EncodingError, IronmaskError, KeyStoreError, TamperedError
+from ironmask.errors import (
+    EncodingError,
+    IronmaskError,
+    KeyStoreError,
+    ParameterError,
+    TableError,
+    TamperedError,
+)
+from ironmask.params import Params
 from pipelines.plan.plans import Plan
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.table import contents, layout
@@ -23,7 +31,13 @@ from pipelines.table.details import decrypted
 from pipelines.table.grouped_files import OWNER, footer_of
 from pipelines.table.layout import ShardFile
 from pipelines.table.row_cipher import details_of, open_row
-from pipelines.table.schemas import COLUMNS_OF_BEFORE, INPUTS, TEMPLATES, TEMPLATES_OF_BEFORE
+from pipelines.table.schemas import (
+    COLUMNS_OF_BEFORE,
+    INPUTS,
+    PARAMS,
+    TEMPLATES,
+    TEMPLATES_OF_BEFORE,
+)
 
 Keys = Callable[[int], GenerationKeys]
 _HASH_BYTES: Final = 16
@@ -37,6 +51,7 @@ class Scope:
 
     keys: those of a generation, by number. key_states: for each generation in the keyset file, its
     key id and whether its keys are there. without: runs whose templates were destroyed since.
+    params: by run, those that it recorded.
     """
 
     tables: Tables
@@ -46,6 +61,7 @@ class Scope:
     deep: bool
     key_states: Mapping[int, tuple[str, bool]] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
+    params: Mapping[str, Params] = field(default_factory=dict)
 
 
 @dataclass
@@ -186,6 +202,7 @@ def _wrong_templates(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
     known = (TEMPLATES.names, *TEMPLATES_OF_BEFORE)
     if rows.schema.names not in [[n for n in names if n != _PARTITION] for names in known]:
         yield f"templates/{path}: its columns are not those of the table"
+    yield from _wrong_params(scope, path, rows)
     generation = _generation(path)
     try:
         keys = scope.keys(generation)
@@ -196,6 +213,23 @@ def _wrong_templates(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
         yield f"templates/{path}: rows name other keys than those of generation {generation}"
     if not pc.all(pc.equal(rows["sealed"], keys.sealed)).as_py():
         yield f"templates/{path}: rows say sealed = {not keys.sealed}, their keys say the contrary"
+
+
+def _wrong_params(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
+    """Rows that say other parameters than their run recorded: a generation never mixes them."""
+    run_id = _named(path).run_id
+    said = scope.params.get(run_id)
+    names = [name for name in PARAMS if name in rows.schema.names]
+    found = rows.select(names).group_by(names).aggregate([]).to_pylist()
+    if said and any(_recorded(one) != said for one in found):
+        yield f"templates/{path}: its rows have other parameters than run {run_id} recorded"
+
+
+def _recorded(row: dict[str, Any]) -> Params | None:
+    try:
+        return Params.recorded(row)
+    except (LookupError, ParameterError):
+        return None
 
 
 def _named(path: str) -> ShardFile:
@@ -249,7 +283,7 @@ def _open_all(scope: Scope, seen: Seen, path: str, rows: pa.Table) -> None:
             try:
                 _open({**row, _PARTITION: generation}, scope, keys)
                 seen.opened += 1
-            except (TamperedError, EncodingError) as error:
+            except (TamperedError, EncodingError, TableError) as error:
                 seen.findings.append(f"templates/{path}: {error}")
 
 

@@ -25,7 +25,10 @@ _DISAGREES: Final = pads.field("reason").isin([reason.value for reason in DISAGR
 
 @dataclass(frozen=True)
 class GenerationSize:
-    """The contents of one generation. state: preparing, live, retired or destroyed."""
+    """The contents of one generation. state: preparing, live, retired or destroyed.
+
+    scheme_version, code_width, structure: as in `ironmask.Params`.
+    """
 
     generation: int
     state: str
@@ -36,6 +39,9 @@ class GenerationSize:
     model: str
     key_id: str
     row_bytes: int
+    scheme_version: int
+    code_width: int
+    structure: str
 
 
 @dataclass(frozen=True)
@@ -131,4 +137,7 @@ def _generation(row: dict[str, Any], templates: int, state: str) -> GenerationSi
         model=row["model"],
         key_id=row["key_id"],
         row_bytes=row_bytes(params, row["encoding"]),
+        scheme_version=params.version,
+        code_width=params.code_width,
+        structure=str(params.structure),
     )

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,8 +35,9 @@ class Status:
     finished shards that wait for their commit. inputs_done: inputs with a committed outcome.
     inputs_waiting: finished inputs that wait for their commit, as of the last note. failed:
     committed failures by reason. per_second: inputs settled a second by the working process.
-    ends_at: UTC, at that rate; None if nobody works on the run. seal: the seal's state, as far as
-    it can be seen without keys.
+    ends_at: UTC, at that rate; None if nobody works on the run. scheme_version, code_width,
+    structure: of the templates that the run makes. seal: the seal's state, as far as it can be seen
+    without keys.
     """
 
     dest: str
@@ -55,6 +56,9 @@ class Status:
     failed: dict[str, int]
     per_second: float | None
     ends_at: datetime | None
+    scheme_version: int | None = None
+    code_width: int | None = None
+    structure: str | None = None
     seal: str = NOT_CHECKED
 
 
@@ -95,7 +99,13 @@ def status(tables: Tables, store: Store, holder: str | None) -> Status:
         failed=dict(failed.most_common()),
         per_second=rate,
         ends_at=_end(note, rate, inputs - settled),
+        **_scheme(record),
     )
+
+
+def _scheme(record: RunRecord) -> dict[str, Any]:
+    found = run_records.traits(record)
+    return {name: found.get(name) for name in ("scheme_version", "code_width", "structure")}
 
 
 def _live_note(dest: str, store: Store, record: RunRecord, holder: str | None) -> Note | None:

@@ -20,6 +20,7 @@ from pipelines.run.template_run import TemplateRun
 from pipelines.setup import places, ports
 from pipelines.setup.hold import Crew, OpenKeys, Site, hold_to_work, live_keys, own_keys
 from pipelines.spec.options import KeyFiles
+from pipelines.spec.parameters import as_wide
 from pipelines.spec.template_job import DECLARED, Purpose, SourceKind, TemplateJob
 from pipelines.spec.workplace import Workplace
 from pipelines.table import erasing, generations, run_records
@@ -83,7 +84,7 @@ def prepare(request: RepairRequest) -> CheckedRepair:
     base = _base(tables, live, request)
     model, pack = _model(base, kind, request, settings, tables)
     width = _width(source, kind, store, pack)
-    job = replace(base, source=source, kind=kind, model=model, params=replace(base.params, n=width))
+    job = replace(base, source=source, kind=kind, model=model, params=as_wide(base.params, width))
     admit.admit(tables, job, restart=request.restart)
     keys = own_keys(file, found, live)
     return CheckedRepair(job, pack, settings, storage, store, stored, tables, keys)

@@ -32,7 +32,7 @@ def _chosen(found: Results) -> tuple[ProtectedRow | None, str]:
     evaluation, rows = found.evaluation, found.cases[0].protected
     if evaluation.issued:
         return rows[0], "as enrolled"
-    if len(evaluation.settings) == 1:
+    if len(evaluation.settings) == 1 and len(evaluation.settings[0].only) < 2:
         return rows[-1], "as asked for"
     usual = preset(DEFAULT_PRESET, evaluation.n)
     for row in rows:

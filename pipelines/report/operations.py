@@ -10,7 +10,7 @@ from rich.console import Console
 from pipelines.operations.check import Report
 from pipelines.operations.status import Status
 from pipelines.repairing.job import Outlook, Repaired
-from pipelines.report.terminal import disagreement, facts, pairs, size
+from pipelines.report.terminal import disagreement, facts, pairs, scheme, size
 from pipelines.reprotection.job import Renewed
 from pipelines.spec.texts import visible
 from pipelines.table.evidence import Evidence
@@ -23,6 +23,7 @@ def print_status(found: Status, console: Console) -> None:
     share = found.inputs_done / found.inputs if found.inputs else 1.0
     rows = [
         ("run", f"{found.run_id}, {found.state}"),
+        *scheme(found.scheme_version, found.code_width, found.structure),
         ("worked on by", found.holder or "nobody"),
         ("inputs committed", f"{found.inputs_done:,} of {found.inputs:,} ({share:.1%})"),
         ("finished as well", f"{found.inputs_waiting:,} inputs that wait for their commit"),

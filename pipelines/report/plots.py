@@ -46,10 +46,18 @@ def plots(found: Results) -> list[Plot]:
     of = f" (templates: {first.case.name})" if len(found.cases) > 1 else ""
     made = [
         _plot(
+            f"TAR against FMR{of}",
+            "The line is the recogniser without protection. Each point is a setting, labelled with "
+            "its code width, alpha and tolerance: compare it with the line above it, at the same "
+            "FMR. An FMR without an error stands at its 95 % bound, as a hollow point.",
+            _tradeoff,
+            first,
+        ),
+        _plot(
             f"TAR against bits{of}",
-            "Each line is one alpha; along it the tolerance grows by one from right to left. A "
-            "point further up and right is better: it accepts more genuine faces for the same "
-            "work of guessing.",
+            "Each line is one code width and alpha; along it the tolerance grows from right to "
+            "left. A point further up and right is better: it accepts more genuine faces for the "
+            "same work of guessing.",
             _frontier,
             first,
         ),
@@ -141,6 +149,31 @@ def _series(found: CaseResults) -> dict[str, list[Any]]:
     for row in found.protected:
         by_setting.setdefault(row.setting, []).append(row)
     return by_setting
+
+
+def _tradeoff(axes: Axes, found: CaseResults) -> None:
+    fmr, tar = found.scores.fmr, 1 - found.scores.fnmr
+    some = fmr > 0
+    axes.plot(fmr[some], tar[some], color="#000000", linewidth=1.2, label="recogniser (cosine)")
+    for place, (name, rows) in enumerate(_series(found).items()):
+        colour = _COLOURS[place % len(_COLOURS)]
+        for number, row in enumerate(rows):
+            params, seen = row.params, bool(row.fmr.errors)
+            at = (row.fmr.value if seen else row.fmr.bound, 1 - row.fnmr.value)
+            axes.plot(
+                *at, linestyle="", marker=_MARKS[place % len(_MARKS)], markersize=4, color=colour,
+                markerfacecolor=colour if seen else "none", label="" if number else name,
+            )  # fmt: skip
+            axes.annotate(
+                f"{params.code_width}, {params.alpha}, {params.tolerance}", at, xytext=(4, -8),
+                textcoords="offset points", fontsize=6, color=colour,
+            )  # fmt: skip
+    worst = min(1 - row.fnmr.value for row in found.protected)
+    axes.set(
+        xlabel="false match rate", ylabel="true accept rate", xscale="log", xlim=(None, 1e-2),
+        ylim=(max(0.0, worst - 0.05), 1.01),
+    )  # fmt: skip
+    axes.legend(loc="lower right", fontsize=7)
 
 
 def _frontier(axes: Axes, found: CaseResults) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from ironmask.metrics import far, frr, gfar, gfrr
 from ironmask.params import SCHEME_VERSION
 from pipelines.evaluation.cost import Spent
-from pipelines.evaluation.frozen import Case
+from pipelines.evaluation.frozen import Case, Evaluation
 from pipelines.evaluation.results import CaseResults, ProtectedRow, Results
 from pipelines.report.rate_texts import chance_text, difference_text, rate_text, tar_text
 
@@ -112,14 +112,17 @@ def _tested(found: Results, machine: str) -> Sheet:
     rows += [
         ["comparisons", _comparisons(found)],
         ["model", evaluation.model],
-        ["scheme", f"version {SCHEME_VERSION}, n {evaluation.n}"],
-        ["alpha", ", ".join(map(str, evaluation.alphas))],
-        ["encoding", ", ".join(evaluation.encodings)],
+        ["scheme", f"version {_version(evaluation)}, n {evaluation.n}"],
+        ["settings", "; ".join(setting.name for setting in evaluation.settings)],
         ["centring", ", ".join(evaluation.centrings)],
         ["code", f"ironmask {version('ironmask')}"],
         ["machine", machine],
     ]
     return Sheet("What was tested", "", ["what", "value"], rows)
+
+
+def _version(evaluation: Evaluation) -> int:
+    return evaluation.issued.params.version if evaluation.issued else SCHEME_VERSION
 
 
 def _population(found: Results) -> Sheet:
@@ -217,7 +220,8 @@ def _protected(found: Results) -> Sheet:
         "without structure. TAR: 1 - FNMR. Difference: TAR less the recogniser's own at no higher "
         "an FMR, with McNemar's p for comparisons that share subjects; not supported where the "
         "recogniser's threshold rests on fewer than 30 accepted impostors. AF: one codeword digest "
-        "(tolerance 0); AF+I: tolerance, by digests of its subsets; C: centring of several faces."
+        "(tolerance 0); AF+I: tolerance, by digests of its subsets; C: centring of several faces; "
+        "W: a code wider than the embedding. N: its width."
     )
     columns = ["setting", "tolerance", "bits", "digests", "TAR", "FMR", "difference", "p"]
     rows = [
@@ -239,7 +243,8 @@ def _protected(found: Results) -> Sheet:
 
 
 def _paper(row: ProtectedRow, case: Case) -> str:
-    return "AF" + ("+C" if case.centring else "") + ("+I" if row.params.tolerance else "")
+    marks = {"+W": row.params.is_wide, "+C": case.centring, "+I": row.params.tolerance}
+    return "AF" + "".join(mark for mark, is_so in marks.items() if is_so)
 
 
 def _folded(found: Results) -> Sheet:

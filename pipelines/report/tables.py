@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from ironmask.metrics import Rate, far, frr, gfar, gfrr
 from pipelines.evaluation.cost import Spent
-from pipelines.evaluation.frozen import Case
+from pipelines.evaluation.frozen import Case, Evaluation
+from pipelines.evaluation.protocol import photos_enrolled
 from pipelines.evaluation.rates import metrics
 from pipelines.evaluation.results import CaseResults, Folded, Results
+from pipelines.preflight import curves
 from pipelines.table.schemas import METRICS
 
 _DIFFERENCE: Final = ("difference", "difference_low", "difference_high", "p")
@@ -23,6 +25,7 @@ def tables(found: Results) -> dict[str, pa.Table]:
     rows: dict[str, Callable[[CaseResults], Iterator[dict[str, Any]]]] = {
         "recogniser": _recogniser,
         "protected": lambda case: _protected(case, found.folded(case)),
+        "curve": lambda case: _curve(found.evaluation, case),
         "scores": _scores,
         "agreement": _agreement,
         "groups": _groups,
@@ -87,6 +90,8 @@ def _recogniser(case: CaseResults) -> Iterator[dict[str, Any]]:
 def _protected(case: CaseResults, lost: Folded) -> Iterator[dict[str, Any]]:
     for row in case.protected:
         yield {
+            "code_width": row.params.code_width,
+            "structure": str(row.params.structure),
             "alpha": row.params.alpha,
             "tolerance": row.params.tolerance,
             "encoding": row.encoding,
@@ -115,6 +120,12 @@ def _scores(case: CaseResults) -> Iterator[dict[str, Any]]:
     ):
         if genuine or impostor:
             yield {"cosine": cosine, "genuine": genuine, "impostor": impostor}
+
+
+def _curve(evaluation: Evaluation, case: CaseResults) -> Iterator[dict[str, Any]]:
+    photos = photos_enrolled(case.case.protocol, evaluation.listed)
+    for row in curves.rows(case.curve):
+        yield {"n": evaluation.n, "photos": photos, **row}
 
 
 def _agreement(case: CaseResults) -> Iterator[dict[str, Any]]:

@@ -112,6 +112,7 @@ def print_inventory(found: Inventory, console: Console) -> None:
         rows += [
             (f"generation {g.generation}", f"{g.state}, {g.templates:,} templates"),
             ("  settings", g.settings),
+            *scheme(g.scheme_version, g.code_width, g.structure, indent="  "),
             ("  helpers", f"{seal}, {size(g.row_bytes)} a row with digests"),
             ("  model", label_of(g.model)),
             ("  key", g.key_id),
@@ -127,6 +128,15 @@ def print_inventory(found: Inventory, console: Console) -> None:
     rows += disagreement(found.disagreement)
     rows += [(f"run {run['run_id']}", f"{run['kind']}, {run['state']}") for run in found.runs]
     console.print(pairs(found.dest, rows))
+
+
+def scheme(
+    version: int | None, code_width: int | None, structure: str | None, *, indent: str = ""
+) -> list[tuple[str, str]]:
+    """How templates are made, as (what, value) pairs; none where it is not known."""
+    if version is None:
+        return []
+    return [(f"{indent}scheme", f"version {version}, code {code_width} wide, {structure}")]
 
 
 def pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:

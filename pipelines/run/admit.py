@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ironmask.errors import MismatchError
+from ironmask.params import Params
 from pipelines.ports import Tables
-from pipelines.spec.template_job import TemplateJob
+from pipelines.spec.template_job import TemplateJob, stored
 from pipelines.table import generations
-from pipelines.table.run_records import RunRecord, RunState, rows_of_run, runs
+from pipelines.table.run_records import RunRecord, RunState, rows_of_run, runs, traits
 
 _log = logging.getLogger("ironmask.enrol")
 
@@ -25,7 +26,7 @@ def admit(tables: Tables, job: TemplateJob, *, restart: bool = False) -> RunReco
     known = runs(tables)
     _refuse_unfinished_generation(tables, job, known)
     for record in known:
-        before = {"pseudonymous": False, **record.config.get("shapes", {})}
+        before = traits(record)
         if record.config.get("generation") != job.generation:
             continue
         found = [
@@ -48,6 +49,20 @@ def admit(tables: Tables, job: TemplateJob, *, restart: bool = False) -> RunReco
                 f"{job.params.bits:.1f} bits). {advice}"
             )
     return next((record for record in known if record.state == RunState.RUNNING), None)
+
+
+def binding(tables: Tables, *, restart: bool = False) -> TemplateJob | None:
+    """The newest job whose settings bind what is added to the live generation; None before any.
+
+    restart: as of `admit`.
+    """
+    number = generations.live(tables)
+    for record in reversed(runs(tables)):
+        goes_on = record.state == RunState.RUNNING and not restart
+        is_own = record.config.get("generation") == number
+        if is_own and (goes_on or not _is_empty(tables, record, outcomes=False)):
+            return stored(record.config["job"])
+    return None
 
 
 def as_begun(tables: Tables, job: TemplateJob, *, restart: bool) -> TemplateJob:
@@ -97,7 +112,10 @@ def _is_empty(tables: Tables, record: RunRecord, *, outcomes: bool) -> bool:
 
 def differences(record: RunRecord, job: TemplateJob) -> str:
     """The settings in which a job differs from a run, in brackets; empty where none does."""
-    was = _flat(record.config.get("job", {}))
+    then = dict(record.config.get("job", {}))
+    if "params" in then:
+        then["params"] = asdict(Params.recorded(then["params"]))
+    was = _flat(then)
     now = _flat(json.loads(json.dumps(job.as_dict(), default=str)))
     now = {name: value for name, value in now.items() if name in was or value}
     parts = [

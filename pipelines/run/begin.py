@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ironmask.errors import MismatchError, SourceError
+from ironmask.params import FIRST_VERSION
 from ironmask.template import row_bytes
 from pipelines.plan import plans
 from pipelines.plan.census import Census
@@ -21,6 +22,7 @@ from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.run import admit, draft
 from pipelines.run.commit import Committer
 from pipelines.spec.template_job import (
+    LATER_PARAMS,
     LATER_SETTINGS,
     SourceKind,
     TemplateJob,
@@ -178,6 +180,9 @@ def fingerprint(job: TemplateJob, plan_digest: str) -> dict[str, str]:
     for name in LATER_SETTINGS:
         if not settings[name]:
             del settings[name]
+    if job.params.version == FIRST_VERSION:
+        for name in LATER_PARAMS:
+            del settings["params"][name]
     # Where the models run is no part of what they compute: a run may move to another machine.
     del settings["faces"]["provider"]
     return {

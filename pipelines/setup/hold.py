@@ -23,9 +23,10 @@ from pipelines.setup.worker import WorkerSpec
 from pipelines.setup.workplace import ShardExecutor, tried_engine
 from pipelines.spec.template_job import TemplateJob
 from pipelines.spec.workplace import Workplace
-from pipelines.table import erasing, generations
+from pipelines.table import erasing, generations, layout
 from pipelines.table.generations import Generation
 from pipelines.table.held import Destination
+from pipelines.table.sealed import SealedTables
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,19 @@ class Site:
     def keys_path(self, given: str | None) -> Path:
         """Where the table's keys lie. given: the path that was named, if one was."""
         return places.keys_path(given, self.settings, self.stored)
+
+    def sealed(self, given: str | None) -> SealedTables | None:
+        """The tables that are there already, as far as their seal vouches for them.
+
+        given: as of `keys_path`. None where they hold nothing that there could be keys for. Raises
+        `TableError` where they were changed, `KeyStoreError` where their keys are not at hand.
+        """
+        if not self.stored.exist():
+            return None
+        path = self.keys_path(given)
+        if not path.exists() and not self.store.exists(layout.seal_file(self.stored.dest)):
+            return None
+        return ports.sealed(self.stored, self.store, KeyFile.open(path, self.stored.table_id))
 
 
 @dataclass(frozen=True)

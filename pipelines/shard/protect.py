@@ -34,7 +34,7 @@ from pipelines.shard.context import (
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import grouped_files, layout
 from pipelines.table.data_files import described, named
-from pipelines.table.row_cipher import encrypted_details, encrypted_helper
+from pipelines.table.row_cipher import encrypted_details, encrypted_helper, stated
 from pipelines.table.schemas import INPUTS, TEMPLATES, as_parquet
 
 # Small row groups make a look-up cheap: it reads the helpers of one group, not of the file.
@@ -214,7 +214,7 @@ def _seal(
         "template_id": template_id,
         "subject_id": subject,
         "generation": job.generation,
-        **job.params.recording(),
+        **stated(job.params),
         "encoding": helper.encoding(job.encoding).tag,
         "digests": protected.digests,
         "sealed": job.sealed,

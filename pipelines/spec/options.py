@@ -16,15 +16,17 @@ T = TypeVar("T")
 class TemplateSettings:
     """How templates are made; None: the default, or as the live templates were made.
 
-    preset: a name of `ironmask.PRESETS`; alpha and tolerance override it. filling: share of noise
-    in the directions that embeddings leave empty. shard_size: inputs in one unit of work.
-    agreement: the false match rate that sets how alike the faces of one subject must be; 0 for no
-    such test.
+    preset: a name of `ironmask.PRESETS`; alpha, tolerance, code_width and structure override it.
+    filling: share of noise in the directions that embeddings leave empty. shard_size: inputs in one
+    unit of work. agreement: the false match rate that sets how alike the faces of one subject must
+    be; 0 for no such test.
     """
 
     preset: str | None = None
     alpha: int | None = None
     tolerance: int | None = None
+    code_width: int | None = None
+    structure: str | None = None
     encoding: str | None = None
     centring: str | None = None
     filling: float | None = None
@@ -35,6 +37,17 @@ class TemplateSettings:
         """Those of some settings that were chosen."""
         found = {name: getattr(self, name) for name in names}
         return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A false match rate by which parameters are chosen; None where they are named. photos: of a
+    person, typically; 1 by default. floor_bits: the least against guessing; 80 by default.
+    """
+
+    fmr: float | None = None
+    photos: int | None = None
+    floor_bits: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from ironmask.centring import Centring
-from ironmask.errors import ParameterError
+from ironmask.errors import ParameterError, RiskError
 from ironmask.helper import DEFAULT_ENCODING, encoding
-from ironmask.params import Params, preset
+from ironmask.params import DEFAULT_PRESET, FIRST_VERSION, PRESETS, Params, preset
 from pipelines.spec.faces import FaceSettings
 from pipelines.spec.outcomes import FAILURES
 
@@ -27,6 +27,8 @@ RETRY_ALL: Final = ("all",)
 DECLARED: Final = "declared:"
 # Settings that runs of before did not have; unused, they change nothing.
 LATER_SETTINGS: Final = ("pseudonymous", "allow_roots", "agreement", "keeps_other_faces")
+# Parameters that version 1 of the scheme does not have.
+LATER_PARAMS: Final = ("code_width", "structure", "version")
 _PACKAGES: Final = ("ironmask", "insightface", "numpy", "onnxruntime", "pillow", "scipy")
 
 
@@ -86,7 +88,7 @@ class TemplateJob:
     dest: str
     kind: SourceKind
     model: str
-    params: Params = field(default_factory=lambda: preset("balanced"))
+    params: Params = field(default_factory=lambda: preset(DEFAULT_PRESET))
     encoding: str = DEFAULT_ENCODING
     centring: Centring = Centring.MEAN
     shard_size: int = DEFAULT_SHARD_SIZE
@@ -119,6 +121,8 @@ class TemplateJob:
                 f"unknown reason to retry {', '.join(unknown)}; the reasons are "
                 f"{', '.join(sorted(known))}"
             )
+        if self.params.is_wide and not self.sealed:
+            raise RiskError(_wide_in_the_clear(self.params, is_new=not self.purpose.renews))
         if self.accepted_risk not in (None, *RISKS):
             raise ParameterError(
                 f"unknown risk {self.accepted_risk!r}; what can be accepted is {', '.join(RISKS)}"
@@ -141,7 +145,9 @@ class TemplateJob:
         seal = "encrypted helpers" if self.sealed else "PLAINTEXT helpers"
         seal += f", filled {self.filling:g}" if self.filling else ""
         agree = f", faces agree from {self.agreement:g}" if self.agreement else ""
-        return f"{self.params.describe()}, {self.encoding}, centring {self.centring}, {seal}{agree}"
+        first = ", scheme version 1" if self.params.version == FIRST_VERSION else ""
+        made = f"{self.encoding}, centring {self.centring}, {seal}{agree}{first}"
+        return f"{self.params.describe()}, {made}"
 
     def traits(self) -> dict[str, Any]:
         """What must be the same for two runs to share one generation of a table."""
@@ -155,6 +161,18 @@ class TemplateJob:
             "profile": self.profile,
             "pseudonymous": self.pseudonymous,
         }
+
+
+def _wide_in_the_clear(params: Params, *, is_new: bool) -> str:
+    square = " or ".join(name for name, one in PRESETS.items() if one.widening == 1)
+    way_out = "leave --plaintext-helpers out" if is_new else "enrol into a table of encrypted ones"
+    return (
+        f"refused: a helper from {params.n} to {params.code_width} dimensions may not lie in the "
+        "clear, and no risk that is accepted changes that: its codeword is the sparsest vector of "
+        f"a known {params.n}-dimensional subspace of R^{params.code_width}, and a search of about "
+        f"{params.code_width // params.alpha:,} guesses finds it, so that such a row is worth less "
+        f"than nothing. Choose --preset {square}, or {way_out}"
+    )
 
 
 def stored(fields: dict[str, Any]) -> TemplateJob:

@@ -195,7 +195,7 @@ def is_creation(content: bytes) -> bool:
     with suppress(ValueError):
         said = parsed(content)
         named = bool(said.added or said.removed or said.sequences)
-        return not named and said.others <= {"protocol", "metaData"}
+        return not named and said.others <= {"protocol"}
     return False
 
 

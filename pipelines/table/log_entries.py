@@ -1,4 +1,5 @@
-"""The entries of a table's log: which files come and go, and which commit made them.
+"""The entries of a table's log: which files come and go, which columns they have, and which commit
+made them.
 
 An announcement is a digest of the entry that a commit is about to write. The writer first puts it
 into the seal. An entry with another digest is somebody else's.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from pipelines.table.log_seal_file import Chain
 _BESIDE: Final = frozenset({"modificationTime", "dataChange", "deletionTimestamp"})
 _OF_ADD: Final = frozenset({"path", "size", "partitionValues", "stats"})
 _OF_REMOVE: Final = frozenset({"path", "size", "partitionValues", "extendedFileMetadata"})
+_ABOUT: Final = "metaData"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +47,50 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The content of one entry. others: kinds of actions, or parts, that no commit of ours has."""
+    """The content of one entry. others: kinds of actions, or parts, that no commit of ours has.
+
+    about: what it says of the table itself, as `about` gives it.
+    """
 
     added: list[DataFile]
     removed: list[str]
     sequences: dict[str, int]
+    about: list[str]
     others: frozenset[str]
 
     def announcement(self) -> str | None:
         """The digest of a commit with this content; None where no commit can have it."""
-        return None if self.others else _announced(self.added, self.removed, self.sequences)
+        if self.others:
+            return None
+        return _announced(self.added, self.removed, self.sequences, self.about)
+
+
+def announcement_of_columns(said: Mapping[str, Any]) -> str:
+    """The digest of an entry that gives a table other columns, and does nothing else.
+
+    said: its `metaData`.
+    """
+    return _announced([], [], {}, [about(said)])
 
 
 def _announced(
-    added: Iterable[DataFile], removed: Iterable[str], sequences: Mapping[str, int]
+    added: Iterable[DataFile],
+    removed: Iterable[str],
+    sequences: Mapping[str, int],
+    abouts: Sequence[str] = (),
 ) -> str:
-    said = [sorted(map(line, added)), sorted(set(removed)), dict(sequences)]
+    said = [sorted(map(line, added)), sorted(set(removed)), dict(sequences), *abouts]
     return sha256(_canonical(said).encode()).hexdigest()
+
+
+def about(said: Mapping[str, Any]) -> str:
+    """What a `metaData` action says of a table: its id, columns, partitions and configuration.
+
+    When it was made is no part of it, and neither is what it leaves out or null.
+    """
+    known = {name: value for name, value in said.items() if value not in (None, {}, [])}
+    known.pop("createdTime", None)
+    return _canonical({**known, "schemaString": json.loads(known["schemaString"])})
 
 
 def line(file: DataFile) -> str:
@@ -81,12 +110,12 @@ def _canonical(value: object) -> str:
 
 def parsed(entry: bytes) -> Said:
     """Read an entry. Raises `ValueError` for invalid ones."""
-    said = Said([], [], {}, frozenset())
+    said = Said([], [], {}, [], frozenset())
     others: set[str] = set()
     for text in entry.decode().splitlines():
         if text.strip():
             others.update(_noted(said, json.loads(text)))
-    return Said(said.added, said.removed, said.sequences, frozenset(others))
+    return replace(said, others=frozenset(others))
 
 
 def _noted(said: Said, action: Any) -> Iterable[str]:
@@ -101,6 +130,9 @@ def _noted(said: Said, action: Any) -> Iterable[str]:
             return _strange(kind, body, _OF_REMOVE)
         if kind == "txn":
             said.sequences[str(body["appId"])] = int(body["version"])
+            return ()
+        if kind == _ABOUT:
+            said.about.append(about(body))
             return ()
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"no action of a log ({type(error).__name__})") from None

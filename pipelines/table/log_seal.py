@@ -17,6 +17,7 @@ checkpoint with a sealed digest replaces them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NoReturn
@@ -26,7 +27,7 @@ from pipelines.ports import GenerationKeys, Store, StoredTables
 from pipelines.table import layout, log_chain
 from pipelines.table.data_files import destroy_below
 from pipelines.table.log_chain import MOVING, entry, entry_name
-from pipelines.table.log_entries import Commit, Log
+from pipelines.table.log_entries import Commit, Log, announcement_of_columns
 from pipelines.table.log_seal_file import (
     LOG,
     Chain,
@@ -67,6 +68,7 @@ class LogSeal:
         self._key = keys.log_seal_key()
         self._state = State(tables.table_id, keys.key_id, open=True)
         self._logs = {name: Log() for name in TABLES}
+        self._wide: set[str] = set()
         self.tables = SealedTables(tables, store, self)
 
     def begin(self) -> None:
@@ -153,12 +155,27 @@ class LogSeal:
         ]
         if not wanted:
             return
+        for name in sorted({one.table for one in wanted if one.files} - self._wide):
+            self._widen(name)
         self._publish(announced=tuple((one.table, one.announcement()) for one in wanted))
         for one in wanted:
             table = self._stored.table(one.table)
             table.commit(one.files, one.application, one.sequence, removed=one.removed)
             if not self._take():
                 self._refuse(log_chain.unannounced(one.table, self.version(one.table) + 1))
+
+    def _widen(self, name: str) -> None:
+        """Let a log of an earlier release name the columns that files have by now.
+
+        Readers that go by the log would not see them. The entry is announced like a commit.
+        """
+
+        def begin(said: Mapping[str, object]) -> None:
+            self._publish(announced=((name, announcement_of_columns(said)),))
+
+        if self._stored.table(name).widen(begin) and not self._take():
+            self._refuse(log_chain.unannounced(name, self.version(name) + 1))
+        self._wide.add(name)
 
     def _take(self) -> bool:
         """Take in the next announced entry, if it has come."""

@@ -9,14 +9,24 @@ from hashlib import sha256
 from typing import Any
 
 from ironmask import shuffle
-from ironmask.errors import TamperedError
-from ironmask.params import FIRST_VERSION, Params
+from ironmask.errors import ParameterError, TableError, TamperedError
+from ironmask.params import FIRST_VERSION, SCHEME_VERSION, Params
 from ironmask.template import ProtectedTemplate
 from pipelines.ports import GenerationKeys
 
 _DOMAIN = "ironmask row v"
-_LATER = ("code_width", "structure", "conditioner", "own_secret")
+_RESERVED = {"conditioner": None, "own_secret": False}
+_LATER = ("code_width", "structure", *_RESERVED)
 _DETAILS = "ironmask template details v1"
+
+
+def stated(params: Params) -> dict[str, Any]:
+    """The columns of a new row that tell its parameters, and those that are reserved.
+
+    Version 1 leaves the later ones null: its associated data does not cover them.
+    """
+    later = dict.fromkeys(_LATER) if params.version == FIRST_VERSION else _RESERVED
+    return {**params.recording(), **later}
 
 
 def associated_data(table_id: str, row: Mapping[str, Any]) -> bytes:
@@ -37,12 +47,12 @@ def associated_data(table_id: str, row: Mapping[str, Any]) -> bytes:
             row["encoding"],
             row["model"],
             sha256(row["digests"]).hexdigest(),
-            *(_stated(row.get(name)) for name in later),
+            *(_text(row.get(name)) for name in later),
         ]
     )
 
 
-def _stated(value: object) -> str:
+def _text(value: object) -> str:
     """A value as text; null and the empty text differ."""
     return "" if value is None else f"={value}"
 
@@ -97,7 +107,8 @@ def encrypted_helper(
 def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> ProtectedTemplate:
     """Open one row of `templates` for verification.
 
-    Raises `TamperedError` where the helper does not belong to this row as it is now.
+    Raises `TamperedError` where the helper does not belong to this row as it is now, `TableError`
+    for a row of a later release.
     """
     helper = row["helper"]
     if row["sealed"] != keys.sealed:
@@ -112,9 +123,9 @@ def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> Pro
             raise TamperedError(
                 f"template {row['template_id']} does not authenticate: its row was changed, holds "
                 "another row's data, or was sealed under another key; restore it from a backup or "
-                "enrol the subject again"
+                f"enrol the subject again{_perhaps_later(row)}"
             ) from None
-    params = Params.recorded(row)
+    params = _params_of(row)
     secret = keys.shuffle_key(row["template_id"])
     if secret is not None:
         helper = shuffle.undone(helper, params, row["encoding"], secret)
@@ -124,3 +135,31 @@ def open_row(table_id: str, row: Mapping[str, Any], keys: GenerationKeys) -> Pro
         helper=helper,
         digests=row["digests"],
     )
+
+
+def _params_of(row: Mapping[str, Any]) -> Params:
+    """The parameters of an authentic row, or of one in the clear. Raises as `open_row`."""
+    is_first = row["scheme_version"] == FIRST_VERSION
+    for name, unused in _RESERVED.items():
+        if not is_first and row.get(name) not in (None, unused):
+            raise TableError(
+                f"template {row['template_id']} was written by a later release of ironmask, which "
+                f"uses its {name}: upgrade to that"
+            )
+    try:
+        if is_first and any(row.get(name) is not None for name in _LATER):
+            raise ParameterError("scheme version 1 has none of the later columns")
+        return Params.recorded(row)
+    except ParameterError as error:
+        raise TamperedError(
+            f"template {row['template_id']} has parameters that cannot be: its row was changed; "
+            f"restore it from a backup ({error}){_perhaps_later(row)}"
+        ) from None
+
+
+def _perhaps_later(row: Mapping[str, Any]) -> str:
+    """A hint for a row whose version is unknown: nothing tells whether that was changed."""
+    version = row["scheme_version"]
+    if version in (FIRST_VERSION, SCHEME_VERSION):
+        return ""
+    return f"; if a later release wrote it (scheme version {version}), upgrade ironmask"

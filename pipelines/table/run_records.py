@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from ironmask.errors import TableError
+from ironmask.params import Params
 from pipelines.ports import Tables
 from pipelines.spec.template_job import DECLARED, Purpose, TemplateJob, stored
 from pipelines.table.held import Destination
@@ -77,6 +78,19 @@ def _record(row: dict[str, Any]) -> RunRecord:
     if not all(isinstance(said, dict) for said in parsed.values()):
         raise TypeError
     return RunRecord(row["run_id"], row["kind"], row["state"], **parsed)
+
+
+def traits(record: RunRecord) -> dict[str, Any]:
+    """What a run recorded of `TemplateJob.traits`. Earlier releases recorded less of them."""
+    found = record.config.get("shapes", {})
+    params = params_of(record)
+    return {"pseudonymous": False, **(params.recording() if params else {}), **found}
+
+
+def params_of(record: RunRecord) -> Params | None:
+    """The parameters of the templates that a run makes; None where it recorded none."""
+    found = record.config.get("shapes", {})
+    return Params.recorded(found) if "n" in found else None
 
 
 def write(dest: Destination, record: RunRecord, once: str = "") -> None:

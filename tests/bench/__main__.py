@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import coverage, images, kernel, renewal, sealing, stored
+from . import coverage, images, kernel, renewal, sealing, stored, wide
 from .table import Row, write
 
 PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "kernel": ("Protection, one thread, n = 512", kernel.protection),
+    "wide": ("Scheme version 2, one thread, n = 512", wide.version_2),
     "tiles": ("Evaluation tiles, one thread", kernel.tile_kernel),
     "images": ("Images, all cores", images.pipeline),
     "stored": ("Stored embeddings", stored.throughput),

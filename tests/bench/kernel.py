@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from infra.keys.key_file import KeyFile
 from ironmask import Params, Protector, codeword, helper, preset, secure_generator, tiles, verify
 from ironmask.arrays import F32
+from ironmask.digest import digest_bytes
 from ironmask.random import fill_normals
 from ironmask.rotation import Sampler
 from pipelines.ports import GenerationKeys
@@ -20,6 +21,8 @@ from pipelines.ports import GenerationKeys
 from .table import Row, compare
 
 N = 512
+BEFORE = Params(N, 16, 4, version=1)
+"""What `balanced` stood for in scheme version 1."""
 
 
 def some_keys(folder: Path) -> GenerationKeys:
@@ -60,21 +63,21 @@ def protection() -> list[Row]:
         keys = some_keys(Path(folder))
     key, template = keys.row_key("bench"), rng.standard_normal(N)
     sampler = Sampler(N)
-    plain, tolerant = (Protector(preset(name)) for name in ("paper", "balanced"))
+    plain, tolerant = (Protector(params) for params in (preset("paper", N), BEFORE))
     row = tolerant.protect(template, key)
 
     def one() -> bytes:
-        return keys.seal(plain.protect(template, key).helper, b"bound")
+        return keys.encrypt(plain.protect(template, key).helper, b"bound")
 
     def whole() -> bytes:
-        return keys.seal(tolerant.protect(template, key).helper, b"bound")
+        return keys.encrypt(tolerant.protect(template, key).helper, b"bound")
 
     def haar() -> object:
         return sampler.haar(rng)
 
-    p = helper.decode([row.helper], row.encoding, N)
+    p = helper.decode([row.helper], BEFORE, row.encoding)
     scipys = lambda: ortho_group.rvs(N)  # noqa: E731
-    many = f"protect, {preset('balanced').digest_count:,} digests"
+    many = f"protect, {BEFORE.digest_count:,} digests"
     limit, strict = gemm_limit("numpy"), gemm_limit("fast")
     with threadpool_limits(1):
         return [
@@ -88,7 +91,9 @@ def protection() -> list[Row]:
             compare(many, whole, "GEMM limit, NumPy's normals", limit, at_most=2.5),
             compare(many, whole, "GEMM limit, our normals", strict),
             compare("verify", lambda: verify(row, template, key), many, whole),
-            compare("int8 encode", lambda: helper.encode(p), "copy of P", lambda: p.tobytes()),
+            compare(
+                "int8 encode", lambda: helper.encode(p, BEFORE), "copy of P", lambda: p.tobytes()
+            ),
         ]
 
 
@@ -151,5 +156,19 @@ def _tile(params: Params) -> list[Row]:
 
 
 def sizes() -> list[str]:
-    lines = ["| encoding | bytes a helper |", "| --- | --- |"]
-    return lines + [f"| {e.name} | {e.nbytes(N):,} |" for e in helper.ENCODINGS.values()]
+    """Bytes of helpers and tags, before encryption, which adds the same to each."""
+    shapes = {
+        "version 1": BEFORE,
+        "quaternionic (512, 16, 4)": Params(N, 16, 4, N, "quaternionic"),
+        "quaternionic (1024, 16, 3)": Params(N, 16, 3, 2 * N, "quaternionic"),
+        "default": preset("balanced", N),
+    }
+    lines = [
+        "| a helper's bytes | " + " | ".join(shapes) + " |",
+        "| --- |" + " --- |" * len(shapes),
+    ]
+    for name in helper.ENCODINGS:
+        cells = (f"{helper.nbytes(params, name):,}" for params in shapes.values())
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    tags = (f"{digest_bytes(params):,}" for params in shapes.values())
+    return [*lines, "| tags | " + " | ".join(tags) + " |"]

@@ -35,7 +35,7 @@ def by_hand(folder: str) -> Callable[[], None]:
         parts = []
         for _ in range(_ROWS):
             plain = keys.decrypt(sealed, b"bound")
-            moved = shuffle.applied(plain, row.encoding, N, bytes(32))
+            moved = shuffle.applied(plain, row.params, row.encoding, bytes(32))
             parts += [keys.encrypt(moved, b"bound"), row.digests]
         content = b"".join(parts)
         sha256(content).hexdigest()

@@ -15,24 +15,26 @@ import pyarrow.parquet as pq
 from support.nodes import cluster
 
 from infra.store.local_files import LocalFiles
-from ironmask import Protector, preset, secure_generator
+from ironmask import Params, Protector, preset, secure_generator
+from ironmask.template import row_bytes
 
 from .enrolments import enrol
-from .kernel import N, some_keys
+from .kernel import BEFORE, N, some_keys
 from .machine import together
 from .table import Row, paired
 
 ROUNDS = 3
 SUBJECTS = 2560
 SECONDS = 3.0
+DEFAULT = preset("balanced", N)
 _MIB = 1 << 20
 
 
-def kernel() -> Callable[[], int]:
-    """Protect and seal one template after another."""
+def kernel(params: Params = DEFAULT) -> Callable[[], int]:
+    """Protect and encrypt one template after another."""
     with tempfile.TemporaryDirectory() as folder:
         keys = some_keys(Path(folder))
-    protector = Protector(preset("balanced"))
+    protector = Protector(params)
     template, key = secure_generator().standard_normal(N), keys.row_key("bench")
 
     def work() -> int:
@@ -55,7 +57,7 @@ def products() -> Callable[[], int]:
 
 def writing(folder: str) -> Callable[[], int]:
     """Write what 64 rows take with NumPy, and wait for the disk."""
-    size = 64 * (N * N + 2 * N + 28 + 16 * preset("balanced").digest_count)
+    size = 64 * (row_bytes(DEFAULT, "int8") + 28)
     block = np.random.default_rng().integers(0, 256, size, dtype=np.uint8)
     path = Path(folder) / f"{os.getpid()}.bin"
 
@@ -71,7 +73,7 @@ def writing(folder: str) -> Callable[[], int]:
 
 def by_hand(folder: str) -> Callable[[], int]:
     """Protect and seal 64 templates, hash what came out and write it: no table, no pipeline."""
-    keys, protector = some_keys(Path(tempfile.mkdtemp(dir=folder))), Protector(preset("balanced"))
+    keys, protector = some_keys(Path(tempfile.mkdtemp(dir=folder))), Protector(DEFAULT)
     template = secure_generator().standard_normal(N)
     store, path = LocalFiles(), str(Path(folder) / f"{os.getpid()}.rows")
     memory = memoryview(mmap(-1, 64 * (1 << 20)))
@@ -117,6 +119,7 @@ def throughput() -> list[Row]:
                     "all": both.rate(2, 2 * cores),
                     "one": one.rate(2, 2),
                     "kernel": together(kernel, cores, SECONDS),
+                    "before": together(kernel, cores, SECONDS, BEFORE),
                     "by hand": together(by_hand, cores, SECONDS, name),
                     "numpy": together(writing, cores, SECONDS, name),
                     "gemm": together(products, cores, SECONDS),
@@ -130,7 +133,14 @@ def throughput() -> list[Row]:
 
     workers = f"{cores} workers"
     return [
-        row(f"rows, {workers}", "all", "protect and seal alone", "kernel", at_least=0.95),
+        row(f"rows, {workers}", "all", "protect and encrypt alone", "kernel", at_least=0.95),
+        row(
+            f"protect and encrypt alone, {workers}",
+            "kernel",
+            "scheme version 1",
+            "before",
+            at_least=1.6,
+        ),
         row(f"rows, {workers}", "all", "the same, hashed and written by hand", "by hand"),
         row(f"rows, {workers}", "all", "NumPy writing as many bytes", "numpy"),
         row(f"rows, {workers}", "all", "rows, 1 worker", "one", at_least=0.95 * cores),

@@ -38,6 +38,8 @@ EACH = 4
 PEOPLE = [f"s{number:03d}" for number in range(23)]
 ERASED = "s003"
 OTHERS = [name for name in PEOPLE if name != ERASED]
+FIRST_SCHEME = (1, None, None)
+LATER = {"code_width", "structure", "conditioner", "own_secret"}
 ENCODINGS = ["int8", "float32", "float16", "bits6", "bits5", "bits4"]
 FEW = PEOPLE[:2]
 SEED = f"--seed={'5d' * 32}"
@@ -223,6 +225,17 @@ def live(case: Case) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["subject_id"])
 
 
+def schemes(case: Case) -> set[tuple[Any, ...]]:
+    """Version, code width and structure of the live templates."""
+    names = ("scheme_version", "code_width", "structure")
+    return {tuple(row.get(name) for name in names) for row in live(case)}
+
+
+def by_the_log(case: Case, name: str) -> pa.Table:
+    """The rows of a table as readers find them that go by the columns that its log names."""
+    return pa.table(DeltaTable(case.table / name).to_pyarrow_table())
+
+
 def ids(found: list[dict[str, Any]]) -> set[str]:
     return {row["template_id"] for row in found}
 
@@ -374,6 +387,56 @@ class TestComplete:
         assert answer.code == 0, answer.err
         assert answer.json()["subjects_enrolled"] == 1
         assert_sound(complete, {**faces, "t000": someone}, [*PEOPLE, "t000"], step=1)
+        assert schemes(complete) == {FIRST_SCHEME}
+
+    def test_it_takes_another_person_without_any_option(self, complete, faces, tmp_path):
+        """Settings that nobody chose are those of the table, whatever is the default by now."""
+        source, someone = tmp_path / "more.parquet", np.random.default_rng(3).standard_normal(64)
+        pq.write_table(pa.table({"subject_id": ["t000"], "embedding": [someone]}), source)
+        answer = ironmask("enroll", source, complete.table, complete.keys, "--executor=local")
+        assert answer.code == 0, answer.err
+        assert_sound(complete, {**faces, "t000": someone}, [*PEOPLE, "t000"], step=1)
+        assert schemes(complete) == {FIRST_SCHEME}
+        assert {(row["alpha"], row["tolerance"]) for row in live(complete)} == {(12, 1)}
+
+    def test_readers_of_its_logs_see_what_is_new(self, complete, tmp_path):
+        """They go by the columns that a log names, and old files have fewer."""
+        assert not LATER & set(by_the_log(complete, "templates").schema.names)
+        source, someone = tmp_path / "more.parquet", np.random.default_rng(3).standard_normal(64)
+        pq.write_table(pa.table({"subject_id": ["t000"], "embedding": [someone]}), source)
+        assert complete.enroll("--vault", source=source).code == 0
+        for name, columns in (("templates", LATER | {"details"}), ("inputs", {"details"})):
+            found = by_the_log(complete, name)
+            assert columns <= set(found.schema.names)
+            assert len(found) == len(rows(complete, name))
+            kept = {row["subject_id"] for row in found.to_pylist() if row["details"] is not None}
+            assert kept == {"t000"}
+        told = duckdb.sql(
+            "SELECT count(*), count(code_width), count(quality), count(details) FROM read_parquet("
+            f"'{complete.table}/templates/*/*.parquet', union_by_name = true)"
+        ).fetchall()
+        assert told == [(24, 0, 23, 1)]
+        assert complete.run("check", "--deep").code == 0
+
+    @pytest.mark.parametrize("way", ["source", slow("vault")])
+    @pytest.mark.parametrize("asked", [["--code-width=128"], slow(["--preset=balanced"])], ids=str)
+    def test_it_moves_to_version_2(self, complete, faces, gallery, way, asked):
+        before = live(complete)
+        more = ["--vault"] if way == "vault" else [f"--source={gallery}"]
+        assert complete.renew("reprotect", *more, *asked).code == 0
+        assert_renewed(complete, faces, before, 2)
+        assert schemes(complete) == {(2, 128, "quaternionic")}
+        assert by_the_log(complete, "templates")["code_width"].unique().to_pylist() == [128]
+        told = ironmask("inspect", complete.table, "--json").json()["generations"]
+        assert [(g["scheme_version"], g["code_width"], g["structure"]) for g in told] == [
+            (2, 128, "quaternionic")
+        ]
+        refused = complete.enroll("--vault", "--code-width=64", source=gallery)
+        assert "code_width is 128 there and 64 here" in refused.errors[0]
+        for command in ("rekey", "rotate-mac"):
+            assert complete.renew(command).code == 0
+            assert schemes(complete) == {(2, 128, "quaternionic")}
+        assert_sound(complete, faces)
 
     def test_who_is_there_stays_out(self, complete, gallery):
         before = ids(live(complete))
@@ -400,6 +463,7 @@ class TestComplete:
 
     @pytest.mark.parametrize("way", ["source", "vault"])
     def test_it_is_re_protected(self, complete, faces, gallery, way):
+        """Without options its version stays."""
         before, old = live(complete), data_files(complete, "templates")
         more = ["--vault"] if way == "vault" else [f"--source={gallery}"]
         answer = complete.renew("reprotect", *more, "--json")
@@ -408,6 +472,7 @@ class TestComplete:
         assert (found["generation"], found["lost"], found["missing"]) == (2, 0, 0)
         assert found["proof"]["files"] == len(old) == 12
         assert_renewed(complete, faces, before, 2)
+        assert schemes(complete) == {FIRST_SCHEME}
 
     @pytest.mark.parametrize("command", ["rekey", "rotate-mac"])
     def test_it_is_rewritten(self, complete, faces, command):
@@ -415,6 +480,7 @@ class TestComplete:
         answer = complete.renew(command, "--json")
         assert answer.code == 0, answer.err
         assert_renewed(complete, faces, before, 2, same=same_ids(command, before))
+        assert schemes(complete) == {FIRST_SCHEME}
 
     def test_its_keys_are_wrapped_anew(self, complete, faces):
         before = (complete.folder / "table.keys.json").read_bytes()
@@ -548,10 +614,10 @@ class TestOtherWays:
         case = unpacked("filled")
         assert_sound(case, faces, FEW, step=1)
         (profile,) = (case.table / "_ironmask").glob("profile-*.parquet")
-        refused = case.enroll()
+        refused = case.enroll("--fill=0")
         assert refused.code == 1
         assert "filling is 0.1 there and 0.0 here" in refused.errors[0]
-        answer = case.enroll("--fill=0.1", "--json")
+        answer = case.enroll("--json")
         assert answer.code == 3, answer.err
         assert answer.json()["subjects_enrolled"] == len(PEOPLE) - len(FEW)
         assert [path.name for path in (case.table / "_ironmask").glob("profile-*")] == [

@@ -249,6 +249,7 @@ class TestS3(StoreContract):
         return f"{bucket}/prefix"
 
 
+@pytest.mark.slow
 class TestFaulty(TestS3):
     @pytest.fixture
     def store(self, s3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FsspecStore]:

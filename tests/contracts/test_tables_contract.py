@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -18,10 +21,19 @@ from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile, Store, StoredTable, StoredTables
 from pipelines.table.layout import join
-from pipelines.table.log_entries import Commit, Log, digest_of, line, parsed
+from pipelines.table.log_chain import entry
+from pipelines.table.log_entries import (
+    Commit,
+    Log,
+    announcement_of_columns,
+    digest_of,
+    line,
+    parsed,
+)
 from pipelines.table.schemas import GENERATIONS, INPUTS, TABLES, TEMPLATES, as_parquet
 
 Place = tuple[StoredTables, Store]
+LATER = {"code_width": 128, "structure": "quaternionic"}
 
 
 class TablesContract:
@@ -93,6 +105,65 @@ class TablesContract:
         table.commit([], "run", 2, ["a.parquet"])
         assert table.files() == {}
         assert store.exists(join(table.uri, "a.parquet"))
+
+    @pytest.fixture
+    def older(self, place, monkeypatch) -> StoredTable:
+        """Templates of a release that knew fewer columns, a file of it among them."""
+        tables, store = place
+        table = tables.table("templates")
+        fewer = pa.schema([field for field in TEMPLATES if field.name not in LATER])
+        with monkeypatch.context() as earlier:
+            earlier.setattr(table, "_schema", fewer)
+            tables.create()
+        table.commit([put_template(table, store, 1, fewer)], "run", 1)
+        return table
+
+    def test_a_log_that_names_all_columns_stays_as_it_is(self, tables, store):
+        for name in TABLES:
+            assert not tables.table(name).widen(pytest.fail)
+            with pytest.raises(FileNotFoundError):
+                store.read(entry(tables, name, 1))
+
+    def test_a_log_of_before_gets_the_columns_that_it_lacks_once(self, place, older):
+        tables, store = place
+        identity, before = tables.table_id, older.files()
+        told: list[str] = []
+        assert older.widen(lambda said: told.append(announcement_of_columns(said)))
+        content = store.read(entry(tables, "templates", 2))
+        assert [parsed(content).announcement()] == told
+        assert parsed(content).added == []
+        assert not older.widen(pytest.fail)
+        assert (older.files(), tables.table_id) == (before, identity)
+        older.commit([put_template(older, store, 2, **LATER)], "run", 2)
+        found = older.rows(["generation", *LATER]).sort_by("generation").to_pylist()
+        assert found == [
+            {"generation": 1, **dict.fromkeys(LATER)},
+            {"generation": 2, **LATER},
+        ]
+
+    def test_what_it_says_of_the_table_is_what_is_announced(self, place, older):
+        """Any other column, partition or id has another digest."""
+        told: list[Mapping[str, Any]] = []
+        assert older.widen(told.append)
+        (said,) = told
+        announced = announcement_of_columns(said)
+        columns = json.loads(said["schemaString"])
+        for other in (
+            {"schemaString": json.dumps([columns, "more"])},
+            {"partitionColumns": []},
+            {"id": str(uuid.uuid4())},
+            {"configuration": {"delta.appendOnly": "true"}},
+        ):
+            assert announcement_of_columns({**said, **other}) != announced
+        assert announcement_of_columns({**said, "createdTime": 7}) == announced
+
+    def test_a_checkpoint_keeps_the_columns(self, place, older):
+        tables, store = place
+        older.widen(lambda _: None)
+        older.checkpoint()
+        for version in range(3):
+            store.delete([entry(tables, "templates", version)])
+        assert not older.widen(pytest.fail)
 
     def test_a_repeated_sequence_changes_nothing(self, table, files):
         """The answer to a commit may be lost: asked again, it must not count twice."""
@@ -278,11 +349,14 @@ def put(table: StoredTable, store: Store, name: str, people: list[str]) -> DataF
     return DataFile(name, len(content), len(rows), digest, {}, *bounds)
 
 
-def put_template(table: StoredTable, store: Store, generation: int) -> DataFile:
+def put_template(
+    table: StoredTable, store: Store, generation: int, columns: pa.Schema = TEMPLATES, **more: Any
+) -> DataFile:
     """A data file of a template, which does not hold its generation: its partition does."""
-    schema = TEMPLATES.remove(TEMPLATES.get_field_index("generation"))
+    schema = columns.remove(columns.get_field_index("generation"))
     values = {"subject_id": f"of {generation}", "template_id": f"t{generation}"}
-    row = {field.name: values.get(field.name, empty(field.type)) for field in schema}
+    known = {**values, **more}
+    row = {field.name: known.get(field.name, empty(field.type)) for field in schema}
     content = as_parquet(pa.Table.from_pylist([row], schema))
     path = f"generation={generation}/t.parquet"
     store.write(join(table.uri, path), content)

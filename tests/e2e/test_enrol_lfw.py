@@ -34,6 +34,8 @@ from ironmask.helper import encode, encoding
 from pipelines.spec.outcomes import ACQUISITION
 from pipelines.table.row_cipher import open_row
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS, IMAGES = 423, 3241
 # What Tink adds to a plaintext: its prefix, the nonce and the tag.
 PREFIX, NONCE, TAG = 5, 12, 16

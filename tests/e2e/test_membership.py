@@ -160,6 +160,7 @@ def test_nor_does_what_a_detector_says_of_one(table: Table, shared: Path) -> Non
         assert not {round(one, 3) for one in found} & numbers
 
 
+@pytest.mark.slow
 def test_raw_bytes_hold_no_digest_of_a_photo(table: Table) -> None:
     content = b"".join(p.read_bytes() for p in table.dest.rglob("*") if p.is_file())
     for photo in table.candidates:

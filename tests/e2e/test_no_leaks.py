@@ -43,6 +43,8 @@ from pipelines.spec.options import assembled
 from pipelines.table import layout
 from pipelines.table.details import decrypted
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS, EACH, SHARD = 40, 6, 60
 CANARIES, WIDTH = 40, 512
 # About the least that Ray takes; so little that the crops of two shards are spilled.

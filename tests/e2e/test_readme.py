@@ -143,6 +143,8 @@ def test_every_document_with_commands_is_walked() -> None:
     assert {name for name, text in texts.items() if blocks(text, "sh")} == WALKS.keys()
 
 
+# Beside other work, some documents take longer than a test usually may.
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in SHORT else pytest.mark.slow) for n in WALKS]
 )

@@ -16,6 +16,7 @@ def runs(tmp_path):
         yield found
 
 
+@pytest.mark.slow
 def test_around_the_turn(runs, tmp_path):
     work = kills.made(tmp_path, runs, 8)
     chosen = [

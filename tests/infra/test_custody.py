@@ -261,6 +261,7 @@ def _below(pid: int) -> set[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_workers_on_ray_and_their_driver_leave_none(tmp_path: Path) -> None:
     """Each process that opens keys has its limit at zero, however it was before."""
     source, dest = several(tmp_path / "e.parquet", 600), tmp_path / "dest"

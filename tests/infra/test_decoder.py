@@ -36,12 +36,13 @@ def decoder():
 def strike(decoder: Decoder, number: int, times: int = 1) -> Callable[[], None]:
     """Send a signal to the child that is busy with a picture, and to those that come after it.
 
-    Returns what waits until that is done.
+    Returns what ends this, and checks that it was done once at least.
     """
+    struck: set[int] = set()
+    over = threading.Event()
 
     def work() -> None:
-        struck: set[int] = set()
-        while len(struck) < times:
+        while len(struck) < times and not over.is_set():
             pid = decoder.pid
             if pid and pid not in struck and is_busy(pid):
                 os.kill(pid, number)
@@ -50,7 +51,13 @@ def strike(decoder: Decoder, number: int, times: int = 1) -> Callable[[], None]:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    return thread.join
+
+    def ended() -> None:
+        over.set()
+        thread.join()
+        assert struck
+
+    return ended
 
 
 def is_busy(pid: int) -> bool:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
-from ironmask import Params, candidates, codeword
+from ironmask import Params, candidates, codeword, protect, verify_batch
 from ironmask.errors import ParameterError, TemplateError
+from ironmask.template import tried
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 SMALL = Params(64, 6, 2)
@@ -45,7 +47,12 @@ def test_best_subsets_are_all_of_them_in_order(values, size):
     assert sums == sorted(sums, reverse=True)
 
 
-@pytest.mark.parametrize("params", [Params(512, 16, 4), Params(512, 20, 4), Params(512, 12), SMALL])
+WIDE = Params(512, 18, 3, 1024, "quaternionic")
+
+
+@pytest.mark.parametrize(
+    "params", [Params(512, 16, 4), Params(512, 20, 4), Params(512, 12), SMALL, WIDE]
+)
 def test_patterns_hold_those_of_the_codeword_and_all_lower_ones(params):
     patterns = [tuple(p) for p in candidates.patterns(params).tolist()]
     known = candidates.accepting(params)
@@ -76,3 +83,54 @@ def test_what_has_no_nearest_codeword_is_refused():
         candidates.nearest(np.array([np.inf, 1.0]), 1, 1)
     with pytest.raises(ParameterError, match="out of range"):
         candidates.nearest(np.ones(4), 5, 1)
+
+
+@pytest.mark.parametrize("params", [WIDE, Params(512, 16, 3, 1024), Params(512, 16, 1, 2048)])
+def test_wide_codes_are_tried_as_often(params):
+    """As many subsets as the list is long, whatever the width: a verification costs no more."""
+    assert params.digest_count < candidates.SEARCH
+    assert candidates.patterns(params).shape == (candidates.SEARCH, params.match_size)
+
+
+@pytest.mark.parametrize("code_width", [130, 200, 512, 1024])
+def test_the_likeliest_subsets_of_the_codes_width_come_first(code_width):
+    """Their sums of average sizes among N entries, and those of all subsets within reach."""
+    params = Params(64, 4, 1, code_width)
+    reach = min(code_width, candidates.REACH)
+    size = ndtri(1 - (np.arange(reach) + 0.5) / (2 * code_width))
+    every = np.array(list(combinations(range(reach), 3)))
+    sums = np.sort(size[every].sum(axis=1))[::-1]
+    patterns = candidates.patterns(params)
+    own = combinations(range(4), 3)
+    assert {*own} == {tuple(p) for p in patterns[:4].tolist()}
+    found = np.sort(size[patterns].sum(axis=1))[::-1]
+    assert np.allclose(found, sums[: candidates.SEARCH])
+
+
+def test_the_width_of_the_code_decides_and_not_that_of_the_embedding():
+    narrow, wide, real = (
+        Params(n, 16, 3, code_width, structure)
+        for n, code_width, structure in (
+            (512, 512, "real"),
+            (512, 1024, "quaternionic"),
+            (64, 1024, "real"),
+        )
+    )
+    assert np.array_equal(candidates.patterns(wide), candidates.patterns(real))
+    assert not np.array_equal(candidates.patterns(wide), candidates.patterns(narrow))
+
+
+@pytest.mark.parametrize("structure", ["real", "quaternionic"])
+def test_lists_of_wide_rows_accept_more_than_decoding(structure, rng, row_key):
+    """Every probe that decodes within the tolerance is accepted, and others with it."""
+    params = Params(128, 12, 2, 256, structure)
+    template = rng.standard_normal(128)
+    row = protect(template, params, row_key, rng=rng)
+    probes = template + rng.uniform(0.8, 1.6, 300)[:, None] * rng.standard_normal((300, 128))
+    accepted = verify_batch(row, probes, row_key)
+    (known, *found) = (
+        np.unique(one[: params.digest_count]) for one in tried(row, [template, *probes])
+    )
+    shared = np.array([len(np.intersect1d(known, code)) for code in found])
+    assert accepted[shared >= params.match_size].all()
+    assert 0 < (shared >= params.match_size).sum() < accepted.sum() < 300

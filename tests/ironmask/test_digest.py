@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from ironmask.errors import EncodingError, ParameterError
 from ironmask.params import Params
 
 OTHER_KEY = b"\xff" * 32
-SETTINGS = [Params(64, 6, e) for e in range(6)]
+SETTINGS = [Params(64, 6, e, version=v) for v in (1, 2) for e in range(6)]
+named = {"ids": lambda p: f"tolerance {p.tolerance}, version {p.version}"}
 
 
 def flip(code, places):
@@ -49,7 +50,7 @@ def code(rng):
     return codeword.sample(rng, 64, 6)[0]
 
 
-@pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"tolerance {p.tolerance}")
+@pytest.mark.parametrize("params", SETTINGS, **named)
 @pytest.mark.parametrize("change", [flip, move, flip_and_move])
 def test_accepts_exactly_up_to_the_tolerance(params, change, code, row_key):
     stored = digest.digests(code, params, row_key)
@@ -78,7 +79,7 @@ def crowded_move(code, places, n=64):
     return changed[np.argsort(np.abs(changed))]
 
 
-@pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"tolerance {p.tolerance}")
+@pytest.mark.parametrize("params", SETTINGS, **named)
 def test_another_row_key_never_matches(params, code, row_key):
     stored = digest.digests(code, params, row_key)
     assert not matches(stored, code, params, OTHER_KEY)
@@ -88,10 +89,11 @@ def test_another_row_key_never_matches(params, code, row_key):
         assert not matches(stored, code, params, bytes(changed))
 
 
-@pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"tolerance {p.tolerance}")
+@pytest.mark.parametrize("params", SETTINGS, **named)
 def test_lengths(params, code, row_key):
     stored = digest.digests(code, params, row_key)
-    width = 16 if params.tolerance else 32
+    first = 16 if params.tolerance else 32
+    width = {1: first, 2: 8}[params.version]
     assert digest.tag_bytes(params) == width
     assert len(stored) == digest.digest_bytes(params) == params.digest_count * width
 
@@ -124,10 +126,12 @@ def split(stored, width):
     return [stored[i : i + width] for i in range(0, len(stored), width)]
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("params", [Params(64, 6, 3), Params(512, 16, 4)])
-def test_tags_are_sorted_and_distinct(params, rng, row_key):
+def test_tags_are_sorted_and_distinct(params, version, rng, row_key):
+    params = replace(params, version=version)
     code = codeword.sample(rng, params.n, params.alpha)[0]
-    tags = split(digest.digests(code, params, row_key), 16)
+    tags = split(digest.digests(code, params, row_key), digest.tag_bytes(params))
     assert tags == sorted(set(tags))
 
 
@@ -137,47 +141,69 @@ def test_sorted_order_hides_the_subsets(rng, row_key):
     places = []
     for _ in range(200):
         code = codeword.sample(rng, 64, 6)[0]
-        here = split(digest.digests(code, params, row_key), 16)
-        there = set(split(digest.digests(flip(code, [0]), params, row_key), 16))
+        here = split(digest.digests(code, params, row_key), 8)
+        there = set(split(digest.digests(flip(code, [0]), params, row_key), 8))
         places += [i for i, tag in enumerate(here) if tag in there]
     counts = np.bincount(places, minlength=6)
     assert counts.sum() == 200
     assert counts.min() > 10
 
 
-def test_parameters_separate_domains(code, row_key):
+@pytest.mark.parametrize("version", [1, 2])
+def test_parameters_separate_domains(version, code, row_key):
     """Equal bytes to digest, other parameters: no tag in common."""
-    shape = Params(64, 6, 1)
-    tags = set(split(digest.digests(code, shape, row_key), 16))
-    for other in (replace(shape, n=65), replace(shape, alpha=5, tolerance=0)):
+    shape = Params(64, 6, 1, version=version)
+    width = digest.tag_bytes(shape)
+    tags = set(split(digest.digests(code, shape, row_key), width))
+    others = [replace(shape, n=65, code_width=65), replace(shape, alpha=5, tolerance=0)]
+    if version > 1:
+        others += [replace(shape, code_width=65), replace(shape, structure="quaternionic")]
+    for other in others:
         parts = digest.digests(code[:5] if other.alpha == 5 else code, other, row_key)
-        assert tags.isdisjoint(split(parts, 16))
-    whole = digest.digests(code, Params(64, 6, 0), row_key)
-    assert whole != digest.digests(code, Params(65, 6, 0), row_key)
+        assert tags.isdisjoint(split(parts, width))
+    whole = digest.digests(code, replace(shape, tolerance=0), row_key)
+    assert whole != digest.digests(code, Params(65, 6, 0, version=version), row_key)
 
 
-def test_subsets_of_another_tolerance_or_alpha_share_no_tag(code, row_key):
+@pytest.mark.parametrize("version", [1, 2])
+def test_subsets_of_another_tolerance_or_alpha_share_no_tag(version, code, row_key):
     """Subsets of four of six and of four of five places have the same bytes."""
-    six = split(digest.digests(code, Params(64, 6, 2), row_key), 16)
-    five = split(digest.digests(code[:5], Params(64, 5, 1), row_key), 16)
+    wide, narrow = (Params(64, a, t, version=version) for a, t in ((6, 2), (5, 1)))
+    width = digest.tag_bytes(wide)
+    six = split(digest.digests(code, wide, row_key), width)
+    five = split(digest.digests(code[:5], narrow, row_key), width)
     assert set(six).isdisjoint(five)
 
 
-def test_scheme_version_separates_domains(code, row_key, monkeypatch):
-    before = digest.digests(code, Params(64, 6, 0), row_key)
-    monkeypatch.setattr(digest, "SCHEME_VERSION", 2)
-    assert digest.digests(code, Params(64, 6, 0), row_key) != before
+@pytest.mark.parametrize("tolerance", [0, 2])
+def test_scheme_version_separates_domains(tolerance, code, row_key):
+    """No tag of version 2 is the beginning of one of version 1."""
+    first, second = (
+        split(digest.digests(code, params, row_key), digest.tag_bytes(params))
+        for params in (Params(64, 6, tolerance, version=v) for v in (1, 2))
+    )
+    assert {tag[:8] for tag in first}.isdisjoint(second)
 
 
 def test_digests_match_the_vectors(vectors):
-    for v in vectors("digests"):
-        params = Params(v["n"], v["alpha"], v["tolerance"])
+    for v in chain(vectors("digests"), vectors("digests_v2")):
+        params = Params.recorded(v)
+        assert params.version == v.get("version", 1)
         code = np.array(v["codeword"], dtype=np.int32)
         stored = digest.digests(code, params, bytes.fromhex(v["key"]))
         assert params.digest_count == v["tags"]
         assert stored[: digest.tag_bytes(params)].hex() == v["first_tag"]
         assert hashlib.sha256(stored).hexdigest() == v["sha256_of_all"]
         assert matches(stored, code, params, bytes.fromhex(v["key"]))
+
+
+def test_layers_match_the_vectors(vectors):
+    for v in vectors("digests_v2"):
+        params, key, layer = Params.recorded(v), *map(bytes.fromhex, (v["key"], v["layer"]))
+        code = np.array(v["codeword"], dtype=np.int32)
+        above = digest.relayered(digest.digests(code, params, key), params, layer)
+        assert hashlib.sha256(above).hexdigest() == v["sha256_under_the_layer"]
+        assert above == digest.digests(code, params, key + layer)
 
 
 def test_digests_do_not_hold_the_codeword(rng, row_key):
@@ -191,51 +217,60 @@ def test_tags_of_two_codewords_are_disjoint(e, rng, row_key):
     """Two codewords with fewer places in common than the match size share nothing."""
     params = Params(512, 16, e)
     a, b = codeword.sample(rng, 512, 16, 2)
-    shared = set(split(digest.digests(a, params, row_key), 16)) & set(
-        split(digest.digests(b, params, row_key), 16)
+    shared = set(split(digest.digests(a, params, row_key), 8)) & set(
+        split(digest.digests(b, params, row_key), 8)
     )
     assert not shared
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("tag", [b"\0" * 16, b"anything at all!"])
-def test_repeated_stored_tags_match_nothing(tag, code, rng, row_key):
+def test_repeated_stored_tags_match_nothing(tag, version, code, rng, row_key):
     """A tampered row must not open for everyone."""
-    params = Params(64, 6, 2)
+    params = Params(64, 6, 2, version=version)
+    tag = tag[: digest.tag_bytes(params)]
     with pytest.raises(EncodingError, match="repeat"):
         matches(tag * params.digest_count, code, params, row_key)
 
 
-def test_unsorted_stored_tags_are_refused(code, row_key):
-    params = Params(64, 6, 2)
-    stored = digest.digests(code, params, row_key)
+@pytest.mark.parametrize("version", [1, 2])
+def test_unsorted_stored_tags_are_refused(version, code, row_key):
+    params = Params(64, 6, 2, version=version)
+    stored, width = digest.digests(code, params, row_key), digest.tag_bytes(params)
     with pytest.raises(EncodingError, match="not sorted"):
-        matches(stored[16:] + stored[:16], code, params, row_key)
+        matches(stored[width:] + stored[:width], code, params, row_key)
 
 
-def test_one_stored_tag_is_enough(code, row_key):
+@pytest.mark.parametrize("version", [1, 2])
+def test_one_stored_tag_is_enough(version, code, row_key):
     """A hit on any single tag counts, wherever it lies among foreign ones."""
-    params = Params(64, 6, 1)
-    tags = split(digest.digests(code, params, row_key), 16)
+    params = Params(64, 6, 1, version=version)
+    width = digest.tag_bytes(params)
+    tags = split(digest.digests(code, params, row_key), width)
     for place, tag in enumerate(tags):
-        foreign = [bytes([i]) * 16 for i in range(6)]
+        foreign = [bytes([i]) * width for i in range(6)]
         foreign[place] = tag
         assert matches(b"".join(sorted(foreign)), code, params, row_key)
 
 
-def test_half_a_tag_is_not_enough(code, row_key):
-    params = Params(64, 6, 1)
-    tags = split(digest.digests(code, params, row_key), 16)
-    first = b"".join(sorted(tag[:8] + bytes([i] * 8) for i, tag in enumerate(tags)))
-    last = b"".join(sorted(bytes([i] * 8) + tag[8:] for i, tag in enumerate(tags)))
+@pytest.mark.parametrize("version", [1, 2])
+def test_half_a_tag_is_not_enough(version, code, row_key):
+    params = Params(64, 6, 1, version=version)
+    half = digest.tag_bytes(params) // 2
+    tags = split(digest.digests(code, params, row_key), 2 * half)
+    first = b"".join(sorted(tag[:half] + bytes([i] * half) for i, tag in enumerate(tags)))
+    last = b"".join(sorted(bytes([i] * half) + tag[half:] for i, tag in enumerate(tags)))
     assert not matches(first, code, params, row_key)
     assert not matches(last, code, params, row_key)
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("place", range(6))
-def test_a_tag_is_found_among_foreign_ones_that_begin_alike(place, code, row_key):
-    params = Params(64, 6, 1)
-    tag = split(digest.digests(code, params, row_key), 16)[0]
-    stored = [tag[:8] + bytes([i]) * 8 for i in range(6)]
+def test_a_tag_is_found_among_foreign_ones_that_begin_alike(place, version, code, row_key):
+    params = Params(64, 6, 1, version=version)
+    half = digest.tag_bytes(params) // 2
+    tag = split(digest.digests(code, params, row_key), 2 * half)[0]
+    stored = [tag[:half] + bytes([i]) * half for i in range(6)]
     stored[place] = tag
     assert matches(b"".join(sorted(stored)), code, params, row_key)
 
@@ -243,5 +278,6 @@ def test_a_tag_is_found_among_foreign_ones_that_begin_alike(place, code, row_key
 def test_tags_that_begin_alike_are_sorted_too(monkeypatch):
     tags = [b"a" * 8 + bytes([last] * 8) for last in (3, 255, 0, 128)] + [b"\xff" * 16, bytes(16)]
     monkeypatch.setattr(digest, "_tags", lambda *_: tags)
-    joined = digest.digests(np.arange(1, 5, dtype=np.int32), Params(64, 4, 1), bytes(32))
+    params = Params(64, 4, 1, version=1)
+    joined = digest.digests(np.arange(1, 5, dtype=np.int32), params, bytes(32))
     assert joined == b"".join(sorted(tags))

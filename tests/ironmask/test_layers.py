@@ -16,9 +16,15 @@ from ironmask.errors import EncodingError, ParameterError
 from ironmask.template import reopen
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=60)
-SETTINGS = [Params(64, 6, 0), Params(64, 6, 2), Params(64, 6, 5), Params(512, 16, 4)]
+SETTINGS = [
+    *(Params(64, 6, e, version=v) for v in (1, 2) for e in (0, 2, 5)),
+    Params(512, 16, 4, version=1),
+    Params(512, 16, 3, 1024, "quaternionic"),
+]
 SECOND, THIRD = b"\x02" * 32, b"\x03" * 32
-settings_of = pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"{p.alpha}-{p.tolerance}")
+settings_of = pytest.mark.parametrize(
+    "params", SETTINGS, ids=lambda p: f"{p.alpha}-{p.tolerance}-v{p.version}"
+)
 keys = st.binary(min_size=32, max_size=32)
 
 
@@ -27,10 +33,13 @@ def split(stored, params):
     return [stored[i : i + width] for i in range(0, len(stored), width)]
 
 
-@pytest.fixture
-def row(rng, row_key) -> tuple[ProtectedTemplate, np.ndarray]:
+@pytest.fixture(
+    params=[Params(64, 8, 2, version=1), Params(64, 8, 2), Params(64, 8, 2, 128, "quaternionic")],
+    ids=["version 1", "real", "wide quaternionic"],
+)
+def row(request, rng, row_key) -> tuple[ProtectedTemplate, np.ndarray]:
     t = rng.standard_normal(64)
-    return protect(t, Params(64, 8, 2), row_key, rng=rng), t
+    return protect(t, request.param, row_key, rng=rng), t
 
 
 def under(row: ProtectedTemplate, *layer_keys: bytes) -> ProtectedTemplate:
@@ -43,7 +52,8 @@ def under(row: ProtectedTemplate, *layer_keys: bytes) -> ProtectedTemplate:
 @steady
 @given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.data(), keys, st.lists(keys, max_size=3))
 def test_relayered_tags_are_those_of_the_longer_key(seed, alpha, data, first, further):
-    params = Params(64, alpha, data.draw(st.integers(0, alpha - 1)))
+    version = data.draw(st.sampled_from([1, 2]))
+    params = Params(64, alpha, data.draw(st.integers(0, alpha - 1)), version=version)
     code = codeword.sample(np.random.default_rng(seed), 64, alpha)[0]
     stored, whole = digest.digests(code, params, first), first
     for key in further:
@@ -53,9 +63,13 @@ def test_relayered_tags_are_those_of_the_longer_key(seed, alpha, data, first, fu
 
 @settings_of
 def test_a_layer_is_the_keyed_hash_of_a_tag(params, rng, row_key):
-    code = codeword.sample(rng, params.n, params.alpha)[0]
+    code = codeword.sample(rng, params.code_width, params.alpha)[0]
     stored = digest.digests(code, params, row_key)
     salt = struct.pack("<4I", 1, params.n, params.alpha, params.tolerance)
+    if params.version == 2:
+        scalars = {"real": 1, "quaternionic": 4}[params.structure]
+        numbers = (2, scalars, params.alpha, params.tolerance, params.n, params.code_width, 0)
+        salt = struct.pack("<4B3I", *numbers)
     expected = sorted(
         hashlib.blake2b(
             SECOND + tag, digest_size=len(tag), salt=salt, person=b"ironmask layer\0\0"
@@ -67,7 +81,7 @@ def test_a_layer_is_the_keyed_hash_of_a_tag(params, rng, row_key):
 
 def test_layered_tags_stay_what_they_are():
     code = np.array([-3, 7, 20, -64], dtype=np.int32)
-    tags = digest.digests(code, Params(64, 4, 1), bytes(range(96)))
+    tags = digest.digests(code, Params(64, 4, 1, version=1), bytes(range(96)))
     assert hashlib.sha256(tags).hexdigest() == (
         "b801419042435e849aea249a20e58046c3227e87cec8a6067a1a2ca8b7118db2"
     )
@@ -75,7 +89,7 @@ def test_layered_tags_stay_what_they_are():
 
 @settings_of
 def test_layers_hide_the_tags_below(params, rng, row_key):
-    code = codeword.sample(rng, params.n, params.alpha)[0]
+    code = codeword.sample(rng, params.code_width, params.alpha)[0]
     stored = digest.digests(code, params, row_key)
     above = digest.relayered(stored, params, SECOND)
     assert len(above) == len(stored)
@@ -86,7 +100,7 @@ def test_layers_hide_the_tags_below(params, rng, row_key):
 @settings_of
 def test_a_layer_is_no_first_key(params, rng, row_key):
     """Keys of the same bytes at another depth give other tags."""
-    code = codeword.sample(rng, params.n, params.alpha)[0]
+    code = codeword.sample(rng, params.code_width, params.alpha)[0]
     found = [
         digest.digests(code, params, key)
         for key in (row_key, SECOND, row_key + SECOND, SECOND + row_key, row_key + SECOND + SECOND)
@@ -128,9 +142,9 @@ def test_protect_and_reopen_take_layered_keys(row, row_key, rng):
 
 @settings_of
 def test_hits_are_the_subsets_that_have_a_tag(params, rng, row_key):
-    code = codeword.sample(rng, params.n, params.alpha)[0]
+    code = codeword.sample(rng, params.code_width, params.alpha)[0]
     m = params.match_size
-    tried = codeword.sample(rng, params.n, m, 50)
+    tried = codeword.sample(rng, params.code_width, m, 50)
     genuine = [10, 30]
     tried[genuine] = [code[:m], code[-m:] if params.tolerance else -code[:m]]
     found = digest.hits(digest.digests(code, params, row_key), tried, params, row_key)
@@ -156,9 +170,10 @@ def test_damaged_tags_get_no_layer(params, rng, row_key):
             digest.relayered(bad, params, SECOND)
 
 
-@pytest.mark.parametrize("change", [lambda b: b[16:] + b[:16], lambda b: b[:16] * 15])
-def test_unsorted_or_repeated_tags_get_no_layer(change, rng, row_key):
-    params = Params(64, 6, 2)
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("change", [lambda b: b[16:] + b[:16], lambda b: b[: len(b) // 15] * 15])
+def test_unsorted_or_repeated_tags_get_no_layer(change, version, rng, row_key):
+    params = Params(64, 6, 2, version=version)
     stored = digest.digests(codeword.sample(rng, 64, 6)[0], params, row_key)
     with pytest.raises(EncodingError, match="not sorted, or repeat"):
         digest.relayered(change(stored), params, SECOND)

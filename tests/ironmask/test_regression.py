@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from ironmask import Params, codeword, helper, protect_batch, verify_batch
+from ironmask.params import Structure
 
-N = 512
+N, WIDE = 512, 1024
 ANGLES = (40, 45, 47, 50, 55)
 TABLE = {
     8: (1.000, 1.000, 1.000, 0.999, 0.932),
@@ -51,9 +52,12 @@ def assert_printed_rate(observed, printed):
     assert low - 4 * error <= observed <= high + 4 * error
 
 
-def assert_precise_rate(observed, rate, trials):
-    """Within four standard errors of a rate measured on a million trials, and one trial."""
-    error = np.sqrt(rate * (1 - rate) * (1 / trials + 1 / MILLION))
+def assert_precise_rate(observed, rate, trials, between=0.0):
+    """Within four standard errors of a rate measured on a million trials, and one trial.
+
+    between: the standard error that differences between rows add.
+    """
+    error = np.sqrt(rate * (1 - rate) * (1 / trials + 1 / MILLION) + between**2)
     assert abs(observed - rate) <= 4 * error + 1 / trials
 
 
@@ -66,9 +70,9 @@ def decode_success(alpha, angle, trials):
 
 @pytest.fixture(scope="module")
 def precise(vectors):
-    """Rates of a million trials without the package, by alpha and angle."""
+    """Rates of a million trials without the package, by the code's width, alpha and angle."""
     return {
-        (cell["alpha"], angle): rate
+        (cell.get("code_width", N), cell["alpha"], angle): rate
         for cell in vectors("decode_rates")
         for angle, rate in zip(cell["angles"], cell["rates"], strict=True)
     }
@@ -81,27 +85,42 @@ def test_decode_success_is_that_of_the_table(alpha, angle, printed):
 
 @pytest.mark.parametrize(("alpha", "angle", "printed"), CELLS)
 def test_decode_success_agrees_with_an_independent_program(alpha, angle, printed, precise):
-    assert_precise_rate(decode_success(alpha, angle, TRIALS), precise[alpha, angle], TRIALS)
+    assert_precise_rate(decode_success(alpha, angle, TRIALS), precise[N, alpha, angle], TRIALS)
 
 
 @pytest.mark.parametrize("encoding", [pytest.param("float32", marks=pytest.mark.slow), "int8"])
+@pytest.mark.parametrize("structure", Structure)
 @pytest.mark.parametrize("alpha", [12, 16, 24])
-def test_decode_success_through_real_rows(alpha, encoding, precise):
+def test_decode_success_through_real_rows(alpha, structure, encoding, precise):
     """The same rows meet probes at every angle of the table, at tolerance 0."""
-    accepted = acceptance(Params(N, alpha, 0), encoding)
+    accepted = acceptance(Params(N, alpha, 0, N, structure), encoding)
     for angle in ANGLES:
-        assert_precise_rate(accepted[angle], precise[alpha, angle], ROWS * PROBES)
+        assert_precise_rate(accepted[angle].mean(), precise[N, alpha, angle], ROWS * PROBES)
+
+
+@pytest.mark.parametrize("structure", Structure)
+@pytest.mark.parametrize("alpha", [16, 18])
+def test_decode_success_through_wide_rows(alpha, structure, precise):
+    """The rate is that of codes of width N. Of one row it differs: noise fills n dimensions."""
+    accepted = acceptance(Params(N, alpha, 0, WIDE, structure), "int8")
+    for angle in ANGLES:
+        of_rows = accepted[angle].mean(axis=1)
+        between = of_rows.std() / np.sqrt(ROWS)
+        rate = precise[WIDE, alpha, angle]
+        assert_precise_rate(of_rows.mean(), rate, ROWS * PROBES, between)
+        if 0.1 < rate < 0.9:
+            assert abs(of_rows.mean() - precise.get((N, alpha, angle), 0)) > 0.05
 
 
 def acceptance(params, encoding):
-    """Share of probes that decode to the codeword, over ROWS rows and PROBES probes each."""
+    """Which probes decode to the codeword, of ROWS rows and PROBES probes each: by angle."""
     rng = np.random.default_rng([7, params.alpha])
     templates = rng.standard_normal((ROWS, N))
     templates /= np.linalg.norm(templates, axis=1, keepdims=True)
     keys = [rng.bytes(32) for _ in range(ROWS)]
     rows = protect_batch(templates, params, keys, encoding=encoding, rng=rng)
     return {
-        angle: np.mean(
+        angle: np.array(
             [
                 decoded(row, probes_at(angle, np.tile(t, (PROBES, 1)), rng), t)
                 for row, t in zip(rows, templates, strict=True)
@@ -114,7 +133,8 @@ def acceptance(params, encoding):
 def decoded(row, probes, template):
     """Which probes decode to what the template decodes to."""
     vectors = np.concatenate([template[None], probes]).astype(np.float32)
-    found = codeword.decode(helper.project(row.helper, row.encoding, vectors), row.params.alpha)
+    u = helper.project(row.helper, row.params, row.encoding, vectors)
+    found = codeword.decode(u, row.params.alpha)
     return (found[1:] == found[0]).all(axis=1)
 
 

@@ -25,9 +25,25 @@ from ironmask.filling import Filling
 from ironmask.template import reopen
 
 NEW_KEY = b"a renewed row's key of 32 bytes!"
-SETTINGS = [Params(64, 8, 0), Params(64, 8, 2), Params(128, 16, 4), Params(64, 3, 2)]
+FIRST = Params(64, 8, 2, version=1)
+QUATERNIONIC = Params(64, 8, 2, 64, "quaternionic")
+WIDE = Params(64, 8, 2, 128, "quaternionic")
+SETTINGS = [
+    FIRST,
+    Params(64, 8, 0),
+    Params(64, 8, 2),
+    Params(128, 16, 4),
+    Params(64, 3, 2),
+    QUATERNIONIC,
+    WIDE,
+    Params(66, 8, 2, 131),
+]
 ENCODINGS = list(helper.ENCODINGS)
-settings_of = pytest.mark.parametrize("params", SETTINGS, ids=lambda p: f"{p.alpha}-{p.tolerance}")
+settings_of = pytest.mark.parametrize(
+    "params",
+    SETTINGS,
+    ids=lambda p: f"v{p.version}-{p.structure}-{p.code_width}-{p.alpha}-{p.tolerance}",
+)
 
 
 def unit(vector):
@@ -44,8 +60,8 @@ def inner(row, template, key):
     """The template that a row holds, found by somebody who has it."""
     code = reopen(row, template, key)
     assert code is not None
-    p = helper.decode([row.helper], row.encoding, row.params.n)[0]
-    return unit(p.T @ codeword.dense(code, row.params.n)[0])
+    p = helper.decode([row.helper], row.params, row.encoding)[0]
+    return unit(p.T @ codeword.dense(code, row.params.code_width)[0])
 
 
 @settings_of
@@ -78,8 +94,10 @@ def test_an_impostor_renews_nothing(params, rng, row_key):
         (Params(64, 8, 0), 0.5, 0.85),
         (Params(64, 8, 2), 0.35, 0.7),
         (Params(128, 16, 4), 0.4, 0.75),
+        (Params(64, 8, 2, 64, "quaternionic"), 0.35, 0.7),
+        (Params(64, 8, 2, 128, "quaternionic"), 0.4, 0.7),
     ],
-    ids=lambda p: str(getattr(p, "tolerance", p)),
+    ids=lambda p: f"{p.structure}-{p.code_width}-{p.tolerance}" if hasattr(p, "n") else str(p),
 )
 def test_decisions_are_those_of_verify(params, low, high, rng, row_key):
     t = rng.standard_normal(params.n)
@@ -119,18 +137,23 @@ def test_old_and_new_row_have_nothing_in_common(rng, row_key):
     row = protect(t, Params(512, 16, 1), row_key, encoding="float32")
     renewed = verify_and_renew(row, t, row_key, row_key)
     assert codeword.agreement(reopen(row, t, row_key), reopen(renewed, t, row_key))[0] < 8
-    first, second = (helper.decode([r.helper], "float32", 512)[0] for r in (row, renewed))
+    first, second = (helper.decode([r.helper], r.params, "float32")[0] for r in (row, renewed))
     assert np.abs(second @ first.T).max() < 0.35
 
 
 @pytest.mark.parametrize(
     ("name", "least"), [("float16", 0.999999), ("int8", 0.9997), ("bits6", 0.995), ("bits4", 0.95)]
 )
-def test_ten_renewals_stay_with_the_enrolled_template(name, least, rng, row_key):
-    """Measured over four templates: 1.0000, .9998, .9974 and .967."""
+@pytest.mark.parametrize(
+    "params",
+    [Params(512, 16, 0), Params(512, 16, 0, 1024, "quaternionic")],
+    ids=["square", "wide quaternionic"],
+)
+def test_ten_renewals_stay_with_the_enrolled_template(name, least, params, rng, row_key):
+    """Measured over four templates and square helpers: 1.0000, .9998, .9974 and .967."""
     t = unit(rng.standard_normal(512))
     keys = [bytes([i]) * 32 for i in range(11)]
-    row = protect(t, Params(512, 16, 0), keys[0], encoding=name, rng=rng)
+    row = protect(t, params, keys[0], encoding=name, rng=rng)
     probe = t
     for old, new in pairwise(keys):
         row = verify_and_renew(row, probe, old, new, rng=rng)
@@ -166,6 +189,32 @@ def test_parameters_and_encoding_may_change(rng, row_key):
     assert len(renewed.digests) == digest.digest_bytes(stricter)
     assert verify(renewed, near(t, 0.9, rng), NEW_KEY)
     assert unit(t) @ inner(renewed, t, NEW_KEY) > 0.99
+
+
+@pytest.mark.parametrize("chain", [(FIRST, WIDE, WIDE), (FIRST, QUATERNIONIC, WIDE, QUATERNIONIC)])
+def test_a_row_of_version_1_is_renewed_as_one_of_version_2(chain, rng, row_key):
+    """To a wide quaternionic row, again, and back to a square one: always the same template."""
+    t = unit(rng.standard_normal(64))
+    row, key = protect(t, chain[0], row_key, encoding="float32", rng=rng), row_key
+    for params in chain[1:]:
+        probe, new_key = near(t, 0.97, rng), rng.bytes(32)
+        renewed = verify_and_renew(row, probe, key, new_key, params=params, rng=rng)
+        assert renewed.params == params
+        assert len(renewed.helper) == helper.nbytes(params, "float32")
+        assert len(renewed.digests) == 8 * params.digest_count
+        assert np.abs(inner(renewed, t, new_key) - t).max() < 1e-5
+        assert verify(renewed, near(t, 0.97, rng), new_key)
+        assert not verify(renewed, rng.standard_normal(64), new_key)
+        row, key = renewed, new_key
+
+
+def test_a_wide_row_keeps_its_parameters_and_encoding(rng, row_key):
+    t = rng.standard_normal(512)
+    params = Params(512, 16, 3, 1024, "quaternionic")
+    row = protect(t, params, row_key, encoding="bits6", rng=rng)
+    renewed = verify_and_renew(row, near(t, 0.8, rng), row_key, NEW_KEY, rng=rng)
+    assert (renewed.params, renewed.encoding) == (params, "bits6.1")
+    assert verify(renewed, near(t, 0.8, rng), NEW_KEY)
 
 
 @settings_of
@@ -213,7 +262,7 @@ def test_a_helper_that_is_not_orthogonal_renews_nothing(rng, row_key):
     """What matches is the probe; the template would be anybody's."""
     t = rng.standard_normal(64)
     row = protect(t, Params(64, 8, 2), row_key, encoding="float32", rng=rng)
-    p = helper.decode([row.helper], "float32", 64)[0]
+    p = helper.decode([row.helper], row.params, "float32")[0]
     code = reopen(row, t, row_key)
     aside = unit(rng.standard_normal(64))
     aside -= aside @ unit(t) * unit(t)

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.laws import times
 
 from ironmask import (
     Params,
     ProtectedTemplate,
+    algebra,
     codeword,
     digest,
     helper,
+    preset,
     protect,
     protect_batch,
     rotation,
@@ -28,6 +31,8 @@ steady = settings(deadline=None, derandomize=True, database=None, max_examples=4
 WIDTHS = [64, 65, 100, 128, 512, 1024]
 ENCODINGS = list(helper.ENCODINGS)
 SMALL = Params(64, 8, 1)
+QUATERNIONIC = Params(64, 8, 1, structure="quaternionic")
+WIDE = Params(64, 8, 1, 128, "quaternionic")
 
 
 def unit(vector):
@@ -35,7 +40,7 @@ def unit(vector):
 
 
 def opened(row):
-    return helper.decode([row.helper], row.encoding, row.params.n)[0].astype(np.float64)
+    return helper.decode([row.helper], row.params, row.encoding)[0].astype(np.float64)
 
 
 def recovered(row, template):
@@ -61,10 +66,22 @@ def test_helper_takes_the_template_to_a_codeword(n, rng, row_key):
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-@pytest.mark.parametrize(("n", "alpha"), [(64, 8), (512, 16), (512, 24)])
-def test_every_encoding_verifies_its_own_template(name, n, alpha, rng, row_key):
-    t = rng.standard_normal(n)
-    row = protect(t, Params(n, alpha, 0), row_key, encoding=name, rng=rng)
+@pytest.mark.parametrize(
+    "params",
+    [
+        Params(64, 8, 0),
+        Params(512, 16, 0),
+        Params(512, 24, 0),
+        Params(512, 16, 4, version=1),
+        Params(512, 16, 4, structure="quaternionic"),
+        Params(512, 16, 3, 1024, "quaternionic"),
+        Params(66, 8, 1, 199),
+    ],
+    ids=lambda p: f"{p.structure}-{p.n}-{p.code_width}-{p.alpha}-v{p.version}",
+)
+def test_every_encoding_verifies_its_own_template(name, params, rng, row_key):
+    t = rng.standard_normal(params.n)
+    row = protect(t, params, row_key, encoding=name, rng=rng)
     assert row.encoding == f"{name}.1"
     assert row.digests == digest.digests(recovered(row, t)[0], row.params, row_key)
     assert verify(row, t, row_key) is True
@@ -80,34 +97,65 @@ def test_encoded_helpers_take_the_template_near_its_codeword(name, rng, row_key)
     assert np.abs(u - c).max() < limits.get(name, 0.05)
 
 
-@pytest.mark.parametrize("n", WIDTHS)
-def test_genuine_matches_and_impostor_does_not(n, rng, row_key):
+@pytest.mark.parametrize(
+    "params",
+    [
+        *(Params(n, 10, 2) for n in WIDTHS),
+        Params(512, 10, 2, version=1),
+        Params(65, 10, 2, 131),
+        Params(64, 10, 2, 128, "quaternionic"),
+        Params(512, 18, 3, 1024, "quaternionic"),
+        Params(512, 16, 4, 512, "quaternionic"),
+    ],
+    ids=lambda p: f"{p.structure}-{p.n}-{p.code_width}-v{p.version}",
+)
+def test_genuine_matches_and_impostor_does_not(params, rng, row_key):
+    n = params.n
     t = rng.standard_normal(n)
-    row = protect(t, Params(n, 10, 2), row_key, rng=rng)
+    row = protect(t, params, row_key, rng=rng)
     assert verify(row, towards_another_person(t, 0.97, rng), row_key)
     assert not verify(row, rng.standard_normal(n), row_key)
     assert not verify(row, -t, row_key)
     assert not verify(row, t, b"another row key of 32 bytes long")
 
 
-def test_no_impostor_of_many_matches(rng, row_key):
-    row = protect(rng.standard_normal(512), Params(), row_key, rng=rng)
+@pytest.mark.parametrize(
+    "params", [Params(), preset("balanced"), preset("compact")], ids=lambda p: str(p.code_width)
+)
+def test_no_impostor_of_many_matches(params, rng, row_key):
+    row = protect(rng.standard_normal(512), params, row_key, rng=rng)
     assert not verify_batch(row, rng.standard_normal((300, 512)), row_key).any()
 
 
-def test_preset_defaults_are_int8_and_1820_tags(rng, row_key):
-    row = protect(rng.standard_normal(512), Params(), row_key)
+@pytest.mark.parametrize("name", ["int8", "bits5"])
+@pytest.mark.parametrize("params", [QUATERNIONIC, WIDE, preset("balanced")])
+def test_multiples_of_a_template_give_other_codewords(params, name, rng, row_key):
+    """A helper takes t i to c i. Its digests are those of c alone, so t i is refused."""
+    t = rng.standard_normal(params.n)
+    row = protect(t, params, row_key, encoding=name, rng=rng)
+    code = recovered(row, t)
+    multiples = algebra.unit_multiples(code, params.structure)
+    for unit_scalar, multiple in zip(np.eye(4), multiples, strict=True):
+        turned = times(t, unit_scalar)
+        assert np.array_equal(recovered(row, turned), multiple)
+        assert verify(row, turned, row_key) is bool(unit_scalar[0])
+
+
+@pytest.mark.parametrize(("version", "width"), [(1, 16), (2, 8)])
+def test_defaults_are_int8_and_1820_tags(version, width, rng, row_key):
+    row = protect(rng.standard_normal(512), Params(version=version), row_key)
     assert row.encoding == "int8.1"
     assert len(row.helper) == 263_168
-    assert len(row.digests) == 1820 * 16
+    assert len(row.digests) == 1820 * width
 
 
-def test_batch_equals_singles_under_one_seed(row_key):
+@pytest.mark.parametrize("params", [SMALL, QUATERNIONIC, WIDE])
+def test_batch_equals_singles_under_one_seed(params, row_key):
     templates = np.random.default_rng(1).standard_normal((4, 64))
     keys = [bytes([i]) * 32 for i in range(4)]
-    batch = protect_batch(templates, SMALL, keys, rng=np.random.default_rng(2))
+    batch = protect_batch(templates, params, keys, rng=np.random.default_rng(2))
     rng = np.random.default_rng(2)
-    assert batch == [protect(t, SMALL, k, rng=rng) for t, k in zip(templates, keys, strict=True)]
+    assert batch == [protect(t, params, k, rng=rng) for t, k in zip(templates, keys, strict=True)]
 
 
 def test_every_row_of_a_batch_has_its_own_key(rng):
@@ -118,9 +166,10 @@ def test_every_row_of_a_batch_has_its_own_key(rng):
     assert opens == np.eye(3, dtype=bool).tolist()
 
 
-def test_verify_batch_equals_singles(rng, row_key):
+@pytest.mark.parametrize("params", [SMALL, QUATERNIONIC, WIDE])
+def test_verify_batch_equals_singles(params, rng, row_key):
     t = rng.standard_normal(64)
-    row = protect(t, SMALL, row_key, rng=rng)
+    row = protect(t, params, row_key, rng=rng)
     probes = np.stack([towards_another_person(t, c, rng) for c in np.linspace(0.5, 1, 40)])
     answers = verify_batch(row, probes, row_key)
     assert answers.dtype == np.bool_
@@ -189,9 +238,10 @@ def test_entries_of_the_helper_do_not_show_the_template(rng, row_key):
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_template_that_is_a_codeword(sign, name, rng, row_key):
+@pytest.mark.parametrize("params", [SMALL, QUATERNIONIC, WIDE])
+def test_template_that_is_a_codeword(sign, name, params, rng, row_key):
     t = sign * codeword.dense(codeword.sample(rng, 64, 8), 64)[0]
-    row = protect(t, SMALL, row_key, encoding=name, rng=rng)
+    row = protect(t, params, row_key, encoding=name, rng=rng)
     assert verify(row, t, row_key)
     assert not verify(row, -t, row_key)
 
@@ -217,7 +267,10 @@ def test_what_was_protected_verifies(seed, name, alpha, data):
     tolerance = data.draw(st.integers(0, min(alpha - 1, 3)))
     t = rng.standard_normal(64) * rng.exponential(1, 64)
     key = rng.bytes(32)
-    row = protect(t, Params(64, alpha, tolerance), key, encoding=name, rng=rng)
+    structure = data.draw(st.sampled_from(["real", "quaternionic"]))
+    code_width = data.draw(st.sampled_from([64, 100, 128]))
+    params = Params(64, alpha, tolerance, code_width, structure)
+    row = protect(t, params, key, encoding=name, rng=rng)
     assert verify(row, t, key)
     assert not verify(row, t, rng.bytes(32))
 
@@ -298,26 +351,28 @@ def shuffled(name="int8"):
     """An encoding that gives back the rows of P in another order."""
     sound = helper.encoding(name)
     return dataclasses.replace(
-        sound, from_bytes=lambda b, n: sound.from_bytes(b, n)[:, ::-1], blockwise=None
+        sound, from_bytes=lambda b, of: sound.from_bytes(b, of)[:, ::-1], blockwise=None
     )
 
 
 def negated(name="int8"):
     sound = helper.encoding(name)
-    return dataclasses.replace(sound, to_bytes=lambda p: sound.to_bytes(-p))
+    return dataclasses.replace(sound, to_bytes=lambda p, of: sound.to_bytes(-p, of))
 
 
+@pytest.mark.parametrize("params", [SMALL, QUATERNIONIC, WIDE])
 @pytest.mark.parametrize("broken", [shuffled, negated])
-def test_broken_encoding_is_caught_before_a_row_leaves(broken, rng, row_key, monkeypatch):
+def test_broken_encoding_is_caught_before_a_row_leaves(broken, params, rng, row_key, monkeypatch):
     monkeypatch.setattr(helper, "ENCODINGS", {**helper.ENCODINGS, "int8": broken()})
     with pytest.raises(ProtectionError, match="does not verify after encoding"):
-        protect(rng.standard_normal(64), SMALL, row_key, rng=rng)
+        protect(rng.standard_normal(64), params, row_key, rng=rng)
 
 
-def test_broken_rotation_is_caught_before_a_row_leaves(rng, row_key, monkeypatch):
+@pytest.mark.parametrize("params", [SMALL, QUATERNIONIC, WIDE])
+def test_broken_rotation_is_caught_before_a_row_leaves(params, rng, row_key, monkeypatch):
     monkeypatch.setattr(rotation.Sampler, "carrying", lambda self, rng, *_: self.haar(rng))
     with pytest.raises(ProtectionError):
-        protect(rng.standard_normal(64), SMALL, row_key, rng=rng)
+        protect(rng.standard_normal(64), params, row_key, rng=rng)
 
 
 def test_error_text_holds_no_numbers_of_the_row(rng, row_key, monkeypatch):
@@ -349,12 +404,13 @@ def test_row_is_opened_after_encoding(rng, row_key, monkeypatch):
     """The last thing before the digests is a decode of the very bytes that leave."""
     seen = []
     project = helper.project
-    monkeypatch.setattr(helper, "project", lambda h, name, x: seen.append(h) or project(h, name, x))
+    monkeypatch.setattr(helper, "project", lambda h, *of: seen.append(h) or project(h, *of))
     row = protect(rng.standard_normal(64), SMALL, row_key, rng=rng)
     assert seen == [row.helper]
 
 
-def test_plain_helper_is_wiped(rng, row_key, monkeypatch):
+@pytest.mark.parametrize("params", [SMALL, QUATERNIONIC, WIDE])
+def test_plain_helper_is_wiped(params, rng, row_key, monkeypatch):
     """The matrix that was encoded holds zeros once the row is out."""
     seen = []
     carrying = rotation.Sampler.carrying
@@ -364,6 +420,6 @@ def test_plain_helper_is_wiped(rng, row_key, monkeypatch):
         return seen[-1]
 
     monkeypatch.setattr(rotation.Sampler, "carrying", watched)
-    protect(rng.standard_normal(64), SMALL, row_key, encoding="float32", rng=rng)
+    protect(rng.standard_normal(64), params, row_key, encoding="float32", rng=rng)
     assert len(seen) == 1
     assert not seen[0].any()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ironmask import Params, codeword, helper, protect, tiles, verify_batch
+from ironmask import Params, algebra, codeword, helper, protect, tiles, verify_batch
 from ironmask.rotation import Sampler
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=80)
@@ -23,10 +23,11 @@ def unit_rows(vectors):
 def population(rng, params, templates, probes, noise):
     """Helpers, codewords and probes; every second probe is a template with noise of given size."""
     owners = unit_rows(rng.standard_normal((templates, params.n)))
-    sampler = Sampler(params.n)
-    helpers, codes = [], codeword.sample(rng, params.n, params.alpha, templates)
-    for owner, code in zip(owners, codeword.dense(codes, params.n), strict=True):
-        helpers.append(sampler.carrying(rng, owner, code).copy())
+    sampler, width = Sampler.of(params), params.code_width
+    helpers, codes = [], codeword.sample(rng, width, params.alpha, templates)
+    for owner, code in zip(owners, codeword.dense(codes, width), strict=True):
+        rows = sampler.carrying(rng, owner, code).copy()
+        helpers.append(algebra.expanded(rows[None], params.structure)[0])
     seen = unit_rows(rng.standard_normal((probes, params.n)))
     own = owners[np.arange(len(seen[::2])) % templates]
     seen[::2] = own + noise * unit_rows(rng.standard_normal(own.shape))
@@ -51,7 +52,15 @@ def by_full_products(helpers, codes, probes, params):
     return found
 
 
-@pytest.mark.parametrize("params", [Params(64, 8, 3), Params(128, 16, 4), Params(512, 12, 1)])
+QUATERNIONIC = Params(128, 16, 3, 256, "quaternionic")
+WIDE = Params(66, 10, 3, 130)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [Params(64, 8, 3), Params(128, 16, 4), Params(512, 12, 1), QUATERNIONIC, WIDE],
+    ids=lambda p: f"{p.n}-{p.code_width}",
+)
 def test_judged_as_verification_decides(params, rng, row_key):
     """Rows made and verified as a user does it, at every tolerance."""
     decided = Counter()
@@ -61,7 +70,7 @@ def test_judged_as_verification_decides(params, rng, row_key):
         noise = rng.uniform(0.6, 2.5, 60)[:, None] * rng.standard_normal((60, params.n))
         probes = unit_rows(template + noise).astype(np.float32)
         row = protect(template, some, row_key, encoding="float32")
-        p = helper.decode([row.helper], "float32", params.n)[0]
+        p = helper.decode([row.helper], params, "float32")[0]
         code = codeword.decode(p @ unit_rows(template[None])[0], params.alpha)[0]
         _, tolerances = tiles.judge(p, code, probes, params)
         accepted = verify_batch(row, probes, row_key)
@@ -70,8 +79,9 @@ def test_judged_as_verification_decides(params, rng, row_key):
     assert min(decided[True], decided[False]) > 10
 
 
-def test_whoever_agrees_within_the_tolerance_is_accepted(rng):
-    params = Params(512, 16, 3)
+@pytest.mark.parametrize("code_width", [512, 1024])
+def test_whoever_agrees_within_the_tolerance_is_accepted(code_width, rng):
+    params = Params(512, 16, 3, code_width)
     found = by_full_products(*population(rng, params, 10, 400, 2.0), params)
     agree = [pair for pair in found if pair[2] >= params.match_size]
     assert agree
@@ -81,12 +91,14 @@ def test_whoever_agrees_within_the_tolerance_is_accepted(rng):
 
 # Small alphas and wide tolerances accept impostors in plenty.
 MANY = [(64, 8, 0), (64, 8, 5), (64, 3, 2), (100, 16, 6), (256, 12, 4), (512, 16, 4), (512, 20, 0)]
+EVERY = [*(Params(*one) for one in MANY), QUATERNIONIC, WIDE, Params(64, 3, 2, 65)]
 
 
-@pytest.mark.parametrize(("n", "alpha", "tolerance"), MANY)
+@pytest.mark.parametrize(
+    "params", EVERY, ids=lambda p: f"{p.n}-{p.code_width}-{p.alpha}-{p.tolerance}"
+)
 @pytest.mark.parametrize("noise", [0.3, 0.7, 1.0])
-def test_the_same_pairs_as_full_products(n, alpha, tolerance, noise, rng):
-    params = Params(n, alpha, tolerance)
+def test_the_same_pairs_as_full_products(params, noise, rng):
     made = population(rng, params, 12, 400, noise)
     expected = by_full_products(*made, params)
     assert expected
@@ -96,7 +108,10 @@ def test_the_same_pairs_as_full_products(n, alpha, tolerance, noise, rng):
 @steady
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.data())
 def test_the_same_pairs_for_any_parameters(seed, alpha, data):
-    params = Params(64, alpha, data.draw(st.integers(0, min(alpha - 1, 4))))
+    structure = data.draw(st.sampled_from(["real", "quaternionic"]))
+    code_width = data.draw(st.sampled_from([64, 68, 128]))
+    tolerance = data.draw(st.integers(0, min(alpha - 1, 4)))
+    params = Params(64, alpha, tolerance, code_width, structure)
     made = population(np.random.default_rng(seed), params, 3, 50, 0.8)
     assert by_tiles(*made, params) == by_full_products(*made, params)
 

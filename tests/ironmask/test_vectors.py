@@ -15,7 +15,18 @@ def remade(tmp_path_factory, vectors_folder):
     return folder
 
 
-@pytest.mark.parametrize("name", ["codewords.json", "digests.json", "helpers.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "codewords.json",
+        "digests.json",
+        "helpers.json",
+        "digests_v2.json",
+        "helpers_v2.json",
+        "quaternions.json",
+        "shuffles.json",
+    ],
+)
 def test_stored_vectors_are_reproducible(name, remade, vectors_folder):
     assert (remade / name).read_text() == (vectors_folder / name).read_text()
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from infra.store.delta import DeltaTableHandle
 from ironmask.arrays import F32
+from ironmask.params import FIRST_VERSION, Params
 from pipelines.enrolment import hold
 from pipelines.enrolment import request as enrolment_request
 from pipelines.enrolment.request import EnrolRequest
@@ -105,6 +106,15 @@ def run(
     with hold.opened(asked, enrolment_request.prepare(asked)) as held:
         dest = replace(held.dest, tables=tables(held.dest.tables))
         return follow(STEPS, replace(held, dest=dest, executor=executor(held.executor))).summary
+
+
+def run_as_first_version(asked: EnrolRequest) -> Summary:
+    """Enrol as releases did that knew version 1 of the scheme alone: square real helpers."""
+    prepared = enrolment_request.prepare(asked)
+    params = prepared.job.params
+    first = Params(params.n, params.alpha, params.tolerance, version=FIRST_VERSION)
+    with hold.opened(asked, replace(prepared, job=replace(prepared.job, params=first))) as held:
+        return follow(STEPS, held).summary
 
 
 def enroll(source: Path, dest: Path, *more: object, keys: Path | None = None) -> Answer:

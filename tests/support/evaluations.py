@@ -67,6 +67,7 @@ def evaluation(store: MemoryStore, **changes: Any) -> Evaluation:
         floor=-1.0,
         block=5,
         reading=READING,
+        structure="quaternionic",
     )
     return replace(base, **changes)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ _CHECKPOINT: Final = pa.schema(
     [
         ("add", _ADD),
         ("txn", pa.struct([("appId", pa.string()), ("version", pa.int64())])),
-        ("metaData", pa.struct([("id", pa.string())])),
+        ("metaData", pa.struct([("id", pa.string()), ("schemaString", pa.string())])),
     ]
 )
 
@@ -47,6 +47,7 @@ class _State:
 
     version: int = -1
     identity: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
     files: dict[str, DataFile] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
 
@@ -61,6 +62,7 @@ class _State:
                 self.sequences[body["appId"]] = body["version"]
             elif kind == "metaData":
                 self.identity = body["id"]
+                self.about = body
 
 
 class MemoryTable:
@@ -111,6 +113,17 @@ class MemoryTable:
     def exists(self) -> bool:
         return self._store.is_dir(join(self.uri, _LOG))
 
+    def widen(self, begin: Callable[[Mapping[str, object]], None]) -> bool:
+        state = self._state()
+        known = json.loads(state.about["schemaString"])
+        more = [{"name": n} for n in self._schema.names if {"name": n} not in known]
+        if not more:
+            return False
+        about = {**state.about, "schemaString": json.dumps(known + more)}
+        begin(about)
+        self._store.create(self._entry(state.version + 1), _lines([{"metaData": about}]))
+        return True
+
     def create(self) -> None:
         schema = [{"name": name} for name in self._schema.names]
         about = {
@@ -160,7 +173,7 @@ class MemoryTable:
     def checkpoint(self) -> int:
         state = self._state()
         rows = [
-            {"metaData": {"id": state.identity}},
+            {"metaData": {name: state.about[name] for name in ("id", "schemaString")}},
             *({"txn": {"appId": n, "version": v}} for n, v in state.sequences.items()),
             *({"add": _added(file)} for file in state.files.values()),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from support.table import Row, generation_keys, table_id_of, templates
 
 @dataclass(frozen=True)
 class Opened:
-    """One row as its owner sees it. matrix: P, (n, n). code: the signed support, (alpha,)."""
+    """One row as its owner sees it. matrix: P, (N, n). code: the signed support, (alpha,)."""
 
     subject: str
+    params: Params
     matrix: F32
     code: I32
 
@@ -33,7 +34,7 @@ class Opened:
 
     def tolerances(self, probes: F32, largest: int) -> Any:
         """Tolerances up to the largest that accept each unit probe, (k, n), as bits: (k,)."""
-        params = Params(len(self.matrix), len(self.code), largest)
+        params = replace(self.params, tolerance=largest)
         return tiles.judge(self.matrix, self.code, probes, params)[1]
 
 
@@ -44,11 +45,11 @@ def open_template(table_id: str, row: Row, keys: GenerationKeys, near: Any) -> O
     """
     protected: ProtectedTemplate = open_row(table_id, row, keys)
     params = protected.params
-    matrix = helper.decode([protected.helper], protected.encoding, params.n)[0]
+    matrix = helper.decode([protected.helper], params, protected.encoding)[0]
     code = codeword.decode(matrix @ np.asarray(near, np.float32), params.alpha)[0]
     tags = digest.digests(code, params, keys.row_key(row["template_id"]))
     assert tags == row["digests"], f"no codeword found for {row['subject_id']}"
-    return Opened(row["subject_id"], matrix, code)
+    return Opened(row["subject_id"], params, matrix, code)
 
 
 def open_all(dest: Path, near: Mapping[str, Any]) -> dict[str, Opened]:

@@ -50,6 +50,7 @@ def test_an_interval_holds_its_rate(effect):
                 assert interval.low <= found.rate <= interval.high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("population", [people, alike, pairs])
 def test_95_percent_intervals_hold_the_true_rate(population, record_property):
     rng = np.random.default_rng(20)

@@ -444,6 +444,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS"), reason="memory cannot be limited here")
 def test_a_file_larger_than_memory_is_too_large(tmp_path, face_data):
     """It is neither held whole to tell its content from others' nor to be decoded."""

@@ -15,7 +15,8 @@ from support.command import ironmask
 
 from infra.settings import StorageSettings
 from infra.store.objects import FsspecStore
-from ironmask import Params, candidates, codeword
+from ironmask import DEFAULT_PRESET, PRESETS, Params, candidates, codeword, preset
+from ironmask.comparisons import Setting
 from pipelines.evaluation import blocks, cost, frozen, job
 from pipelines.evaluation.request import EvaluateRequest
 from pipelines.evaluation.results import CaseResults, Results
@@ -150,15 +151,73 @@ def _list(folder: Path, *lines: str) -> Path:
 def test_the_headline_is_of_what_was_asked_for(source, tmp_path):
     """Whatever the results say: the best of many would look better than it is."""
     one = headline(run(source, tmp_path / "one", alphas=(8,), tolerance=2))
-    assert one.startswith("alpha8 int8 with tolerance 2 (")
+    assert one.startswith("N64 alpha8 int8 with tolerance 2 (")
     assert ", as asked for, accepts " in one
     assert re.search(r"accepts \d+\.\d % \(\d+\.\d to \d+\.\d %\) of genuine", one)
     assert re.search(r"at an FMR of .*: ?\d+ of [\d,]+ impostor comparisons accepted\)", one)
     several = headline(run(source, tmp_path / "two", alphas=(8, 12), tolerance=1))
     assert "none of them is singled out" in several
-    usual = headline(run(source, tmp_path / "three", alphas=(12, 16), tolerance=4))
-    assert usual.startswith("alpha16 int8 with tolerance 4 (")
-    assert "the default preset (balanced)" in usual
+    named = {"alphas": (), "settings": ("64,8,2", DEFAULT_PRESET)}
+    usual = headline(run(source, tmp_path / "three", **named))
+    params = preset(DEFAULT_PRESET, N)
+    start = f"{Setting(params).name} with tolerance {params.tolerance} ({params.bits:.1f} bits), "
+    assert usual.startswith(f"{start}the default preset ({DEFAULT_PRESET}), accepts ")
+
+
+def test_settings_are_named_whole(source, tmp_path):
+    """Width, weight, tolerance and structure; two tolerances of one code are of the same issues."""
+    names = ("128,8,1", "128,8,3", "96,8,2,real", "64,10,0")
+    found = run_one(source, tmp_path / "out", alphas=(), settings=names)
+    params = [row.params for row in found.protected]
+    assert [(p.code_width, p.alpha, p.tolerance, str(p.structure)) for p in params] == [
+        (128, 8, 1, "quaternionic"), (128, 8, 3, "quaternionic"), (96, 8, 2, "real"),
+        (64, 10, 0, "quaternionic"),
+    ]  # fmt: skip
+    assert [row.setting for row in found.protected] == [
+        "N128 alpha8 int8", "N128 alpha8 int8", "N96 real alpha8 int8", "N64 alpha10 int8",
+    ]  # fmt: skip
+    refused = [row.fnmr.errors for row in found.protected]
+    assert refused[1] < refused[0]
+    again = run_one(source, tmp_path / "out", alphas=(), settings=names)
+    assert told(again) == told(found)
+
+
+def test_a_wider_code_accepts_more(source, tmp_path):
+    """At the same weight and tolerance, with genuine faces some 50 degrees apart."""
+    found = run_one(source, tmp_path / "out", alphas=(), settings=("64,8,1", "128,8,1", "256,8,1"))
+    refused = [row.fnmr.errors for row in found.protected]
+    assert refused[0] > refused[1] > refused[2]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1024", "64,8", "64,8,1,real,1", "64,eight,1", "64,-8,1", "usual", "64,8,1,odd"]
+)
+def test_what_names_no_setting_is_refused(source, tmp_path, text):
+    answer = ironmask("evaluate", source, tmp_path / "out", "--setting", text)
+    assert (answer.code, len(answer.errors)) == (2, 1), answer.err
+    assert "setting" in answer.errors[0] or "structure" in answer.errors[0]
+
+
+def test_without_a_setting_the_presets_are_compared(source, tmp_path):
+    found = run_one(source, tmp_path / "out", alphas=())
+    assert [row.params for row in found.protected] == [preset(name, N) for name in PRESETS]
+
+
+def test_an_evaluation_of_a_release_before_is_continued_as_it_began(source, tmp_path):
+    """It knows neither structures nor named settings: its helpers were real."""
+    asked = {"alphas": (6, 8), "tolerance": 2, "executor": "local", "seed": SEED}
+    asked |= {"source": str(source), "out": str(tmp_path / "out")}
+    prepared = job.prepare(assembled(EvaluateRequest, asked))
+    plain = json.loads(prepared.evaluation.to_json())
+    before = {name: value for name, value in plain.items() if name not in ("structure", "named")}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "evaluation.json").write_text(json.dumps(before))
+    found = run(source, tmp_path / "out")
+    assert {str(row.params.structure) for row in found.cases[0].protected} == {"real"}
+    assert frozen.plain(found.evaluation).keys() == before.keys()
+    answer = ironmask("evaluate", source, tmp_path / "out", "--setting", "128,8,1")
+    assert (answer.code, len(answer.errors)) == (1, 1)
+    assert "alphas, tolerance, named differ" in answer.errors[0]
 
 
 def test_differences_need_thirty_impostors(tmp_path, rng):
@@ -427,15 +486,18 @@ def test_the_report_asks_for_nothing_and_escapes_names(tmp_path, rng):
     assert "<b>" not in text
     assert not re.search(r'(?:src|href)\s*=\s*"(?!#|data:,)', text)
     assert not re.search(r"url\((?!#)|@import|<script", text)
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 5
     assert "unsupported" in text
     for path in written[1:]:
         rows = duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall()[0][0]
         assert rows > 0
-    rows = duckdb.sql(f"SELECT alpha, tolerance, fmr_errors FROM '{out}/protected.parquet'")
+    columns = "code_width, structure, alpha, tolerance, fmr_errors"
+    rows = duckdb.sql(f"SELECT {columns} FROM '{out}/protected.parquet'")
     expected = [
-        (r.params.alpha, r.params.tolerance, r.fmr.errors) for r in found.cases[0].protected
-    ]
+        (r.params.code_width, str(r.params.structure), r.params.alpha, r.params.tolerance,
+         r.fmr.errors)
+        for r in found.cases[0].protected
+    ]  # fmt: skip
     assert rows.fetchall() == expected
 
 
@@ -447,7 +509,7 @@ def test_the_command_line_prints_tables_and_json(source, tmp_path):
     assert [row["alpha"] for row in told["protected"]] == [8] * 4
     trials = {row["target_fmr"]: row["fmr_trials"] for row in told["recogniser"]}
     assert trials == dict.fromkeys((1e-2, 1e-3, 1e-4, 1e-5, 1e-6), ONCE - GENUINE)
-    assert told["headline"].startswith("alpha8 int8 with tolerance 3 (")
+    assert told["headline"].startswith("N64 alpha8 int8 with tolerance 3 (")
     again = ironmask(*asked)
     assert again.code == 0
     assert "Protected templates" in again.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from support.destinations import WIDTH
 from support.evaluations import EACH, PEOPLE, evaluated, evaluation, faces, put
 from support.memory import MemoryStore
 
@@ -134,7 +135,7 @@ class TestRates:
             assert row["value"] == row["numerator"] / row["denominator"]
             assert 0 <= row["low"] <= row["high"] <= 1
         labels = "\n".join(label for label, _ in names)
-        assert "first:1: alpha8" in labels
+        assert f"first:1: N{WIDTH} alpha8" in labels
         assert "first:2, mean: cosine FMR 0.01" in labels
         assert "sex f" in labels
 
@@ -158,7 +159,7 @@ class TestReport:
 
     def test_the_sentence_singles_out_what_was_asked_for(self, found):
         text = headline(found)
-        assert text.startswith("Templates first:1: alpha8")
+        assert text.startswith(f"Templates first:1: N{WIDTH} alpha8")
         assert "as asked for" in text
         assert "unsupported" in text
 
@@ -175,7 +176,7 @@ class TestReport:
 
     def test_every_plot_is_drawn(self, found):
         made = plots.plots(found)
-        assert len(made) == 5
+        assert len(made) == 6
         for title, caption, svg in made:
             assert title
             assert caption

@@ -220,7 +220,7 @@ def test_commands_that_go_on_are_commands():
 
 
 def test_sigterm_to_an_enrolment(tmp_path):
-    source, dest = several(tmp_path / "e.parquet", 300), tmp_path / "dest"
+    source, dest = several(tmp_path / "e.parquet", 100), tmp_path / "dest"
     words = ["enroll", source, dest, "--executor=local", f"--keys={keys_of(dest)}"]
     words += [f"--alpha={ALPHA}", f"--tolerance={TOLERANCE}", "--shard-size=4"]
     with started(*words) as process:
@@ -234,4 +234,4 @@ def test_sigterm_to_an_enrolment(tmp_path):
     assert committed(dest) >= 19
     assert uncommitted(dest) <= 1
     assert enroll(source, dest, "--shard-size=4", "--json").code == 0
-    assert_sound(dest, 600)
+    assert_sound(dest, 200)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ironmask.params import preset
+from ironmask.params import Params
 from pipelines.shard.context import bytes_in_memory
 from pipelines.spec.template_job import SourceKind, TemplateJob
 
@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def job():
-    return TemplateJob("s", "d", SourceKind.EMBEDDINGS, "m", preset("balanced"))
+    return TemplateJob("s", "d", SourceKind.EMBEDDINGS, "m", Params(512, 16, 4, version=1))
 
 
 def test_memory_of_a_shard(job):

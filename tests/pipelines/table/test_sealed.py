@@ -102,6 +102,7 @@ class TestAfterAClosedSeal:
         reason = f"{table}: {GOES_ON}"
         assert [text for one in commands(place) if (text := wrong(place, one, reason))] == []
 
+    @pytest.mark.slow
     def test_in_a_versioned_bucket(self, bucket_place, s3, monkeypatch, forgery, table):
         for name, value in s3.environment().items():
             monkeypatch.setenv(name, value)

@@ -18,6 +18,7 @@ import termios
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,16 +30,27 @@ import pytest
 import typer
 from rich.console import Console
 from support.command import Answer, ironmask
-from support.enrolling import captures, enroll, several, unit_vectors, write_embeddings
+from support.enrolling import (
+    ALPHA,
+    TOLERANCE,
+    WIDTH,
+    captures,
+    enroll,
+    several,
+    unit_vectors,
+    write_embeddings,
+)
 from support.pictures import noise, photos
 from support.table import assert_sound, keys_of, outcomes, rows
 
+from ironmask.params import DEFAULT_PRESET, PRESETS, preset
 from pipelines import cli
 from pipelines.cli.progress import live
 from pipelines.plan.plans import Plan
 from pipelines.run.summary import Tally
 
-BALANCED = "80.1 bits"
+USUAL = preset(DEFAULT_PRESET)
+BITS = f"{USUAL.bits:.1f} bits"
 
 
 def words(text: str) -> str:
@@ -68,10 +80,10 @@ class TestEnroll:
     def test_says_its_settings_with_their_bits_and_what_it_did(self, table):
         _, dest, answer = table
         assert answer.code == 0
-        assert BALANCED in answer.err
+        assert BITS in answer.err
         said = words(answer.out)
         for part in (
-            BALANCED,
+            BITS,
             "inputs 8",
             "used 8",
             "failed 0",
@@ -89,7 +101,8 @@ class TestEnroll:
         assert answer.out.count("\n") == 1
         assert (summary["inputs"], summary["used"], summary["subjects_enrolled"]) == (6, 6, 3)
         assert summary["dest"] == str(dest)
-        assert "46.9 bits" in summary["settings"]
+        made = replace(preset(DEFAULT_PRESET, WIDTH), alpha=ALPHA, tolerance=TOLERANCE)
+        assert made.describe() in summary["settings"]
         assert summary["run_id"] == rows(dest, "templates")[0]["run_id"]
 
     def test_again_skips_whoever_is_enrolled(self, tmp_path):
@@ -107,7 +120,8 @@ class TestEnroll:
 
     def test_presets_and_their_bits(self, tmp_path):
         source = full_width(tmp_path / "e.parquet", 1)
-        for name, bits in (("paper", "115.4"), ("balanced", "80.1"), ("strict", "103.2")):
+        for name in PRESETS:
+            bits = f"{preset(name).bits:.1f}"
             answer = ironmask(
                 "enroll",
                 source,
@@ -130,7 +144,8 @@ class TestEnroll:
 
     def test_plaintext_helpers_warn_and_are_marked(self, tmp_path):
         source, dest = several(tmp_path / "e.parquet", 2), tmp_path / "d"
-        answer = enroll(source, dest, "--plaintext-helpers", "--accept-risk=stolen-rows")
+        square = f"--code-width={WIDTH}"
+        answer = enroll(source, dest, square, "--plaintext-helpers", "--accept-risk=stolen-rows")
         assert answer.code == 0
         assert "WARNING: helpers are stored unencrypted" in answer.err
         assert "PLAINTEXT helpers" in words(answer.out)
@@ -216,8 +231,8 @@ class TestInspect:
         said = words(answer.out)
         for part in (
             "4 templates",
-            "n 512, alpha 16, tolerance 4",
-            BALANCED,
+            USUAL.describe(),
+            f"version {USUAL.version}, code {USUAL.code_width} wide, {USUAL.structure}",
             "int8",
             "encrypted",
             "declared:unknown",
@@ -233,8 +248,10 @@ class TestInspect:
         found = json.loads(answer.out)
         (generation,) = found["generations"]
         assert (generation["generation"], generation["templates"]) == (1, 4)
-        assert generation["bits"] == pytest.approx(80.1, abs=0.05)
-        assert BALANCED in generation["settings"]
+        assert generation["bits"] == USUAL.bits
+        assert USUAL.describe() in generation["settings"]
+        told = [generation[name] for name in ("scheme_version", "code_width", "structure")]
+        assert told == [USUAL.version, USUAL.code_width, USUAL.structure]
         assert generation["key_id"] == rows(dest, "templates")[0]["key_id"]
         assert (found["outcomes"], found["reasons"]) == ({"used": 8}, {})
         for name in ("templates", "inputs"):

@@ -243,9 +243,6 @@ class TestSettings:
         refused(enroll(source, tmp_path / "new"), USAGE, "log_level")
 
 
-PLAINTEXT = ["--plaintext-helpers", "--accept-risk=stolen-rows"]
-
-
 class TestDestination:
     @pytest.mark.parametrize(
         ("options", "words"),

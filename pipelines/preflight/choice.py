@@ -12,7 +12,7 @@ from ironmask.choosing import FLOOR_BITS, Candidate, Limits
 from ironmask.errors import ParameterError, SourceError
 from pipelines.ports import Store
 from pipelines.preflight import catalogue, curves
-from pipelines.preflight.curves import Known
+from pipelines.preflight.curves import Measured
 from pipelines.spec.options import Goal, TemplateSettings
 from pipelines.spec.template_job import SourceKind, TemplateJob
 
@@ -23,7 +23,7 @@ _CHOSEN: Final = ("preset", "alpha", "tolerance", "code_width", "structure")
 class Offer:
     """The candidates within some limits, the most accepting first. chosen: for the limits' FMR."""
 
-    known: Known
+    measured: Measured
     candidates: list[Candidate] = field(repr=False)
     chosen: Candidate | None = None
 
@@ -31,11 +31,11 @@ class Offer:
     def why(self) -> str:
         """The choice and what it rests on, for people."""
         chosen = f"{self.chosen.describe()}; " if self.chosen else ""
-        return f"{chosen}expected with {self.known.source}"
+        return f"{chosen}expected with {self.measured.source}"
 
 
 def offer(
-    known: Known, encoding: str, limits: Limits, *, filling: float = 0.0, wide: bool = True
+    measured: Measured, encoding: str, limits: Limits, *, filling: float = 0.0, wide: bool = True
 ) -> Offer:
     """All candidates, and the one to choose where the limits have an FMR.
 
@@ -44,13 +44,13 @@ def offer(
     comparisons cannot tell so low a rate, or no setting keeps to it.
     """
     if limits.fmr is not None:
-        choosing.refuse_too_few(known.curve, limits.fmr)
-    some = choosing.catalogue(known.n, encoding, limits)
+        choosing.refuse_too_few(measured.curve, limits.fmr)
+    some = choosing.catalogue(measured.n, encoding, limits)
     settings = catalogue.acceptances(params for params in some if wide or not params.is_wide)
-    every = choosing.candidates(settings, encoding, known.curve, shrunk=sqrt(1 - filling))
+    every = choosing.candidates(settings, encoding, measured.curve, shrunk=sqrt(1 - filling))
     if limits.fmr is None:
-        return Offer(known, every)
-    return Offer(known, every, choosing.choose(every, known.curve, limits.fmr))
+        return Offer(measured, every)
+    return Offer(measured, every, choosing.choose(every, measured.curve, limits.fmr))
 
 
 def settle(
@@ -73,15 +73,15 @@ def settle(
     photos = 1 if goal.photos is None else goal.photos
     if photos < 1:
         raise ParameterError("at least one photo of each person is enrolled")
-    known = _best_known(job, limits.fmr or 1, photos, calibration, store)
-    found = offer(known, job.encoding, limits, filling=job.filling, wide=job.sealed)
+    measured = _measured(job, goal.fmr, photos, calibration, store)
+    found = offer(measured, job.encoding, limits, filling=job.filling, wide=job.sealed)
     assert found.chosen is not None  # noqa: S101
     return replace(job, params=found.chosen.params), found
 
 
-def _best_known(
+def _measured(
     job: TemplateJob, fmr: float, photos: int, calibration: str | None, store: Store
-) -> Known:
+) -> Measured:
     """Stored embeddings serve where they can tell so low a rate; else what is shipped does."""
     n = job.params.n
     if calibration:

@@ -53,7 +53,7 @@ def test_what_is_shipped_serves_without_anything_else():
     tar = [one.candidate.tar for one in found.listed]
     assert tar == sorted(tar, reverse=True)
     assert chosen.tar >= tar[0] - found.listed[0].candidate.fnmr.error
-    assert "w600k_mbf on LFW, 1 photo" in found.offer.known.source
+    assert "w600k_mbf on LFW, 1 photo" in found.offer.measured.source
     # A setting is a mixture of thresholds, so it is no better than the threshold at its FMR.
     assert all(one.recogniser > one.candidate.tar - 0.03 for one in found.listed if one.recogniser)
 
@@ -71,10 +71,10 @@ def test_an_evaluation_is_a_profile(profile):
     limits = {"floor_bits": 1, "most_kib": MANY_BYTES, "rows": 10_000}
     for photos, protocol in ((1, "first:1"), (2, "first:2")):
         found = pipelines.settings(str(profile), photos=photos, **limits)
-        assert found.offer.known.photos == photos
+        assert found.offer.measured.photos == photos
         rows = pq.read_table(profile / "protected.parquet").to_pylist()
         (row,) = [row for row in rows if row["protocol"] == protocol]
-        assert found.offer.known.curve.impostor == row["fmr_trials"]
+        assert found.offer.measured.curve.impostor == row["fmr_trials"]
         tar = [one.candidate.tar for one in found.listed]
         assert min(tar) < 1 - row["fnmr"] < max(tar)
     with pytest.raises(ParameterError, match="none of 3"):

@@ -232,10 +232,7 @@ def stored_12(split, stored, strangers, tmp_path_factory) -> tuple[Answer, Trial
 
 @pytest.fixture(
     scope="module",
-    params=[
-        "stored_16",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("stored_12", "images_16")),
-    ],
+    params=["stored_16", "stored_12", "images_16"],
 )
 def done(request: pytest.FixtureRequest) -> tuple[Answer, Trial]:
     """One enrolment and its trial."""

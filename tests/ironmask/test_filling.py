@@ -65,7 +65,7 @@ def test_a_filled_row_verifies(embeddings, rng):
         row = protect(embeddings[0], Params(N, 8, 2), KEY, filling=fill)
         assert verify(row, embeddings[0], KEY)
         assert not verify(row, embeddings[1], KEY)
-        (p,) = decode([row.helper], row.encoding, N)
+        (p,) = decode([row.helper], row.params, row.encoding)
         assert codeword_cosines(p, embeddings[:1], 8)[0] == pytest.approx(cosine, abs=0.01)
 
 

@@ -171,7 +171,7 @@ def test_other_embeddings_are_not_confirmed(tmp_path, table):
 def test_some_other_embeddings_leave_their_templates_out(tmp_path, source, table):
     rows = pq.read_table(source)
     vectors = np.array(rows["embedding"].to_pylist(), dtype=np.float32)
-    vectors[0] = -vectors[0] + 1
+    vectors[:ENROLLED] = -vectors[:ENROLLED] + 1
     changed = tmp_path / "changed" / "gallery.parquet"
     changed.parent.mkdir()
     pq.write_table(rows.set_column(2, "embedding", pa.array(list(vectors))), changed)

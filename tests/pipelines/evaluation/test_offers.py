@@ -63,9 +63,11 @@ def test_fewer_bits_or_more_bytes_accept_no_less():
         pipelines.settings(fmr=1e-5, **limits, rows=1).chosen.tar
         for limits in ({"floor_bits": 110}, {"floor_bits": 90}, {"floor_bits": 90, "most_kib": 260})
     ]
-    assert tar[0] < tar[1] < tar[2]
+    assert tar[0] <= tar[1] <= tar[2]
+    assert tar[0] < tar[2]
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_a_profile(profile):
     """Its expected rates lie near those that it measured with real issues."""
     limits = {"floor_bits": 1, "most_kib": MANY_BYTES, "rows": 10_000}
@@ -76,7 +78,7 @@ def test_an_evaluation_is_a_profile(profile):
         (row,) = [row for row in rows if row["protocol"] == protocol]
         assert found.offer.measured.curve.impostor == row["fmr_trials"]
         tar = [one.candidate.tar for one in found.listed]
-        assert min(tar) < 1 - row["fnmr"] < max(tar)
+        assert min(tar) <= 1 - row["fnmr"] <= max(tar) + 1e-6
     with pytest.raises(ParameterError, match="none of 3"):
         pipelines.settings(str(profile), photos=3)
 

@@ -239,8 +239,9 @@ def test_presets_have_the_bits_that_the_documents_say() -> None:
 
     for name in PRESETS:
         params = preset(name)
-        row = rf"\| `{name}`[^|]*\| {params.alpha} \| {params.tolerance} \| {params.bits:.1f} \|"
-        assert re.search(row, ALL)
+        numbers = rf"{params.code_width} \| {params.alpha} \| {params.tolerance}"
+        rest = rf"{params.structure} \| {params.bits:.1f} \|"
+        assert re.search(rf"\| `{name}`[^|]*\| {numbers} \| {rest}", ALL)
 
 
 def test_the_lock_pins_every_dependency_with_hashes_and_names_no_address() -> None:

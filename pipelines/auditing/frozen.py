@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ironmask.arrays import F32
 from ironmask.centring import Centring
-from ironmask.params import Params
+from ironmask.params import Params, Structure
 
 LINKED: Final = "largest entry of P2 P1'", "nearest codewords (the attack's)"
 """Linkage functions, by name."""
@@ -29,7 +29,9 @@ class Kind(StrEnum):
     """The kinds of units."""
 
     LYING = "files as they lie"
+    LYING_WIDTH = "files as they lie, by the code's width"
     ROW = "one row"
+    WIDTH = "one row, by the code's width"
     SEEDS = "seeds"
     FACES = "faces of strangers"
     ISSUES = "issues of one person"
@@ -112,14 +114,27 @@ class Finding:
     out_of_time: bool = False
 
 
-def row_units(target: int, subjects: list[str]) -> Iterator[Unit]:
-    """The units for the sampled rows of a target, which are those of some subjects."""
+def width_label(params: Params) -> str:
+    """The group of the searches by width of rows with these parameters."""
+    real = ", real" if params.structure is Structure.REAL else ""
+    return f"N = {params.code_width}, alpha = {params.alpha}{real}"
+
+
+def row_units(target: int, params: Params, subjects: list[str]) -> Iterator[Unit]:
+    """The units for the sampled rows of a target, which are those of some subjects.
+
+    Wide rows are searched by their width as well. Seeds make rotations, which are square and real.
+    """
+    is_rotation = params.structure is Structure.REAL and not params.is_wide
     for number, subject in enumerate(subjects):
         row = ((target, subject),)
         yield Unit(Kind.LYING, rows=row)
         yield Unit(Kind.ROW, rows=row)
         yield Unit(Kind.FACES, rows=row)
-        if number < _SEEDED:
+        if params.is_wide:
+            yield Unit(Kind.LYING_WIDTH, width_label(params), rows=row)
+            yield Unit(Kind.WIDTH, width_label(params), rows=row)
+        if is_rotation and number < _SEEDED:
             yield Unit(Kind.SEEDS, rows=row)
 
 

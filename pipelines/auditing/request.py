@@ -42,7 +42,7 @@ from pipelines.table.schemas import PARAMS
 _TRAITS: Final = [
     "generation", *PARAMS, "encoding", "sealed", "filling", "key_id", "centring"
 ]  # fmt: skip
-_SEARCHES: Final = (Kind.ROW, Kind.ISSUES, Kind.LINK, Kind.RENEWAL, Kind.PHOTOS)
+_SEARCHES: Final = (Kind.ROW, Kind.WIDTH, Kind.ISSUES, Kind.LINK, Kind.RENEWAL, Kind.PHOTOS)
 _LEAST_S: Final = 0.5
 # Subjects of one table that are looked for in the others, for each that is wanted.
 _ASKED: Final = 50
@@ -174,7 +174,7 @@ def _units(
     for place, (target, own) in enumerate(zip(targets, tables, strict=True)):
         subjects = _drawn(own, target, request.sample, rng)
         sampled.update(subjects)
-        chosen += row_units(place, subjects)
+        chosen += row_units(place, target.params, subjects)
     for subject, tables_of in _several(targets, tables, request.sample, rng):
         sampled.add(subject)
         chosen.append(Unit(Kind.ISSUES, rows=tuple((place, subject) for place in tables_of)))

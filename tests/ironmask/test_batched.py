@@ -22,6 +22,7 @@ from ironmask import (
 )
 from ironmask.accelerator import Accelerator
 from ironmask.errors import ParameterError, ProtectionError, ProviderError
+from ironmask.params import Structure
 from ironmask.rotation import Sampler
 from ironmask.template import reopen
 
@@ -155,7 +156,7 @@ def test_the_law_of_what_carries(on, rng):
     """Off the codeword, P is a smaller Haar matrix: one coordinate, and the determinant."""
     n, draws = 6, 20_000
     c = np.array([1.0, 0, -1, 0, 0, 1]) / np.sqrt(3)
-    m = columns_of(on, shape_of(n, n), c, draws, rng)
+    m = columns_of(on, Narrow(n, 3, 0, n), c, draws, rng)
     assert np.abs(m[:, :, 0] - c).max() < 1e-5
     law = beta((n - 2) / 2, (n - 2) / 2)
     a = rng.standard_normal(n)
@@ -166,12 +167,11 @@ def test_the_law_of_what_carries(on, rng):
     assert RARE < binom.cdf(negative, draws, 0.5) < 1 - RARE
 
 
-def shape_of(n, code_width, structure="real"):
-    """Parameters of a width that is too small for templates, as the kernel alone needs them."""
-    params = Params(64, 1, 0, 64, structure)
-    for name, value in (("n", n), ("code_width", code_width)):
-        object.__setattr__(params, name, value)
-    return params
+class Narrow(Params):
+    """Parameters of widths that are too small for templates; the kernel takes them."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "structure", Structure(self.structure))
 
 
 def columns_of(on, params, c, draws, rng):
@@ -188,7 +188,7 @@ def columns_of(on, params, c, draws, rng):
     [(6, 6, "real"), (5, 8, "real"), (12, 12, "quaternionic"), (8, 12, "quaternionic")],
 )
 def test_the_law_is_the_samplers(n, code_width, structure, on, rng):
-    params = shape_of(n, code_width, structure)
+    params = Narrow(n, 3, 0, code_width, structure)
     c = laws.unit(np.where(np.arange(code_width) % 3, 1.0, 0) * (-1) ** np.arange(code_width))
     of = laws.Carried(params.structure, n, code_width, np.eye(n)[0], c)
     draws = columns_of(on, params, c, 10_000, rng)

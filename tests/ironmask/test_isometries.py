@@ -177,24 +177,35 @@ LOST = {
 }
 
 
+# The largest level of packed encodings, in deviations; what an entry of five of them loses in its
+# square comes on top, once a column.
+TOP = {"bits6": 31.5 * 0.1041, "bits5": 15.5 * 0.1881, "bits4": 7.5 * 0.3352}
+SPIKE = 5.0
+
+
+def deviation(name, code_width):
+    """What P'P - I may be: the share lost, seven deviations of noise, and a spike cut off."""
+    spike = SPIKE**2 - TOP.get(name, SPIKE) ** 2
+    noise = np.sqrt(2 * LOST[name] / code_width)
+    return LOST[name] + 7 * noise + spike / code_width + EXACT
+
+
 @grid
 @pytest.mark.parametrize("name", LOST)
 def test_encoded_isometries_deviate_by_what_rounding_costs(name, structure, n, code_width, rng):
-    """Of P'P - I, the diagonal shrinks by the share lost, and noise adds to every entry."""
     params = Params(n, 8, 0, code_width, structure)
     rows = Sampler.of(params).haar(rng)
     p = helper.decode(helper.encode(rows[None], params, name), params, name)[0]
-    noise = np.sqrt(2 * LOST[name] / code_width)
-    assert defect(p) < LOST[name] + 7 * noise + EXACT
+    assert defect(p) < deviation(name, code_width)
 
 
-@pytest.mark.parametrize("name", ["bits6", "bits5", "bits4"])
-def test_rounding_does_deviate(name, rng):
+@pytest.mark.parametrize("name", LOST)
+def test_encoded_isometries_deviate_by_no_less(name, rng):
+    """A bound that a wrong scale would pass is none: a tenth of it does not hold."""
     params = Params(512, 16, 3, 1024, QUATERNIONIC)
     rows = Sampler.of(params).haar(rng)
     p = helper.decode(helper.encode(rows[None], params, name), params, name)[0]
-    noise = np.sqrt(2 * LOST[name] / 1024)
-    assert defect(p) > 2 * noise
+    assert defect(p) > deviation(name, 1024) / 10
 
 
 @pytest.mark.parametrize("name", ["int8", "bits6", "bits5", "bits4"])

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.laws import times
 
 from ironmask import (
     Params,
     ProtectedTemplate,
+    algebra,
     codeword,
     digest,
     helper,
+    preset,
     protect,
     protect_batch,
     rotation,
@@ -94,19 +97,48 @@ def test_encoded_helpers_take_the_template_near_its_codeword(name, rng, row_key)
     assert np.abs(u - c).max() < limits.get(name, 0.05)
 
 
-@pytest.mark.parametrize("n", WIDTHS)
-def test_genuine_matches_and_impostor_does_not(n, rng, row_key):
+@pytest.mark.parametrize(
+    "params",
+    [
+        *(Params(n, 10, 2) for n in WIDTHS),
+        Params(512, 10, 2, version=1),
+        Params(65, 10, 2, 131),
+        Params(64, 10, 2, 128, "quaternionic"),
+        Params(512, 18, 3, 1024, "quaternionic"),
+        Params(512, 16, 4, 512, "quaternionic"),
+    ],
+    ids=lambda p: f"{p.structure}-{p.n}-{p.code_width}-v{p.version}",
+)
+def test_genuine_matches_and_impostor_does_not(params, rng, row_key):
+    n = params.n
     t = rng.standard_normal(n)
-    row = protect(t, Params(n, 10, 2), row_key, rng=rng)
+    row = protect(t, params, row_key, rng=rng)
     assert verify(row, towards_another_person(t, 0.97, rng), row_key)
     assert not verify(row, rng.standard_normal(n), row_key)
     assert not verify(row, -t, row_key)
     assert not verify(row, t, b"another row key of 32 bytes long")
 
 
-def test_no_impostor_of_many_matches(rng, row_key):
-    row = protect(rng.standard_normal(512), Params(), row_key, rng=rng)
+@pytest.mark.parametrize(
+    "params", [Params(), preset("balanced"), preset("compact")], ids=lambda p: str(p.code_width)
+)
+def test_no_impostor_of_many_matches(params, rng, row_key):
+    row = protect(rng.standard_normal(512), params, row_key, rng=rng)
     assert not verify_batch(row, rng.standard_normal((300, 512)), row_key).any()
+
+
+@pytest.mark.parametrize("name", ["int8", "bits5"])
+@pytest.mark.parametrize("params", [QUATERNIONIC, WIDE, preset("balanced")])
+def test_multiples_of_a_template_give_other_codewords(params, name, rng, row_key):
+    """A helper takes t i to c i. Its digests are those of c alone, so t i is refused."""
+    t = rng.standard_normal(params.n)
+    row = protect(t, params, row_key, encoding=name, rng=rng)
+    code = recovered(row, t)
+    multiples = algebra.unit_multiples(code, params.structure)
+    for unit_scalar, multiple in zip(np.eye(4), multiples, strict=True):
+        turned = times(t, unit_scalar)
+        assert np.array_equal(recovered(row, turned), multiple)
+        assert verify(row, turned, row_key) is bool(unit_scalar[0])
 
 
 @pytest.mark.parametrize(("version", "width"), [(1, 16), (2, 8)])

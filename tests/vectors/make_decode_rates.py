@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-# The codes' width is the embeddings' where no other is said.
-ALPHAS = {512: (8, 12, 14, 16, 24), 1024: (16, 18)}
+# Of codes as wide as the embeddings, and of wide ones.
+N, WIDE = 512, 1024
+ALPHAS = {N: (8, 12, 14, 16, 24), WIDE: (16, 18)}
+SEEDS = {N: 2104_02239, WIDE: 2104_02240}
 ANGLES = (40, 45, 47, 50, 55)
 TRIALS, BLOCK = 1_000_000, 20_000
 
@@ -35,17 +37,15 @@ def rates(rng: np.random.Generator, alpha: int, width: int) -> list[float]:
     return [round(float(h) / TRIALS, 6) for h in hits]
 
 
-if __name__ == "__main__":
-    generator = np.random.default_rng(2104_02239)
-    cells = [
-        {
-            **({} if width == 512 else {"code_width": width}),
-            "alpha": alpha,
-            "angles": list(ANGLES),
-            "rates": rates(generator, alpha, width),
-        }
-        for width, alphas in ALPHAS.items()
-        for alpha in alphas
+def cells(width: int) -> list[dict[str, object]]:
+    rng = np.random.default_rng(SEEDS[width])
+    named: dict[str, object] = {} if width == N else {"code_width": width}
+    return [
+        {**named, "alpha": alpha, "angles": list(ANGLES), "rates": rates(rng, alpha, width)}
+        for alpha in ALPHAS[width]
     ]
-    lines = ",\n".join(json.dumps(cell) for cell in cells)
+
+
+if __name__ == "__main__":
+    lines = ",\n".join(json.dumps(cell) for width in ALPHAS for cell in cells(width))
     Path(__file__).with_name("decode_rates.json").write_text(f"[\n{lines}\n]\n")

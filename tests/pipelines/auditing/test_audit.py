@@ -39,9 +39,10 @@ def folder(tmp_path_factory):
     names = [f"stranger_{i}" for i in range(people) for _ in range(EACH)]
     write_embeddings(folder / "thief.parquet", names, each)
     for name, more in (
-        ("sealed", ()),
-        ("again", ()),
-        ("plain", ("--plaintext-helpers", "--accept-risk=stolen-rows")),
+        ("sealed", ("--preset=paper",)),
+        ("again", ("--preset=paper",)),
+        ("plain", ("--preset=paper", "--plaintext-helpers", "--accept-risk=stolen-rows")),
+        ("wide", (f"--code-width={2 * WIDTH}", "--preset=compact")),
     ):
         dest = folder / name
         settings = ("--alpha=8", "--tolerance=0", "--executor=local", "--keys", keys_of(dest))
@@ -209,3 +210,24 @@ class TestRefusals:
     def test_a_report_inside_the_table(self, folder):
         answer = audited(folder, folder / "sealed" / "out", "sealed")
         assert (answer.code, "keep them apart" in answer.errors[0]) == (2, True)
+
+
+def test_a_wide_table_is_worth_nothing_to_who_has_its_keys(folder):
+    """And nothing is found in it as it lies. The search by the width asks for no embeddings."""
+    answer = audited(folder, folder / "wide-out", "wide")
+    assert answer.code == 0, answer.err
+    told = answer.json()
+    attacks = {attack["attack"]: attack for attack in told["attacks"]}
+    label = f"N = {2 * WIDTH}, alpha = 8"
+    lying = attacks[f"sparse vector of what lies there, {label}"]
+    assert (lying["outcome"], lying["has"]) == ("0 of 2 recovered", "the files")
+    read = attacks[f"sparse vector of one row, {label}"]
+    assert (read["outcome"], read["has"]) == ("2 of 2 recovered", "the files and the keys")
+    # One quaternion in N / (4 alpha) is right.
+    assert "about 8 guesses" in read["needs"]
+    assert read["bits"] <= np.log2(2 * WIDTH / 4)
+    assert "does not apply" in attacks["seeds of NumPy's generators"]["outcome"]
+    assert told["headline"].startswith(
+        "Of 2 rows as they lie none could be read; with the keys, one row gave its template in 2 "
+        "of 2 cases"
+    )

@@ -176,8 +176,8 @@ class TestSettings:
             ("--det-size=100", ["100", "multiples of 32"]),
             ("--tolerance=12", ["tolerance is 12", "11"]),
             ("--tolerance=-1", ["tolerance is -1"]),
-            ("--alpha=0", ["alpha is 0", "1..64"]),
-            ("--alpha=65", ["alpha is 65", "1..64"]),
+            ("--alpha=0", ["alpha is 0", "1..128"]),
+            ("--alpha=129", ["alpha is 129", "1..128"]),
             ("--alpha=7", ["bits", "raise alpha"]),
         ],
     )
@@ -194,7 +194,7 @@ class TestSettings:
 
     def test_too_few_bits_are_named(self, tmp_path, source):
         answer = enroll(source, tmp_path / "new", "--alpha=6", "--tolerance=0")
-        refused(answer, USAGE, "(32.2 bits", "40 bits", "raise alpha")
+        refused(answer, USAGE, "(38.3 bits", "40 bits", "raise alpha")
 
     @pytest.mark.parametrize(
         "option",
@@ -229,7 +229,7 @@ class TestSettings:
         refused(enroll(source, tmp_path / "new"), USAGE, "log_level")
 
 
-PLAINTEXT = ["--plaintext-helpers", "--accept-risk=stolen-rows"]
+PLAINTEXT = ["--plaintext-helpers", "--accept-risk=stolen-rows", "--code-width=64"]
 
 
 class TestDestination:

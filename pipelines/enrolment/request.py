@@ -29,6 +29,7 @@ from pipelines.spec.workplace import Workplace
 
 
 # Flat, since half of its fields are parts, each with options of its own.
+# Flat, since its parts are what several requests share.
 @dataclass(frozen=True)
 class EnrolRequest:
     """An enrolment as a user asks for it: plain values, none of them secret.

@@ -27,14 +27,9 @@ def chosen(folder: Path, *options: object) -> dict[str, Any]:
 
 
 def enrolled(folder: Path) -> list[dict[str, Any]]:
-    """The parameters of the rows that lie in a table's newest generation."""
-    rows = [row for path in folder.glob("table/templates/*/*.parquet") for row in _rows(path)]
-    newest = max(row["generation"] for row in rows)
-    return [row for row in rows if row["generation"] == newest]
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return pq.read_table(path, columns=["generation", *COLUMNS]).to_pylist()
+    """The parameters of the rows that lie in a table; those of old generations are destroyed."""
+    files = [pq.ParquetFile(path) for path in folder.glob("table/templates/**/*.parquet")]
+    return [row for file in files for row in file.read(COLUMNS).to_pylist()]
 
 
 def test_what_is_listed_is_what_is_enrolled(tmp_path):

@@ -28,7 +28,7 @@ from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob
 from pipelines.spec.workplace import Workplace
 
 
-# Flat, since half of its fields are parts, each with options of its own.
+# Flat, since its parts are what several requests share.
 @dataclass(frozen=True)
 class EnrolRequest:
     """An enrolment as a user asks for it: plain values, none of them secret.

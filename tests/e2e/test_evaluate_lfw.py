@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from support.command import clean_environment, command
 
+from ironmask import DEFAULT_PRESET, preset
+from ironmask.comparisons import Setting
+
 SEED = "c3" * 32
 # What the images' own README states for the same model and images.
 COSINE_TAR = {1e-3: 0.998, 1e-4: 0.995}
@@ -90,13 +93,16 @@ def test_the_templates_of_a_table(people, tmp_path):
     left_out = sum(image in WRONG for image in images)
     probes = len(rows) - kept.sum() - left_out
     assert row["fmr_trials"] + row["fnmr_trials"] == people_there * probes
-    assert (row["alpha"], row["tolerance"]) == (16, 4)
+    usual = preset(DEFAULT_PRESET, 512)
+    told = (row["code_width"], row["structure"], row["alpha"], row["tolerance"])
+    assert told == (usual.code_width, usual.structure, usual.alpha, usual.tolerance)
     # Two brothers are among these people: one's photos may pass as the other.
     assert row["fmr_errors"] < 2e-5 * row["fmr_trials"]
     # Three photos of one person recognise better than one, as measured apart.
     assert 1 - row["fnmr"] > 0.93
     stored = pq.read_table(tmp_path / "table" / "metrics").to_pylist()
-    assert sum(one["label"].startswith("table, mean: alpha16") for one in stored) == 2
+    label = f"table, mean: {Setting(usual).name} tolerance {usual.tolerance}"
+    assert sum(one["label"] == label for one in stored) == 2
 
 
 def numbers(out: Path) -> dict[str, str]:

@@ -74,8 +74,8 @@ def test_a_run_shows_in_the_server_and_its_end_is_told(enroll, server, webhook, 
     newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
     assert (newest["state_type"], newest["parameters"]["settings"]) == (
         "COMPLETED",
-        "n 64, alpha 12, tolerance 1 (46.9 bits against guessing), int8, centring mean, "
-        "encrypted helpers, faces agree from 0.376",
+        "n 64, code 128 wide, quaternionic, alpha 12, tolerance 1 (58.5 bits against guessing), "
+        "int8, centring mean, encrypted helpers, faces agree from 0.376",
     )
     steps = {run["name"].rpartition("-")[0] for run in server.ask("task_runs")}
     assert steps == {"plan", "run and commit", "report"}

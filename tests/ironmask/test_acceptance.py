@@ -42,21 +42,23 @@ def verified(rng, params, angles, row_key):
 
 
 @pytest.mark.parametrize(
-    ("params", "angles"),
+    "params",
     [
-        (Params(128, 8, 2, 128), (46, 54)),
-        (Params(128, 12, 1, 192, Structure.QUATERNIONIC), (42, 50)),
-        (Params(512, 16, 3, 1024, Structure.QUATERNIONIC), (45, 48)),
+        Params(128, 8, 2, 128),
+        Params(128, 12, 1, 192, Structure.QUATERNIONIC),
+        Params(512, 16, 3, 1024, Structure.QUATERNIONIC),
     ],
-    ids=lambda value: value.describe() if isinstance(value, Params) else "",
+    ids=Params.describe,
 )
-def test_it_is_what_protected_rows_do(params, angles, rng, row_key):
+def test_it_is_what_protected_rows_do(params, rng, row_key):
     found = measured(params, rng)[params.tolerance]
+    # Where about a fifth and two thirds of the probes are accepted.
+    angles = np.interp([0.2, 0.65], found.shares[::-1], ANGLES[::-1])
     expected = found.at(np.cos(np.radians(angles)))
     share = verified(rng, params, angles, row_key)
     spread = expected * (1 - expected) * (1 / DRAWS + 1 / (ROWS * PROBES))
-    assert (np.abs(share - expected) <= LIMIT * np.sqrt(spread) + 1e-3).all()
-    assert 0.02 < share.min() <= share.max() <= 1
+    assert (np.abs(share - expected) <= LIMIT * np.sqrt(spread)).all()
+    assert expected == pytest.approx([0.2, 0.65], abs=0.1)
 
 
 def test_it_falls_with_the_angle_and_grows_with_the_tolerance(rng):

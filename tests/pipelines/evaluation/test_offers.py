@@ -11,19 +11,19 @@ import pytest
 from support.command import ironmask
 
 import pipelines
+from ironmask import Params
 from ironmask.errors import ParameterError
 from pipelines.report import offers
 
-PEOPLE, EACH, N = 400, 3, 128
-MANY_BYTES = 1000
+PEOPLE, EACH, N = 400, 3, 512
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> Path:
-    """People who are told apart rather well, of a width that the package ships no curves of."""
+    """People who are told apart rather well, though photos of one lie 67 degrees apart."""
     rng = np.random.default_rng(2)
     owner = np.repeat(np.arange(PEOPLE), EACH)
-    vectors = rng.standard_normal((PEOPLE, N))[owner] + 0.7 * rng.standard_normal((len(owner), N))
+    vectors = rng.standard_normal((PEOPLE, N))[owner] + 1.23 * rng.standard_normal((len(owner), N))
     table = pa.table(
         {"subject_id": [f"p{o:03d}" for o in owner], "embedding": list(vectors.astype(np.float32))}
     )
@@ -36,7 +36,7 @@ def faces(tmp_path_factory) -> Path:
 def profile(faces) -> Path:
     """What an evaluation of them leaves."""
     out = faces.with_name("out")
-    options = {"protocols": ["first:1", "first:2"], "settings": ["256,8,1"], "executor": "local"}
+    options = {"protocols": ["first:1", "first:2"], "settings": ["1024,14,1"], "executor": "local"}
     pipelines.evaluate(str(faces), str(out), **options)
     return out
 
@@ -60,31 +60,32 @@ def test_what_is_shipped_serves_without_anything_else():
 
 def test_fewer_bits_or_more_bytes_accept_no_less():
     tar = [
-        pipelines.settings(fmr=1e-5, **limits, rows=1).chosen.tar
+        pipelines.settings(fmr=1e-4, **limits, rows=1).chosen.tar
         for limits in ({"floor_bits": 110}, {"floor_bits": 90}, {"floor_bits": 90, "most_kib": 260})
     ]
-    assert tar[0] <= tar[1] <= tar[2]
-    assert tar[0] < tar[2]
+    assert tar[0] < tar[1] < tar[2]
 
 
-@pytest.mark.slow
 def test_an_evaluation_is_a_profile(profile):
     """Its expected rates lie near those that it measured with real issues."""
-    limits = {"floor_bits": 1, "most_kib": MANY_BYTES, "rows": 10_000}
-    for photos, protocol in ((1, "first:1"), (2, "first:2")):
-        found = pipelines.settings(str(profile), photos=photos, **limits)
+    rows = pq.read_table(profile / "protected.parquet").to_pylist()
+    for photos, row in enumerate(rows, 1):
+        found = pipelines.settings(str(profile), photos=photos, rows=1)
         assert found.offer.measured.photos == photos
-        rows = pq.read_table(profile / "protected.parquet").to_pylist()
-        (row,) = [row for row in rows if row["protocol"] == protocol]
         assert found.offer.measured.curve.impostor == row["fmr_trials"]
-        tar = [one.candidate.tar for one in found.listed]
-        assert min(tar) <= 1 - row["fnmr"] <= max(tar) + 1e-6
+        params = Params(N, row["alpha"], row["tolerance"], row["code_width"], row["structure"])
+        (one,) = [one for one in found.offer.candidates if one.params == params]
+        # Both are of the same comparisons; only the helpers' own chance is between them.
+        chance = one.tar * (1 - one.tar) / row["fnmr_trials"]
+        assert abs(one.tar - (1 - row["fnmr"])) < 4.5 * np.sqrt(chance) + 0.01
+        assert row["fmr_low"] <= one.fmr.bound
+    assert 0.2 < rows[0]["fnmr"] < 0.8
     with pytest.raises(ParameterError, match="none of 3"):
         pipelines.settings(str(profile), photos=3)
 
 
 def test_a_rate_that_so_few_cannot_tell_is_refused(faces):
-    answer = ironmask("settings", "--calibration", faces, "--fmr", "1e-7", "--floor-bits", "20")
+    answer = ironmask("settings", "--calibration", faces, "--fmr", "1e-7")
     assert (answer.code, len(answer.errors)) == (2, 1)
     trials = PEOPLE * (PEOPLE - 1) * (EACH - 1)
     assert f"1e-07 is not supported by {trials:,} impostor comparisons" in answer.errors[0]
@@ -92,7 +93,7 @@ def test_a_rate_that_so_few_cannot_tell_is_refused(faces):
 
 
 def test_the_command_prints_a_table_and_json(faces):
-    asked = ("settings", "--calibration", faces, "--fmr", ".01", "--floor-bits", "30", "--rows", 3)
+    asked = ("settings", "--calibration", faces, "--fmr", ".01", "--rows", 3)
     answer = ironmask(*asked, "--json")
     assert answer.code == 0, answer.err
     told = answer.json()
@@ -101,7 +102,7 @@ def test_the_command_prints_a_table_and_json(faces):
     (chosen,) = [row for row in told["settings"] if row["chosen"]]
     assert chosen["fmr_low"] <= chosen["fmr"] <= chosen["fmr_bound"] <= 0.01
     assert chosen["tar_low"] <= chosen["tar"] <= chosen["tar_high"]
-    assert chosen["bits"] >= 30
+    assert chosen["bits"] >= 80
     assert chosen["verify_ms"] > 0
     again = ironmask(*asked)
     assert again.code == 0

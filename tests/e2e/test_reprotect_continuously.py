@@ -109,7 +109,7 @@ def opened(row: dict[str, Any], tables: Any, file: KeyFile, alive: list[int]) ->
             one = open_row(tables.table_id, {**row, "generation": number}, file.generation(number))
         except (TamperedError, KeyStoreError):
             continue
-        return [decode([one.helper], one.encoding, one.params.n)[0]]
+        return [decode([one.helper], one.params, one.encoding)[0]]
     return []
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.command import ironmask
 from support.enrolling import (
+    WIDTH,
     captures,
     enroll,
     request,
@@ -100,10 +101,10 @@ class TestKeys:
         answer = enroll(tmp_path / "e.parquet", dest, "--kek=aws-kms://arn:aws:kms:x:1:key/1")
         assert (answer.code, "leave --kek out" in answer.errors[0]) == (2, True)
 
-    def test_plaintext_rows_never_join_sealed_ones(self, tmp_path, dest):
-        answer = enroll(
-            tmp_path / "e.parquet", dest, "--plaintext-helpers", "--accept-risk=stolen-rows"
-        )
+    def test_plaintext_rows_never_join_sealed_ones(self, tmp_path):
+        dest, source = tmp_path / "square", several(tmp_path / "e.parquet", 2)
+        run(request(source, dest, code_width=WIDTH))
+        answer = enroll(source, dest, "--plaintext-helpers", "--accept-risk=stolen-rows")
         assert answer.code == 1
         assert "sealed is True there and False here" in answer.errors[0]
 

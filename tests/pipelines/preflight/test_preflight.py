@@ -30,6 +30,7 @@ from pipelines.verification.probe import verify_embeddings
 
 RANK = 24
 PLAINTEXT = "--plaintext-helpers"
+SQUARE = f"--code-width={WIDTH}"
 
 
 def of_rank(count, rank, seed):
@@ -58,7 +59,9 @@ def full(tmp_path):
 
 
 def test_a_model_that_fills_little_is_refused_in_the_clear(source, narrow, tmp_path):
-    answer = enroll(source, tmp_path / "d", PLAINTEXT, "--calibration", narrow, "--model=tiny")
+    answer = enroll(
+        source, tmp_path / "d", SQUARE, PLAINTEXT, "--calibration", narrow, "--model=tiny"
+    )
     (line,) = answer.errors
     assert answer.code == 1
     assert "refused: embeddings of tiny use about 2" in line
@@ -70,7 +73,7 @@ def test_a_model_that_fills_little_is_refused_in_the_clear(source, narrow, tmp_p
 
 
 def test_where_nothing_is_known_it_is_refused_too(source, tmp_path):
-    answer = enroll(source, tmp_path / "d", PLAINTEXT)
+    answer = enroll(source, tmp_path / "d", SQUARE, PLAINTEXT)
     assert answer.code == 1
     assert (
         "embeddings of 256 people by unknown are needed, and none are at hand" in answer.errors[0]
@@ -80,7 +83,7 @@ def test_where_nothing_is_known_it_is_refused_too(source, tmp_path):
 
 def test_the_risk_can_be_taken_by_name(source, narrow, tmp_path):
     dest = tmp_path / "d"
-    some = (PLAINTEXT, "--calibration", narrow)
+    some = (SQUARE, PLAINTEXT, "--calibration", narrow)
     answer = enroll(source, dest, *some, "--accept-risk=stolen-rows")
     assert answer.code == 0, answer.err
     (run, *_) = rows(dest, "runs")
@@ -118,7 +121,7 @@ def test_of_a_model_that_fills_its_space_only_a_bound_is_known(source, full, tmp
 
 
 def test_stored_embeddings_calibrate_themselves(narrow, tmp_path):
-    answer = enroll(narrow, tmp_path / "d", PLAINTEXT)
+    answer = enroll(narrow, tmp_path / "d", SQUARE, PLAINTEXT)
     assert answer.code == 1
     assert "of 64 directions (measured on 384 people)" in answer.errors[0]
 
@@ -227,7 +230,7 @@ class TestFilling:
         answers = verify_embeddings(tables.table_id, row, vectors, keys)
         assert answers == [True, False, False]
         protected = open_row(tables.table_id, row, keys)
-        (p,) = decode([protected.helper], protected.encoding, WIDTH)
+        (p,) = decode([protected.helper], protected.params, protected.encoding)
         cosine = codeword_cosines(p, vectors[:1], 12)[0]
         assert cosine == pytest.approx(np.sqrt(0.9), abs=0.02)
         assert ironmask("check", dest, "--keys", keys_of(dest), "--deep").code == 0
@@ -244,8 +247,11 @@ class TestFilling:
         assert len(rows(dest, "templates")) == 4
         other = enroll(more, dest, "--fill=0.2")
         assert (other.code, "filling is 0.1 there and 0.2 here" in other.errors[0]) == (1, True)
-        plain = enroll(more, dest)
+        plain = enroll(more, dest, "--fill=0")
         assert (plain.code, "filling is 0.1 there and 0.0 here" in plain.errors[0]) == (1, True)
+        last = write_embeddings(tmp_path / "l.parquet", ["e"], of_rank(1, RANK, 10))
+        assert enroll(last, dest).code == 0
+        assert {round(row["filling"], 6) for row in rows(dest, "templates")} == {0.1}
 
     def test_another_profile_is_not_taken(self, source, narrow, tmp_path):
         dest = tmp_path / "d"

@@ -114,10 +114,17 @@ def test_with_encryption_it_is_said_and_kept(source, narrow, tmp_path):
 
 def test_of_a_model_that_fills_its_space_only_a_bound_is_known(source, full, tmp_path):
     settings = ("--alpha=20", "--tolerance=4", "--calibration", full)
-    answer = enroll(source, tmp_path / "d", *settings)
+    answer = enroll(source, tmp_path / "d", SQUARE, *settings)
     assert answer.code == 0, answer.err
     assert "about 64 of 64 directions" in answer.err
     assert "after at least" in answer.err
+
+
+def test_a_wide_code_gives_its_rows_away_whatever_the_model(source, full, tmp_path):
+    settings = ("--code-width=192", "--alpha=8", "--tolerance=0", "--calibration", full)
+    answer = enroll(source, tmp_path / "d", *settings)
+    assert answer.code == 0, answer.err
+    assert "by the width of its code alone. So its keys are what protects" in answer.err
 
 
 def test_stored_embeddings_calibrate_themselves(narrow, tmp_path):

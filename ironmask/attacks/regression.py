@@ -118,7 +118,8 @@ def _orthogonal(
     # In A' = Q R, the last columns of Q are orthogonal to all rows of A.
     q, _ = np.linalg.qr(chosen.transpose(0, 2, 1), mode="complete")
     last: F64 = q[:, :, -1]
-    return last if d == 1 else _turned(last, helpers[0], alpha)
+    # In another issue another quaternion of the codeword may have two entries.
+    return last if d == 1 else _turned(last, helpers[rng.integers(len(helpers))], alpha)
 
 
 def _turned(x: F64, helper: F32, alpha: int) -> F64:

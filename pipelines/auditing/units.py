@@ -225,21 +225,27 @@ def _issues(around: Surroundings, unit: Unit) -> Finding:
     return _ended(unit, found)
 
 
-def _made(around: Surroundings, faces: Sequence[int]) -> F32:
-    """Helpers of fresh issues of faces, with the first target's settings: (b, N, n)."""
+def _made(around: Surroundings, faces: Sequence[int]) -> tuple[F32, Codes]:
+    """Helpers of fresh issues of faces, (b, N, n), and codewords; settings of the first target."""
     target = around.audit.targets[0]
     made = fresh_issues(
         unit_rows(around.faces.vectors[list(faces)], target.params.n), target.params,
         secure_generator(), filling=around.fillings[0], encoding=target.encoding,
     )  # fmt: skip
-    return np.stack([p for p, _ in made])
+    return np.stack([p for p, _ in made]), [code for _, code in made]
 
 
 def _renewal(around: Surroundings, unit: Unit) -> Finding:
     params = around.audit.params
+    helpers, known = _made(around, unit.faces)
+
+    def confirm(codes: Codes) -> bool:
+        """As the digests of stored rows do."""
+        return all(map(np.array_equal, codes, known))
+
     found = recover_from_issues(
-        _made(around, unit.faces), params.alpha, secure_generator(),
-        seconds=around.audit.seconds, limit=1 << 40, structure=params.structure,
+        helpers, params.alpha, secure_generator(), seconds=around.audit.seconds,
+        confirm=confirm, limit=1 << 40, structure=params.structure,
     )  # fmt: skip
     return _ended(unit, found)
 
@@ -251,10 +257,10 @@ def _link(around: Surroundings, unit: Unit) -> Finding:
     if name == LINKED[0]:
         others = unit.faces if side == "mated" else (*unit.faces[1:], unit.faces[0])
         pairs = zip(unit.faces, others, strict=True)
-        scores = tuple(largest_entry(_made(around, pair)) for pair in pairs)
+        scores = tuple(largest_entry(_made(around, pair)[0]) for pair in pairs)
     else:
         alpha, rng = around.audit.params.alpha, secure_generator()
-        helpers, seconds = _made(around, unit.faces), around.audit.seconds
+        (helpers, _), seconds = _made(around, unit.faces), around.audit.seconds
         score = nearest_codewords(helpers, alpha, rng, _LINK_STARTS, seconds)
         scores = () if score is None else (score,)
     spent = time.perf_counter() - began

@@ -86,8 +86,11 @@ def starts_until_found(structure, rng, step=2):
     return 0
 
 
-def test_different_people_give_nothing(rng):
-    found = recover_from_issues(issued([unit(rng), unit(rng)], rng), ALPHA, rng, limit=8192)
+@pytest.mark.parametrize("structure", Structure)
+@pytest.mark.parametrize("code_width", [N, 2 * N])
+def test_different_people_give_nothing(code_width, structure, rng):
+    both = issued([unit(rng), unit(rng)], rng, ALPHA, "int8", code_width, structure)
+    found = recover_from_issues(both, ALPHA, rng, limit=8192, structure=structure)
     assert (found.success, found.templates, found.trials) == (False, (), 8192)
     assert found.cosine(unit(rng), unit(rng)) == 0
 

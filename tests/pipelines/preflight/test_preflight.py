@@ -120,6 +120,13 @@ def test_of_a_model_that_fills_its_space_only_a_bound_is_known(source, full, tmp
     assert "after at least" in answer.err
 
 
+def test_a_wide_code_gives_its_rows_away_whatever_the_model(source, full, tmp_path):
+    settings = ("--code-width=192", "--alpha=8", "--tolerance=0", "--calibration", full)
+    answer = enroll(source, tmp_path / "d", *settings)
+    assert answer.code == 0, answer.err
+    assert "by the width of its code alone. So its keys are what protects" in answer.err
+
+
 def test_stored_embeddings_calibrate_themselves(narrow, tmp_path):
     answer = enroll(narrow, tmp_path / "d", SQUARE, PLAINTEXT)
     assert answer.code == 1

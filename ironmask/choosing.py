@@ -95,13 +95,20 @@ def largest_tolerance(alpha: int) -> int:
 
 
 def candidates(
-    settings: Iterable[tuple[Params, Acceptance]], encoding: str, curve: Curve
+    settings: Iterable[tuple[Params, Acceptance]],
+    encoding: str,
+    curve: Curve,
+    shrunk: float = 1.0,
 ) -> list[Candidate]:
-    """The rates of settings with a recogniser, the most accepting first."""
-    found = [
-        Candidate(params, encoding, *curve.mixture(acceptance.at))
-        for params, acceptance in settings
-    ]
+    """The rates of settings with a recogniser, the most accepting first.
+
+    shrunk: how much smaller cosines are with templates than with plain embeddings.
+    """
+
+    def rates(acceptance: Acceptance) -> tuple[Expected, Expected]:
+        return curve.mixture(lambda cosine: acceptance.at(shrunk * cosine))
+
+    found = [Candidate(params, encoding, *rates(acceptance)) for params, acceptance in settings]
     return sorted(found, key=lambda one: -one.tar)
 
 

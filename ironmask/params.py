@@ -190,7 +190,7 @@ PRESETS: Final = MappingProxyType(
     {
         "paper": Preset(16, 0, prefers=Structure.REAL),
         "compact": Preset(16, 4),
-        "balanced": Preset(18, 3, widening=2),
+        "balanced": Preset(16, 2, widening=2),
         "strict": Preset(20, 3, widening=2),
     },
 )

@@ -13,8 +13,8 @@ operations for each issue and iteration; many go through as one matrix product.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -44,9 +44,16 @@ _SURE: Final = 0.985
 _LEAST_NORM: Final = 1e-12
 
 
+class _Issue(NamedTuple):
+    """helper: (N, n), on the device."""
+
+    helper: Any
+    alpha: int
+
+
 def recover_from_issues(
-    helpers: F32,
-    alpha: int,
+    helpers: Sequence[F32] | F32,
+    alpha: int | Sequence[int],
     rng: np.random.Generator,
     *,
     limit: int = 1 << 17,
@@ -57,26 +64,29 @@ def recover_from_issues(
 ) -> Recovered:
     """Look for what two or more issues of one person were made from.
 
-    helpers: (b, N, n) float32, decoded. alpha: non-zero entries of a codeword. limit, seconds: the
-    attack gives up after so many starts, or so long. confirm: for thieves who can compute digests;
-    otherwise a point is believed if it lies unusually near to codewords of all issues. device: see
-    `ironmask.accelerator`. Each template of the result is that of its own issue, exact but for the
-    helper's encoding.
+    helpers: b of (N, n) float32, decoded. alpha: non-zero entries of a codeword. Both may differ
+    between issues, as those of two settings do. structure: of the helpers, `real` where they
+    differ. limit, seconds: the attack gives up after so many starts, or so long. confirm: for
+    thieves who can compute digests; otherwise a point is believed if it lies unusually near to
+    codewords of all issues. device: see `ironmask.accelerator`. Each template of the result is that
+    of its own issue, exact but for the helper's encoding.
 
     Raises `ParameterError` for fewer than two issues, `ProviderError` for an absent device.
     """
     require_issues(helpers)
     on = accelerator(device)
     began, trials, best = time.perf_counter(), 0, 0.0
-    stolen = on.upload(helpers)
+    alphas = [alpha] * len(helpers) if isinstance(alpha, int) else list(alpha)
+    stolen = [_Issue(on.upload(p), own) for p, own in zip(helpers, alphas, strict=True)]
     for starts in _starts(on, stolen, rng):
         some = starts[: limit - trials]
         trials += len(some)
-        x, scores = _tried(on, stolen, some, alpha)
+        x, scores = _tried(on, stolen, some)
         first = int(scores.argmax())
         best = max(best, float(scores[first]))
         nearest = on.download(x[first, :])
-        codes = [codeword.decode(p @ nearest, alpha)[0] for p in helpers]
+        issues = zip(helpers, alphas, strict=True)
+        codes = [codeword.decode(p @ nearest, own)[0] for p, own in issues]
         right = believed(codes, _stands_out(scores), confirm, structure)
         spent = time.perf_counter() - began
         if right is not None:
@@ -88,16 +98,16 @@ def recover_from_issues(
     return Recovered((), trials, spent, best, out_of_time=trials < limit, structure=structure)
 
 
-def _tried(on: Accelerator, helpers: Any, starts: Any, alpha: int) -> tuple[Any, F32]:
+def _tried(on: Accelerator, issues: Sequence[_Issue], starts: Any) -> tuple[Any, F32]:
     """Follow starts, (k, n), the best few to the end; return these and their scores."""
-    shape = (len(helpers), len(starts), helpers.shape[1])
-    none = on.xp.zeros(shape, dtype=on.xp.float32, device=on.device)
-    x, messages = _exchanged(on, helpers, starts, none, alpha, _FIRST)
-    scores = _scores(on, helpers, x, alpha)
+    shapes = [(len(starts), issue.helper.shape[0]) for issue in issues]
+    none = [on.xp.zeros(shape, dtype=on.xp.float32, device=on.device) for shape in shapes]
+    x, messages = _exchanged(on, issues, starts, none, _FIRST)
+    scores = _scores(on, issues, x)
     kept = on.upload(np.argsort(-scores, kind="stable")[: max(1, len(scores) // _KEPT)])
-    messages = on.xp.take(messages, kept, axis=1)
-    x, _ = _exchanged(on, helpers, on.xp.take(x, kept, axis=0), messages, alpha, _SECOND)
-    return x, _scores(on, helpers, x, alpha)
+    messages = [on.xp.take(one, kept, axis=0) for one in messages]
+    x, _ = _exchanged(on, issues, on.xp.take(x, kept, axis=0), messages, _SECOND)
+    return x, _scores(on, issues, x)
 
 
 def _stands_out(scores: F32) -> bool:
@@ -107,36 +117,34 @@ def _stands_out(scores: F32) -> bool:
     return bool(scores.max() >= min(_SURE, middle + _DEVIATIONS * deviation))
 
 
-def _starts(on: Accelerator, helpers: Any, rng: np.random.Generator) -> Iterator[Any]:
+def _starts(on: Accelerator, issues: Sequence[_Issue], rng: np.random.Generator) -> Iterator[Any]:
     """Sums and differences of rows of two different issues, (k, n) float32 at a time."""
-    issues, code_width, n = helpers.shape
     count = _STARTS if on.is_host else _DEVICE_STARTS
-    rows = on.xp.reshape(helpers, (issues * code_width, n))
+    rows = on.xp.concat([issue.helper for issue in issues])
+    ends = np.cumsum([issue.helper.shape[0] for issue in issues])
+    begins = np.append(0, ends[:-1])
     while True:
-        first = rng.integers(0, issues, count)
-        second = (first + rng.integers(1, issues, count)) % issues
+        first = rng.integers(0, len(issues), count)
+        second = (first + rng.integers(1, len(issues), count)) % len(issues)
         signs = rng.choice(np.array([-1, 1], dtype=np.float32), count)[:, None]
-        places = rng.integers(0, code_width, (2, count))
-        first, second = first * code_width + places[0], second * code_width + places[1]
-        added = on.xp.take(rows, on.upload(second), axis=0) * on.upload(signs)
-        yield on.xp.take(rows, on.upload(first), axis=0) + added
+        one, other = (rng.integers(begins[which], ends[which]) for which in (first, second))
+        added = on.xp.take(rows, on.upload(other), axis=0) * on.upload(signs)
+        yield on.xp.take(rows, on.upload(one), axis=0) + added
 
 
 def _exchanged(
-    on: Accelerator, helpers: Any, x: Any, messages: Any, alpha: int, iterations: int
-) -> tuple[Any, Any]:
-    """Exchange messages, (b, k, N), with estimates, (k, n); return the last estimates and messages.
-
-    The given messages are overwritten.
+    on: Accelerator, issues: Sequence[_Issue], x: Any, messages: list[Any], iterations: int
+) -> tuple[Any, list[Any]]:
+    """Exchange messages, (k, N) of each issue, with estimates, (k, n); return the last estimates
+    and messages.
     """
     for _ in range(iterations):
         total = on.xp.zeros_like(x)
-        for b in range(len(helpers)):
-            p = helpers[b, ...]
+        for b, (p, alpha) in enumerate(issues):
             u = x @ p.T
-            u -= messages[b, ...]
-            messages[b, ...] = _keep_largest(on, u, alpha)
-            total += messages[b, ...] @ p
+            u -= messages[b]
+            messages[b] = _keep_largest(on, u, alpha)
+            total += messages[b] @ p
         x = total
     return x, messages
 
@@ -153,12 +161,12 @@ def _norms(on: Accelerator, rows: Any) -> Any:
     return on.xp.sqrt(on.xp.sum(rows * rows, axis=1, keepdims=True)) + _LEAST_NORM
 
 
-def _scores(on: Accelerator, helpers: Any, x: Any, alpha: int) -> F32:
+def _scores(on: Accelerator, issues: Sequence[_Issue], x: Any) -> F32:
     """The least cosine of each estimate, (k, n), to its nearest codeword of each issue: (k,)."""
     x = x / _norms(on, x)
     cosines = []
-    for b in range(len(helpers)):
-        size = on.xp.abs(x @ helpers[b, ...].T)
+    for p, alpha in issues:
+        size = on.xp.abs(x @ p.T)
         cosines.append(on.download(on.sum_of_largest(size, alpha)) / np.sqrt(alpha))
     least: F32 = np.min(cosines, axis=0)
     return least

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,9 +76,9 @@ class Recovered:
         return float(np.abs(turned.reshape(d, -1) @ true).max())
 
 
-def require_issues(helpers: F32) -> None:
-    """Raise `ParameterError` for fewer than two helpers, (b, N, n)."""
-    if helpers.ndim != 3 or len(helpers) < 2:
+def require_issues(helpers: Sequence[F32] | F32) -> None:
+    """Raise `ParameterError` for fewer than two helpers, (b, N, n), or b of (N, n)."""
+    if len(helpers) < 2 or any(np.ndim(helper) != 2 for helper in helpers):
         raise ParameterError("this attack needs the helpers of two issues or more: (b, N, n)")
 
 

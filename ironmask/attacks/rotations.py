@@ -30,9 +30,13 @@ def recover_from_rotation(
 ) -> Recovered:
     """Recover the template if this is its hidden rotation. helper, hidden: (n, n).
 
-    Raises `ParameterError` for a wide helper: nothing of a rotation of n dimensions lies in it.
+    Raises `ParameterError` for a wide helper, which is no rotation, and for one of another width.
     """
-    if helper.shape != np.shape(hidden) or helper.shape[0] != helper.shape[1]:
+    if helper.shape[0] != helper.shape[1]:
+        raise ParameterError(
+            f"a helper of {helper.shape} is no rotation: this attack is one on square helpers"
+        )
+    if helper.shape != np.shape(hidden):
         raise ParameterError(f"a rotation of {np.shape(hidden)} for a helper of {helper.shape}")
     began = time.perf_counter()
     related = float(np.einsum("ij,ij->", helper, hidden)) >= _LEAST_TRACE * len(helper)

@@ -133,7 +133,7 @@ def _filter(helper: F32, space: Spectrum) -> F32:
     code_width, n = helper.shape
     span = helper @ space.directions.astype(np.float32)
     weights = space.within(code_width).weights[:n].astype(np.float32)
-    found: F32 = (span * weights) @ span.T
+    found: F32 = ((span * weights) @ span.T).astype(np.float32, copy=False)
     return found
 
 

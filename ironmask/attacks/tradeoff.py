@@ -2,11 +2,11 @@
 
 Kim et al. 2021, supplementary material C. Let M = P_2 P_1'; then M c_1 = c_2 for the codewords of
 two issues. Write c_1 = a + b with alpha / 2 entries each: M a and -M b agree in every place where
-c_2 is zero. The table T holds M a in l places for all N = binom(n, alpha / 2) 2^(alpha / 2)
-half-sums a. T is sorted by the first of these places, and joined with itself, signs turned, on all
-of them. A join makes N entries and compares N log2 N times, and once more for each pair that agrees
-in the first place. It finds c_1 if c_2 is zero in all l places, so several joins are needed.
-At n = 512 and alpha = 16 the table has 2^64.6 entries. So this is for toy sizes: it measures that
+c_2 is zero. A table holds M a in l places for all T = binom(N, alpha / 2) 2^(alpha / 2) half-sums
+a. It is sorted by the first of these places, and joined with itself, signs turned, on all of them.
+A join makes T entries and compares T log2 T times, and once more for each pair that agrees in the
+first place. It finds c_1 if c_2 is zero in all l places, so several joins are needed.
+At N = 512 and alpha = 16 the table has 2^64.6 entries. So this is for toy sizes: it measures that
 the count is right.
 """
 
@@ -25,6 +25,7 @@ from ironmask import codeword
 from ironmask.arrays import F32, F64, I32
 from ironmask.attacks.result import Recovered, template_of
 from ironmask.errors import ParameterError
+from ironmask.params import Structure
 
 _MOST: Final = 1 << 20
 _NEAR: Final = 0.985
@@ -52,26 +53,28 @@ def recover_by_tradeoff(
     window: float = 1e-4,
     limit: int = 64,
     least: float = _NEAR,
+    structure: Structure = Structure.REAL,
 ) -> TradeOff:
-    """Look for what two issues of one template, (2, n, n), were made from.
+    """Look for what two issues of one template, (2, N, n), were made from.
 
     alpha: even, small. places: l. window: the largest difference between entries that should agree;
     exact helpers need only their rounding, different captures about their noise. limit: the attack
     gives up after so many joins. least: M c_1 is believed from this cosine to a codeword on.
+    structure: of the helpers.
 
     Raises `ParameterError` for an odd alpha or a table of more than 2^20 entries.
     """
-    n = helpers.shape[1]
-    if alpha % 2 or table_size(n, alpha) > _MOST:
+    code_width = helpers.shape[1]
+    if alpha % 2 or table_size(code_width, alpha) > _MOST:
         raise ParameterError(
-            f"alpha {alpha} at width {n}: it must be even, with a table of at most {_MOST:,} "
-            "half-sums"
+            f"alpha {alpha} at width {code_width}: it must be even, with a table of at most "
+            f"{_MOST:,} half-sums"
         )
     began, operations, pairs, best = time.perf_counter(), 0.0, 0, 0.0
     m = helpers[1].astype(np.float64) @ helpers[0].T.astype(np.float64)
-    table = _half_sums(n, alpha)
+    table = _half_sums(code_width, alpha)
     for trial in range(1, limit + 1):
-        chosen = rng.choice(n, places, replace=False)
+        chosen = rng.choice(code_width, places, replace=False)
         values = _applied(m, table, alpha, chosen)
         joined, compared = _joined(values, table, window)
         pairs += len(joined)
@@ -81,42 +84,46 @@ def recover_by_tradeoff(
         if score >= least:
             found = _both(helpers, m, code, alpha)
             spent = time.perf_counter() - began
-            return TradeOff(Recovered(found, trial, spent, best), operations, pairs)
+            recovered = Recovered(found, trial, spent, best, structure=structure)
+            return TradeOff(recovered, operations, pairs)
     spent = time.perf_counter() - began
-    return TradeOff(Recovered((), limit, spent, best), operations, pairs)
+    recovered = Recovered((), limit, spent, best, structure=structure)
+    return TradeOff(recovered, operations, pairs)
 
 
-def table_size(n: int, alpha: int) -> int:
-    """N, the half-sums of alpha / 2 signed places."""
-    return comb(n, alpha // 2) << (alpha // 2)
+def table_size(code_width: int, alpha: int) -> int:
+    """The half-sums of alpha / 2 signed places."""
+    return comb(code_width, alpha // 2) << (alpha // 2)
 
 
-def joins_needed(n: int, alpha: int, places: int, passing: float = 1.0) -> float:
+def joins_needed(code_width: int, alpha: int, places: int, passing: float = 1.0) -> float:
     """Joins on average until the l places of one are zero in c_2 and lie in the window.
 
     passing: the share of such entries that lie in the window; 1 without noise.
     """
     i = np.arange(places)
-    return float(1 / np.prod(passing * (n - alpha - i) / (n - i)))
+    return float(1 / np.prod(passing * (code_width - alpha - i) / (code_width - i)))
 
 
-def tradeoff_operations(n: int, alpha: int, places: int, passing: float = 1.0) -> float:
-    """N (1 + log2 N) for each join that is needed: entries made and comparisons to sort them."""
-    size = table_size(n, alpha)
-    return joins_needed(n, alpha, places, passing) * size * (1 + log2(size))
+def tradeoff_operations(code_width: int, alpha: int, places: int, passing: float = 1.0) -> float:
+    """T (1 + log2 T) for each join that is needed of a table of T entries: entries made and
+    comparisons to sort them.
+    """
+    size = table_size(code_width, alpha)
+    return joins_needed(code_width, alpha, places, passing) * size * (1 + log2(size))
 
 
-def _half_sums(n: int, alpha: int) -> I32:
-    """All signed supports of alpha / 2 places, (N, alpha / 2)."""
+def _half_sums(code_width: int, alpha: int) -> I32:
+    """All signed supports of alpha / 2 places, (T, alpha / 2)."""
     half = alpha // 2
-    support = np.array(list(combinations(range(1, n + 1), half)), dtype=np.int32)
+    support = np.array(list(combinations(range(1, code_width + 1), half)), dtype=np.int32)
     signs = np.array(list(product((1, -1), repeat=half)), dtype=np.int32)
     table: I32 = (support[:, None, :] * signs[None]).reshape(-1, half)
     return table
 
 
 def _applied(m: F64, table: I32, alpha: int, chosen: NDArray[np.intp]) -> F64:
-    """M a in some places, for each half-sum a: (N, l)."""
+    """M a in some places, for each half-sum a: (T, l)."""
     columns = m[chosen][:, np.abs(table) - 1] * np.sign(table)
     applied: F64 = columns.sum(axis=2).T / np.sqrt(alpha)
     return applied

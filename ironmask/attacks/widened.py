@@ -8,11 +8,11 @@ or one quaternion, since a quaternionic span holds c u for every quaternion u. T
 reweighted basis pursuit in the span; see the module `pursuit`. One place in N / alpha is right, one
 quaternion in N / (4 alpha). Where the code is too narrow for one, more places are guessed.
 
-A codeword is believed that lies in the span to rounding: what lies outside it is less than half of
-what one wrong place leaves there, (1 - n / N) / alpha of the energy. Without a digest, N must also
-be so wide that no other of the binom(N, alpha) 2^alpha codewords comes so near by chance. The
-energy of a random unit vector outside the span follows the beta distribution with parameters
-(N - n) / 2 and n / 2.
+A codeword is a candidate that lies in the span to rounding: what lies outside is less than half of
+what one wrong place leaves there, (1 - n / N) / alpha of the energy. Single entries are exchanged
+while that helps. Without a digest it is believed if none of the binom(N, alpha) 2^alpha codewords
+would come so near by chance: the energy of a random unit vector outside the span follows the beta
+distribution with parameters (N - n) / 2 and n / 2.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from scipy.special import betainc
 from ironmask import algebra
 from ironmask.accelerator import CPU, Accelerator, accelerator
 from ironmask.arrays import F32, F64, I32
-from ironmask.attacks.pursuit import passed, pursued, rounded, signed
+from ironmask.attacks.pursuit import passed, polished, pursued, rounded, signed
 from ironmask.attacks.result import Budget, Confirm, Recovered, believed, template_of
 from ironmask.errors import ParameterError
 from ironmask.params import Structure
 
-_GUESSES: Final = 128
+_GUESSES: Final = 64
 # A GPU needs at least this many at once to be busy.
 _DEVICE_GUESSES: Final = 8192
 _STEPS: Final = 60
+# The best of so many guesses are looked at.
+_ASKED: Final = 4
 _BUDGET: Final = Budget(1 << 20)
 # The most entries that are guessed at once.
 MOST_GUESSED: Final = 4
@@ -68,14 +70,20 @@ def recover_from_width(
         raise ParameterError(f"a helper of {helper.shape} is not wide: all vectors are in its span")
     on = accelerator(budget.device)
     span = on.upload(_span(helper))
-    sure = _is_sure(code_width, n, alpha)
+    # If one place is wrong, 2 / alpha of the energy is, of which 1 - n / N is outside.
+    enough = 1 - (1 - n / code_width) / alpha
     began, trials, best, late = time.perf_counter(), 0, 0.0, False
     for guesses in _guesses(on, code_width, alpha, structure, rng):
         some = guesses[: budget.trials - trials]
-        codes, inside = _codes(on, span, some, alpha, structure)
+        s, inside = _near(on, span, some, alpha, structure)
         best = max(best, float(inside.max()))
-        for place in np.flatnonzero(1 - inside < _rounding(code_width, n, alpha)):
-            right = believed([codes[place]], sure, confirm, structure)
+        for place in np.argsort(-inside)[:_ASKED]:
+            if inside[place] <= enough:
+                break
+            better = polished(on, span, s[place : place + 1, :], alpha)
+            outside = 1 - float(passed(on, span, better)[0]) / alpha
+            is_sure = _is_no_chance(outside, code_width, n, alpha)
+            right = believed([signed(on.download(better)[0])], is_sure, confirm, structure)
             if right is not None:
                 spent, trials = time.perf_counter() - began, trials + int(place) + 1
                 found = (template_of(helper, right[0]),)
@@ -117,7 +125,8 @@ def share_by_width(
     on, alpha = accelerator(CPU), len(code)
     chosen = np.stack([rng.choice(code, guessed, replace=False) for _ in range(sets)])
     right = np.stack([_turned(one, structure) for one in chosen])
-    found, _ = _codes(on, on.upload(_span(helper)), right, alpha, structure)
+    s, _ = _near(on, on.upload(_span(helper)), right, alpha, structure)
+    found = np.stack([signed(one) for one in on.download(s)])
     same = algebra.unit_multiples(code[None], structure)
     every = np.concatenate([*same, *(-one for one in same)])
     return int((found[:, None] == every).all(axis=2).any(axis=1).sum())
@@ -130,18 +139,11 @@ def _span(helper: F32) -> F32:
     return projector
 
 
-def _rounding(code_width: int, n: int, alpha: int) -> float:
-    """The most energy of a codeword outside the span that counts as rounding.
-
-    If one place of a codeword is wrong, 2 / alpha of its energy is, of which 1 - n / N is outside.
-    """
-    return (1 - n / code_width) / alpha
-
-
-def _is_sure(code_width: int, n: int, alpha: int) -> bool:
-    """Whether chance brings fewer than one codeword so near to the span."""
-    outside = _rounding(code_width, n, alpha)
-    chance = float(betainc((code_width - n) / 2, n / 2, outside))
+def _is_no_chance(outside: float, code_width: int, n: int, alpha: int) -> bool:
+    """Whether fewer than one codeword has so little of its energy outside the span by chance."""
+    # The projector itself is rounded.
+    least = max(outside, float(np.finfo(np.float32).eps))
+    chance = float(betainc((code_width - n) / 2, n / 2, least))
     return chance == 0 or log2(chance) + log2(comb(code_width, alpha)) + alpha < 0
 
 
@@ -172,13 +174,15 @@ def _entries(m: int, d: int, shape: tuple[int, int], rng: np.random.Generator) -
     components = rng.integers(0, d, scalars.shape)
     signs = rng.choice(np.array([-1, 1]), scalars.shape)
     components[:, 0], signs[:, 0] = 0, 1
-    return ((d * scalars + components + 1) * signs).astype(np.int32)
+    entries: I32 = ((d * scalars + components + 1) * signs).astype(np.int32)
+    return entries
 
 
-def _codes(
+def _near(
     on: Accelerator, span: Any, entries: I32, alpha: int, structure: Structure
-) -> tuple[I32, F64]:
-    """The codewords that guesses, (k, guessed), lead to, (k, alpha), and their energy in the span.
+) -> tuple[Any, F64]:
+    """Signs of the codewords that guesses, (k, guessed), lead to, (k, N), and the share of their
+    energy in the span, (k,).
 
     Held are the guessed entries, and zeros in the rest of their scalars.
     """
@@ -188,16 +192,14 @@ def _codes(
     held = np.repeat(np.abs(fixed).reshape(len(entries), -1, d).any(axis=2), d, axis=1)
     near = pursued(on, span, on.upload(fixed), on.upload(~held), _STEPS, reweighted=True)
     s = rounded(on, near, alpha)
-    codes = np.stack([signed(one) for one in on.download(s)])
-    return codes, passed(on, span, s).astype(np.float64) / alpha
+    return s, passed(on, span, s).astype(np.float64) / alpha
 
 
 def _turned(entries: I32, structure: Structure) -> I32:
     """Right entries times the unit that makes the first of them 1, (guessed,)."""
-    d = structure.components
-    first = abs(int(entries[0])) - 1
-    for multiple in algebra.unit_multiples(entries[None], structure):
-        (own,) = np.flatnonzero((np.abs(multiple[0]) - 1) // d == first // d)[:1]
-        if (abs(int(multiple[0, own])) - 1) % d == 0:
-            return multiple[0] * np.sign(multiple[0, own])
-    raise AssertionError("one of the units takes each entry to the real part")
+    scalar, component = divmod(abs(int(entries[0])) - 1, structure.components)
+    # A basis unit times itself is real.
+    turned = algebra.unit_multiples(entries[None], structure)[component][0]
+    is_one = (turned == structure.components * scalar + 1).any()
+    right: I32 = turned if is_one else -turned
+    return right

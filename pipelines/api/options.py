@@ -31,8 +31,8 @@ class KeyOptions(TypedDict, total=False):
 
 
 class TemplateOptions(TypedDict, total=False):
-    """How templates are made, and what a stolen row may be worth: fields of `TemplateSettings` and
-    `Risk`.
+    """How templates are made, and what a stolen row may be worth: fields of `TemplateSettings`,
+    `Goal` and `Risk`.
     """
 
     preset: str | None
@@ -45,6 +45,9 @@ class TemplateOptions(TypedDict, total=False):
     filling: float | None
     shard_size: int | None
     agreement: float | None
+    fmr: float | None
+    photos: int | None
+    floor_bits: float | None
     calibration: str | None
     accepted_risk: str | None
 

@@ -29,9 +29,9 @@ class Kind(StrEnum):
     """The kinds of units."""
 
     LYING = "files as they lie"
+    LYING_WIDTH = "files as they lie, by the code's width"
     ROW = "one row"
-    LYING_WIDE = "files as they lie, by their width"
-    WIDE = "one row, by its width"
+    WIDTH = "one row, by the code's width"
     SEEDS = "seeds"
     FACES = "faces of strangers"
     ISSUES = "issues of one person"
@@ -114,21 +114,27 @@ class Finding:
     out_of_time: bool = False
 
 
+def width_label(params: Params) -> str:
+    """The group of the searches by width of rows with these parameters."""
+    real = ", real" if params.structure is Structure.REAL else ""
+    return f"N = {params.code_width}, alpha = {params.alpha}{real}"
+
+
 def row_units(target: int, params: Params, subjects: list[str]) -> Iterator[Unit]:
     """The units for the sampled rows of a target, which are those of some subjects.
 
-    Rows of a wide code are searched by their width as well. Seeds are tried where a rotation of the
-    embedding's space is hidden in the helper.
+    Wide rows are searched by their width as well. Seeds make rotations, which are square and real.
     """
+    is_rotation = params.structure is Structure.REAL and not params.is_wide
     for number, subject in enumerate(subjects):
         row = ((target, subject),)
         yield Unit(Kind.LYING, rows=row)
         yield Unit(Kind.ROW, rows=row)
         yield Unit(Kind.FACES, rows=row)
         if params.is_wide:
-            yield Unit(Kind.LYING_WIDE, rows=row)
-            yield Unit(Kind.WIDE, rows=row)
-        elif params.structure is Structure.REAL and number < _SEEDED:
+            yield Unit(Kind.LYING_WIDTH, width_label(params), rows=row)
+            yield Unit(Kind.WIDTH, width_label(params), rows=row)
+        if is_rotation and number < _SEEDED:
             yield Unit(Kind.SEEDS, rows=row)
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from infra.keys.key_file import KeyFile
+from ironmask.attacks import Foretold, foretell_by_width
+from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
-from pipelines.auditing.frozen import Finding
+from pipelines.auditing.frozen import Audit, Finding, width_label
 from pipelines.auditing.rates import metrics, run_id
 from pipelines.auditing.request import AuditRequest, CheckedAudit
 from pipelines.auditing.results import AuditResults, results
@@ -34,7 +36,9 @@ def run(prepared: CheckedAudit, engine: Engine, progress: Counting = uncounted) 
         findings.append(finding)
         progress(len(findings), len(audit.units))
     around = surroundings(prepared.storage.public(), audit)
-    return results(audit, findings, around.space, _foretold(around), _evaluated_fmr(around))
+    return results(
+        audit, findings, around.space, _foretold(around), _evaluated_fmr(around), _widths(audit)
+    )
 
 
 def _evaluated_fmr(around: Surroundings) -> tuple[int, int, float] | None:
@@ -66,6 +70,15 @@ def _foretold(around: Surroundings) -> judge.Preflight:
         target.filling,
         "the model",
     )
+
+
+def _widths(audit: Audit) -> dict[str, Foretold]:
+    """What the search of wide rows by their width takes, foretold by fresh issues."""
+    wide = {width_label(one.params): one for one in audit.targets if one.params.is_wide}
+    return {
+        label: foretell_by_width(one.params, secure_generator(), encoding=one.encoding)
+        for label, one in wide.items()
+    }
 
 
 def write_rates(prepared: CheckedAudit, found: AuditResults) -> None:

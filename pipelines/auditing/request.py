@@ -42,9 +42,7 @@ from pipelines.table.schemas import PARAMS
 _TRAITS: Final = [
     "generation", *PARAMS, "encoding", "sealed", "filling", "key_id", "centring"
 ]  # fmt: skip
-_SEARCHES: Final = (
-    Kind.ROW, Kind.WIDE, Kind.ISSUES, Kind.LINK, Kind.RENEWAL, Kind.PHOTOS
-)  # fmt: skip
+_SEARCHES: Final = (Kind.ROW, Kind.WIDTH, Kind.ISSUES, Kind.LINK, Kind.RENEWAL, Kind.PHOTOS)
 _LEAST_S: Final = 0.5
 # Subjects of one table that are looked for in the others, for each that is wanted.
 _ASKED: Final = 50

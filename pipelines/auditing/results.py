@@ -2,66 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
-from ironmask.attacks import (
-    dictionary_bits,
-    guesses_by_width,
-    regression_bits,
-    tradeoff_operations,
-)
+from ironmask.attacks import Foretold
 from ironmask.metrics import Linkability, linkability
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
+from pipelines.auditing.costs import Cost, costs, foretold_seconds, of, unended
 from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind
 from pipelines.auditing.unfinished import Unfinished
 from pipelines.preflight.judge import Preflight
 
-FILES: Final = "the files"
-KEYS: Final = "the files and the keys"
-"""The things that a thief may hold."""
-
-_AES_BITS: Final = 256.0
 LEAST_SCORES: Final = 5
 """Of mated and of non-mated pairs each; fewer tell nothing about a linkage function."""
 
 # Bins of an obvious function's scores: few, because more bins show more chance.
 _OBVIOUS_BINS: Final = 6
-_TWO: Final = 2
-_LYING: Final = (Kind.LYING, Kind.LYING_WIDE)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One row of the table of attacks.
-
-    has: what the thief holds. needs: the attack's assumption. outcome: as seen. seconds: median of
-    one search, where there was one. bits: log2 of the guesses; is_bound: it is a lower limit, or
-    more guesses were not tried. inconclusive: searches that ran out of time, which are not in the
-    outcome. seconds_needed: of one search on average, or a lower limit where none ended.
-    """
-
-    attack: str
-    has: str
-    needs: str
-    outcome: str
-    bits: float
-    seconds: float | None = None
-    is_bound: bool = False
-    inconclusive: int = 0
-    seconds_needed: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether no search ended. Then it takes more guesses than its bits, but nobody knows how
-        many.
-        """
-        return self.is_bound and self.inconclusive > 0
+_NO_WIDTHS: Final[Mapping[str, Foretold]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -127,146 +89,30 @@ def results(
     space: Spectrum,
     foretold: Preflight,
     evaluated: tuple[int, int, float] | None,
+    widths: Mapping[str, Foretold] = _NO_WIDTHS,
 ) -> AuditResults:
     """Add the findings up. evaluated: of an evaluation of these templates, its accepted impostors,
-    all its impostors, and the upper end of the rate's interval.
+    all its impostors, and the upper end of the rate's interval. widths: of wide rows, the search by
+    their width as foretold, by `width_label`.
     """
-    costs = list(_costs(audit, findings, evaluated, foretold.row.trials))
     links, unlinked = _links(findings)
     return AuditResults(
         audit=audit,
-        costs=costs,
+        costs=list(costs(audit, findings, evaluated, foretold.row, widths)),
         links=links,
         unlinked=unlinked,
         renewals=list(_renewals(findings)),
         space=space,
         foretold=foretold,
-        headline=_headline(audit, findings, foretold.row.trials),
+        headline=_headline(audit, findings, foretold.row),
     )
-
-
-def _of(findings: Iterable[Finding], kind: Kind) -> list[Finding]:
-    return [finding for finding in findings if finding.kind == kind]
-
-
-def _costs(
-    audit: Audit,
-    findings: Sequence[Finding],
-    evaluated: tuple[int, int, float] | None,
-    guesses: float,
-) -> Iterable[Cost]:
-    """guesses: of the search of one row, as foretold."""
-    sealed = all(target.sealed for target in audit.targets)
-    reads = KEYS if sealed else FILES
-    params = audit.params
-    if sealed:
-        yield Cost("key of AES-256-GCM", FILES, "no flaw of AES or of the key service",
-                   "not attacked", _AES_BITS, is_bound=True)  # fmt: skip
-    lying = _of(findings, Kind.LYING)
-    yield _searched("search of what lies there", FILES, "the model's spectrum", lying, sealed,
-                    guesses=guesses)  # fmt: skip
-    rows = _of(findings, Kind.ROW)
-    yield _searched("search of one row", reads, "the model's spectrum", rows, False,
-                    guesses=guesses)  # fmt: skip
-    yield from _by_width(audit, findings, reads, sealed)
-    issues = _of(findings, Kind.ISSUES)
-    if issues:
-        yield _searched("search of several issues", reads, "issues of one person, all readable",
-                        issues, False)  # fmt: skip
-        both = "two issues of one photo, both readable"
-        yield Cost("probabilistic linear regression", reads, both, "by its formula",
-                   regression_bits(params.n, params.alpha, 2, params.code_width))  # fmt: skip
-        if params.alpha % 2 == 0:
-            operations = tradeoff_operations(params.code_width, params.alpha, 3)
-            yield Cost("time-memory trade-off", reads, both, "by its formula",
-                       math.log2(operations))  # fmt: skip
-    if repaired := sum(target.two_issues for target in audit.targets):
-        fresh = [one for one in _of(findings, Kind.RENEWAL) if one.label.startswith(f"{_TWO}|")]
-        yield _searched("search of a lost issue and a live one", reads,
-                        f"a lost data file of {repaired:,} people who were enrolled again; tried "
-                        "on fresh issues", fresh, False)  # fmt: skip
-    if seeds := _of(findings, Kind.SEEDS):
-        yield _searched("seeds of NumPy's generators", reads, "a rotation that can be made again",
-                        seeds, False, unless_found=params.bits)  # fmt: skip
-    yield _strangers(_of(findings, Kind.FACES), evaluated)
-    yield Cost("guessing a codeword", KEYS, "a template that may lie anywhere", "by its formula",
-               params.bits)  # fmt: skip
-
-
-def _by_width(
-    audit: Audit, findings: Sequence[Finding], reads: str, sealed: bool
-) -> Iterable[Cost]:
-    """The search of wide rows that needs no embeddings."""
-    rows = _of(findings, Kind.WIDE)
-    if not rows:
-        return
-    some = next(target.params for target in audit.targets if target.params.is_wide)
-    guesses = guesses_by_width(some.code_width, some.alpha, some.structure)
-    needs = f"a code of {some.code_width:,} for {some.n:,}; about {guesses:,.0f} guesses"
-    yield _searched("sparse vector in what lies there", FILES, needs,
-                    _of(findings, Kind.LYING_WIDE), sealed, guesses=guesses)  # fmt: skip
-    yield _searched("sparse vector of one row", reads, needs, rows, False,
-                    guesses=guesses)  # fmt: skip
-
-
-def _searched(
-    attack: str,
-    has: str,
-    needs: str,
-    found: Sequence[Finding],
-    sealed: bool,
-    unless_found: float | None = None,
-    guesses: float = 0.0,
-) -> Cost:
-    """The cost of a search that was made. Without success it takes at least the tried guesses. A
-    search of encrypted helpers or of seeds does not tell how many guesses would do.
-    """
-    hits = [one for one in found if one.success]
-    late = Unfinished.among(found, _foretold_seconds(found, guesses))
-    outcome = f"{len(hits)} of {len(found) - (late.count if late else 0)} recovered"
-    outcome += f"; {late.describe()}" if late else ""
-    seconds = float(np.median([one.seconds for one in hits or found])) if found else None
-    trials = [max(one.trials, 1) for one in hits or found] or [1]
-    # If no search succeeded, every one made at least as many trials as the shortest.
-    bits = float(np.log2(np.median(trials) if hits else min(trials)))
-    if not hits:
-        bits = _AES_BITS if sealed else unless_found or bits
-    return Cost(
-        attack, has, needs, outcome, bits, seconds, is_bound=not hits, **_open(late)
-    )  # fmt: skip
-
-
-def _open(late: Unfinished | None) -> dict[str, Any]:
-    return {"inconclusive": late.count, "seconds_needed": late.needed} if late else {}
-
-
-def _foretold_seconds(found: Sequence[Finding], guesses: float) -> float:
-    """The seconds that so many guesses take at the speed of these searches."""
-    tried = sum(one.trials for one in found)
-    return guesses * sum(one.seconds for one in found) / tried if tried else 0.0
-
-
-def _strangers(found: Sequence[Finding], evaluated: tuple[int, int, float] | None) -> Cost:
-    """-log2(FAR), from the audit's own comparisons, or from an evaluation's if it made more."""
-    accepted, tried = sum(one.accepted for one in found), sum(one.trials for one in found)
-    where, high = "", None
-    if evaluated and evaluated[1] > tried:
-        accepted, tried, high = evaluated
-        where = " by the evaluation"
-    bits, is_measured = dictionary_bits(accepted, tried)
-    if high and not is_measured:
-        # An evaluation's comparisons share subjects. Its interval accounts for that.
-        bits = -math.log2(high)
-    outcome = f"{accepted:,} of {tried:,} accepted{where}"
-    needs = "a collection of faces"
-    return Cost("faces of strangers", KEYS, needs, outcome, bits, is_bound=not is_measured)
 
 
 def _links(
     findings: Sequence[Finding],
 ) -> tuple[dict[str, Linkability], dict[str, Unfinished]]:
     """Linkability from pairs whose attack ended, where these are enough; and the other pairs."""
-    found = _of(findings, Kind.LINK)
+    found = of(findings, Kind.LINK)
     scores: dict[str, dict[str, list[float]]] = {name: {} for name in LINKED}
     for one in found:
         name, _, side = one.label.partition("|")
@@ -285,11 +131,13 @@ def _links(
 
 
 def _renewals(findings: Sequence[Finding]) -> Iterable[Renewal]:
-    rows = _of(findings, Kind.ROW)
+    rows = of(findings, Kind.ROW)
     if rows:
         yield _renewal("1", "stored rows", rows)
+    if wide := of(findings, Kind.WIDTH):
+        yield _renewal("1", "stored rows, by the code's width", wide)
     for kind in (Kind.RENEWAL, Kind.PHOTOS):
-        found = _of(findings, kind)
+        found = of(findings, kind)
         for label in dict.fromkeys(one.label for one in found):
             issues, _, what = label.partition("|") if kind is Kind.RENEWAL else ("2", "", label)
             yield _renewal(issues, what, [one for one in found if one.label == label])
@@ -301,13 +149,13 @@ def _renewal(issues: str, what: str, found: Sequence[Finding]) -> Renewal:
     bits = float(np.log2(np.median([max(one.trials, 1) for one in hits or found])))
     late = Unfinished.among(found)
     ended = len(found) - (late.count if late else 0)
-    return Renewal(issues, what, len(hits), ended, seconds, bits, **_open(late))
+    return Renewal(issues, what, len(hits), ended, seconds, bits, **unended(late))
 
 
-def _headline(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
+def _headline(audit: Audit, findings: Sequence[Finding], row: Foretold) -> str:
     """The worth of the table as one number, and the subjects for whom it is lower."""
     repaired = sum(target.two_issues for target in audit.targets)
-    worth = _worth(audit, findings, guesses)
+    worth = _worth(audit, findings, row)
     if not repaired:
         return worth
     return (
@@ -316,26 +164,32 @@ def _headline(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
     )
 
 
-def _worth(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
-    lying, rows = _of(findings, Kind.LYING), _of(findings, Kind.ROW)
-    if all(target.params.is_wide for target in audit.targets):
-        # A wide row falls to its width alone, whatever the model.
-        rows, some = _of(findings, Kind.WIDE), audit.params
-        guesses = guesses_by_width(some.code_width, some.alpha, some.structure)
-    hits = [one for one in rows if one.success]
+def _worth(audit: Audit, findings: Sequence[Finding], row: Foretold) -> str:
+    lying = of(findings, Kind.LYING)
     claimed = f"{audit.params.bits:.1f} bits of a codeword"
-    late = Unfinished.among(rows, _foretold_seconds(rows, guesses))
-    if hits:
-        seconds, ended = float(np.median([one.seconds for one in hits])), len(rows)
-        ended -= late.count if late else 0
-        row = f"gave its template in {len(hits)} of {ended} cases, in {seconds:.1f} s (median)"
-        row += f" ({late.describe()})" if late else ""
-    else:
-        row = f"was searched without an end ({late.describe() if late else 'not at all'})"
-    taken = max(sum(one.success for one in _of(findings, kind)) for kind in _LYING)
+    read = max(map(_hits, (lying, of(findings, Kind.LYING_WIDTH))))
+    one = _row_worth(findings, 0.0 if row.by_width else row.trials)
     if all(target.sealed for target in audit.targets):
         return (
-            f"Of {len(lying)} rows as they lie {taken or 'none'} could be read; with the keys, one "
-            f"row {row}: this table is as safe as its keys, whatever the {claimed} promise."
+            f"Of {len(lying)} rows as they lie {read or 'none'} could be read; with the keys, one "
+            f"row {one}: this table is as safe as its keys, whatever the {claimed} promise."
         )
-    return f"Helpers lie in the clear: one stolen row {row}, whatever the {claimed} promise."
+    return f"Helpers lie in the clear: one stolen row {one}, whatever the {claimed} promise."
+
+
+def _row_worth(findings: Sequence[Finding], guesses: float) -> str:
+    """What became of single readable rows, by the search that gave more of them."""
+    rows, wide = of(findings, Kind.ROW), of(findings, Kind.WIDTH)
+    if _hits(wide) >= max(_hits(rows), 1):
+        rows, guesses = wide, 0.0
+    late = Unfinished.among(rows, foretold_seconds(rows, guesses))
+    if not _hits(rows):
+        return f"was searched without an end ({late.describe() if late else 'not at all'})"
+    seconds = float(np.median([one.seconds for one in rows if one.success]))
+    ended = len(rows) - (late.count if late else 0)
+    told = f"gave its template in {_hits(rows)} of {ended} cases, in {seconds:.1f} s (median)"
+    return f"{told} ({late.describe()})" if late else told
+
+
+def _hits(found: Sequence[Finding]) -> int:
+    return sum(one.success for one in found)

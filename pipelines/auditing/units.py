@@ -15,6 +15,7 @@ from scipy.stats import ortho_group
 from ironmask import algebra, digest, helper
 from ironmask.arrays import F32, F64, unit_rows
 from ironmask.attacks import (
+    Budget,
     fresh_issues,
     largest_entry,
     nearest_codewords,
@@ -23,9 +24,10 @@ from ironmask.attacks import (
     recover_from_width,
     scan_seeds,
 )
-from ironmask.attacks.result import Budget, Codes, Recovered
+from ironmask.attacks.result import Codes, Recovered
 from ironmask.errors import TableError
 from ironmask.filling import Filling
+from ironmask.params import Params, Structure
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
 from ironmask.template import ProtectedTemplate, verify_batch
@@ -39,6 +41,8 @@ _SEEDS: Final = 50
 _LINK_STARTS: Final = 24_576
 # A search in an encrypted helper need not be long: the helper is noise.
 _LYING_S: Final = 5.0
+# A search by the width of the code needs few guesses: so long it may take in any case.
+_WIDTH_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -79,16 +83,19 @@ class _Row:
         return p
 
     def lying_matrix(self, *, sealed: bool) -> F32:
-        """The stored bytes read as a helper, (N, n); any bytes give one."""
-        params = self.protected.params
+        """The stored bytes read as a helper."""
         if not sealed:
-            p: F32 = helper.decode([self.lying], params, self.protected.encoding)[0]
+            p: F32 = helper.decode([self.lying], self.params, self.protected.encoding)[0]
             return p
-        # Rows need no scale.
-        rows = np.resize(np.frombuffer(self.lying, np.int8), params.helper_shape).astype(np.float32)
-        matrix: F32 = algebra.expanded(rows[None], params.structure)[0]
-        matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1)
-        return matrix
+        # Any bytes give a matrix; rows need no scale.
+        levels = np.resize(np.frombuffer(self.lying, np.int8), self.params.helper_shape)
+        matrix = algebra.expanded(levels[None].astype(np.float32), self.params.structure)[0]
+        scaled: F32 = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1)
+        return scaled
+
+    @property
+    def params(self) -> Params:
+        return self.protected.params
 
 
 def run(around: Surroundings, unit: Unit) -> Finding:
@@ -124,53 +131,53 @@ def _space(around: Surroundings, target: int) -> Spectrum:
 def _lying(around: Surroundings, unit: Unit) -> Finding:
     """Search a row, with its stored bytes read as a helper."""
     ((target, subject),) = unit.rows
-    row, params = _stored(around, target, subject), around.audit.targets[target].params
-    seconds, sealed = around.audit.seconds, around.audit.targets[target].sealed
-    if sealed:
-        seconds = min(seconds, _LYING_S)
-    found = recover_from_row(
-        row.lying_matrix(sealed=sealed), _space(around, target), params.alpha, secure_generator(),
-        seconds=seconds, confirm=row.confirms, structure=params.structure,
-    )  # fmt: skip
-    # More time would not help against encrypted bytes, so the result is no late one.
-    return replace(_ended(unit, found), out_of_time=found.out_of_time and not sealed)
+    row, sealed = _stored(around, target, subject), around.audit.targets[target].sealed
+    seconds = min(around.audit.seconds, _LYING_S) if sealed else around.audit.seconds
+    found = _searched(around, target, row, row.lying_matrix(sealed=sealed), seconds)
+    return _unhurried(_ended(unit, found), sealed)
 
 
 def _row(around: Surroundings, unit: Unit) -> Finding:
     ((target, subject),) = unit.rows
-    row, params = _stored(around, target, subject), around.audit.targets[target].params
-    found = recover_from_row(
-        row.matrix(), _space(around, target), params.alpha, secure_generator(),
-        seconds=around.audit.seconds, confirm=row.confirms, structure=params.structure,
-    )  # fmt: skip
-    return _ended(unit, found)
-
-
-def _lying_wide(around: Surroundings, unit: Unit) -> Finding:
-    """Search a wide row by its width, with its stored bytes read as a helper."""
-    ((target, subject),) = unit.rows
-    sealed = around.audit.targets[target].sealed
     row = _stored(around, target, subject)
-    found = _by_width(around, target, row, row.lying_matrix(sealed=sealed), least=sealed)
-    return replace(_ended(unit, found), out_of_time=found.out_of_time and not sealed)
+    return _ended(unit, _searched(around, target, row, row.matrix(), around.audit.seconds))
 
 
-def _wide(around: Surroundings, unit: Unit) -> Finding:
-    ((target, subject),) = unit.rows
-    row = _stored(around, target, subject)
-    return _ended(unit, _by_width(around, target, row, row.matrix()))
-
-
-def _by_width(
-    around: Surroundings, target: int, row: _Row, matrix: F32, *, least: bool = False
+def _searched(
+    around: Surroundings, target: int, row: _Row, matrix: F32, seconds: float
 ) -> Recovered:
-    """least: for a helper that is noise."""
-    params, seconds = around.audit.targets[target].params, around.audit.seconds
-    budget = Budget(1 << 40, min(seconds, _LYING_S) if least else seconds)
-    return recover_from_width(
-        matrix, params.alpha, secure_generator(), structure=params.structure, budget=budget,
-        confirm=row.confirms,
+    return recover_from_row(
+        matrix, _space(around, target), row.params.alpha, secure_generator(),
+        seconds=seconds, confirm=row.confirms, structure=row.params.structure,
     )  # fmt: skip
+
+
+def _lying_width(around: Surroundings, unit: Unit) -> Finding:
+    """Search a wide row for a sparse vector, with its stored bytes read as a helper."""
+    ((target, subject),) = unit.rows
+    row, sealed = _stored(around, target, subject), around.audit.targets[target].sealed
+    seconds = min(around.audit.seconds, _LYING_S) if sealed else _WIDTH_S
+    found = _by_width(row, row.lying_matrix(sealed=sealed), seconds)
+    return _unhurried(_ended(unit, found), sealed)
+
+
+def _width(around: Surroundings, unit: Unit) -> Finding:
+    ((target, subject),) = unit.rows
+    row = _stored(around, target, subject)
+    seconds = max(around.audit.seconds, _WIDTH_S)
+    return _ended(unit, _by_width(row, row.matrix(), seconds))
+
+
+def _by_width(row: _Row, matrix: F32, seconds: float) -> Recovered:
+    return recover_from_width(
+        matrix, row.params.alpha, secure_generator(), structure=row.params.structure,
+        budget=Budget(1 << 40, seconds), confirm=row.confirms,
+    )  # fmt: skip
+
+
+def _unhurried(found: Finding, sealed: bool) -> Finding:
+    """More time would not help against encrypted bytes, so the result is no late one."""
+    return replace(found, out_of_time=found.out_of_time and not sealed)
 
 
 def _seeds(around: Surroundings, unit: Unit) -> Finding:
@@ -179,13 +186,13 @@ def _seeds(around: Surroundings, unit: Unit) -> Finding:
     row = _stored(around, target, subject)
 
     def rotation(seed: int) -> F64:
-        made: F64 = ortho_group.rvs(row.protected.params.n, random_state=seed)
+        made: F64 = ortho_group.rvs(row.params.n, random_state=seed)
         return made
 
-    alpha = row.protected.params.alpha
-    return _ended(
-        unit, scan_seeds(row.matrix(), alpha, range(_SEEDS), rotation, confirm=row.confirms)
+    found = scan_seeds(
+        row.matrix(), row.params.alpha, range(_SEEDS), rotation, confirm=row.confirms
     )
+    return _ended(unit, found)
 
 
 def _faces(around: Surroundings, unit: Unit) -> Finding:
@@ -203,17 +210,17 @@ def _faces(around: Surroundings, unit: Unit) -> Finding:
 
 
 def _issues(around: Surroundings, unit: Unit) -> Finding:
-    """Attack all readable issues of one subject."""
+    """Attack all readable issues of one subject, whose settings may differ."""
     rows = [_stored(around, *row) for row in unit.rows]
-    helpers = np.stack([row.matrix() for row in rows])
+    structures = {row.params.structure for row in rows}
 
     def confirm(codes: Codes) -> bool:
         return all(row.confirms([code]) for row, code in zip(rows, codes, strict=True))
 
-    params = rows[0].protected.params
     found = recover_from_issues(
-        helpers, params.alpha, secure_generator(), seconds=around.audit.seconds, confirm=confirm,
-        limit=1 << 40, structure=params.structure,
+        [row.matrix() for row in rows], [row.params.alpha for row in rows], secure_generator(),
+        seconds=around.audit.seconds, confirm=confirm, limit=1 << 40,
+        structure=structures.pop() if len(structures) == 1 else Structure.REAL,
     )  # fmt: skip
     return _ended(unit, found)
 
@@ -231,8 +238,8 @@ def _made(around: Surroundings, faces: Sequence[int]) -> F32:
 def _renewal(around: Surroundings, unit: Unit) -> Finding:
     params = around.audit.params
     found = recover_from_issues(
-        _made(around, unit.faces), params.alpha, secure_generator(), seconds=around.audit.seconds,
-        limit=1 << 40, structure=params.structure,
+        _made(around, unit.faces), params.alpha, secure_generator(),
+        seconds=around.audit.seconds, limit=1 << 40, structure=params.structure,
     )  # fmt: skip
     return _ended(unit, found)
 
@@ -258,9 +265,9 @@ def _link(around: Surroundings, unit: Unit) -> Finding:
 
 _KINDS: Final = {
     Kind.LYING: _lying,
+    Kind.LYING_WIDTH: _lying_width,
     Kind.ROW: _row,
-    Kind.LYING_WIDE: _lying_wide,
-    Kind.WIDE: _wide,
+    Kind.WIDTH: _width,
     Kind.SEEDS: _seeds,
     Kind.FACES: _faces,
     Kind.ISSUES: _issues,

@@ -96,7 +96,7 @@ def audit(
     given = locals()
     from pipelines.api import audit as verb
     from pipelines.auditing import request as auditing_request
-    from pipelines.auditing.results import FILES, KEYS
+    from pipelines.auditing.costs import FILES, KEYS
     from pipelines.cli.progress import counting
     from pipelines.report import audit_sheets
     from pipelines.report.terminal import print_sheets

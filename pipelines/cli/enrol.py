@@ -22,10 +22,13 @@ from pipelines.cli.options import (
     Encoding,
     Executor,
     Filling,
+    FloorBits,
+    Fmr,
     Json,
     Keys,
     Model,
     NoAgreement,
+    Photos,
     Prefect,
     Preset,
     Provider,
@@ -72,6 +75,9 @@ def enroll(
     tolerance: Tolerance = None,
     code_width: CodeWidth = None,
     structure: Structure = None,
+    fmr: Fmr = None,
+    photos: Photos = None,
+    floor_bits: FloorBits = None,
     encoding: Encoding = None,
     centring: Centring = None,
     shard_size: ShardSize = None,
@@ -189,6 +195,8 @@ def _announce(prepared: CheckedEnrolment) -> None:
     from pipelines.spec.template_job import DECLARED
 
     say(f"settings: {prepared.job.describe()}")
+    if prepared.offer:
+        say(f"chosen by --fmr: {prepared.offer.why}")
     if prepared.pack:
         say(f"model: {prepared.pack.label}, licence: {prepared.pack.licence}")
     if prepared.bar:

@@ -132,6 +132,23 @@ Structure = Annotated[
         "Default: that of the preset; for another code width quaternionic where it can be."
     ),
 ]
+Fmr = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATE",
+        help="Instead of a preset: at most this false match rate, by its 95 % bound. Of the "
+        "settings that keep to it (`ironmask settings`) the one that accepts most is taken. Rates "
+        "are those of --calibration, else of SRC's embeddings, else of w600k_mbf on LFW.",
+    ),
+]
+Photos = Annotated[
+    int | None,
+    typer.Option(help="With --fmr: photos of a person, typically. Default: 1.", min=1),
+]
+FloorBits = Annotated[
+    float | None,
+    typer.Option(help="With --fmr: the least bits against guessing. Default: 80.", min=0),
+]
 Encoding = Annotated[
     str | None,
     typer.Option(

@@ -26,10 +26,13 @@ from pipelines.cli.options import (
     Encoding,
     Executor,
     Filling,
+    FloorBits,
+    Fmr,
     Json,
     Keys,
     Model,
     NoAgreement,
+    Photos,
     Prefect,
     Preset,
     Provider,
@@ -84,6 +87,9 @@ def reprotect(
     tolerance: Tolerance = None,
     code_width: CodeWidth = None,
     structure: Structure = None,
+    fmr: Fmr = None,
+    photos: Photos = None,
+    floor_bits: FloorBits = None,
     encoding: Encoding = None,
     centring: Centring = None,
     shard_size: ShardSize = None,
@@ -189,6 +195,8 @@ def _do(
     prepared = reprotection_request.prepare(request)
     running.begin(prepared)
     say(f"generation {prepared.job.generation}: {prepared.job.describe()}")
+    if prepared.offer:
+        say(f"chosen by --fmr: {prepared.offer.why}")
     if dry_run:
         running.forecast(hold.foresee(request, prepared), as_json)
         return

@@ -12,21 +12,23 @@ from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError
 from pipelines.plan import sources
 from pipelines.ports import Store
-from pipelines.preflight import calibrate
+from pipelines.preflight import calibrate, choice
 from pipelines.preflight.agreement import DEFAULT_FMR, Bar, Known, settle
 from pipelines.preflight.calibrate import Judged
+from pipelines.preflight.choice import Offer
 from pipelines.run import admit
 from pipelines.setup import places, ports
 from pipelines.setup.hold import Site
 from pipelines.setup.models import at_hand, known_impostors
 from pipelines.spec.addresses import without_secret
 from pipelines.spec.faces import FaceSettings
-from pipelines.spec.options import Inputs, Kept, KeyFiles, Risk, TemplateSettings
+from pipelines.spec.options import Goal, Inputs, Kept, KeyFiles, Risk, TemplateSettings
 from pipelines.spec.parameters import chosen_params
 from pipelines.spec.template_job import DECLARED, SourceKind, TemplateJob
 from pipelines.spec.workplace import Workplace
 
 
+# Flat, since half of its fields are parts, each with options of its own.
 @dataclass(frozen=True)
 class EnrolRequest:
     """An enrolment as a user asks for it: plain values, none of them secret.
@@ -41,6 +43,7 @@ class EnrolRequest:
     kek: str | None = None
     inputs: Inputs = field(default_factory=Inputs)
     settings: TemplateSettings = field(default_factory=TemplateSettings)
+    goal: Goal = field(default_factory=Goal)
     kept: Kept = field(default_factory=Kept)
     faces: FaceSettings = field(default_factory=FaceSettings)
     key_files: KeyFiles = field(default_factory=KeyFiles)
@@ -54,7 +57,8 @@ class CheckedEnrolment:
     """A job whose source, model and parameters have been checked; nothing is written yet.
 
     judged: what one stolen row would be worth, where that is known. bar: how alike the faces of one
-    subject must be, unless nobody asks.
+    subject must be, unless nobody asks. offer: what the parameters were chosen from, where they
+    were.
     """
 
     job: TemplateJob
@@ -64,6 +68,7 @@ class CheckedEnrolment:
     store: Store
     judged: Judged
     bar: Bar | None = None
+    offer: Offer | None = None
 
 
 def prepare(request: EnrolRequest) -> CheckedEnrolment:
@@ -83,11 +88,12 @@ def prepare(request: EnrolRequest) -> CheckedEnrolment:
     job = _job(request, source, kind, model, n, _present(request, site))
     given = request.risk.calibration
     calibration = normalise(given) if given else None
+    job, offer = choice.settle(job, request.goal, request.settings, calibration, store)
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)
     fmr = request.settings.agreement
     known = Known(calibration, known_impostors(job.model, pack), judged)
     job, bar = settle(job, DEFAULT_FMR if fmr is None else fmr, known, store)
-    return CheckedEnrolment(job, pack, settings, storage, store, judged, bar)
+    return CheckedEnrolment(job, pack, settings, storage, store, judged, bar, offer)
 
 
 def _present(request: EnrolRequest, site: Site) -> TemplateJob | None:

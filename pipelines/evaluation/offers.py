@@ -16,7 +16,7 @@ from pipelines.evaluation.cost import Times, verification
 from pipelines.ports import Store
 from pipelines.preflight import curves
 from pipelines.preflight.choice import Offer, offer
-from pipelines.preflight.curves import Known
+from pipelines.preflight.curves import Measured
 from pipelines.setup import ports
 
 _N = 512
@@ -80,7 +80,7 @@ def settings(request: SettingsRequest) -> Settings:
     _, storage = load_settings()
     storage.export()
     limits = Limits(request.fmr, request.floor_bits, request.most_kib)
-    found = offer(_known(request, ports.open_store(storage)), request.encoding, limits)
+    found = offer(_measured(request, ports.open_store(storage)), request.encoding, limits)
     every = found.candidates
     if limits.fmr is not None:
         every = [one for one in every if one.fmr.bound <= limits.fmr]
@@ -92,11 +92,11 @@ def settings(request: SettingsRequest) -> Settings:
     some = undominated(every)[: request.rows]
     shown = [one for one in every if one in some or one is found.chosen]
     with threadpool_limits(1):
-        listed = [_listed(one, found.known) for one in shown]
+        listed = [_listed(one, found.measured) for one in shown]
     return Settings(found, listed, len(every) - len(shown))
 
 
-def _known(request: SettingsRequest, store: Store) -> Known:
+def _measured(request: SettingsRequest, store: Store) -> Measured:
     if request.profile:
         return curves.from_results(normalise(request.profile), request.photos, store)
     photos = request.photos or 1
@@ -105,6 +105,6 @@ def _known(request: SettingsRequest, store: Store) -> Known:
     return curves.shipped(_N, photos)
 
 
-def _listed(one: Candidate, known: Known) -> Listed:
+def _listed(one: Candidate, measured: Measured) -> Listed:
     verify = verification(Setting(one.params, one.encoding))
-    return Listed(one, known.curve.tar_at(one.fmr.value), verify)
+    return Listed(one, measured.curve.tar_at(one.fmr.value), verify)

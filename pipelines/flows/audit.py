@@ -13,8 +13,8 @@ from prefect import flow  # noqa: E402
 from infra.telemetry import configure_logging  # noqa: E402
 from pipelines.api import audit  # noqa: E402
 from pipelines.auditing import request as auditing_request  # noqa: E402
+from pipelines.auditing.costs import FILES, KEYS  # noqa: E402
 from pipelines.auditing.request import AuditRequest  # noqa: E402
-from pipelines.auditing.results import FILES, KEYS  # noqa: E402
 from pipelines.flows import notify  # noqa: E402
 from pipelines.flows.tasks import as_task, publish  # noqa: E402
 from pipelines.report import audit_sheets  # noqa: E402

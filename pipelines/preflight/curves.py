@@ -38,7 +38,7 @@ _BLOCK: Final = 256
 
 
 @dataclass(frozen=True)
-class Known:
+class Measured:
     """What is known of a recogniser. n: width of its embeddings. photos: enrolled of each person; 0
     where nobody says. source: for people.
     """
@@ -90,7 +90,7 @@ def _shipped() -> dict[int, Curve]:
     return {photos: from_rows(some) for photos, some in by_photos.items()}
 
 
-def shipped(n: int, photos: int) -> Known:
+def shipped(n: int, photos: int) -> Measured:
     """The curve that comes with the package, for as many photos enrolled or the next number.
 
     More photos of a person bring more false matches at one cosine, so fewer would promise too much.
@@ -101,10 +101,10 @@ def shipped(n: int, photos: int) -> Known:
         f"{SHIPPED_MODEL} on LFW, {_photos(count)} enrolled; other models differ: measure yours "
         "with --calibration"
     )
-    return Known(known[count], n, count, source)
+    return Measured(known[count], n, count, source)
 
 
-def from_results(folder: str, photos: int | None, store: Store) -> Known:
+def from_results(folder: str, photos: int | None, store: Store) -> Measured:
     """The curve of an evaluation. photos: which, where it has templates of several numbers.
 
     Raises `SourceError` for a folder without curves, `ParameterError` where none is of so many.
@@ -127,10 +127,10 @@ def from_results(folder: str, photos: int | None, store: Store) -> Known:
     case = (first["protocol"], first["centring"])
     some = [row for row in wanted if (row["protocol"], row["centring"]) == case]
     source = f"{folder}, {case[0]}" + (f", {case[1]}" if case[1] else "")
-    return Known(from_rows(some), first["n"], first["photos"], source)
+    return Measured(from_rows(some), first["n"], first["photos"], source)
 
 
-def from_embeddings(address: str, photos: int, store: Store) -> Known:
+def from_embeddings(address: str, photos: int, store: Store) -> Measured:
     """The curve of a file's embeddings, each person's first ones enrolled.
 
     Raises `SourceError` for a file without subjects, or with too few embeddings of them.
@@ -140,7 +140,7 @@ def from_embeddings(address: str, photos: int, store: Store) -> Known:
         raise SourceError(f"{address} names no subjects: it needs a column `subject_id`")
     curve = compared(found, photos)
     source = f"{address}, {_photos(photos)} enrolled"
-    return Known(curve, found.vectors.shape[1], photos, source)
+    return Measured(curve, found.vectors.shape[1], photos, source)
 
 
 def compared(found: Photos, photos: int) -> Curve:

@@ -34,10 +34,11 @@ class Preflight:
         least = "at least " if self.row.is_bound else "about "
         share, space = self.row.share, self.profile.space
         rows = "one row gives" if share in (0, 1) else f"{share:.0%} of rows give each"
+        how = ", by the width of its code alone" if self.row.by_width else ""
         return (
             f"embeddings of {self.name} use about {space.effective_rank:.0f} of {space.n} "
             f"directions (measured on {self.profile.of}); with its helper in the clear, {rows} its "
-            f"template after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits)"
+            f"template after {least}{self.row.trials:,.0f} guesses ({self.row.bits:.1f} bits){how}"
         )
 
     def metrics(self, run_id: str) -> Iterator[dict[str, Any]]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from ironmask.attacks import Foretold
 from ironmask.errors import ParameterError
 from ironmask.params import Params
-from pipelines.auditing.results import FILES, KEYS, LEAST_SCORES, AuditResults, Cost, Renewal
+from ironmask.spectrum import Spectrum
+from pipelines.auditing.costs import FILES, KEYS, Cost
+from pipelines.auditing.results import LEAST_SCORES, AuditResults, Renewal
 from pipelines.report.sheets import Sheet
 
 _BEYOND = (0.5, 0.25, 0.125, 0.0625, 0.02, 0.005, 0.0005)
@@ -116,6 +121,15 @@ def _late(one: Renewal) -> str:
     return f"{one.inconclusive}; one takes {least} {one.seconds_needed:,.1f} s"
 
 
+def _guessed(ahead: Foretold) -> str:
+    how = "by the width of the code" if ahead.by_width else "by the spectrum"
+    return f"{ahead.guessed} {'entry' if ahead.guessed == 1 else 'entries'} {how}"
+
+
+def _left(space: Spectrum, params: Params) -> str:
+    return f"{space.bits_left(params):.1f} of {params.bits:.1f}"
+
+
 def _spectrum(found: AuditResults) -> Sheet:
     space, ahead = found.space, found.foretold
     bound = "at least " if ahead.row.is_bound else "about "
@@ -124,18 +138,18 @@ def _spectrum(found: AuditResults) -> Sheet:
         f"{space.effective_rank:.0f} of {space.n}. "
         f"With the table's settings a search of one row is foretold to take "
         f"{bound}{ahead.row.trials:,.0f} guesses ({ahead.row.bits:.1f} bits), guessing "
-        f"{ahead.row.guessed} entries. Bits left: what directions do not give away, to a thief "
+        f"{_guessed(ahead.row)}. Bits left: what directions do not give away, to a thief "
         "without a limit of computing."
     )
     rows = [
         [f"directions that hold all but {share:g} of the energy", f"{space.strongest(share)}"]
         for share in _BEYOND
     ]
+    own = found.audit.params
+    rows.append([f"bits left, as enrolled: {own.describe()}", _left(space, own)])
     for alpha, tolerance in _SETTINGS:
-        try:
+        with suppress(ParameterError):
             params = Params(space.n, alpha, tolerance)
-        except ParameterError:
-            continue
-        left = f"{space.bits_left(params):.1f} of {params.bits:.1f}"
-        rows.append([f"bits left, alpha {alpha}, tolerance {tolerance}", left])
+            what = f"bits left, square, alpha {alpha}, tolerance {tolerance}"
+            rows.append([what, _left(space, params)])
     return Sheet("Spectrum of the embeddings", note, ["what", "value"], rows)

@@ -10,10 +10,10 @@ from pipelines.report.sheets import Sheet
 
 def sheet(found: Settings) -> Sheet:
     """The table of settings, the chosen one marked."""
-    known = found.offer.known
+    measured = found.offer.measured
     note = (
-        f"Expected with {known.source} ({known.curve.genuine:,} genuine and "
-        f"{known.curve.impostor:,} impostor comparisons). Alone: TAR of the recogniser without "
+        f"Expected with {measured.source} ({measured.curve.genuine:,} genuine and "
+        f"{measured.curve.impostor:,} impostor comparisons). Alone: TAR of the recogniser without "
         "protection at the same FMR. ms: one verification on one core here."
     )
     if found.others:
@@ -29,12 +29,12 @@ def answer(found: Settings) -> str:
 
 def plain(found: Settings) -> dict[str, Any]:
     """The same as plain values."""
-    known = found.offer.known
+    measured = found.offer.measured
     return {
-        "source": known.source,
-        "photos": known.photos,
-        "genuine": known.curve.genuine,
-        "impostor": known.curve.impostor,
+        "source": measured.source,
+        "photos": measured.photos,
+        "genuine": measured.curve.genuine,
+        "impostor": measured.curve.impostor,
         "settings": [_plain(one, found) for one in found.listed],
     }
 

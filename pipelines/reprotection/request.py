@@ -14,13 +14,14 @@ from ironmask.centring import Centring
 from ironmask.errors import MismatchError, ParameterError, SourceError
 from pipelines.plan import sources
 from pipelines.ports import Store, StoredTables, Tables
-from pipelines.preflight import calibrate
+from pipelines.preflight import calibrate, choice
 from pipelines.preflight.agreement import DEFAULT_FMR, Known, settle
 from pipelines.preflight.calibrate import Judged
+from pipelines.preflight.choice import Offer
 from pipelines.run import admit
 from pipelines.setup import places, ports
 from pipelines.setup.models import at_hand, known_impostors
-from pipelines.spec.options import KeyFiles, Risk, TemplateSettings
+from pipelines.spec.options import Goal, KeyFiles, Risk, TemplateSettings
 from pipelines.spec.parameters import chosen_params
 from pipelines.spec.template_job import Purpose, SourceKind, TemplateJob
 from pipelines.spec.workplace import Workplace
@@ -63,6 +64,7 @@ class ReprotectRequest:
     provider: str | None = None
     origin: Origin = field(default_factory=Origin)
     settings: TemplateSettings = field(default_factory=TemplateSettings)
+    goal: Goal = field(default_factory=Goal)
     losses: Losses = field(default_factory=Losses)
     key_files: KeyFiles = field(default_factory=KeyFiles)
     risk: Risk = field(default_factory=Risk)
@@ -72,7 +74,9 @@ class ReprotectRequest:
 
 @dataclass(frozen=True)
 class CheckedReprotection:
-    """A re-protection whose settings have been checked; nothing is written yet."""
+    """A re-protection whose settings have been checked; nothing is written yet. offer: what the
+    parameters were chosen from, where they were.
+    """
 
     job: TemplateJob
     pack: packs.ModelPack | None
@@ -81,6 +85,7 @@ class CheckedReprotection:
     store: Store
     tables: StoredTables
     judged: Judged
+    offer: Offer | None = None
 
 
 def prepare(request: ReprotectRequest) -> CheckedReprotection:
@@ -107,6 +112,7 @@ def prepare(request: ReprotectRequest) -> CheckedReprotection:
     job = _job(base, pack, request, keeps=bool(tables.table("vault").files()))
     given = request.risk.calibration
     calibration = normalise(given) if given else None
+    job, offer = choice.settle(job, request.goal, request.settings, calibration, store)
     job, judged = calibrate.judge(job, calibration, at_hand(pack), store)
     fmr = request.settings.agreement
     if fmr is not None or job.agreement is None or job.model != base.model:
@@ -114,7 +120,7 @@ def prepare(request: ReprotectRequest) -> CheckedReprotection:
         known = Known(calibration, known_impostors(job.model, pack), judged)
         job, _ = settle(job, fmr, known, store)
     job = admit.as_begun(tables, job, restart=request.restart)
-    return CheckedReprotection(job, pack, settings, storage, store, stored, judged)
+    return CheckedReprotection(job, pack, settings, storage, store, stored, judged, offer)
 
 
 def numbers(tables: Tables, purpose: Purpose, file: KeyFile) -> tuple[int, int]:

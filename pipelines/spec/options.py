@@ -40,6 +40,17 @@ class TemplateSettings:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """A false match rate by which parameters are chosen; None where they are named. photos: of a
+    person, typically; 1 by default. floor_bits: the least against guessing; 80 by default.
+    """
+
+    fmr: float | None = None
+    photos: int | None = None
+    floor_bits: float | None = None
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Which inputs of a source are taken. kind: folder, manifest, embeddings, or auto.
 

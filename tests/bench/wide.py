@@ -49,8 +49,9 @@ def limit(params: Params) -> Callable[[], object]:
     shapes, drawn, done = [], 0, 0
     for start, width, size in batched._panels(params):
         own, height = width * d, params.code_width - start * d
-        # V'V of one component; V'Q; half a product for the triangle's solution; V (T V'Q).
-        shapes += [(width, height, own), (own, height - own, done), (own // 2, own, width + done)]
+        # V'V, of real vectors half of it; V'Q; half a product for the triangle; V (T V'Q).
+        square = (width if d > 1 else width // 2, height, own)
+        shapes += [square, (own, height - own, done), (own // 2, own, width + done)]
         shapes += [(height, own, width + done)]
         drawn, done = drawn + size, done + width
     shapes += [(rows, n, d), (rows, d, n)]

@@ -101,6 +101,15 @@ def compared(place: Place) -> None:
     (place.folder / "wrong-labels.txt").write_text("# seen by eye\nBob/Bob_0012.jpg\n")
 
 
+def measured(place: Place) -> None:
+    """Photos, faces of so many people that they can tell a rate, and an evaluation of these."""
+    photos(place)
+    everybody = people(200)
+    write_faces(place.folder / "embeddings.parquet", everybody, each=2, width=512)
+    asked = ("--protocol=first:1", "--setting=512,12,1", "--executor=local")
+    place.run("evaluate", "embeddings.parquet", "every/", *asked)
+
+
 def attacked(place: Place) -> None:
     """Two tables of the same subjects under keys of their own, and faces of strangers."""
     folder = place.folder
@@ -128,8 +137,9 @@ WALKS = {
         frozenset({"table", "from-manifest", "from-embeddings", "answers.parquet", "config"}),
     ),
     "deploy/docs/evaluate.md": Walk(
-        compared, frozenset({"every", "by-count", "by-list", "as-stored"})
+        compared, frozenset({"every", "by-count", "by-list", "as-stored", "wide"})
     ),
+    "deploy/docs/settings.md": Walk(measured, frozenset({"chosen", "config"})),
     "deploy/docs/audit.md": Walk(attacked, frozenset({"audit", "both"})),
     "deploy/docs/operate.md": Walk(enrolled, frozenset()),
     "deploy/docs/reprotect.md": Walk(enrolled_with_vault, frozenset()),
@@ -179,6 +189,11 @@ def _reported(folder: Path, _said: dict[str, Answer]) -> None:
         assert (folder / out / "report.html").stat().st_size > 0
 
 
+def _chosen(_folder: Path, said: dict[str, Answer]) -> None:
+    assert "Chosen: n 512" in said["settings"].out
+    assert "chosen by --fmr" in said["enroll"].err
+
+
 def _attacked(folder: Path, _said: dict[str, Answer]) -> None:
     for out in ("audit", "both"):
         assert (folder / out / "report.html").stat().st_size > 0
@@ -188,5 +203,6 @@ CHECKS: dict[str, Callable[[Path, dict[str, Answer]], None]] = {
     "README.md": _verified,
     "deploy/docs/enrol.md": _answered,
     "deploy/docs/evaluate.md": _reported,
+    "deploy/docs/settings.md": _chosen,
     "deploy/docs/audit.md": _attacked,
 }

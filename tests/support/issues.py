@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ironmask import Params, codeword, helper
-from ironmask.rotation import Sampler
+from ironmask.attacks import fresh_issues
+from ironmask.params import Params, Structure
 
 N, ALPHA = 128, 8
 
@@ -23,16 +23,21 @@ def capture(template, degrees, rng):
     return np.cos(np.radians(degrees)) * template + np.sin(np.radians(degrees)) * other
 
 
-def issued(templates, rng, alpha=ALPHA, encoding="float32"):
-    """Helpers of fresh square real issues, as a thief decodes them: (b, n, n)."""
-    return issued_as(Params(len(templates[0]), alpha, 0), templates, rng, encoding)
+def issued(templates, rng, alpha=ALPHA, encoding="float32", code_width=0, structure=Structure.REAL):
+    """Helpers of fresh issues, as a thief decodes them: (b, N, n)."""
+    return np.stack([p for p, _ in known(templates, rng, alpha, encoding, code_width, structure)])
 
 
-def issued_as(params, templates, rng, encoding="float32"):
-    """Helpers of fresh issues of some parameters, as a thief decodes them: (b, N, n)."""
-    sampler, width = Sampler.of(params), params.code_width
-    helpers = []
-    for template in templates:
-        (target,) = codeword.dense(codeword.sample(rng, width, params.alpha), width)
-        helpers += helper.encode(sampler.carrying(rng, template, target)[None], params, encoding)
-    return helper.decode(helpers, params, encoding)
+def known(templates, rng, alpha=ALPHA, encoding="float32", code_width=0, structure=Structure.REAL):
+    """The same with the codewords, (helper, code) each."""
+    n = len(templates[0])
+    # Toy sizes lie below the least width of a table.
+    params = _Toy(n, alpha, 0, code_width, structure)
+    return fresh_issues(np.stack(templates), params, rng, encoding=encoding)
+
+
+class _Toy(Params):
+    """Parameters of any width."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "code_width", self.code_width or self.n)

@@ -8,6 +8,7 @@ from support.issues import capture, issued, unit
 
 from ironmask.attacks import best_match, codeword_cosines, dictionary_bits
 from ironmask.errors import ParameterError, TemplateError
+from ironmask.params import Structure
 
 N, ALPHA = 512, 16
 
@@ -17,9 +18,11 @@ def rng():
     return np.random.default_rng(29)
 
 
-def test_another_photo_stands_out_of_a_crowd(rng):
+@pytest.mark.parametrize("structure", Structure)
+@pytest.mark.parametrize("code_width", [N, 2 * N])
+def test_another_photo_stands_out_of_a_crowd(code_width, structure, rng):
     template = unit(rng, N)
-    (helper,) = issued([template], rng, ALPHA, "int8")
+    (helper,) = issued([template], rng, ALPHA, "int8", code_width, structure)
     crowd = rng.standard_normal((5000, N))
     crowd[1234] = 7 * capture(template, 50, rng)
     found = best_match(helper, crowd, ALPHA)

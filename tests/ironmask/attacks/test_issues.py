@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import pytest
-from support.issues import ALPHA, N, capture, issued, unit
+from support.issues import ALPHA, N, capture, issued, known, unit
 
-from ironmask import Params, codeword
+from ironmask import codeword
 from ironmask.attacks import largest_entry, nearest_codewords, recover_from_issues
 from ironmask.errors import ParameterError
 from ironmask.metrics import linkability
+from ironmask.params import Structure
 
-PARAMS = Params(N, ALPHA, 0)
+QUATERNIONIC = Structure.QUATERNIONIC
 
 
 @pytest.fixture
@@ -29,14 +32,55 @@ def test_two_issues_of_one_template(encoding, rng):
         assert found.bits < 16
 
 
-def test_issues_of_different_captures(rng):
+@pytest.mark.parametrize("structure", Structure)
+@pytest.mark.parametrize("code_width", [N, 2 * N])
+def test_issues_of_different_captures(code_width, structure, rng):
     """Each template is that of its own issue, not something between them."""
     template = unit(rng)
     captures = [template, capture(template, 27, rng)]
-    found = recover_from_issues(issued(captures, rng), ALPHA, rng)
+    stolen = issued(captures, rng, ALPHA, "int8", code_width, structure)
+    found = recover_from_issues(stolen, ALPHA, rng, structure=structure)
     assert found.cosine(*captures) > 0.999
     more = [capture(template, 25, rng) for _ in range(4)]
-    assert recover_from_issues(issued(more, rng), ALPHA, rng).cosine(*more) > 0.999
+    stolen = issued(more, rng, ALPHA, "int8", code_width, structure)
+    assert recover_from_issues(stolen, ALPHA, rng, structure=structure).cosine(*more) > 0.999
+
+
+def test_issues_of_two_settings(rng):
+    """An old row and the one that replaced it, of another width, alpha and structure."""
+    template = unit(rng)
+    ((old, first),) = known([template], rng)
+    ((new, second),) = known([template], rng, 10, "int8", 2 * N, QUATERNIONIC)
+    found = recover_from_issues([old, new], (ALPHA, 10), rng)
+    assert found.cosine(template, template) > 0.999
+    codes = [first.tolist(), second.tolist()]
+    asked = recover_from_issues(
+        [old, new], (ALPHA, 10), rng, confirm=lambda some: [c.tolist() for c in some] == codes
+    )
+    assert asked.templates[0] @ template > 0.999
+    assert asked.templates[1] @ template > 0.999
+
+
+def test_quaternionic_issues_fall_after_fewer_starts(rng):
+    """A start may be right up to any of the units, so one in fewer is."""
+    starts = {one: np.mean([starts_until_found(one, rng) for _ in range(12)]) for one in Structure}
+    assert starts[QUATERNIONIC] < starts[Structure.REAL] / 1.5
+
+
+def starts_until_found(structure, rng, step=2):
+    """Starts until two wide issues of one template fall."""
+    template = unit(rng)
+    both = known([template] * 2, rng, ALPHA, "int8", 2 * N, structure)
+    stolen, right = np.stack([p for p, _ in both]), [code.tolist() for _, code in both]
+    for starts in count(step, step):
+        found = recover_from_issues(
+            stolen, ALPHA, rng, limit=step, structure=structure,
+            confirm=lambda codes: [code.tolist() for code in codes] == right,
+        )  # fmt: skip
+        if found.success:
+            assert found.cosine(template, template) > 0.999
+            return starts
+    return 0
 
 
 def test_different_people_give_nothing(rng):
@@ -45,10 +89,10 @@ def test_different_people_give_nothing(rng):
     assert found.cosine(unit(rng), unit(rng)) == 0
 
 
-def pairs(count, rng):
+def pairs(number, rng):
     """Helpers of mated and of non-mated pairs of issues."""
-    mated = [issued([template] * 2, rng) for template in (unit(rng) for _ in range(count))]
-    return mated, [issued([unit(rng), unit(rng)], rng) for _ in range(count)]
+    mated = [issued([template] * 2, rng) for template in (unit(rng) for _ in range(number))]
+    return mated, [issued([unit(rng), unit(rng)], rng) for _ in range(number)]
 
 
 def test_the_attack_links_what_an_obvious_function_does_not(rng):
@@ -75,8 +119,10 @@ def test_a_digest_confirms(rng):
 
 
 def test_one_issue_is_refused(rng):
-    with pytest.raises(ParameterError, match="two issues"):
-        recover_from_issues(issued([unit(rng)], rng), ALPHA, rng)
+    one = issued([unit(rng)], rng)
+    for helpers in (one, one[0]):
+        with pytest.raises(ParameterError, match="two issues"):
+            recover_from_issues(helpers, ALPHA, rng)
 
 
 def test_a_digest_decides_the_sign(rng):

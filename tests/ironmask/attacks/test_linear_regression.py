@@ -9,6 +9,7 @@ from support.issues import capture, issued, unit
 from ironmask import codeword
 from ironmask.attacks import recover_by_regression, regression_bits
 from ironmask.errors import ParameterError
+from ironmask.params import Structure
 
 N, ALPHA = 64, 4
 
@@ -23,16 +24,24 @@ def test_the_published_figures():
     assert regression_bits(512, 16, 511) == pytest.approx(23.4, abs=0.05)
 
 
-@pytest.mark.parametrize("issues", [2, 4])
-def test_trials_are_as_predicted(issues, rng):
+def test_four_rows_of_quaternions_are_one_and_wide_codes_have_more_zeros():
+    quaternionic = Structure.QUATERNIONIC
+    assert regression_bits(512, 16, 2, 512, quaternionic) == pytest.approx(32.3, abs=0.05)
+    assert regression_bits(512, 16, 2, 1024) < regression_bits(512, 16, 2) / 2
+
+
+@pytest.mark.parametrize("structure", Structure)
+@pytest.mark.parametrize(("issues", "code_width"), [(2, N), (4, N), (2, 80)])
+def test_trials_are_as_predicted(issues, code_width, structure, rng):
     trials = []
     for _ in range(30):
         template = unit(rng, N)
-        found = recover_by_regression(issued([template] * issues, rng, ALPHA), ALPHA, rng)
+        stolen = issued([template] * issues, rng, ALPHA, "float32", code_width, structure)
+        found = recover_by_regression(stolen, ALPHA, rng, structure=structure)
         assert found.cosine(*[template] * issues) > 0.999
         trials.append(found.trials)
     # Trials come in batches of 64, of which the last is used up by half on average.
-    expected = 2 ** regression_bits(N, ALPHA, issues) + 32
+    expected = 2 ** regression_bits(N, ALPHA, issues, code_width, structure) + 32
     assert expected / 2 < np.mean(trials) < 2 * expected
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import ortho_group
-from support.issues import unit
+from support.issues import issued, unit
 
-from ironmask import Params, codeword, helper
+from ironmask import codeword, helper
 from ironmask.attacks import recover_from_rotation, scan_seeds
 from ironmask.errors import ParameterError
+from ironmask.params import Params
 
 N, ALPHA = 128, 8
 PARAMS = Params(N, ALPHA, 0)
@@ -39,8 +40,8 @@ def stolen(template, seed, rng, encoding):
     hidden = seeded(seed)
     target = codeword.dense(codeword.sample(rng, N, ALPHA), N)[0]
     p = turned(hidden @ template, target) @ hidden
-    encoded = helper.encode(p[None].astype(np.float32), PARAMS, encoding)
-    return helper.decode(encoded, PARAMS, encoding)[0]
+    stored = helper.encode(p[None].astype(np.float32), PARAMS, encoding)
+    return helper.decode(stored, PARAMS, encoding)[0]
 
 
 @pytest.mark.parametrize("encoding", ["float32", "int8"])
@@ -69,6 +70,9 @@ def test_a_digest_decides(rng):
     assert not recover_from_rotation(p, seeded(3), ALPHA, confirm=lambda _: False).success
 
 
-def test_a_wide_helper_has_no_rotation_of_its_width(rng):
-    with pytest.raises(ParameterError, match="rotation of"):
-        recover_from_rotation(np.eye(2 * N, N, dtype=np.float32), seeded(3), ALPHA)
+def test_a_wide_helper_is_no_rotation(rng):
+    (wide,) = issued([unit(rng, N)], rng, ALPHA, "int8", 2 * N)
+    with pytest.raises(ParameterError, match="no rotation: this attack is one on square helpers"):
+        scan_seeds(wide, ALPHA, range(2), seeded)
+    with pytest.raises(ParameterError, match="a rotation of"):
+        recover_from_rotation(np.eye(N + 1, dtype=np.float32), seeded(0), ALPHA)

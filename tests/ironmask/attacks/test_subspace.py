@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from support.issues import issued, unit
 
-from ironmask import Params
 from ironmask.attacks import (
     Budget,
     foretell,
+    guesses_by_width,
     guesses_needed,
     recover_from_row,
     recover_from_subspace,
 )
 from ironmask.errors import ParameterError
 from ironmask.filling import Filling
+from ironmask.params import Params, Structure
 from ironmask.spectrum import Spectrum
 
 N, RANK, ALPHA = 128, 48, 8
@@ -45,13 +46,16 @@ def space(faces):
     return Spectrum.of(faces[100:], N)
 
 
-@pytest.mark.parametrize("encoding", ["float32", "int8"])
-def test_an_embedding_of_the_model(encoding, faces, space, rng):
+@pytest.mark.parametrize("structure", Structure)
+@pytest.mark.parametrize(
+    ("encoding", "code_width"), [("float32", N), ("int8", N), ("int8", N + 32)]
+)
+def test_an_embedding_of_the_model(encoding, code_width, structure, faces, space, rng):
     for template in faces[:8]:
-        (helper,) = issued([template], rng, ALPHA, encoding)
-        found = recover_from_subspace(helper, space, ALPHA, rng)
+        (helper,) = issued([template], rng, ALPHA, encoding, code_width, structure)
+        found = recover_from_subspace(helper, space, ALPHA, rng, structure=structure)
         assert found.cosine(template) > 0.999
-        assert found.trials <= N
+        assert found.trials <= code_width
 
 
 def test_an_embedding_of_the_whole_sphere_gives_nothing(space, rng):
@@ -105,6 +109,35 @@ def test_a_digest_decides_the_sign(faces, space, rng):
     found = recover_from_subspace(helper, space, ALPHA, rng, confirm=is_right)
     assert found.templates[0] @ faces[0] > 0.999
     assert seen
+
+
+class TestForecast:
+    @pytest.mark.parametrize("structure", Structure)
+    def test_of_a_wide_row_is_that_of_its_width(self, structure, faces, space, rng):
+        """No embeddings are as good as the span itself."""
+        wide = Params(N, ALPHA, 0, 2 * N, structure)
+        found = foretell(faces[:6], space, wide, rng)
+        assert found.by_width
+        assert found.trials < 2 * guesses_by_width(2 * N, ALPHA, structure)
+
+    @pytest.mark.parametrize("structure", Structure)
+    def test_of_a_row_that_is_hardly_wide_is_that_of_the_spectrum(
+        self, structure, faces, space, rng
+    ):
+        hardly = Params(N, ALPHA, 0, N + 4, structure)
+        found = foretell(faces[:6], space, hardly, rng)
+        assert not found.by_width
+        assert not found.is_bound
+        assert found.trials < 4 * guesses_needed(N + 4, ALPHA, 1, 1.0)
+
+
+def test_a_wide_spectrum_has_empty_directions_beside_its_own(space):
+    wide = space.within(N + 8)
+    again = Spectrum(wide.count, wide.moments)
+    assert wide.eigenvalues == pytest.approx(again.eigenvalues, abs=1e-12)
+    restored = (wide.directions * wide.eigenvalues) @ wide.directions.T
+    assert restored == pytest.approx(wide.moments / wide.count, abs=1e-12)
+    assert wide.directions.T @ wide.directions == pytest.approx(np.eye(N + 8), abs=1e-9)
 
 
 def test_trials_that_are_needed():

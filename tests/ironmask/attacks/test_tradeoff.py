@@ -11,6 +11,7 @@ from support.issues import capture, issued, unit
 from ironmask.attacks import recover_by_tradeoff, tradeoff_operations
 from ironmask.attacks.tradeoff import joins_needed, table_size
 from ironmask.errors import ParameterError
+from ironmask.params import Structure
 
 ALPHA = 4
 
@@ -20,16 +21,18 @@ def rng():
     return np.random.default_rng(43)
 
 
-@pytest.mark.parametrize("n", [32, 48])
+@pytest.mark.parametrize("structure", Structure)
 @pytest.mark.parametrize("places", [2, 4])
-def test_exact_issues_at_the_cost_of_the_formula(n, places, rng):
+@pytest.mark.parametrize(("n", "code_width"), [(32, 32), (48, 48), (32, 48)])
+def test_exact_issues_at_the_cost_of_the_formula(n, code_width, places, structure, rng):
     operations = []
     for _ in range(40):
         template = unit(rng, n)
-        found = recover_by_tradeoff(issued([template] * 2, rng, ALPHA), ALPHA, rng, places=places)
+        stolen = issued([template] * 2, rng, ALPHA, "float32", code_width, structure)
+        found = recover_by_tradeoff(stolen, ALPHA, rng, places=places, structure=structure)
         assert found.recovered.cosine(template, template) > 0.999
         operations.append(found.operations)
-    ratio = np.mean(operations) / tradeoff_operations(n, ALPHA, places)
+    ratio = np.mean(operations) / tradeoff_operations(code_width, ALPHA, places)
     assert 0.5 < ratio < 2
 
 

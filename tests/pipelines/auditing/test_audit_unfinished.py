@@ -10,8 +10,9 @@ import pytest
 from ironmask import Params
 from ironmask.attacks import Foretold, nearest_codewords, recover_from_issues, recover_from_row
 from ironmask.spectrum import Spectrum
-from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind, Target
-from pipelines.auditing.results import FILES, KEYS, results
+from pipelines.auditing.costs import FILES, KEYS
+from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind, Target, width_label
+from pipelines.auditing.results import results
 from pipelines.auditing.unfinished import Unfinished
 from pipelines.preflight.judge import Preflight
 from pipelines.preflight.profile import Profile
@@ -54,6 +55,44 @@ def added_up(rows, *, sealed=False, links=(), others=()):
 
 def row_cost(found):
     return next(cost for cost in found.costs if cost.attack == "search of one row")
+
+
+def wide_audit(lying, with_keys):
+    """The results of an audit of encrypted wide rows."""
+    params = Params(N, 8, 0, 2 * N, "quaternionic")
+    target = Target("/t", "id", 1, "/k", params, "int8", True, 0.0, None, 20)
+    label = width_label(params)
+    found = [Finding(Kind.LYING, "", False, 1.0, 1000)] * ROWS
+    found += [Finding(Kind.LYING_WIDTH, label, one, 1.0, 1000) for one in lying]
+    found += [late(Kind.ROW)] * ROWS
+    found += [Finding(Kind.WIDTH, label, one, 0.5, 8) for one in with_keys]
+    widths = {label: Foretold(1, 4.0, 1.0, False, by_width=True)}
+    audit = Audit((target,), "/s", "v", (), 2.0, ())
+    return results(audit, [*found, faces()], SPACE, FORETOLD, None, widths)
+
+
+def test_wide_rows_are_as_safe_as_their_keys():
+    found = wide_audit([False] * ROWS, [True] * ROWS)
+    assert found.headline.startswith(
+        "Of 4 rows as they lie none could be read; with the keys, one row gave its template in 4 "
+        "of 4 cases, in 0.5 s (median): this table is as safe as its keys"
+    )
+    costs = {cost.attack: cost for cost in found.costs}
+    lying = costs["sparse vector of what lies there, N = 128, alpha = 8"]
+    assert (lying.has, lying.outcome, lying.bits) == (FILES, "0 of 4 recovered", 256)
+    opened = costs["sparse vector of one row, N = 128, alpha = 8"]
+    assert (opened.has, opened.outcome, opened.bits) == (KEYS, "4 of 4 recovered", 3)
+    assert opened.needs == "a code wider than the embedding: about 4 guesses"
+    assert costs["seeds of NumPy's generators"].outcome.startswith("does not apply")
+    assert found.below(64, FILES) is None
+    assert "sparse vector of one row" in found.below(64, KEYS)
+    assert found.renewals[1].what == "stored rows, by the code's width"
+
+
+def test_one_that_falls_as_it_lies_is_said():
+    assert wide_audit([True, *[False] * 3], [True] * ROWS).headline.startswith(
+        "Of 4 rows as they lie 1 could be read"
+    )
 
 
 def test_they_are_in_no_rate():

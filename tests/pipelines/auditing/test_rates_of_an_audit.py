@@ -11,9 +11,10 @@ from ironmask.metrics import Linkability
 from ironmask.metrics.intervals import Interval
 from ironmask.params import Params
 from ironmask.spectrum import Spectrum
+from pipelines.auditing.costs import FILES, KEYS, Cost
 from pipelines.auditing.frozen import Audit, Target
 from pipelines.auditing.rates import metrics, run_id
-from pipelines.auditing.results import FILES, KEYS, AuditResults, Cost
+from pipelines.auditing.results import AuditResults
 from pipelines.preflight.judge import Preflight
 from pipelines.preflight.profile import Profile
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.destinations import vectors
 
+from ironmask.params import Params, Structure
 from pipelines.auditing.frozen import (
     LINKED,
     Kind,
@@ -15,6 +16,7 @@ from pipelines.auditing.frozen import (
     photo_units,
     renewal_units,
     row_units,
+    width_label,
 )
 
 # Forty people of one to twelve faces.
@@ -25,14 +27,33 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
+ROTATION = Params(64, 12, 1)
+
+
 def test_each_sampled_row_is_attacked_in_each_way():
-    units = list(row_units(3, ["ann", "bob", "cid"]))
+    units = list(row_units(3, ROTATION, ["ann", "bob", "cid"]))
     for kind in (Kind.LYING, Kind.ROW, Kind.FACES):
         assert [one.rows for one in units if one.kind is kind] == [
             ((3, name),) for name in ("ann", "bob", "cid")
         ]
     assert [one.rows[0][1] for one in units if one.kind is Kind.SEEDS] == ["ann", "bob"]
-    assert list(row_units(0, [])) == []
+    assert list(row_units(0, ROTATION, [])) == []
+
+
+@pytest.mark.parametrize("structure", Structure)
+def test_wide_rows_are_searched_by_their_width_too(structure):
+    """As they lie, and as the keys open them; seeds make square, real rotations alone."""
+    wide = Params(64, 12, 1, 128, structure)
+    units = list(row_units(0, wide, ["ann", "bob"]))
+    for kind in (Kind.LYING_WIDTH, Kind.WIDTH):
+        mine = [one for one in units if one.kind is kind]
+        assert [one.rows for one in mine] == [((0, "ann"),), ((0, "bob"),)]
+        assert {one.label for one in mine} == {width_label(wide)}
+    assert not any(one.kind is Kind.SEEDS for one in units)
+    square = Params(64, 12, 1, structure=structure)
+    kinds = {one.kind for one in row_units(0, square, ["ann"])}
+    assert (Kind.SEEDS in kinds) == (structure is Structure.REAL)
+    assert not kinds & {Kind.WIDTH, Kind.LYING_WIDTH}
 
 
 class TestLinkage:

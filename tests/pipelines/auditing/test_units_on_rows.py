@@ -9,7 +9,7 @@ import pytest
 from support.destinations import DEST, Place, enrolled, vectors
 
 from ironmask.errors import TableError, TamperedError
-from ironmask.params import Params
+from ironmask.params import Params, Structure
 from ironmask.spectrum import Spectrum
 from pipelines.auditing import units
 from pipelines.auditing.frozen import LINKED, Audit, Kind, Target, Unit
@@ -17,6 +17,8 @@ from pipelines.auditing.units import Surroundings
 from pipelines.plan.labelled_faces import Faces, Labels
 
 STRANGERS = 30
+SQUARE = Params(64, 12, 1)
+WIDE = {one: Params(64, 8, 0, 192, one) for one in Structure}
 
 
 @pytest.fixture
@@ -26,15 +28,13 @@ def place() -> Place:
     return made
 
 
-def around(place, faces=None) -> Surroundings:
+def around(place, faces=None, params=SQUARE) -> Surroundings:
     """One table, and faces of people who are not in it; the first two are of Ann and Bob."""
     found = vectors(2 + STRANGERS) if faces is None else faces
     names = ["ann", "bob", *(f"x{n:02d}" for n in range(STRANGERS))]
     subject = np.arange(len(names))
     labels = Labels(subject, names, names, subject, {}, 0, 0, {}, 0)
-    target = Target(
-        DEST, place.tables.table_id, 1, "/k", Params(64, 12, 1), "int8.1", True, 0.0, None, 2
-    )
+    target = Target(DEST, place.tables.table_id, 1, "/k", params, "int8.1", True, 0.0, None, 2)
     audit = Audit((target,), "/e", "v", ("ann", "bob"), 0.05, ())
     return Surroundings(
         audit=audit,
@@ -74,6 +74,36 @@ def test_encrypted_bytes_give_no_row_away(place):
     """No time would find anything in them, so none is said to have been too short."""
     found = units.run(around(place), unit(Kind.LYING))
     assert (found.success, found.out_of_time) == (False, False)
+
+
+@pytest.mark.parametrize("structure", Structure)
+class TestWide:
+    """Rows that the width of their code opens, but for their encryption."""
+
+    @pytest.fixture
+    def wide(self, structure) -> Surroundings:
+        made = Place()
+        enrolled(made.held(), ["ann", "bob"], params=WIDE[structure])
+        return around(made, params=WIDE[structure])
+
+    def test_as_they_lie_they_give_nothing(self, wide):
+        for kind in (Kind.LYING, Kind.LYING_WIDTH):
+            found = units.run(wide, unit(kind, label="w"))
+            assert (found.success, found.out_of_time, found.label) == (False, False, "w")
+
+    def test_with_the_keys_they_give_all(self, wide):
+        for subject in ("ann", "bob"):
+            found = units.run(wide, unit(Kind.WIDTH, subject))
+            assert found.success
+            assert found.trials <= 192
+
+    def test_strangers_are_not_accepted(self, wide):
+        assert units.run(wide, unit(Kind.FACES)).accepted == 0
+
+    def test_fresh_issues_of_it_fall(self, wide):
+        found = units.run(wide, Unit(Kind.RENEWAL, "2|same photo", faces=(0, 0)))
+        assert found.kind == Kind.RENEWAL
+        assert found.trials > 0
 
 
 def test_an_obvious_function_gives_a_score_for_each_pair(place):

@@ -187,7 +187,8 @@ class TestFiles:
         listed = open_tables(dest).table("templates").rows()
         assert (int(generation), count, subjects) == (1, len(listed), SUBJECTS)
         assert kind == "BLOB"
-        assert shortest > WIDTH * WIDTH
+        # Of 2 WIDTH / 4 rows of quaternions, encrypted.
+        assert shortest > WIDTH * WIDTH // 2
         settled = db.sql(
             f"select outcome, reason, count(*) from read_parquet('{dest}/inputs/*.parquet') "
             "group by all"
@@ -379,7 +380,7 @@ def test_nothing_to_do_is_no_failure(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"alpha": 65},
+        {"alpha": 129},
         {"alpha": 0},
         {"tolerance": 12},
         {"encoding": "int7"},

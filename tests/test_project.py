@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import tomllib
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -238,8 +239,8 @@ def test_every_verb_is_in_the_library_page() -> None:
 
 def test_presets_are_what_the_documents_say() -> None:
     assert presets_table.table() in TEXTS[presets_table.PLACE], "stale: `make docs` writes it anew"
-    helper = nbytes(preset(DEFAULT_PRESET), DEFAULT_ENCODING) / 1024
-    assert f"{helper:.0f} KiB with this preset" in LIBRARY
+    helper = ceil(nbytes(preset(DEFAULT_PRESET), DEFAULT_ENCODING) / 1024)
+    assert f"{helper} KiB with this preset" in LIBRARY
 
 
 def test_the_lock_pins_every_dependency_with_hashes_and_names_no_address() -> None:

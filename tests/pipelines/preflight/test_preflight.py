@@ -113,7 +113,7 @@ def test_with_encryption_it_is_said_and_kept(source, narrow, tmp_path):
 
 
 def test_of_a_model_that_fills_its_space_only_a_bound_is_known(source, full, tmp_path):
-    settings = ("--alpha=20", "--tolerance=4", "--calibration", full)
+    settings = (SQUARE, "--alpha=20", "--tolerance=4", "--calibration", full)
     answer = enroll(source, tmp_path / "d", *settings)
     assert answer.code == 0, answer.err
     assert "about 64 of 64 directions" in answer.err

@@ -384,7 +384,8 @@ def test_files_of_some_megabytes(tmp_path: Path) -> None:
     vectors = unit_vectors(len(names), width=512)
     source = write_embeddings(tmp_path / "e.parquet", names, vectors)
     dest = tmp_path / "table"
-    assert enroll(source, dest, "--alpha=16", "--shard-size=64", "--vault").code == 0
+    large = ("--alpha=16", "--structure=real", "--shard-size=64")
+    assert enroll(source, dest, *large, "--vault").code == 0
     for command in ("rekey", "rotate-mac", "reprotect"):
         answer = again(dest, command=command)
         assert answer.code == 0, answer.err

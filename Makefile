@@ -25,9 +25,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_borders.py tests/test_project.py
 
-# The page of all commands, from the command line's own help.
+# The page of all commands, from the command line's own help, and the table of presets.
 docs: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m support.commands_page
+	PYTHONPATH=tests $(BIN)/python -m support.presets_table
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -1,29 +1,34 @@
 """Keyed digests of codewords, and threshold control through digests of their subsets.
 
-A row stores one keyed BLAKE2b tag (RFC 7693) for each signed (alpha - tolerance)-subset of its
-codeword. Key and subset share one block, the key first. BLAKE2's own keyed mode would need a second
-block and add nothing here: every key has one length, and BLAKE2 admits no extension. A probe
+A row stores one keyed tag for each signed (alpha - tolerance)-subset of its codeword. A probe
 matches when one of the subsets that it is tried as has a stored tag (Kim et al. 2021, supplement
 D.1; `ironmask.candidates`).
 
 A row key consists of layers: one 32-byte key, or several end to end. The first layer keys the
-subsets. Each further layer replaces every tag by the keyed BLAKE2b of that tag. So a row can come
-under a new key (`relayered`) though nobody knows its codeword. Whoever lacks one of the layers can
-test no guess on the current tags. Copies of earlier tags stay under their earlier keys.
+subsets. Each further layer replaces every tag by the tag of that tag under its own key. So a row
+can come under a new key (`relayered`) though nobody knows its codeword. Whoever lacks one of the
+layers can test no guess on the current tags. Copies of earlier tags stay under their earlier keys.
+
+A tag is the first half of an AES-CMAC (NIST SP 800-38B), which takes all subsets together. Its key
+is the keyed BLAKE2b (RFC 7693) of nothing, so each layer and parameter has one of its own.
+
+In version 1 a tag is the BLAKE2b of key and subset. Both share one block, the key first. BLAKE2's
+own keyed mode would need a second block and add nothing: every key has one length, and BLAKE2
+admits no extension.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import chain, combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ironmask.arrays import I32
+from ironmask.arrays import I32, U8
+from ironmask.cmac import cmac
 from ironmask.codeword import canonical_bytes
 from ironmask.errors import EncodingError, ParameterError
 from ironmask.params import FIRST_VERSION, Params
@@ -72,7 +77,7 @@ def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
     belong to this row alone, for each of its layers.
     """
     subsets = codeword[_subset_index(params.alpha, params.match_size)]
-    return _sorted(_tags(subsets, params, row_key), params)
+    return _sorted(_tags(subsets, params, row_key))
 
 
 def relayered(stored: bytes, params: Params, layer_key: bytes) -> bytes:
@@ -85,7 +90,7 @@ def relayered(stored: bytes, params: Params, layer_key: bytes) -> bytes:
     if len(layer_key) != ROW_KEY_BYTES:
         raise ParameterError(f"a layer key has {ROW_KEY_BYTES} bytes, not {len(layer_key)}")
     tags = _checked(stored, params)
-    return _sorted(_keyed(tags, params, layer_key, _LAYER_PERSON), params)
+    return _sorted(_keyed(tags, params, layer_key, _LAYER_PERSON))
 
 
 def matches(stored: bytes, tried: I32, params: Params, row_key: bytes) -> bool:
@@ -102,11 +107,8 @@ def hits(stored: bytes, tried: I32, params: Params, row_key: bytes) -> NDArray[n
 
     A hit is a part of the codeword and must stay inside; verifications call `matches`.
     """
-    _checked(stored, params)
-    tags = _tags(tried, params, row_key)
-    words = tag_bytes(params) // 8
-    known = np.frombuffer(stored, dtype="<u8").reshape(-1, words)
-    probe = np.frombuffer(b"".join(tags), dtype="<u8").reshape(-1, words)
+    known = _words(_checked(stored, params))
+    probe = _words(_tags(tried, params, row_key))
     # The sort reveals nothing of use: tags are pseudo-random under a secret key.
     both = np.concatenate([known, probe])
     side = np.arange(len(both)) >= len(known)
@@ -121,48 +123,63 @@ def hits(stored: bytes, tried: I32, params: Params, row_key: bytes) -> NDArray[n
     return found
 
 
-def _checked(stored: bytes, params: Params) -> list[bytes]:
-    """The stored tags, where they are sorted, all different and as many as params ask for."""
+def _checked(stored: bytes, params: Params) -> U8:
+    """The stored tags, (k, tag) uint8, where they are sorted, all different, and as many as params
+    ask for.
+    """
     if len(stored) != digest_bytes(params):
         raise EncodingError(
             f"{params.describe()} needs {digest_bytes(params):,} digest bytes, "
             f"the row has {len(stored):,}"
         )
-    size = tag_bytes(params)
-    tags = [stored[start : start + size] for start in range(0, len(stored), size)]
-    if any(first >= second for first, second in pairwise(tags)):
+    tags = np.frombuffer(stored, dtype=np.uint8).reshape(-1, tag_bytes(params))
+    words = _words(tags)
+    less = np.zeros(len(tags) - 1, dtype=np.bool_)
+    for word in words.T[::-1]:
+        less = (word[:-1] < word[1:]) | ((word[:-1] == word[1:]) & less)
+    if not less.all():
         raise EncodingError("a row's digests are damaged: they are not sorted, or repeat")
     return tags
 
 
-def _sorted(tags: list[bytes], params: Params) -> bytes:
-    array = np.frombuffer(b"".join(tags), ">u8").reshape(-1, tag_bytes(params) // 8)
-    first = array[:, 0].astype(np.uint64)
-    order = np.argsort(first)
-    if (np.diff(first[order]) == 0).any():
-        order = np.lexsort(array.T[::-1])
-    return array[order].tobytes()
+def _words(tags: U8) -> NDArray[np.uint64]:
+    """Tags as numbers in the order of their bytes: (k, tag / 8)."""
+    words: NDArray[np.uint64] = tags.view(">u8").astype(np.uint64)
+    return words
 
 
-def _tags(subsets: I32, params: Params, row_key: bytes) -> list[bytes]:
+def _sorted(tags: U8) -> bytes:
+    return tags[np.lexsort(_words(tags).T[::-1])].tobytes()
+
+
+def _tags(subsets: I32, params: Params, row_key: bytes) -> U8:
+    """The tags of k subsets under all layers, (k, tag) uint8."""
     first, *further = layers(row_key)
     data = canonical_bytes(subsets, params.code_width)
-    width = len(data) // len(subsets)
-    parts = chain.from_iterable(struct.iter_unpack(f"{width}s", data))
+    parts = np.frombuffer(data, dtype=np.uint8).reshape(len(subsets), -1)
     tags = _keyed(parts, params, first, _PERSON)
     for layer_key in further:
         tags = _keyed(tags, params, layer_key, _LAYER_PERSON)
     return tags
 
 
-def _keyed(parts: Iterable[bytes], params: Params, key: bytes, person: bytes) -> list[bytes]:
-    keyed = blake2b(key, digest_size=tag_bytes(params), salt=_domain(params), person=person)
+def _keyed(parts: U8, params: Params, key: bytes, person: bytes) -> U8:
+    if params.version == FIRST_VERSION:
+        return _hashed(parts, params, key, person)
+    own = blake2b(key=key, salt=_domain(params), person=person, digest_size=ROW_KEY_BYTES).digest()
+    return np.ascontiguousarray(cmac(own, parts)[:, :_TAG])
+
+
+def _hashed(parts: U8, params: Params, key: bytes, person: bytes) -> U8:
+    """The tags of version 1."""
+    size, width = tag_bytes(params), parts.shape[1]
+    keyed = blake2b(key, digest_size=size, salt=_domain(params), person=person)
     tags = []
-    for part in parts:
+    for (part,) in struct.iter_unpack(f"{width}s", parts.tobytes()):
         one = keyed.copy()
         one.update(part)
         tags.append(one.digest())
-    return tags
+    return np.frombuffer(b"".join(tags), dtype=np.uint8).reshape(-1, size)
 
 
 def _domain(params: Params) -> bytes:

@@ -62,6 +62,7 @@ class Params:
     version: int = SCHEME_VERSION
 
     def __post_init__(self) -> None:
+        self._check_version()
         object.__setattr__(self, "code_width", self.code_width or self.n)
         object.__setattr__(self, "structure", _structure(self.structure))
         if not MIN_N <= self.n <= MAX_N:
@@ -112,12 +113,14 @@ class Params:
             "structure": str(self.structure),
         }
 
-    def _check_structure(self) -> None:
+    def _check_version(self) -> None:
         if self.version not in (FIRST_VERSION, SCHEME_VERSION):
             raise ParameterError(
                 f"scheme version {self.version} is unknown to this release, which knows "
                 f"{FIRST_VERSION} and {SCHEME_VERSION}: upgrade ironmask"
             )
+
+    def _check_structure(self) -> None:
         if self.structure is Structure.QUATERNIONIC and (self.n % 4 or self.code_width % 4):
             raise ParameterError(
                 f"a quaternionic helper needs widths that 4 divides, not {self.n} and "

@@ -15,9 +15,9 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
+from infra.store.errors import NotRegularError
 from ironmask.errors import StorageError
 from pipelines.ports import Entry
-from pipelines.spec.outcomes import Reason
 from pipelines.table.layout import partial_file
 
 _SCHEME: Final = "file://"
@@ -137,12 +137,6 @@ class LocalFiles:
 
     def abort_uploads(self, uri: str) -> int:  # noqa: ARG002 - a local write leaves no upload
         return 0
-
-
-class NotRegularError(OSError):
-    """A folder, pipe, socket, device or kernel file where a regular file was wanted."""
-
-    reason = Reason.NOT_A_REGULAR_FILE
 
 
 def why_unwritable(path: str) -> str:

@@ -6,16 +6,22 @@ import errno
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from infra.settings import StorageSettings
 from infra.store.addresses import bucket_of, is_s3
-from infra.store.local_files import LocalFiles, NotRegularError
-from infra.store.s3_client import RefusedError
-from infra.store.s3_objects import S3Objects
+from infra.store.errors import (
+    MissingObjectError,
+    NotRegularError,
+    RefusedError,
+    TooLargeError,
+)
+from infra.store.local_files import LocalFiles
 from ironmask.errors import StorageError
 from pipelines.ports import Entry
-from pipelines.spec.outcomes import Reason
+
+if TYPE_CHECKING:
+    from infra.store.s3_objects import S3Objects
 
 _THREADS: Final = 16
 # Faults of a single local path; an input or output error is a fault of the disk.
@@ -31,19 +37,6 @@ _OWN_FAULTS: Final = frozenset(
         errno.EPERM,
     }
 )
-
-
-class MissingObjectError(StorageError, FileNotFoundError):
-    """An object or a bucket that does not exist."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-class TooLargeError(OSError):
-    """An object longer than the caller accepts."""
-
-    reason = Reason.TOO_LARGE
 
 
 class FsspecStore:

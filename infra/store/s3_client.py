@@ -27,6 +27,8 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from fsspec.asyn import sync, sync_wrapper
 from fsspec.exceptions import FSTimeoutError
 
+from infra.store.errors import RefusedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -64,10 +66,6 @@ _BROKEN: Final = (
     FSTimeoutError,
     TimeoutError,
 )
-
-
-class RefusedError(PermissionError):
-    """A store's decision about one object or bucket. Others may be open."""
 
 
 class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]

@@ -29,7 +29,7 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import betaincinv, stdtrit
 
 from ironmask.metrics.counts import Counts
 from ironmask.metrics.intervals import LEVEL, Interval, design
@@ -62,7 +62,7 @@ class ClusterSize:
 
     def margin(self, level: float) -> float:
         """The one-sided error of the mean, with a quantile of Student's t."""
-        return float(stats.t.ppf(level, self.clusters - 1)) * self.error
+        return float(stdtrit(self.clusters - 1, level)) * self.error
 
 
 def nearest_clusters(cluster: NDArray[np.int64], clusters: int) -> NDArray[np.intp]:
@@ -128,9 +128,7 @@ class _Few:
         if size and max(size.mean, self.seen) < mean:
             mean, margin = max(size.mean, self.seen), size.margin(level)
         x, n = self.hit / self.effect, self.clusters / self.effect
-        most = (
-            self.effect * n * float(stats.beta.ppf(level, x + 1, n - x)) if x < n else self.clusters
-        )
+        most = self.clusters if x >= n else self.effect * n * float(betaincinv(x + 1, n - x, level))
         expected = self.hit * mean + np.hypot(mean * (most - self.hit), self.hit * margin)
         return float(np.clip(expected / self.trials, self.hit * self.seen / self.trials, 1.0))
 
@@ -141,6 +139,6 @@ class _Few:
         if size and size.mean < mean:
             mean, margin = size.mean, size.margin(level)
         x, n = self.hit / self.effect, self.clusters / self.effect
-        least = self.effect * float(stats.beta.ppf(1 - level, x, n - x + 1)) * n
+        least = self.effect * float(betaincinv(x, n - x + 1, 1 - level)) * n
         expected = self.hit * mean - np.hypot(mean * (self.hit - least), self.hit * margin)
         return float(max(expected / self.trials, 0.0))

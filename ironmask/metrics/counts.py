@@ -297,9 +297,10 @@ class PairCounts:
         values = self.wrong.astype(np.float64)
         if by_trials:
             values = values * self.possible.at(self.first, self.second)
+        rows = np.concatenate([self.first, self.second])
+        columns = np.concatenate([self.second, self.first])
         shape = (self.subjects, self.subjects)
-        half = coo_array((values, (self.first, self.second)), shape=shape).tocsr()
-        return csr_array(half + half.T)
+        return coo_array((np.tile(values, 2), (rows, columns)), shape=shape).tocsr()
 
 
 def whole(values: ArrayLike, what: str) -> NDArray[np.int64]:

@@ -18,9 +18,8 @@ import numpy as np
 from ironmask.arrays import F64
 from ironmask.metrics.bounds import ClusterSize
 from ironmask.metrics.counts import Counts
-from ironmask.metrics.intervals import design
 from ironmask.metrics.kept import Kept
-from ironmask.metrics.rates import bound, interval
+from ironmask.metrics.rates import ends
 from ironmask.metrics.scores import ScoreCounts
 
 STEPS: Final = 100
@@ -122,22 +121,29 @@ class Curve:
 
 
 def _rates(thresholds: F64, errors: Callable[[float], Counts], size: ClusterSize | None) -> Rates:
-    rows = [_row(errors(float(threshold)), size) for threshold in thresholds]
-    return Rates(*np.array(rows).T)
+    # From one threshold to the next errors only come, or only go: as many are the same ones.
+    rows: dict[int, tuple[float, ...]] = {}
+    of_each = []
+    for threshold in thresholds:
+        counts = errors(float(threshold))
+        if counts.errors not in rows:
+            rows[counts.errors] = _row(counts, size)
+        of_each.append(rows[counts.errors])
+    return Rates(*np.array(of_each).T)
 
 
 def _row(counts: Counts, size: ClusterSize | None) -> tuple[float, ...]:
-    found, ends = design(counts), interval(counts, size)
+    found, interval, bound = ends(counts, size)
     error = np.sqrt(found.rate * (1 - found.rate) / found.effective)
-    return found.rate, ends.low, ends.high, bound(counts, size), float(error)
+    return found.rate, interval.low, interval.high, bound, float(error)
 
 
 def _continued(below: F64, known: Rates) -> Rates:
     """The rates at lower thresholds as well, with intervals in proportion to the first known."""
     first = known.value[0]
 
-    def ends(known: F64) -> F64:
-        wide = below * known[0] / first if first else below + known[0]
-        return np.concatenate([np.minimum(wide, 1.0), known])
+    def lengthened(known: F64) -> F64:
+        lower = below * known[0] / first if first else below + known[0]
+        return np.concatenate([np.minimum(lower, 1.0), known])
 
-    return Rates(*map(ends, (known.value, known.low, known.high, known.bound, known.error)))
+    return Rates(*map(lengthened, (known.value, known.low, known.high, known.bound, known.error)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from ironmask.arrays import F64
 from ironmask.errors import ParameterError, ProtocolError
@@ -103,7 +103,7 @@ def wilson(rate: float, trials: float, below: float, above: float) -> Interval:
 
 def clustered_wilson(found: Design) -> Interval:
     """Wilson's interval of the effective number of trials, with a quantile of Student's t."""
-    t = float(stats.t.ppf((1 + LEVEL) / 2, found.freedom))
+    t = float(stdtrit(found.freedom, (1 + LEVEL) / 2))
     return wilson(found.rate, found.effective, -t, t)
 
 
@@ -139,7 +139,7 @@ def subject_bootstrap(
 
 def one_sided(found: Design) -> float:
     """The upper end of Wilson's one-sided 95 % interval, as `clustered_wilson`."""
-    t = float(stats.t.ppf(LEVEL, found.freedom))
+    t = float(stdtrit(found.freedom, LEVEL))
     return wilson(found.rate, found.effective, -t, t).high
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from ironmask.errors import ProtocolError
 from ironmask.metrics.counts import PairCounts, SubjectCounts
@@ -44,8 +44,8 @@ def mcnemar(one: _Counts, other: _Counts) -> Difference:
     _, freedom = small_sample(difference, value)
     # Without a difference, the residuals are the differences themselves.
     null = _deviation(difference, 0.0)
-    p = float(2 * stats.t.sf(abs(value) / null, freedom)) if null else 1.0
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * _deviation(difference, value)
+    p = float(2 * stdtr(freedom, -abs(value) / null)) if null else 1.0
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * _deviation(difference, value)
     return Difference(value, Interval(max(value - half, -1.0), min(value + half, 1.0)), p)
 
 

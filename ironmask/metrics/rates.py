@@ -71,9 +71,10 @@ def rate(
     )
 
 
-def interval(counts: Counts, size: ClusterSize | None = None) -> Interval:
-    """The interval of `Rate.interval` alone."""
-    return _interval(counts, design(counts), size)
+def ends(counts: Counts, size: ClusterSize | None = None) -> tuple[Design, Interval, float]:
+    """The design of a rate, its interval and its bound: a `Rate` without a bootstrap."""
+    found = design(counts)
+    return found, _interval(counts, found, size), _bound(counts, found, size)
 
 
 def _interval(counts: Counts, found: Design, size: ClusterSize | None) -> Interval:

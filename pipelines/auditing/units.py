@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow.dataset as pads
-from scipy.stats import ortho_group
 
 from ironmask import algebra, digest, helper
 from ironmask.arrays import F32, F64, unit_rows
@@ -186,6 +185,9 @@ def _seeds(around: Surroundings, unit: Unit) -> Finding:
     row = _stored(around, target, subject)
 
     def rotation(seed: int) -> F64:
+        # It takes as long to load as all else here together.
+        from scipy.stats import ortho_group
+
         made: F64 = ortho_group.rvs(row.params.n, random_state=seed)
         return made
 

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from pipelines.auditing.results import AuditResults
 from pipelines.evaluation.results import CaseResults, Results
@@ -222,23 +222,23 @@ def _det(axes: Axes, found: CaseResults) -> None:
     scores = found.scores
     some = (scores.fmr > 0) & (scores.fnmr > 0) & (scores.fmr < 0.6) & (scores.fnmr < 0.9)
     axes.plot(
-        norm.ppf(scores.fmr[some]), norm.ppf(scores.fnmr[some]), color="#000000", linewidth=1.2,
+        ndtri(scores.fmr[some]), ndtri(scores.fnmr[some]), color="#000000", linewidth=1.2,
         label="recogniser (cosine)",
     )  # fmt: skip
     for place, (name, rows) in enumerate(_series(found).items()):
         fmr = [row.fmr.value if row.fmr.errors else row.fmr.bound for row in rows]
         fnmr = [min(row.fnmr.value if row.fnmr.errors else row.fnmr.bound, 0.9) for row in rows]
         axes.plot(
-            norm.ppf(fmr), norm.ppf(fnmr), linestyle="", marker=_MARKS[place % len(_MARKS)],
+            ndtri(fmr), ndtri(fnmr), linestyle="", marker=_MARKS[place % len(_MARKS)],
             color=_COLOURS[place % len(_COLOURS)], markersize=4, label=name,
         )  # fmt: skip
-    ticks = norm.ppf(_TICKS)
+    ticks = ndtri(_TICKS)
     names = [f"{tick:g}" for tick in _TICKS]
     axes.set_xticks(ticks, names)
-    axes.set_yticks(norm.ppf([*_TICKS[2:], 0.8]), [*names[2:], "0.8"])
+    axes.set_yticks(ndtri([*_TICKS[2:], 0.8]), [*names[2:], "0.8"])
     axes.set(
-        xlabel="false match rate", ylabel="false non-match rate", xlim=norm.ppf([1e-9, 0.5]),
-        ylim=norm.ppf([5e-4, 0.9]),
+        xlabel="false match rate", ylabel="false non-match rate", xlim=ndtri([1e-9, 0.5]),
+        ylim=ndtri([5e-4, 0.9]),
     )  # fmt: skip
     axes.legend(loc="upper right")
 

@@ -277,7 +277,8 @@ def test_a_tag_is_found_among_foreign_ones_that_begin_alike(place, version, code
 
 def test_tags_that_begin_alike_are_sorted_too(monkeypatch):
     tags = [b"a" * 8 + bytes([last] * 8) for last in (3, 255, 0, 128)] + [b"\xff" * 16, bytes(16)]
-    monkeypatch.setattr(digest, "_tags", lambda *_: tags)
+    array = np.frombuffer(b"".join(tags), dtype=np.uint8).reshape(-1, 16)
+    monkeypatch.setattr(digest, "_tags", lambda *_: array)
     params = Params(64, 4, 1, version=1)
     joined = digest.digests(np.arange(1, 5, dtype=np.int32), params, bytes(32))
     assert joined == b"".join(sorted(tags))

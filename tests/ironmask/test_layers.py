@@ -8,6 +8,8 @@ import struct
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.cmac import CMAC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,21 +64,26 @@ def test_relayered_tags_are_those_of_the_longer_key(seed, alpha, data, first, fu
 
 
 @settings_of
-def test_a_layer_is_the_keyed_hash_of_a_tag(params, rng, row_key):
+def test_a_layer_is_the_keyed_tag_of_a_tag(params, rng, row_key):
     code = codeword.sample(rng, params.code_width, params.alpha)[0]
     stored = digest.digests(code, params, row_key)
-    salt = struct.pack("<4I", 1, params.n, params.alpha, params.tolerance)
-    if params.version == 2:
-        scalars = {"real": 1, "quaternionic": 4}[params.structure]
-        numbers = (2, scalars, params.alpha, params.tolerance, params.n, params.code_width, 0)
-        salt = struct.pack("<4B3I", *numbers)
-    expected = sorted(
-        hashlib.blake2b(
-            SECOND + tag, digest_size=len(tag), salt=salt, person=b"ironmask layer\0\0"
-        ).digest()
-        for tag in split(stored, params)
-    )
+    expected = sorted(above(tag, params) for tag in split(stored, params))
     assert digest.relayered(stored, params, SECOND) == b"".join(expected)
+
+
+def above(tag, params):
+    """A tag under the second key, by other means."""
+    person = b"ironmask layer\0\0"
+    if params.version == 1:
+        salt = struct.pack("<4I", 1, params.n, params.alpha, params.tolerance)
+        size = len(tag)
+        return hashlib.blake2b(SECOND + tag, digest_size=size, salt=salt, person=person).digest()
+    scalars = {"real": 1, "quaternionic": 4}[params.structure]
+    numbers = (2, scalars, params.alpha, params.tolerance, params.n, params.code_width, 0)
+    salt = struct.pack("<4B3I", *numbers)
+    code = CMAC(AES(hashlib.blake2b(key=SECOND, digest_size=32, salt=salt, person=person).digest()))
+    code.update(tag)
+    return code.finalize()[:8]
 
 
 def test_layered_tags_stay_what_they_are():

@@ -272,6 +272,8 @@ def test_records_of_version_1_name_neither_width_nor_structure():
     assert Params.recorded({"n": 512, "alpha": 16, "tolerance": 4, **as_row}) == expected
 
 
-def test_a_version_of_a_later_release_is_refused():
+@pytest.mark.parametrize("other", [{}, {"structure": "octonionic"}, {"alpha": 500}])
+def test_a_version_of_a_later_release_is_refused_whatever_it_holds(other):
+    of = {"n": 512, "alpha": 16, "tolerance": 4, "scheme_version": 3, **other}
     with pytest.raises(ParameterError, match="version 3 is unknown"):
-        Params.recorded({"n": 512, "alpha": 16, "tolerance": 4, "scheme_version": 3})
+        Params.recorded(of)

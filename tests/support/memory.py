@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import BinaryIO, Final, NamedTuple
 
-from infra.store.objects import MissingObjectError, TooLargeError
+from infra.store.errors import MissingObjectError, TooLargeError
 from ironmask.errors import StorageError
 from pipelines.ports import Entry
 

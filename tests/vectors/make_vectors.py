@@ -1,6 +1,7 @@
 """Write the test vectors of ironmask's byte formats, in plain Python.
 
-The program shares no code with the package: struct, hashlib, itertools and integer arithmetic only.
+The program shares no code with the package: struct, hashlib, itertools, integer arithmetic, and the
+CMAC of the cryptography package.
 Run `python tests/vectors/make_vectors.py [folder]`; a test does, and compares with what is stored.
 """
 
@@ -15,6 +16,9 @@ import struct
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.cmac import CMAC
 
 FIRST_VERSION = 1
 SCHEME_VERSION = 2
@@ -74,6 +78,16 @@ def keyed(parts: Iterable[bytes], key: bytes, size: int, salt: bytes, person: by
     return sorted(one.digest() for one in made)
 
 
+def authenticated(parts: Iterable[bytes], key: bytes, salt: bytes, person: bytes) -> list[bytes]:
+    own = hashlib.blake2b(key=key, digest_size=32, salt=salt, person=person).digest()
+    found = []
+    for part in parts:
+        code = CMAC(AES(own))
+        code.update(part)
+        found.append(code.finalize()[:8])
+    return sorted(found)
+
+
 def codeword_vectors() -> list[dict[str, object]]:
     source = random.Random(1)
     vectors: list[dict[str, object]] = []
@@ -117,8 +131,8 @@ def digest_vectors_2() -> list[dict[str, object]]:
         salt += bytes(4)
         subsets = itertools.combinations(codeword, alpha - tolerance)
         parts = (canonical(list(subset), width) for subset in subsets)
-        found = keyed(parts, key, 8, salt, b"ironmask digest\x00")
-        above = keyed(found, layer, 8, salt, b"ironmask layer\x00\x00")
+        found = authenticated(parts, key, salt, b"ironmask digest\x00")
+        above = authenticated(found, layer, salt, b"ironmask layer\x00\x00")
         vectors.append(
             {
                 "version": SCHEME_VERSION,

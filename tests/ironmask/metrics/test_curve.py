@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ironmask.metrics import Crossed, Curve, Kept, ScoreCounts
-from ironmask.metrics.rates import bound, interval
+from ironmask.metrics.rates import ends
 
 PEOPLE, EACH = 60, 4
 
@@ -44,9 +44,9 @@ def test_its_rates_are_those_of_each_threshold(people):
         assert curve.fmr.value[place] == (impostor >= threshold).mean()
         assert curve.fnmr.value[place] == (kept.genuine < threshold).mean()
         errors = kept.accepted_at(threshold)
-        ends = interval(errors, kept.accepted_together)
-        assert (curve.fmr.low[place], curve.fmr.high[place]) == (ends.low, ends.high)
-        assert curve.fmr.bound[place] == bound(errors, kept.accepted_together)
+        _, interval, bound = ends(errors, kept.accepted_together)
+        assert (curve.fmr.low[place], curve.fmr.high[place]) == (interval.low, interval.high)
+        assert curve.fmr.bound[place] == bound
 
 
 def test_a_threshold_is_a_setting(people):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated, Final, NoReturn
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from typer.main import get_command
 
 from ironmask.errors import IronmaskError, NothingToDoError, ParameterError
 from pipelines.cli import (
@@ -101,10 +104,17 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+@lru_cache(maxsize=1)
+def _command() -> Callable[[], Any]:
+    """The command of all parts: it takes longer to build than most take to run."""
+    built: Callable[[], Any] = get_command(app)
+    return built
+
+
 def _ended() -> tuple[int, str]:
     """Run the command; its exit code, and what is left to say."""
     try:
-        app()
+        _command()()
     except SystemExit as ended:
         return int(ended.code or 0), ""
     except NothingToDoError as nothing:

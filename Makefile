@@ -12,17 +12,20 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 demo: $(READY)
 	$(BIN)/ironmask demo
 
-# A process for each of two cores, and each file in one of them. Two that both use all cores for their
-# matrices wait for each other. Bytecode is kept whatever the caller's environment says: without it each of the
+# A process for each of two cores, and each file in one of them, in the order of their names: else files
+# of few tests, which are the longest ones, come last and one core waits.
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
+
+# Two processes that both use all cores for their matrices wait for each other. Bytecode is kept whatever the caller's environment says: without it each of the
 # hundreds of processes that tests start compiles 1,300 modules.
 test test-slow check: export OPENBLAS_NUM_THREADS := 1
 test test-slow check demo: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(SPREAD)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=20 -m 'slow or network'
+	$(BIN)/python -m pytest $(SPREAD) --durations=20 -m 'slow or network'
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -200,13 +200,12 @@ def _reflect(v: F32, inverse: F32, ends: F32, q: F32, x: F32, out: F32) -> None:
     size = width * d
     np.einsum("rjb,jb->rj", v[:, :size].reshape(size, width, d), ends, out=x[:, :width])
     np.matmul(v[:, size:], q, out=x[:, width:])
-    # BLAS reads columns first, so x' becomes x' T'.
-    blas.strsm(1.0, inverse.T, x.T, side=1, lower=1, overwrite_b=1)
-    out[:size] = 0
-    out[size:, :width] = 0
-    _diagonal(out[:size].reshape(width, d, -1)[:, :, :width])[...] = ends
-    out[size:, width:] = q
-    blas.sgemm(-1.0, x.T, v.T, beta=1.0, c=out.T, trans_b=1, overwrite_c=1)
+    # BLAS reads columns first, so x' becomes -x' T'.
+    blas.strsm(-1.0, inverse.T, x.T, side=1, lower=1, overwrite_b=1)
+    np.matmul(v.T, x, out=out)
+    top = _diagonal(out[:size].reshape(width, d, -1)[:, :, :width])
+    top += ends
+    out[size:, width:] += q
 
 
 @lru_cache(maxsize=8)

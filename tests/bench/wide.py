@@ -21,7 +21,7 @@ from .table import Row, compare
 
 WIDE = Params(N, 16, 3, 2 * N, "quaternionic")
 SQUARE = Params(N, 16, 0, N, "quaternionic")
-ROUNDS = 21
+ROUNDS = 15
 
 
 def whole(params: Params) -> Callable[[], object]:
@@ -85,7 +85,8 @@ def checking(params: Params) -> Callable[[], object]:
 
 def version_2() -> list[Row]:
     """Goals as the design states them."""
-    turns = {"rounds": ROUNDS, "repeat": 4}
+    # An enrolment protects row after row: few of the calls find what the other side left in the caches.
+    turns = {"rounds": ROUNDS, "repeat": 12}
     scipys = lambda: ortho_group.rvs(N)  # noqa: E731
     library = f"scipy ortho_group.rvs({N})"
     default, before = preset("balanced", N), f"version 1 of {_short(BEFORE)}"

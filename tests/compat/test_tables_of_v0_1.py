@@ -613,6 +613,7 @@ class TestOtherWays:
         assert {row["encoding"] for row in live(case)} == {f"{encoding}.1"}
         assert {row["centring"] for row in live(case)} == {"regression"}
 
+    @pytest.mark.slow
     def test_what_was_filled_is_filled_alike(self, unpacked, faces, sources, tmp_path):
         case = unpacked("filled")
         assert_sound(case, faces, FEW, step=1)
@@ -641,7 +642,8 @@ class TestLaterLives:
             proved = case.run("prove", f"--generation={number}", "--json")
             assert (proved.code, proved.json()["failures"]) == (0, []), proved.out
 
-    @pytest.mark.parametrize("command", ["rotate-mac", slow("rekey"), slow("reprotect")])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("command", ["rotate-mac", "rekey", "reprotect"])
     def test_it_is_renewed_once_more(self, unpacked, faces, command):
         case = unpacked("renewed")
         before = live(case)
@@ -663,6 +665,7 @@ class TestLaterLives:
         (kept,) = {row["subject_id"] for row in rows(case, "inputs") if row["reason"] == "erased"}
         assert kept.startswith("erased-")
 
+    @pytest.mark.slow
     def test_the_others_are_re_protected(self, unpacked, faces):
         case = unpacked("erased")
         assert case.renew("reprotect", "--vault").code == 0
@@ -712,6 +715,7 @@ class TestEnrolments:
         self.ended(case, faces, kept)
         assert runs(case) == [("enrol", "closed"), ("enrol", "complete")]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["enrol_half_wave"])
     def test_it_goes_on_in_the_bucket(self, unpacked, sources, faces, name):
         """Where the killed process has left its lease."""
@@ -848,6 +852,7 @@ class TestEvaluations:
         blocks = [key for key in keys_below(sources, f"{case.name}/out/blocks") if "counts" in key]
         assert len(blocks) == 4
 
+    @pytest.mark.slow
     def test_that_of_a_table_goes_on(self, unpacked, sources):
         """No block is whole. The path of the keyset file is part of what is evaluated."""
         case = unpacked("evaluation_of_a_table")

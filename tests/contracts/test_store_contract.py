@@ -33,7 +33,9 @@ class StoreContract:
     def names(self, found, base: str) -> list[str]:
         return [entry.uri.removeprefix(f"{base}/") for entry in found]
 
-    @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 50_000])
+    @pytest.mark.parametrize(
+        "data", [b"", b"x", pytest.param(bytes(range(256)) * 50_000, marks=pytest.mark.slow)]
+    )
     def test_what_is_written_is_read(self, store, base, data):
         uri = f"{base}/deep/er/a"
         store.write(uri, data)

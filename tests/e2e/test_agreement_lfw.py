@@ -75,6 +75,7 @@ def bar() -> float:
     return impostors.of_points(BY_NAME["w600k_mbf.onnx"].impostors, 1e-3)
 
 
+@pytest.mark.slow
 def test_the_wrong_labels_and_the_false_alarms(lfw, bar, capsys):
     """People with three photos or more, the first ten of each; and those with two, apart."""
     found: dict[str, list[str]] = {}

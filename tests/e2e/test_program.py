@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from ironmask import preset, protect, verify_batch
 
@@ -57,6 +58,7 @@ def bare(vector: Any) -> float:
     return (time.perf_counter() - begun) / 100
 
 
+@pytest.mark.slow
 def test_a_program_enrols_verifies_evaluates_and_erases(tmp_path, capsys):
     faces(tmp_path / "faces.parquet")
     names: dict[str, Any] = {"time": time, "PROBES": PROBES}

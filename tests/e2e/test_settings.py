@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 from support.command import Answer, command
 from support.enrolling import captures, unit_vectors, write_embeddings
 
@@ -32,6 +33,7 @@ def enrolled(folder: Path) -> list[dict[str, Any]]:
     return [row for file in files for row in file.read(COLUMNS).to_pylist()]
 
 
+@pytest.mark.slow
 def test_what_is_listed_is_what_is_enrolled(tmp_path):
     vectors = captures(unit_vectors(3, width=WIDTH), 2)
     write_embeddings(tmp_path / "faces.parquet", [f"s{row // 2}" for row in range(6)], vectors)

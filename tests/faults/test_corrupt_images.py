@@ -8,6 +8,7 @@ from faults.pictures_gone_bad import KINDS
 from support.shared import faces_and_model
 
 
+@pytest.mark.slow
 def test_each_ends_in_the_row_it_deserves(tmp_path):
     try:
         faces_and_model()

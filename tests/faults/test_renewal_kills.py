@@ -31,6 +31,7 @@ def test_around_the_turn(runs, tmp_path):
     assert [line for line in seen.lines("turn", len(chosen)) if not line.holds] == []
 
 
+@pytest.mark.slow
 def test_an_erasure_that_was_broken_off_is_finished(runs, tmp_path):
     work = kills.made(tmp_path, runs, 8)
     some = [

@@ -32,6 +32,7 @@ def test_every_kind_of_file_is_there(dest):
     }
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_found(dest):
     lines = flip_lines(list(flip(dest, 24, random.Random(7))))
     assert [line for line in lines if not line.holds] == []

@@ -113,6 +113,7 @@ def test_a_second_crash_costs_the_picture_and_no_more(decoder):
     assert decoder.decode(noise()).shape == (128, 128, 3)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs(decoder):
     hanging = Decoder(SETTINGS, seconds=3.0)
     done = strike(hanging, signal.SIGSTOP, times=2)

@@ -232,6 +232,7 @@ def killed_at(place: int, change: Callable[[KeyFile], None], key_file: KeyFile) 
     return code != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "done"), CHANGES)
 def test_killed_at_any_line_the_file_is_the_old_or_the_new(
     key_file: KeyFile, path: Path, change: Callable[[KeyFile], None], done: Callable[..., bool]

@@ -31,7 +31,8 @@ def fill(store: FsspecStore, base: str, count: int) -> None:
     asyncio.run_coroutine_threadsafe(put(), client.loop).result()
 
 
-@pytest.mark.parametrize("count", [2_100, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2_100, 100_000])
+@pytest.mark.slow
 def test_a_listing_streams(s3, bucket, monkeypatch, count):
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)

@@ -218,6 +218,7 @@ class TestS3(StoreContract):
         (entry,) = store.entries(base)
         assert entry.etag == "900150983cd24fb0d6963f7d28e17f72"
 
+    @pytest.mark.slow
     def test_listings_come_in_pages(self, store, base):
         for number in range(1100):
             store.write(f"{base}/{number:05d}", b"")

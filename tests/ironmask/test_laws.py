@@ -155,6 +155,7 @@ def test_a_part_that_never_changes_is_told(of, rng):
 
 
 @pytest.mark.parametrize("of", FREE, ids=lambda of: of.name)
+@pytest.mark.slow
 def test_entries_tell_a_wrong_law_of_right_moments(of, rng, monkeypatch):
     """Reflectors of uniform entries instead of normal ones."""
 

@@ -198,6 +198,7 @@ def carried(request):
     return np.stack([explicit_turn(unit(q @ s), c) @ q for q in drawn]), s, c
 
 
+@pytest.mark.slow
 def test_moments_of_what_carries(carried):
     """E p_ij = c_i s_j; the rest is Haar on what is orthogonal to c and s."""
     p, s, c = carried

@@ -105,6 +105,7 @@ def test_the_same_pairs_as_full_products(params, noise, rng):
     assert by_tiles(*made, params) == expected
 
 
+@pytest.mark.slow
 @steady
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.data())
 def test_the_same_pairs_for_any_parameters(seed, alpha, data):

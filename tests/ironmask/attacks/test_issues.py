@@ -101,6 +101,7 @@ def pairs(number, rng):
     return mated, [issued([unit(rng), unit(rng)], rng) for _ in range(number)]
 
 
+@pytest.mark.slow
 def test_the_attack_links_what_an_obvious_function_does_not(rng):
     """That one would certify an unlinkability that does not exist."""
     scores = [[largest_entry(p) for p in side] for side in pairs(400, rng)]

@@ -36,7 +36,7 @@ def test_exact_issues_at_the_cost_of_the_formula(n, code_width, places, structur
     assert 0.5 < ratio < 2
 
 
-@pytest.mark.parametrize("n", [32, 48])
+@pytest.mark.parametrize("n", [32, pytest.param(48, marks=pytest.mark.slow)])
 def test_noise_makes_more_joins_necessary_and_each_of_them_useless(n, rng):
     """In a window of one deviation .68 of the entries stay, and chance fills the joins."""
     degrees, joins, operations = 5, [], []

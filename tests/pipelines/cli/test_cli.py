@@ -536,6 +536,7 @@ class TestProgress:
         assert "\x1b" not in shown
 
 
+@pytest.mark.slow
 def test_an_interrupt_says_how_to_go_on(tmp_path):
     source, dest = several(tmp_path / "e.parquet", 1200, each=1), tmp_path / "d"
     with start(source, dest, "--shard-size=10", stdout=PIPE, stderr=PIPE) as running:

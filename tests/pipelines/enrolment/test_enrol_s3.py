@@ -115,6 +115,7 @@ def test_photos_in_a_bucket(tmp_path, bucket, store, face_data):
     assert ("accepted" in answer.out, "rejected" in answer.out) == (True, True)
 
 
+@pytest.mark.slow
 def test_the_same_photo_in_a_later_run(tmp_path, bucket, store, face_data):
     """A bucket's listing knows contents by their tags, also those that earlier runs have used."""
     photo = next((face_data / "faces" / "lfw_dev" / "Al_Gore").iterdir()).read_bytes()

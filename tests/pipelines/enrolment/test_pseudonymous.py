@@ -100,6 +100,7 @@ def test_a_person_is_erased_by_name(dest: Path) -> None:
     assert checked(dest).code == 0
 
 
+@pytest.mark.slow
 def test_its_templates_are_evaluated_by_the_labels(
     dest: Path, source: Path, tmp_path: Path
 ) -> None:

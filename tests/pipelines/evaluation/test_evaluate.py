@@ -529,6 +529,7 @@ def test_nothing_secret_is_kept(source, tmp_path):
     assert kept["seed"] == SEED
 
 
+@pytest.mark.slow
 def test_from_a_bucket_into_a_bucket(source, bucket, s3, tmp_path, monkeypatch):
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)

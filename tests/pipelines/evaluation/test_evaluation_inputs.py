@@ -185,6 +185,7 @@ SOME = ("p0 1 2", "p1 1 2", "p0 1 p1 1")
 
 
 class TestPairs:
+    @pytest.mark.slow
     def test_a_case_of_pairs_that_cannot_be_compared(self, face_data, tmp_path):
         folder = cases.make(face_data, "03", tmp_path / "case")
         options = ("--protocol", folder / "pairs.txt")
@@ -207,6 +208,7 @@ class TestPairs:
         assert (answer.code, len(answer.errors)) == (1, 1)
         assert "line 2: image 1 of 'Abdullah_Gul' may be 'orig/" in answer.errors[0]
 
+    @pytest.mark.slow
     def test_a_case_of_quirks(self, face_data, tmp_path):
         folder = cases.make(face_data, "09", tmp_path / "case")
         for source, listed, genuine, impostor in (

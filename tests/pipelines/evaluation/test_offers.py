@@ -66,6 +66,7 @@ def test_fewer_bits_or_more_bytes_accept_no_less():
     assert tar[0] < tar[1] < tar[2]
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_a_profile(profile):
     """Its expected rates lie near those that it measured with real issues."""
     rows = pq.read_table(profile / "protected.parquet").to_pylist()

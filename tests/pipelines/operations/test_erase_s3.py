@@ -51,7 +51,7 @@ def versions(s3: Any, dest: str) -> Iterator[tuple[str, bytes]]:
                 yield item["Key"], repr(values).encode()
 
 
-@pytest.mark.parametrize("subject", ["s000", "s003"])
+@pytest.mark.parametrize("subject", ["s000", pytest.param("s003", marks=pytest.mark.slow)])
 def test_a_person_is_in_no_version(s3, table, tmp_path, subject):
     (row,) = [
         row
@@ -76,6 +76,7 @@ def test_a_person_is_in_no_version(s3, table, tmp_path, subject):
     assert checked.code == 0, checked.out
 
 
+@pytest.mark.slow
 def test_a_generation_is_in_no_version(s3, table, tmp_path):
     old = [content for key, content in versions(s3, table) if "generation=1" in key]
     assert old

@@ -49,6 +49,7 @@ print(last[-1]["uri"], sum(e.size for e in store.entries(folder)))
 
 
 @pytest.mark.parametrize("count", [200_000, pytest.param(2_000_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_memory_does_not_follow_the_plan(tmp_path, count):
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(tmp_path / "plan"), str(count)],

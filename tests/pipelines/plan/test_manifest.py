@@ -412,6 +412,7 @@ class TestMemory:
         count, peak = done.stdout.split()
         return int(count), int(peak)
 
+    @pytest.mark.slow
     def test_a_small_file_of_many_equal_texts(self, tmp_path):
         """Some hundred KiB that stand for 2 GiB of text, in one row group."""
         rows_, size = 250_000, 4_000

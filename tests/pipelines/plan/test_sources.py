@@ -193,6 +193,7 @@ class TestBucket:
 
         return put_all
 
+    @pytest.mark.slow
     def test_the_same_rows_as_of_a_folder(self, put_keys, tmp_path):
         """Names around the slash in byte order, deep folders, files beside them, hidden ones."""
         names = [

@@ -31,6 +31,7 @@ def objects(s3: Any, dest: str) -> dict[tuple[str, str], str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_version_of_a_lost_file_survives(s3: Any, bucket: str, tmp_path: Any) -> None:
     name = bucket.removeprefix("s3://")
     s3.client().put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 from support.command import ironmask
 from support.enrolling import enroll, several
 from support.table import data_files, keys_of
@@ -31,6 +32,7 @@ def values(dest: Path, name: str) -> Counter[tuple[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_value_joins_old_and_new_rows(tmp_path: Path) -> None:
     dest, before = tmp_path / "table", tmp_path / "before"
     assert enroll(several(tmp_path / "e.parquet", PEOPLE), dest).code == 0

@@ -344,6 +344,7 @@ def _bound(table_id: str, row) -> bytes:
     return associated_data(table_id, row)
 
 
+@pytest.mark.slow
 def test_one_after_another_of_every_kind(dest: Path, source: Path) -> None:
     for command in ("rekey", "rotate-mac", "rekey", "reprotect", "rotate-mac"):
         answer = again(dest, command=command)
@@ -378,6 +379,7 @@ def test_two_issues_are_never_found_in_what_lies_there(dest: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_files_of_some_megabytes(tmp_path: Path) -> None:
     """Their bytes take another way to the disk."""
     names = [f"s{number:03d}" for number in range(PEOPLE + 10)]

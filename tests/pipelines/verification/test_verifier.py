@@ -255,6 +255,7 @@ class TestManyThreads:
             assert self.change_meanwhile(held, paused, held.refresh) == [True]
         assert paused.calls == 1
 
+    @pytest.mark.slow
     def test_all_are_right_while_the_table_changes(self, dest, tmp_path):
         """Readers go on while people join and generations change, each told by a refresh."""
         done = Event()

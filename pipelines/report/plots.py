@@ -155,6 +155,7 @@ def _tradeoff(axes: Axes, found: CaseResults) -> None:
     fmr, tar = found.scores.fmr, 1 - found.scores.fnmr
     some = fmr > 0
     axes.plot(fmr[some], tar[some], color="#000000", linewidth=1.2, label="recogniser (cosine)")
+    labels = []
     for place, (name, rows) in enumerate(_series(found).items()):
         colour = _COLOURS[place % len(_COLOURS)]
         for number, row in enumerate(rows):
@@ -164,10 +165,13 @@ def _tradeoff(axes: Axes, found: CaseResults) -> None:
                 *at, linestyle="", marker=_MARKS[place % len(_MARKS)], markersize=4, color=colour,
                 markerfacecolor=colour if seen else "none", label="" if number else name,
             )  # fmt: skip
-            axes.annotate(
-                f"{params.code_width}, {params.alpha}, {params.tolerance}", at, xytext=(4, -8),
-                textcoords="offset points", fontsize=6, color=colour,
-            )  # fmt: skip
+            labels.append((at, f"{params.code_width}, {params.alpha}, {params.tolerance}", colour))
+    for place, (at, label, colour) in enumerate(sorted(labels)):
+        # Neighbours lie at much the same height, so their labels take turns in depth.
+        axes.annotate(
+            label, at, xytext=(4, -8 - 8 * (place % 3)), textcoords="offset points", fontsize=6,
+            color=colour,
+        )  # fmt: skip
     worst = min(1 - row.fnmr.value for row in found.protected)
     axes.set(
         xlabel="false match rate", ylabel="true accept rate", xscale="log", xlim=(None, 1e-2),
@@ -210,8 +214,8 @@ def _cases(axes: Axes, cases: list[CaseResults]) -> None:
         ]
         axes.errorbar(
             np.arange(len(cases)) + 0.06 * place, tar, yerr=bars, label=label, linestyle="",
-            color=colours[place % len(colours)], marker=_MARKS[place % len(_MARKS)], markersize=4,
-            linewidth=1, capsize=2,
+            color=colours[place % len(colours)], marker=_MARKS[(place - 1) % len(_MARKS)],
+            markersize=4, linewidth=1, capsize=2,
         )  # fmt: skip
     axes.set_xticks(range(len(cases)), [case.case.name for case in cases], rotation=60, fontsize=7)
     axes.set(ylabel="TAR")

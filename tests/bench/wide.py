@@ -85,7 +85,7 @@ def checking(params: Params) -> Callable[[], object]:
 
 def version_2() -> list[Row]:
     """Goals as the design states them."""
-    # An enrolment protects row after row: few of the calls find what the other side left in the caches.
+    # An enrolment protects row after row: few find what the other side left in the caches.
     turns = {"rounds": ROUNDS, "repeat": 12}
     scipys = lambda: ortho_group.rvs(N)  # noqa: E731
     library = f"scipy ortho_group.rvs({N})"

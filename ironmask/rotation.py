@@ -13,11 +13,12 @@ There only one factor of a product needs its real matrix, so a quarter of the op
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import blas
 
 from ironmask import algebra
@@ -48,11 +49,9 @@ class Sampler:
         # Columns and rows, in scalars.
         self._w, self._m = n // d, (code_width or n) // d
         panel = min(self._w, PANEL[structure] // d)
-        # The last panel comes first: this is the order of the multiplication.
-        self._starts = range(0, self._w, panel)[::-1]
-        self._panel = panel
-        drawn = sum(self._width(start) * (self._m - start) * d for start in self._starts)
-        self._reflectors = np.empty(drawn, dtype=np.float32)
+        self._panels = _panels(self._m, self._w, panel, d)
+        self._reflectors = np.empty(self._panels[-1].end, dtype=np.float32)
+        self._first, self._before = _places(self._panels, d)
         self._columns = np.empty((2, self._m * d * self._w), dtype=np.float32)
         self._work = np.empty(panel * d * self._w, dtype=np.float32)
         most = 16 * panel * self._m if d > 1 else 0
@@ -97,9 +96,6 @@ class Sampler:
         for array in (self._columns, self._work, self._real, self._reflectors, self._rows):
             array.fill(0)
 
-    def _width(self, start: int) -> int:
-        return min(self._w - start, self._panel)
-
     def _multiplied(self, rng: np.random.Generator, first: F32 | None) -> F32:
         """The first columns of H_0 H_1 ... D, given that its first one is `first`, if it is.
 
@@ -108,22 +104,37 @@ class Sampler:
         image of 1 in each of w scalars.
         """
         fill_normals(rng, self._reflectors)
-        d, used = self._d, 0
+        d = self._d
+        each = [one.of(self._reflectors, d) for one in self._panels]
+        if first is not None:
+            each[-1][0] = first
+        ends = self._to_reflectors(each)
         q = self._columns[0, :0].reshape((self._m - self._w) * d, 0)
-        for turn, start in enumerate(self._starts):
-            m, width = self._m - start, self._width(start)
-            u = self._reflectors[used : used + width * m * d].reshape(width, m, d)
-            used += width * m * d
-            if start == 0 and first is not None:
-                u[0] = first
-            columns = width + q.shape[1]
-            x = self._work[: width * d * columns].reshape(width * d, columns)
-            out = self._columns[turn % 2, : m * d * columns].reshape(m * d, columns)
-            ends = _to_reflectors(u)
+        for turn, (panel, u) in enumerate(zip(self._panels, each, strict=True)):
+            columns = panel.width + q.shape[1]
+            x = self._work[: panel.width * d * columns].reshape(panel.width * d, columns)
+            out = self._columns[turn % 2, : panel.m * d * columns].reshape(panel.m * d, columns)
             v = algebra.adjoint(u, self._real)
-            _reflect(v, _inverse(u, v), ends, q, x, out)
+            own = ends[q.shape[1] : columns]
+            _reflect(v, _inverse(u, v), own, q, x, out)
             q = out
         return q
+
+    def _to_reflectors(self, each: Sequence[F32]) -> F32:
+        """Turn Gaussian rows into Householder vectors g + t |g| e_1; return D, (w, d).
+
+        each: the rows of each panel, (width, m, d). t is the direction of a row's first scalar.
+        """
+        self._reflectors[self._before] = 0
+        first = self._reflectors[self._first]
+        sizes = np.sqrt(np.einsum("ij,ij->i", first, first))
+        if not sizes.all():
+            first[sizes == 0, 0] = _TINY
+            sizes = np.sqrt(np.einsum("ij,ij->i", first, first))
+        turns: F32 = first / sizes[:, None]
+        squares = np.concatenate([np.einsum("imd,imd->i", u, u) for u in each])
+        self._reflectors[self._first] = first + turns * np.sqrt(squares)[:, None]
+        return -turns
 
     def _as_rows(self, columns: F32) -> F32:
         """Stored rows of a matrix by its columns, (N, w)."""
@@ -150,22 +161,43 @@ def haar(rng: np.random.Generator, n: int) -> F32:
     return Sampler(n).haar(rng)
 
 
-def _to_reflectors(u: F32) -> F32:
-    """Turn Gaussian rows, (w, m, d), into Householder vectors g + t |g| e_1; return D, (w, d).
-
-    Row i begins at scalar i; t is the direction of its first scalar.
+class _Panel(NamedTuple):
+    """Some reflectors that are multiplied together. start: the first of them. width: their number.
+    m: their scalars. begin, end: where their numbers lie, one reflector after another.
     """
-    width, m, d = u.shape
-    flat = u.reshape(width, m * d)
-    flat[:, : width * d] *= _upper(width, d)
-    first = _diagonal(u[:, :width].swapaxes(1, 2))
-    sizes = np.sqrt(np.einsum("ij,ij->i", first, first))
-    if not sizes.all():
-        first[sizes == 0, 0] = _TINY
-        sizes = np.sqrt(np.einsum("ij,ij->i", first, first))
-    turns: F32 = first / sizes[:, None]
-    first += turns * np.sqrt(np.einsum("ij,ij->i", flat, flat))[:, None]
-    return -turns
+
+    start: int
+    width: int
+    m: int
+    begin: int
+    end: int
+
+    def of(self, numbers: F32, d: int) -> F32:
+        """The reflectors, (width, m, d)."""
+        return numbers[self.begin : self.end].reshape(self.width, self.m, d)
+
+
+def _panels(m: int, w: int, panel: int, d: int) -> list[_Panel]:
+    """The panels of w reflectors of m scalars, the last one first: so they are multiplied."""
+    found: list[_Panel] = []
+    for start in range(0, w, panel)[::-1]:
+        width, begin = min(w - start, panel), found[-1].end if found else 0
+        found.append(_Panel(start, width, m - start, begin, begin + width * (m - start) * d))
+    return found
+
+
+def _places(panels: Sequence[_Panel], d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each reflector's first scalar lies, (w, d), and all numbers before these, (b,).
+
+    Reflector i of a panel begins at scalar i.
+    """
+    first, before = [], []
+    for panel in panels:
+        row, scalar, component = np.ogrid[: panel.width, : panel.width, :d]
+        places = panel.begin + (row * panel.m + scalar) * d + component
+        first.append(places[range(panel.width), range(panel.width)])
+        before.append(places[np.tri(panel.width, k=-1, dtype=np.bool_)].ravel())
+    return np.concatenate(first), np.concatenate(before)
 
 
 def _diagonal(blocks: F32) -> F32:
@@ -206,11 +238,3 @@ def _reflect(v: F32, inverse: F32, ends: F32, q: F32, x: F32, out: F32) -> None:
     top = _diagonal(out[:size].reshape(width, d, -1)[:, :, :width])
     top += ends
     out[size:, width:] += q
-
-
-@lru_cache(maxsize=8)
-def _upper(width: int, d: int) -> F32:
-    """1 from scalar i of row i on, else 0: (w, w d)."""
-    mask = np.repeat(np.triu(np.ones((width, width), dtype=np.float32)), d, axis=1)
-    mask.flags.writeable = False
-    return mask

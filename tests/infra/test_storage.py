@@ -1,11 +1,10 @@
-"""One contract for every store: local folders, and a real S3 server."""
+"""What local folders and a real S3 server have beside the contract of stores."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,126 +26,7 @@ def s3_settings(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> StorageSetting
     return StorageSettings()
 
 
-class StoreContract:
-    """What `pipelines.ports.Store` promises."""
-
-    @pytest.fixture
-    def store(self) -> FsspecStore:
-        raise AssertionError
-
-    @pytest.fixture
-    def base(self) -> str:
-        raise AssertionError
-
-    def test_what_is_written_is_read(self, store, base):
-        for name, data in (("a", b"x"), ("deep/er/b", b""), ("c", bytes(range(256)) * 50_000)):
-            store.write(f"{base}/{name}", data)
-            assert store.read(f"{base}/{name}") == data
-            assert store.size(f"{base}/{name}") == len(data)
-            with store.open(f"{base}/{name}") as handle:
-                handle.seek(len(data) // 2)
-                assert handle.read() == data[len(data) // 2 :]
-
-    def test_a_second_write_replaces(self, store, base):
-        store.write(f"{base}/a", b"old and longer")
-        store.write(f"{base}/a", memoryview(b"new"))
-        assert store.read(f"{base}/a") == b"new"
-
-    def test_a_limit_is_kept(self, store, base):
-        store.write(f"{base}/a", b"12345")
-        assert store.read(f"{base}/a", limit=5) == b"12345"
-        with pytest.raises(StorageError, match="more than the 4 bytes"):
-            store.read(f"{base}/a", limit=4)
-        (found,) = store.read_many([f"{base}/a"], limit=4)
-        assert isinstance(found, OSError)
-        assert found.reason == "too_large"
-
-    def test_only_one_of_many_creates(self, store, base):
-        won: list[bytes] = []
-        start = threading.Barrier(6)
-
-        def race(number: int) -> None:
-            content = b"%d" % number
-            start.wait()
-            if store.create(f"{base}/lease", content):
-                won.append(content)
-
-        threads = [threading.Thread(target=race, args=(n,)) for n in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert [store.read(f"{base}/lease")] == won
-        assert store.create(f"{base}/lease", b"late") is False
-
-    def test_listing(self, store, base):
-        names = ["b", "a/2", "a/10", "a/sub/x", "a b/=é", "ab/z"]
-        for name in names:
-            store.write(f"{base}/{name}", name.encode())
-        entries = list(store.entries(base))
-        found = [entry.uri.removeprefix(f"{base}/") for entry in entries]
-        assert sorted(found) == sorted(names)
-        assert found == [entry.uri.removeprefix(f"{base}/") for entry in store.entries(base)]
-        assert [entry.size for entry in entries] == [len(name.encode()) for name in found]
-        assert [e.uri for e in store.entries(base, recursive=False)] == [f"{base}/b"]
-        assert [e.uri for e in store.entries(f"{base}/a")] == [
-            f"{base}/a/{name}" for name in ("10", "2", "sub/x")
-        ]
-        assert sorted(store.children(base)) == [f"{base}/{name}" for name in ("a", "a b", "ab")]
-
-    def test_existence(self, store, base):
-        store.write(f"{base}/folder/a", b"1")
-        assert store.exists(f"{base}/folder/a")
-        assert not store.is_dir(f"{base}/folder/a")
-        assert store.exists(f"{base}/folder")
-        assert store.is_dir(f"{base}/folder")
-        for name in ("fold", "folder/b", "nothing"):
-            assert not store.exists(f"{base}/{name}")
-            assert not store.is_dir(f"{base}/{name}")
-
-    def test_delete(self, store, base):
-        uris = [f"{base}/{n}" for n in range(20)]
-        for uri in uris:
-            store.write(uri, b"x")
-        store.delete([*uris[:-1], f"{base}/never"])
-        assert [entry.uri for entry in store.entries(base)] == uris[-1:]
-        store.delete([])
-
-    def test_reading_many_keeps_order_and_goes_past_failures(self, store, base):
-        uris = [f"{base}/{n:03d}" for n in range(60)]
-        for number, uri in enumerate(uris):
-            if number % 7:
-                store.write(uri, b"%d" % number)
-        for number, found in enumerate(store.read_many(uris)):
-            if number % 7:
-                assert found == b"%d" % number
-            else:
-                assert isinstance(found, OSError)
-
-    def test_all_that_exists_is_told(self, store, base):
-        for name in ("a", "b/c", "b/d"):
-            store.write(f"{base}/{name}", b"x")
-        store.delete([f"{base}/b/d"])
-        assert sorted(store.remains(base)) == [f"{base}/a", f"{base}/b/c"]
-        assert store.abort_uploads(base) == 0
-
-    def test_a_reader_reads_any_part(self, store, base):
-        data = bytes(range(256)) * 100_000
-        store.write(f"{base}/a", data)
-        with store.open(f"{base}/a") as handle:
-            assert handle.seek(-10, 2) == len(data) - 10
-            assert handle.read(100) == data[-10:]
-            assert handle.read(1) == b""
-            handle.seek(12_345_678)
-            assert handle.read(9_000_000) == data[12_345_678:21_345_678]
-
-    def test_what_is_absent_is_named(self, store, base):
-        for work in (store.read, store.open, store.size):
-            with pytest.raises(StorageError, match=r"nothing.*does not exist"):
-                work(f"{base}/nothing")
-
-
-class TestLocal(StoreContract):
+class TestLocal:
     @pytest.fixture
     def store(self) -> FsspecStore:
         return FsspecStore()
@@ -204,7 +84,7 @@ class TestLocal(StoreContract):
         assert [entry.uri for entry in store.entries(base)] == [f"{base}/d/a"]
 
 
-class TestS3(StoreContract):
+class TestS3:
     @pytest.fixture
     def store(self, s3_settings: StorageSettings) -> FsspecStore:
         return FsspecStore(s3_settings)

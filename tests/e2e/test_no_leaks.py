@@ -330,7 +330,7 @@ def _centred(owners: list[str], vectors: Any) -> dict[str, Any]:
 def _embeddings_again(source: Path, dest: Path, model: Path, faces: Path) -> tuple[list[str], F32]:
     """The very embeddings of a run, by doing its first stages over: (owners, (k, n))."""
     flat = {"source": str(source), "dest": str(dest), "model": str(model)}
-    flat |= {"shard_size": SHARD, "allow_roots": (str(faces),)}
+    flat |= {"shard_size": SHARD, "allow_roots": (str(faces),), "keys": str(keys_of(dest))}
     asked = assembled(EnrolRequest, flat)
     prepared = request.prepare(asked)
     used = {row["uri"]: row for row in rows(dest, "inputs") if row["outcome"] == "used"}

@@ -31,7 +31,7 @@ from pipelines.table.row_cipher import open_row
 
 WIDTH, TIMES = 512, 3
 # About these angles to the enrolled template: always accepted, and by chance.
-NEAR, EDGE = 20.0, 62.5
+NEAR, EDGE = 20.0, 66.4
 
 
 def unit(rows: Any) -> Any:

@@ -139,7 +139,7 @@ WALKS = {
     "deploy/docs/evaluate.md": Walk(
         compared, frozenset({"every", "by-count", "by-list", "as-stored", "wide"})
     ),
-    "deploy/docs/settings.md": Walk(measured, frozenset({"chosen", "config"})),
+    "deploy/docs/settings.md": Walk(measured, frozenset({"chosen"})),
     "deploy/docs/audit.md": Walk(attacked, frozenset({"audit", "both"})),
     "deploy/docs/operate.md": Walk(enrolled, frozenset()),
     "deploy/docs/reprotect.md": Walk(enrolled_with_vault, frozenset()),

@@ -16,7 +16,7 @@ from typing import Final
 from ironmask.acceptance import Acceptance
 from ironmask.errors import ParameterError
 from ironmask.metrics import Curve, Expected
-from ironmask.params import MAX_DIGESTS, Params, structure_for
+from ironmask.params import MAX_DIGESTS, MAX_N, Params, structure_for
 from ironmask.template import row_bytes
 
 FLOOR_BITS: Final = 80.0
@@ -79,6 +79,8 @@ def catalogue(n: int, encoding: str, limits: Limits) -> Iterator[Params]:
     """The settings to choose from for embeddings of width n, within these bits and bytes."""
     for over, under in WIDENINGS:
         code_width = n * over // under
+        if code_width > MAX_N:
+            continue
         structure = structure_for(n, code_width)
         for alpha in (alpha for alpha in ALPHAS if alpha <= code_width):
             for tolerance in range(largest_tolerance(alpha) + 1):
@@ -123,8 +125,9 @@ def choose(every: Iterable[Candidate], curve: Curve, fmr: float) -> Candidate:
     some = [one for one in every if one.fmr.bound <= fmr]
     if not some:
         raise ParameterError(
-            f"no setting has an FMR of at most {fmr:g} within these limits: ask for fewer bits, "
-            "allow more bytes, or a higher FMR"
+            f"no setting within these limits of bits and bytes has an FMR of at most {fmr:g}: ask "
+            "for fewer bits, take an encoding of fewer bytes (int8, bits6) or allow more of them, "
+            "or ask for a higher FMR"
         )
     best = max(some, key=lambda one: one.tar)
     near = [one for one in some if one.tar >= best.tar - best.fnmr.error]

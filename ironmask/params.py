@@ -198,6 +198,8 @@ PRESETS: Final = MappingProxyType(
     },
 )
 DEFAULT_PRESET: Final = "balanced"
+SQUARE_PRESET: Final = "compact"
+"""The smallest rows of a code as wide as the embedding."""
 
 
 def preset(name: str, n: int = 512) -> Params:

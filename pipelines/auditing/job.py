@@ -10,6 +10,9 @@ import numpy as np
 
 from infra.keys.key_file import KeyFile
 from ironmask.attacks import Foretold, foretell_by_width
+from ironmask.comparisons import Setting
+from ironmask.helper import encoding as encoding_of
+from ironmask.params import FIRST_VERSION, Params
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
 from pipelines.auditing.frozen import Audit, Finding, width_label
@@ -45,16 +48,25 @@ def _evaluated_fmr(around: Surroundings) -> tuple[int, int, float] | None:
     """Errors, trials and the upper end of the interval, of the largest evaluation that the first
     table knows of its templates.
     """
-    params = around.audit.params
+    target = around.audit.targets[0]
     rows = around.tables[0].table("metrics").rows().to_pylist()
     rates = [
         (row["numerator"], row["denominator"], row["high"])
         for row in rows
-        if row["name"] == "FMR"
-        and row["label"].startswith(TABLE_PROTOCOL)
-        and row["label"].endswith(f"tolerance {params.tolerance}")
+        if row["name"] == "FMR" and is_of_templates(row["label"], target.params, target.encoding)
     ]
     return max(rates, key=lambda rate: rate[1], default=None)
+
+
+def is_of_templates(label: str, params: Params, encoding: str) -> bool:
+    """Whether the label of a rate says that it is of a table's templates, and of such ones."""
+    name = encoding_of(encoding).name
+    settings = [Setting(params, name).name]
+    if params.version == FIRST_VERSION:
+        # A release that knew no other code widths named settings so.
+        settings.append(f"alpha{params.alpha} {name}")
+    endings = tuple(f": {setting} tolerance {params.tolerance}" for setting in settings)
+    return label.startswith(TABLE_PROTOCOL) and label.endswith(endings)
 
 
 def _foretold(around: Surroundings) -> judge.Preflight:

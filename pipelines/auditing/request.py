@@ -104,11 +104,13 @@ def prepare(request: AuditRequest) -> CheckedAudit:
             targets.append(target)
             opened.append(tables)
     loaded = labelled_faces.load(source, store, (), ())
-    if any(target.params.n != loaded.vectors.shape[1] for target in targets):
-        raise SourceError(
-            f"{source} holds embeddings of width {loaded.vectors.shape[1]}, the tables' are "
-            f"{targets[0].params.n}: audit with embeddings of the model that enrolled"
-        )
+    width = loaded.vectors.shape[1]
+    for target, table in zip(targets, opened, strict=True):
+        if target.params.n != width:
+            raise SourceError(
+                f"{source} holds embeddings of width {width}, those of {table.dest} are "
+                f"{target.params.n} wide: audit with embeddings of the model that enrolled"
+            )
     rng = secure_generator()
     chosen, sampled = _units(targets, opened, request, loaded, rng)
     audit = Audit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infra.models import packs
 from infra.settings import Settings, StorageSettings
@@ -10,6 +10,7 @@ from infra.settings import load as load_settings
 from infra.store.addresses import allowed, is_inside, normalise, table_address
 from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError
+from ironmask.params import SQUARE_PRESET
 from pipelines.plan import sources
 from pipelines.ports import Store
 from pipelines.preflight import calibrate, choice
@@ -112,6 +113,9 @@ def _job(
 ) -> TemplateJob:
     """The job that a request describes. source: normalised. n: width of embeddings."""
     settings, kept = request.settings, request.kept
+    if kept.plaintext_helpers and request.goal.fmr is not None:
+        # Until the rate has chosen: a wide code, as the default has it, is refused in the clear.
+        settings = replace(settings, preset=settings.preset or SQUARE_PRESET)
     as_there = ("encoding", "centring", "filling")
     made = {name: getattr(present, name) for name in as_there} if present else {}
     made |= settings.given("encoding", "filling", "shard_size")

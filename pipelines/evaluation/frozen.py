@@ -176,6 +176,8 @@ def named_setting(text: str, n: int) -> Params:
             f"behind it if need be, or a preset: {', '.join(PRESETS)}"
         )
     code_width, alpha, tolerance = map(int, numbers)
+    if not code_width:
+        raise ParameterError(f"setting {text!r} has a code of width 0; the embedding's is {n}")
     fields = {"n": n, "alpha": alpha, "tolerance": tolerance, "code_width": code_width}
     usual = structure_for(n, code_width or n)
     return Params.recorded(

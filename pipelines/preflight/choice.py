@@ -14,7 +14,7 @@ from pipelines.ports import Store
 from pipelines.preflight import catalogue, curves
 from pipelines.preflight.curves import Measured
 from pipelines.spec.options import Goal, TemplateSettings
-from pipelines.spec.template_job import SourceKind, TemplateJob
+from pipelines.spec.template_job import MIN_BITS, SourceKind, TemplateJob
 
 _CHOSEN: Final = ("preset", "alpha", "tolerance", "code_width", "structure")
 
@@ -70,6 +70,10 @@ def settle(
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ParameterError(f"--fmr chooses the parameters: leave {options} out, or --fmr")
     limits = Limits(goal.fmr, FLOOR_BITS if goal.floor_bits is None else goal.floor_bits)
+    if limits.bits < MIN_BITS:
+        raise ParameterError(
+            f"--floor-bits {limits.bits:g} is below the least that templates may have: {MIN_BITS}"
+        )
     photos = 1 if goal.photos is None else goal.photos
     if photos < 1:
         raise ParameterError("at least one photo of each person is enrolled")

@@ -19,6 +19,7 @@ from pipelines.spec.outcomes import FAILURES
 
 DEFAULT_SHARD_SIZE: Final = 256
 MIN_BITS: Final = 40
+MOST_WIDENING: Final = 4
 # What is refused unless an operator takes it on by name.
 RISKS: Final = ("stolen-rows",)
 # Stands for every reason to fail.
@@ -115,6 +116,11 @@ class TemplateJob:
                 f"{self.params.describe()} is below the least {MIN_BITS} bits: raise alpha or "
                 "lower the tolerance"
             )
+        if self.params.code_width > MOST_WIDENING * self.params.n:
+            raise ParameterError(
+                f"a code of {self.params.code_width} entries for embeddings of width "
+                f"{self.params.n} accepts strangers: take one at most {MOST_WIDENING} times as wide"
+            )
         known = {*RETRY_ALL, *FAILURES}
         if unknown := sorted(set(self.retry) - known):
             raise ParameterError(
@@ -169,9 +175,9 @@ def _wide_in_the_clear(params: Params, *, is_new: bool) -> str:
     return (
         f"refused: a helper from {params.n} to {params.code_width} dimensions may not lie in the "
         "clear, and no risk that is accepted changes that: its codeword is the sparsest vector of "
-        f"a known {params.n}-dimensional subspace of R^{params.code_width}, and a search of about "
-        f"{params.code_width // params.alpha:,} guesses finds it, so that such a row is worth less "
-        f"than nothing. Choose --preset {square}, or {way_out}"
+        f"a known {params.n}-dimensional subspace of R^{params.code_width}, and a search without "
+        "any key or face finds it, after some dozen guesses where the code is twice as wide. So "
+        f"such a row is worth less than nothing. Choose --preset {square}, or {way_out}"
     )
 
 

@@ -84,7 +84,9 @@ def test_what_so_few_impostors_cannot_tell_is_refused():
 
 
 def test_nothing_that_qualifies_is_said():
-    with pytest.raises(ParameterError, match="fewer bits, allow more bytes, or a higher FMR"):
+    with pytest.raises(
+        ParameterError, match=r"fewer bits, take an encoding.*or ask for a higher FMR"
+    ):
         choose([one(LAX, 0.97, 1e-5)], curve(), 1e-6)
 
 
@@ -140,3 +142,8 @@ def test_a_candidate_says_what_it_is():
     assert "TAR 0.9500 (0.9400 to 0.9600), FMR 1e-07 (5e-08 to 2e-07, 95 % bound 2e-07)" in said
     assert f"{WIDE.bits:.1f} bits" in said
     assert "KiB a row" in said
+
+
+def test_no_code_is_wider_than_can_be():
+    widths = {params.code_width for params in catalogue(17_000, "int8", Limits(bits=100, kib=1e9))}
+    assert widths == {17_000, 25_500, 34_000, 51_000}

@@ -13,6 +13,7 @@ from ironmask.params import Params
 from ironmask.spectrum import Spectrum
 from pipelines.auditing.costs import FILES, KEYS, Cost
 from pipelines.auditing.frozen import Audit, Target
+from pipelines.auditing.job import is_of_templates
 from pipelines.auditing.rates import metrics, run_id
 from pipelines.auditing.results import AuditResults
 from pipelines.preflight.judge import Preflight
@@ -55,3 +56,21 @@ def test_another_audit_has_another_name():
     other = replace(FOUND, audit=replace(AUDIT, sampled=("ann",)))
     assert run_id(other) != run_id(FOUND)
     assert run_id(replace(FOUND, costs=[])) == run_id(FOUND)
+
+
+def test_a_rate_of_other_templates_is_none_of_these():
+    """A table that moved to a wider code keeps the rates that its narrow one had."""
+    wide = Params(512, 16, 2, 1024, "quaternionic")
+    assert is_of_templates("table, mean: N1024 alpha16 int8 tolerance 2", wide, "int8.1")
+    for other in (
+        "table: N512 alpha16 int8 tolerance 2",
+        "table: N1024 real alpha16 int8 tolerance 2",
+        "table: N1024 alpha16 bits6 tolerance 2",
+        "table: alpha16 int8 tolerance 2",
+        "table: N1024 alpha16 int8 tolerance 12",
+        "first:1: N1024 alpha16 int8 tolerance 2",
+    ):
+        assert not is_of_templates(other, wide, "int8.1")
+    before = Params(512, 16, 2, version=1)
+    assert is_of_templates("table: alpha16 int8 tolerance 2", before, "int8.1")
+    assert not is_of_templates("table: alpha12 int8 tolerance 2", before, "int8.1")

@@ -101,6 +101,12 @@ class TestKeys:
         answer = enroll(tmp_path / "e.parquet", dest, "--kek=aws-kms://arn:aws:kms:x:1:key/1")
         assert (answer.code, "leave --kek out" in answer.errors[0]) == (2, True)
 
+    def test_a_code_so_wide_that_it_accepts_strangers(self, tmp_path):
+        source = several(tmp_path / "e.parquet", 2)
+        answer = enroll(source, tmp_path / "d", f"--code-width={4 * WIDTH + 4}")
+        assert (answer.code, "at most 4 times as wide" in answer.errors[0]) == (2, True)
+        assert enroll(source, tmp_path / "d", f"--code-width={4 * WIDTH}").code == 0
+
     def test_plaintext_rows_never_join_sealed_ones(self, tmp_path):
         dest, source = tmp_path / "square", several(tmp_path / "e.parquet", 2)
         run(request(source, dest, code_width=WIDTH))

@@ -190,7 +190,8 @@ def test_a_wider_code_accepts_more(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1024", "64,8", "64,8,1,real,1", "64,eight,1", "64,-8,1", "usual", "64,8,1,odd"]
+    "text",
+    ["", "1024", "64,8", "64,8,1,real,1", "64,eight,1", "64,-8,1", "usual", "64,8,1,odd", "0,8,1"],
 )
 def test_what_names_no_setting_is_refused(source, tmp_path, text):
     answer = ironmask("evaluate", source, tmp_path / "out", "--setting", text)

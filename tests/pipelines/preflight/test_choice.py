@@ -12,8 +12,10 @@ import pytest
 from infra.store.objects import FsspecStore
 from ironmask import preset
 from ironmask.errors import ParameterError
+from pipelines.enrolment import request
+from pipelines.enrolment.request import EnrolRequest
 from pipelines.preflight import choice
-from pipelines.spec.options import Goal, TemplateSettings
+from pipelines.spec.options import Goal, TemplateSettings, assembled
 from pipelines.spec.template_job import SourceKind, TemplateJob
 
 N, PEOPLE, EACH = 512, 300, 3
@@ -48,6 +50,11 @@ def test_without_a_goal_a_job_stays_as_it_is():
     for goal in (Goal(photos=2), Goal(floor_bits=90)):
         with pytest.raises(ParameterError, match="go with --fmr"):
             settled(one, goal)
+
+
+def test_a_floor_that_no_template_may_have_is_refused():
+    with pytest.raises(ParameterError, match="floor-bits 30 is below the least"):
+        settled(job(), Goal(1e-5, floor_bits=30))
 
 
 def test_a_job_gets_the_parameters_that_are_offered():
@@ -116,3 +123,13 @@ class TestWhatIsKnown:
         pq.write_table(pq.read_table(path).drop_columns("subject_id"), nameless)
         _, offer = settled(job(source=str(nameless), kind=SourceKind.EMBEDDINGS), Goal(0.01))
         assert "w600k_mbf on LFW" in offer.why
+
+
+def test_helpers_in_the_clear_get_a_square_code(tmp_path):
+    """Also where the default preset, which nobody chose, has a wider one."""
+    path = str(faces(tmp_path / "faces.parquet"))
+    options = {"plaintext_helpers": True, "accepted_risk": "stolen-rows", "fmr": 0.01}
+    flat = {"source": path, "dest": str(tmp_path / "d"), **options}
+    prepared = request.prepare(assembled(EnrolRequest, flat))
+    assert prepared.job.params.code_width == N
+    assert prepared.offer.chosen.params == prepared.job.params

@@ -343,7 +343,7 @@ class TestReport:
         for source in sorted(folder.glob("*.parquet")):
             out = tmp_path / source.stem
             told(evaluate(source, out))
-            assert (out / "report.html").read_text().count("<svg") == 4
+            assert (out / "report.html").read_text().count("<svg") == 5
             rows = pq.read_table(out / "protected.parquet").to_pylist()
             for name in ("fmr", "fnmr"):
                 for kind in ("low", "bootstrap_low"):
@@ -365,5 +365,5 @@ class TestReport:
         told(answer)
         assert {"protected.parquet", "failures.parquet", "cost.parquet"} <= set(seen)
         text = (out / "report.html").read_text()
-        assert text.count("<svg") == 4
+        assert text.count("<svg") == 5
         assert "Not drawn. ValueError: &lt;no&gt; such axis</figcaption>" in text

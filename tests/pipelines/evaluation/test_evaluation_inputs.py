@@ -365,5 +365,5 @@ class TestReport:
         told(answer)
         assert {"protected.parquet", "failures.parquet", "cost.parquet"} <= set(seen)
         text = (out / "report.html").read_text()
-        assert text.count("<svg") == 5
+        assert text.count("<svg") == 4
         assert "Not drawn. ValueError: &lt;no&gt; such axis</figcaption>" in text

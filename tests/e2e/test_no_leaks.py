@@ -33,6 +33,7 @@ from tink import KeysetHandle, json_proto_keyset_format, proto_keyset_format, se
 from infra.keys.kek import Kek
 from ironmask.arrays import F32
 from ironmask.centring import centre
+from ironmask.params import DEFAULT_PRESET, preset
 from pipelines.enrolment import request
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.plan import plans
@@ -47,6 +48,7 @@ pytestmark = pytest.mark.slow
 
 SUBJECTS, EACH, SHARD = 40, 6, 60
 CANARIES, WIDTH = 40, 512
+CODE_WIDTH = preset(DEFAULT_PRESET, WIDTH).code_width
 # About the least that Ray takes; so little that the crops of two shards are spilled.
 STORE = 78_643_200
 SPILL_EARLY = {"RAY_object_spilling_threshold": "0.01", "RAY_min_spilling_size": "1"}
@@ -193,7 +195,7 @@ class Secrets:
                 "embedding": [w for v in self.embeddings for w in windows(v)],
                 "template": [w for v in self.templates for w in windows(v)],
                 "decimal text": [t for v in printed for t in decimals(v)],
-                "codeword": [w for c in self.codes for w in codewords(c, WIDTH)],
+                "codeword": [w for c in self.codes for w in codewords(c, CODE_WIDTH)],
                 "key": [w for k in self.keys for w in spellings(k)],
                 "row key": [w for k in self.row_keys for w in spellings(k)],
             }

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ironmask import algebra, codeword, helper
+from ironmask import algebra, codeword, helper, rotation
 from ironmask.accelerator import Accelerator
 from ironmask.arrays import F32, F64, I32
 from ironmask.params import Params
 from ironmask.random import raw_words
-from ironmask.rotation import PANEL
+from ironmask.rotation import Panel
 
 
 def helpers(
@@ -33,7 +33,7 @@ def helpers(
     v = sources.copy()
     v[:, :d] += turn
     v *= np.sqrt(2 / (v * v).sum(axis=1, keepdims=True))
-    drawn = normals(on, rng, k, sum(size for _, _, size in _panels(params)))
+    drawn = normals(on, rng, k, panels(params)[-1].end)
     columns = multiplied(on, drawn, on.upload(first.astype(np.float32)), params)
     rows = _reflected_right(on, _as_rows(on, columns, params), v.astype(np.float32), params)
     return _encoded(on, rows, sources, params)
@@ -49,13 +49,9 @@ def normals(on: Accelerator, rng: np.random.Generator, k: int, count: int) -> An
     return xp.concat([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)[:, :count]
 
 
-def _panels(params: Params) -> list[tuple[int, int, int]]:
-    """First reflector, width and drawn numbers of each panel, the last panel first."""
-    d = params.structure.components
-    w, m = params.n // d, params.code_width // d
-    panel = PANEL[params.structure] // d
-    starts = [(start, min(w - start, panel)) for start in reversed(range(0, w, panel))]
-    return [(start, width, width * (m - start) * d) for start, width in starts]
+def panels(params: Params) -> list[Panel]:
+    """The panels of the helpers of some parameters; see `ironmask.rotation.panels`."""
+    return rotation.panels(params.n, params.code_width, params.structure)
 
 
 def multiplied(on: Accelerator, drawn: Any, first: Any, params: Params) -> Any:
@@ -66,11 +62,9 @@ def multiplied(on: Accelerator, drawn: Any, first: Any, params: Params) -> Any:
     """
     xp, k, d = on.xp, first.shape[0], params.structure.components
     q = drawn[:, :0].reshape((k, params.code_width - params.n, 0))
-    used = 0
-    for start, width, size in _panels(params):
-        u = xp.reshape(drawn[:, used : used + size], (k, width, -1, d))
-        used += size
-        if start == 0:
+    for panel in panels(params):
+        u = xp.reshape(drawn[:, panel.begin : panel.end], (k, panel.width, panel.m, d))
+        if panel.start == 0:
             u = xp.concat([xp.reshape(first, (k, 1, -1, d)), u[:, 1:, :, :]], axis=1)
         u, ends = _to_reflectors(on, u)
         q = _reflected(on, _adjoint(on, u), ends, q)

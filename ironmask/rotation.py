@@ -48,8 +48,8 @@ class Sampler:
         self._structure, self._d = structure, d
         # Columns and rows, in scalars.
         self._w, self._m = n // d, (code_width or n) // d
-        panel = min(self._w, PANEL[structure] // d)
-        self._panels = _panels(self._m, self._w, panel, d)
+        self._panels = panels(n, code_width or n, structure)
+        panel = self._panels[-1].width
         self._reflectors = np.empty(self._panels[-1].end, dtype=np.float32)
         self._first, self._before = _places(self._panels, d)
         self._columns = np.empty((2, self._m * d * self._w), dtype=np.float32)
@@ -161,7 +161,7 @@ def haar(rng: np.random.Generator, n: int) -> F32:
     return Sampler(n).haar(rng)
 
 
-class _Panel(NamedTuple):
+class Panel(NamedTuple):
     """Some reflectors that are multiplied together. start: the first of them. width: their number.
     m: their scalars. begin, end: where their numbers lie, one reflector after another.
     """
@@ -177,16 +177,19 @@ class _Panel(NamedTuple):
         return numbers[self.begin : self.end].reshape(self.width, self.m, d)
 
 
-def _panels(m: int, w: int, panel: int, d: int) -> list[_Panel]:
-    """The panels of w reflectors of m scalars, the last one first: so they are multiplied."""
-    found: list[_Panel] = []
+def panels(n: int, code_width: int, structure: Structure) -> list[Panel]:
+    """The panels of the reflectors of one isometry, the last one first: so they are multiplied."""
+    d = structure.components
+    w, m = n // d, code_width // d
+    panel = min(w, PANEL[structure] // d)
+    found: list[Panel] = []
     for start in range(0, w, panel)[::-1]:
         width, begin = min(w - start, panel), found[-1].end if found else 0
-        found.append(_Panel(start, width, m - start, begin, begin + width * (m - start) * d))
+        found.append(Panel(start, width, m - start, begin, begin + width * (m - start) * d))
     return found
 
 
-def _places(panels: Sequence[_Panel], d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _places(panels: Sequence[Panel], d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Where each reflector's first scalar lies, (w, d), and all numbers before these, (b,).
 
     Reflector i of a panel begins at scalar i.

@@ -83,15 +83,10 @@ def _interval(counts: Counts, found: Design, size: ClusterSize | None) -> Interv
     return clustered_wilson(found)
 
 
-def bound(counts: Counts, size: ClusterSize | None = None) -> float:
-    """The one-sided 95 % bound of a rate; see `bounds`.
-
-    With errors in 30 clusters or more, it is no lower than Wilson's.
-    """
-    return _bound(counts, design(counts), size)
-
-
 def _bound(counts: Counts, found: Design, size: ClusterSize | None) -> float:
+    """The one-sided 95 % bound; see `bounds`. With errors in 30 clusters or more, it is no lower
+    than Wilson's.
+    """
     few = upper_bound(counts, size)
     if len(counts.clustered) < LEAST_ERRORS:
         return few

@@ -25,7 +25,7 @@ from ironmask.metrics import (
     SubjectCounts,
     nearest_clusters,
 )
-from ironmask.metrics.rates import bound
+from ironmask.metrics.rates import ends
 
 from .table import Row
 
@@ -170,7 +170,7 @@ def cells(people: int, everybody: Population, draws: int = DRAWS, seed: int = 11
         counts += _impostors(impostor.among(number), trials, accepts)
         counts += _genuine(genuine.among(number), people, refuses)
         for cell, (one, size) in zip(found, counts, strict=True):
-            cell.append((one.errors, bound(one, size), _independent(one)))
+            cell.append((one.errors, ends(one, size)[2], _independent(one)))
     truths = [count / everybody.impostors for count in worst]
     truths += [count / len(genuine.cosine) for count in refused]
     named = [f"FMR {fmr:g}" for fmr in FMR[people]] + [f"FNMR {fnmr:g}" for fnmr in FNMR]

@@ -46,14 +46,15 @@ def limit(params: Params) -> Callable[[], object]:
     """The products of the sampler's algorithm, shape by shape, and its normals: nothing else."""
     rng, d = secure_generator(), params.structure.components
     rows, n = params.helper_shape
-    shapes, drawn, done = [], 0, 0
-    for start, width, size in batched._panels(params):
-        own, height = width * d, params.code_width - start * d
+    panels = batched.panels(params)
+    shapes, done = [], 0
+    for panel in panels:
+        width, own, height = panel.width, panel.width * d, panel.m * d
         # V'V, of real vectors half of it; V'Q; half a product for the triangle; V (T V'Q).
         square = (width if d > 1 else width // 2, height, own)
         shapes += [square, (own, height - own, done), (own // 2, own, width + done)]
         shapes += [(height, own, width + done)]
-        drawn, done = drawn + size, done + width
+        done += width
     shapes += [(rows, n, d), (rows, d, n)]
     some = rng.standard_normal(max(a * b for k in shapes for a, b in (k[:2], k[1:], k[::2])))
     left, right = some.astype(np.float32), some[::-1].astype(np.float32)
@@ -62,7 +63,7 @@ def limit(params: Params) -> Callable[[], object]:
         for a, b, c in shapes
         if c
     ]
-    normals = np.empty(drawn, dtype=np.float32)
+    normals = np.empty(panels[-1].end, dtype=np.float32)
 
     def work() -> None:
         fill_normals(rng, normals)

@@ -173,8 +173,10 @@ def _tradeoff(axes: Axes, found: CaseResults) -> None:
             color=colour,
         )  # fmt: skip
     worst = min(1 - row.fnmr.value for row in found.protected)
+    # Of few comparisons a bound may lie far to the right: no point is left out.
+    right = max([1e-2, *(2 * at[0] for at, _, _ in labels)])
     axes.set(
-        xlabel="false match rate", ylabel="true accept rate", xscale="log", xlim=(None, 1e-2),
+        xlabel="false match rate", ylabel="true accept rate", xscale="log", xlim=(None, right),
         ylim=(max(0.0, worst - 0.05), 1.01),
     )  # fmt: skip
     axes.legend(loc="lower right", fontsize=7)

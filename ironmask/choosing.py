@@ -16,12 +16,12 @@ from typing import Final
 from ironmask.acceptance import Acceptance
 from ironmask.errors import ParameterError
 from ironmask.metrics import Curve, Expected
-from ironmask.params import MAX_DIGESTS, MAX_N, Params, structure_for
+from ironmask.params import MAX_DIGESTS, MAX_N, MOST_WIDENING, Params, structure_for
 from ironmask.template import row_bytes
 
 FLOOR_BITS: Final = 80.0
 MOST_KIB: Final = 140.0
-WIDENINGS: Final = ((1, 1), (3, 2), (2, 1), (3, 1), (4, 1))
+WIDENINGS: Final = ((1, 1), (3, 2), (2, 1), (3, 1), (MOST_WIDENING, 1))
 """Code widths N by n, as fractions."""
 
 ALPHAS: Final = (12, 14, 16, 18, 20, 22, 24, 28)

@@ -9,11 +9,12 @@ independent, and a block gives the same numbers wherever and whenever it is comp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ Index = NDArray[np.intp]
 BIN: Final = 2.0**-14
 BINS: Final = 2 * 2**14 + 1
 _TEMPLATES: Final = 32
+_NAMED: Final = re.compile(r"(?:N(\d+) (?:(real|quaternionic) )?)?alpha(\d+) (\S+) tolerance (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,25 @@ class Setting:
         usual = structure_for(params.n, params.code_width)
         structure = "" if params.structure is usual else f" {params.structure}"
         return f"N{params.code_width}{structure} alpha{params.alpha} {self.encoding}"
+
+    @classmethod
+    def named(cls, text: str, n: int) -> Self | None:
+        """The setting of a name and its tolerance, as `N1024 alpha16 int8 tolerance 2`, for
+        embeddings of width n; None where it is none.
+
+        Without a width it is square and real: a release that knew no other ones named it so.
+        """
+        found = _NAMED.fullmatch(text)
+        if found is None:
+            return None
+        width, structure, alpha, encoding, tolerance = found.groups()
+        code_width = int(width) if width else n
+        usual = structure_for(n, code_width) if width else Structure.REAL
+        with suppress(ParameterError):
+            named = Structure(structure) if structure else usual
+            params = Params(n, int(alpha), int(tolerance), code_width, named)
+            return cls(params, helper.encoding(encoding).name)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ironmask.arrays import I32, U8
 from ironmask.cmac import cmac
 from ironmask.codeword import canonical_bytes
-from ironmask.errors import EncodingError, ParameterError
+from ironmask.errors import EncodingError, ParameterError, ProtectionError
 from ironmask.params import FIRST_VERSION, Params
 
 ROW_KEY_BYTES = 32
@@ -74,7 +74,8 @@ def digests(codeword: I32, params: Params, row_key: bytes) -> bytes:
     """Return the tags of a codeword, (alpha,) int32, sorted.
 
     Sorting pseudo-random tags hides which subset gave which tag. row_key: 32 secret bytes that
-    belong to this row alone, for each of its layers.
+    belong to this row alone, for each of its layers. Raises `ProtectionError` where two subsets
+    have one tag (a probability of at most 2e-12 a row): stored so, the row would read as damaged.
     """
     subsets = codeword[_subset_index(params.alpha, params.match_size)]
     return _sorted(_tags(subsets, params, row_key))
@@ -84,8 +85,8 @@ def relayered(stored: bytes, params: Params, layer_key: bytes) -> bytes:
     """Return the tags of a row under one more layer: those of row key + layer_key, sorted.
 
     This needs neither the codeword nor the row key. layer_key: 32 secret bytes that belong to this
-    row alone. Raises `EncodingError` where the stored tags are damaged, as `matches` does, and
-    `ParameterError` for a layer key of another length.
+    row alone. Raises `EncodingError` where the stored tags are damaged, as `matches` does,
+    `ProtectionError` as `digests` does, and `ParameterError` for a layer key of another length.
     """
     if len(layer_key) != ROW_KEY_BYTES:
         raise ParameterError(f"a layer key has {ROW_KEY_BYTES} bytes, not {len(layer_key)}")
@@ -149,7 +150,10 @@ def _words(tags: U8) -> NDArray[np.uint64]:
 
 
 def _sorted(tags: U8) -> bytes:
-    return tags[np.lexsort(_words(tags).T[::-1])].tobytes()
+    tags = tags[np.lexsort(_words(tags).T[::-1])]
+    if (tags[1:] == tags[:-1]).all(axis=1).any():
+        raise ProtectionError("two digests of a row are equal, by a rare chance: try again")
+    return tags.tobytes()
 
 
 def _tags(subsets: I32, params: Params, row_key: bytes) -> U8:

@@ -22,6 +22,8 @@ MIN_N: Final = 64
 MAX_N: Final = 1 << 16
 MAX_ALPHA: Final = 128
 MAX_DIGESTS: Final = 8192
+MOST_WIDENING: Final = 4
+"""N / n of the widest code that jobs take: wider ones accept random vectors too often."""
 
 
 class Structure(StrEnum):

@@ -82,20 +82,11 @@ def upper_bound(counts: Counts, size: ClusterSize | None = None) -> float:
     Without it a cluster counts with all its trials: the sum of n^2 over that of n. Raises
     `ProtocolError` where there is no trial.
     """
-    return _Few.of(counts).high(size, LEVEL)
-
-
-def few_errors(counts: Counts, size: ClusterSize | None = None) -> Interval:
-    """Two-sided 95 % interval of a rate of few errors; see `upper_bound`.
-
-    The lower end takes the size of clusters as seen, or as measured where that is less.
-    """
-    found = _Few.of(counts)
-    return Interval(found.low(size, (1 + LEVEL) / 2), found.high(size, (1 + LEVEL) / 2))
+    return FewErrors.of(counts).bound(size)
 
 
 @dataclass(frozen=True, slots=True)
-class _Few:
+class FewErrors:
     """The clusters of a rate with few errors.
 
     hit: clusters with an error, of `clusters`. effect: the design effect of their number. seen:
@@ -123,7 +114,19 @@ class _Few:
             whole=counts.cluster_trials,
         )
 
-    def high(self, size: ClusterSize | None, level: float) -> float:
+    def bound(self, size: ClusterSize | None = None) -> float:
+        """See `upper_bound`."""
+        return self._high(size, LEVEL)
+
+    def interval(self, size: ClusterSize | None = None) -> Interval:
+        """Two-sided 95 % interval of a rate of few errors; see `upper_bound`.
+
+        The lower end takes the size of clusters as seen, or as measured where that is less.
+        """
+        level = (1 + LEVEL) / 2
+        return Interval(self._low(size, level), self._high(size, level))
+
+    def _high(self, size: ClusterSize | None, level: float) -> float:
         mean, margin = self.whole, 0.0
         if size and max(size.mean, self.seen) < mean:
             mean, margin = max(size.mean, self.seen), size.margin(level)
@@ -132,7 +135,7 @@ class _Few:
         expected = self.hit * mean + np.hypot(mean * (most - self.hit), self.hit * margin)
         return float(np.clip(expected / self.trials, self.hit * self.seen / self.trials, 1.0))
 
-    def low(self, size: ClusterSize | None, level: float) -> float:
+    def _low(self, size: ClusterSize | None, level: float) -> float:
         if not self.hit:
             return 0.0
         mean, margin = self.seen, 0.0

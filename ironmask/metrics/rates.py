@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from ironmask.errors import ParameterError
-from ironmask.metrics.bounds import ClusterSize, few_errors, upper_bound
+from ironmask.metrics.bounds import ClusterSize, FewErrors
 from ironmask.metrics.counts import Counts
 from ironmask.metrics.intervals import (
     LEAST_RESAMPLES,
@@ -58,39 +58,27 @@ def rate(
     size: how many errors come together; measured where errors are more, used where they are few.
     Raises `ProtocolError` where there is no trial.
     """
-    found = design(counts)
+    found, interval, bound = ends(counts, size)
     bootstrap = subject_bootstrap(counts, found, rng, resamples)
-    ends = _interval(counts, found, size)
     return Rate(
         errors=counts.errors,
         trials=counts.trials,
         value=found.rate,
-        interval=ends,
-        bootstrap=bootstrap if counts.errors else ends,
-        bound=_bound(counts, found, size),
+        interval=interval,
+        bootstrap=bootstrap if counts.errors else interval,
+        bound=bound,
     )
 
 
 def ends(counts: Counts, size: ClusterSize | None = None) -> tuple[Design, Interval, float]:
-    """The design of a rate, its interval and its bound: a `Rate` without a bootstrap."""
-    found = design(counts)
-    return found, _interval(counts, found, size), _bound(counts, found, size)
+    """The design of a rate, its interval and its bound: a `Rate` without a bootstrap.
 
-
-def _interval(counts: Counts, found: Design, size: ClusterSize | None) -> Interval:
-    if len(counts.clustered) < LEAST_ERRORS:
-        return few_errors(counts, size)
-    return clustered_wilson(found)
-
-
-def _bound(counts: Counts, found: Design, size: ClusterSize | None) -> float:
-    """The one-sided 95 % bound; see `bounds`. With errors in 30 clusters or more, it is no lower
-    than Wilson's.
+    With errors in 30 clusters or more, the bound is no lower than Wilson's; see `bounds`.
     """
-    few = upper_bound(counts, size)
-    if len(counts.clustered) < LEAST_ERRORS:
-        return few
-    return max(few, one_sided(found))
+    found, few = design(counts), FewErrors.of(counts)
+    if few.hit < LEAST_ERRORS:
+        return found, few.interval(size), few.bound(size)
+    return found, clustered_wilson(found), max(few.bound(size), one_sided(found))
 
 
 def far(fmr: float, fta: float) -> float:

@@ -28,7 +28,9 @@ class Cost:
     has: what the thief holds. needs: the attack's assumption. outcome: as seen. seconds: median of
     one search, where there was one. bits: log2 of the guesses; is_bound: it is a lower limit, or
     more guesses were not tried. inconclusive: searches that ran out of time, which are not in the
-    outcome. seconds_needed: of one search on average, or a lower limit where none ended.
+    outcome. seconds_needed: of one search on average, or a lower limit where none ended. is_cost:
+    False where a thief would never pay these bits, since the attack cannot be made or one that is
+    always cheaper can.
     """
 
     attack: str
@@ -40,6 +42,7 @@ class Cost:
     is_bound: bool = False
     inconclusive: int = 0
     seconds_needed: float | None = None
+    is_cost: bool = True
 
     @property
     def is_open(self) -> bool:
@@ -79,8 +82,7 @@ def costs(
     yield from _of_issues(audit, findings, reads)
     yield _by_seeds(audit, findings, reads)
     yield _strangers(of(findings, Kind.FACES), evaluated)
-    yield Cost("guessing a codeword", KEYS, "a template that may lie anywhere", "by its formula",
-               audit.params.bits)  # fmt: skip
+    yield _by_guesses(audit)
 
 
 def of(findings: Iterable[Finding], kind: Kind, label: str | None = None) -> list[Finding]:
@@ -168,8 +170,20 @@ def _by_seeds(audit: Audit, findings: Sequence[Finding], reads: str) -> Cost:
     found, bits = of(findings, Kind.SEEDS), audit.params.bits
     if not found:
         outcome = "does not apply: no helper is a square, real rotation"
-        return Cost(attack, reads, needs, outcome, bits, is_bound=True)
+        return Cost(attack, reads, needs, outcome, bits, is_bound=True, is_cost=False)
     return searched(attack, reads, needs, found, False, unless_found=bits)
+
+
+def _by_guesses(audit: Audit) -> Cost:
+    """Guesses of codewords. In a wide code they are no thief's cost; see `Cost.is_cost`."""
+    params = audit.params
+    outcome = "by its formula"
+    if params.is_wide:
+        outcome += f": {params.bits:.1f} bits; a wide code falls to its sparse vector sooner"
+    needs = "a template that may lie anywhere"
+    return Cost(
+        "guessing a codeword", KEYS, needs, outcome, params.bits, is_cost=not params.is_wide
+    )
 
 
 def _strangers(found: Sequence[Finding], evaluated: tuple[int, int, float] | None) -> Cost:

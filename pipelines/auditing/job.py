@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from infra.keys.key_file import KeyFile
 from ironmask.attacks import Foretold, foretell_by_width
 from ironmask.comparisons import Setting
 from ironmask.helper import encoding as encoding_of
-from ironmask.params import FIRST_VERSION, Params
+from ironmask.params import SCHEME_VERSION, Params
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
 from pipelines.auditing.frozen import Audit, Finding, width_label
@@ -60,13 +61,14 @@ def _evaluated_fmr(around: Surroundings) -> tuple[int, int, float] | None:
 
 def is_of_templates(label: str, params: Params, encoding: str) -> bool:
     """Whether the label of a rate says that it is of a table's templates, and of such ones."""
-    name = encoding_of(encoding).name
-    settings = [Setting(params, name).name]
-    if params.version == FIRST_VERSION:
-        # A release that knew no other code widths named settings so.
-        settings.append(f"alpha{params.alpha} {name}")
-    endings = tuple(f": {setting} tolerance {params.tolerance}" for setting in settings)
-    return label.startswith(TABLE_PROTOCOL) and label.endswith(endings)
+    case, _, named = label.rpartition(": ")
+    if case.split(", ")[0] != TABLE_PROTOCOL:
+        return False
+    setting = Setting.named(named, params.n)
+    # Both versions of the scheme accept the same probes.
+    return setting is not None and setting == Setting(
+        replace(params, version=SCHEME_VERSION), encoding_of(encoding).name
+    )
 
 
 def _foretold(around: Surroundings) -> judge.Preflight:

@@ -18,7 +18,11 @@ def run_id(found: AuditResults) -> str:
 def metrics(found: AuditResults) -> Iterator[dict[str, Any]]:
     """The findings as rows of a table's `metrics`, without their time."""
     audit = run_id(found)
-    values = [("attack_bits", f"{cost.attack}, with {cost.has}", cost.bits) for cost in found.costs]
+    values = [
+        ("attack_bits", f"{cost.attack}, with {cost.has}", cost.bits)
+        for cost in found.costs
+        if cost.is_cost
+    ]
     values += [
         ("attack_seconds", f"{cost.attack}, with {cost.has}", cost.seconds)
         for cost in found.costs

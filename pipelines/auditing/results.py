@@ -59,9 +59,11 @@ class AuditResults:
 
     def least(self, has: str) -> Cost:
         """The cheapest attack of a thief who has this. Bounds count if nothing succeeded, except
-        where all searches ran out of time.
+        where all searches ran out of time. Bits that are no cost never do.
         """
-        costs = [cost for cost in self.costs if cost.has == has and not cost.is_open]
+        costs = [
+            cost for cost in self.costs if cost.has == has and cost.is_cost and not cost.is_open
+        ]
         known = [cost for cost in costs if not cost.is_bound]
         return min(known or costs, key=lambda cost: cost.bits)
 

@@ -143,7 +143,11 @@ Fmr = Annotated[
 ]
 Photos = Annotated[
     int | None,
-    typer.Option(help="With --fmr: photos of a person, typically. Default: 1.", min=1),
+    typer.Option(
+        help="With --fmr: photos of a person, typically. Default: 1. Rates that come with the "
+        "package go to 5; those stand for more photos too.",
+        min=1,
+    ),
 ]
 FloorBits = Annotated[
     float | None,

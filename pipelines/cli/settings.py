@@ -48,7 +48,7 @@ def settings(
         int | None,
         typer.Option(
             help="Photos that are enrolled of a person, typically. Default: 1, or those of "
-            "PROFILE.",
+            "PROFILE. Rates that come with the package go to 5; those stand for more photos too.",
             min=1,
         ),
     ] = None,

@@ -93,13 +93,15 @@ def _shipped() -> dict[int, Curve]:
 def shipped(n: int, photos: int) -> Measured:
     """The curve that comes with the package, for as many photos enrolled or the next number.
 
-    More photos of a person bring more false matches at one cosine, so fewer would promise too much.
+    More photos of a person bring more false matches at one cosine, so fewer promise too much. Those
+    of the most photos stand for more, and the source says so.
     """
     known = _shipped()
     count = min((count for count in known if count >= photos), default=max(known))
+    most = ", the most that is known" if count < photos else ""
     source = (
-        f"{SHIPPED_MODEL} on LFW, {_photos(count)} enrolled; other models differ: measure yours "
-        "with --calibration"
+        f"{SHIPPED_MODEL} on LFW, {_photos(count)} enrolled{most}; other models differ: measure "
+        "yours with --calibration"
     )
     return Measured(known[count], n, count, source)
 

@@ -58,6 +58,8 @@ def _targets(found: AuditResults) -> str:
 
 
 def _bits(cost: Cost) -> str:
+    if not cost.is_cost:
+        return ""
     return f"{'at least ' if cost.is_bound else ''}{cost.bits:.1f}"
 
 

@@ -13,13 +13,19 @@ from typing import Any, Final
 from ironmask.centring import Centring
 from ironmask.errors import ParameterError, RiskError
 from ironmask.helper import DEFAULT_ENCODING, encoding
-from ironmask.params import DEFAULT_PRESET, FIRST_VERSION, PRESETS, Params, preset
+from ironmask.params import (
+    DEFAULT_PRESET,
+    FIRST_VERSION,
+    MOST_WIDENING,
+    PRESETS,
+    Params,
+    preset,
+)
 from pipelines.spec.faces import FaceSettings
 from pipelines.spec.outcomes import FAILURES
 
 DEFAULT_SHARD_SIZE: Final = 256
 MIN_BITS: Final = 40
-MOST_WIDENING: Final = 4
 # What is refused unless an operator takes it on by name.
 RISKS: Final = ("stolen-rows",)
 # Stands for every reason to fail.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ironmask import codeword, digest
-from ironmask.errors import EncodingError, ParameterError
+from ironmask.errors import EncodingError, ParameterError, ProtectionError
 from ironmask.params import Params
 
 OTHER_KEY = b"\xff" * 32
@@ -282,3 +282,14 @@ def test_tags_that_begin_alike_are_sorted_too(monkeypatch):
     params = Params(64, 4, 1, version=1)
     joined = digest.digests(np.arange(1, 5, dtype=np.int32), params, bytes(32))
     assert joined == b"".join(sorted(tags))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_row_with_two_equal_tags_is_not_made(monkeypatch, version):
+    """It would read as damaged. No key is known that gives one, so equal tags are put in."""
+    params = Params(64, 4, 1, version=version)
+    tags = np.arange(4 * digest.tag_bytes(params), dtype=np.uint8).reshape(4, -1)
+    tags[2] = tags[0]
+    monkeypatch.setattr(digest, "_tags", lambda *_: tags)
+    with pytest.raises(ProtectionError, match="equal"):
+        digest.digests(np.arange(1, 5, dtype=np.int32), params, bytes(32))

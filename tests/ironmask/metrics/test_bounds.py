@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -16,7 +18,8 @@ from ironmask.metrics import (
     rate,
     upper_bound,
 )
-from ironmask.metrics.bounds import ENOUGH_CLUSTERS, LEAST_CLUSTERS, few_errors
+from ironmask.metrics.bounds import ENOUGH_CLUSTERS, LEAST_CLUSTERS, FewErrors
+from ironmask.metrics.rates import LEAST_ERRORS, ends
 
 DRAWS = 1000
 
@@ -30,7 +33,7 @@ def test_one_trial_a_person_is_clopper_and_pearsons_bound():
     known = stats.binomtest(7, 900, alternative="less").proportion_ci(0.95, "exact").high
     assert upper_bound(counts) == pytest.approx(known, rel=1e-9)
     both = stats.binomtest(7, 900).proportion_ci(0.95, "exact")
-    found = few_errors(counts)
+    found = FewErrors.of(counts).interval()
     assert found.low == pytest.approx(both.low, rel=1e-9)
     assert found.high == pytest.approx(both.high, rel=1e-9)
     assert upper_bound(subjects([1] * 5, [1] * 5)) == 1
@@ -59,7 +62,7 @@ def test_an_interval_holds_its_rate_and_lies_below_its_bound_twice():
         size = rng.choice([None, ClusterSize(rng.uniform(1, 6), rng.uniform(0, 1), 20)])
         counts = subjects(wrong, trials)
         value = counts.errors / counts.trials
-        few = few_errors(counts, size)
+        few = FewErrors.of(counts).interval(size)
         assert 0 <= few.low <= value <= upper_bound(counts, size) <= few.high <= 1
         assert value <= rate(counts, rng, size=size).bound <= 1
 
@@ -116,3 +119,24 @@ def test_pairs_of_people_are_clusters(rng):
     assert alike.errors == apart.errors
     # Eighteen look like one and the same person: no more than a few independent ones.
     assert upper_bound(apart, ClusterSize(2.0, 0.1, 40)) > 1.4 * 36 / trials.total
+
+
+class Asked(PairCounts):
+    """How often the errors of each pair were counted once, which takes the longest."""
+
+    times: ClassVar[list[PairCounts]] = []
+
+    def once(self):
+        self.times.append(self)
+        return super().once()
+
+
+@pytest.mark.parametrize("pairs", [3, LEAST_ERRORS])
+def test_an_interval_and_its_bound_share_one_count(pairs):
+    trials = Crossed.within(np.full(2 * pairs, 6))
+    first = 2 * np.arange(pairs)
+    counts = PairCounts.of(first, first + 1, np.full(pairs, 2), trials)
+    asked = Asked(counts.first, counts.second, counts.wrong, trials)
+    Asked.times.clear()
+    assert ends(asked) == ends(counts)
+    assert len(Asked.times) == 1

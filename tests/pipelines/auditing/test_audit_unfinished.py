@@ -12,6 +12,7 @@ from ironmask.attacks import Foretold, nearest_codewords, recover_from_issues, r
 from ironmask.spectrum import Spectrum
 from pipelines.auditing.costs import FILES, KEYS
 from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind, Target, width_label
+from pipelines.auditing.rates import metrics
 from pipelines.auditing.results import results
 from pipelines.auditing.unfinished import Unfinished
 from pipelines.preflight.judge import Preflight
@@ -87,6 +88,21 @@ def test_wide_rows_are_as_safe_as_their_keys():
     assert found.below(64, FILES) is None
     assert "sparse vector of one row" in found.below(64, KEYS)
     assert found.renewals[1].what == "stored rows, by the code's width"
+
+
+def test_bits_of_a_wide_code_are_no_cost_after_a_theft_of_the_keys():
+    """Not even where no search ended: templates are guessed sooner than codewords."""
+    found = wide_audit([False] * ROWS, [False] * ROWS)
+    guessed = next(cost for cost in found.costs if cost.attack == "guessing a codeword")
+    assert f"{guessed.bits:.1f} bits; a wide code falls" in guessed.outcome
+    assert not guessed.is_cost
+    assert found.least(KEYS).attack == "sparse vector of one row, N = 128, alpha = 8"
+    labels = [row["label"] for row in metrics(found) if row["name"] == "attack_bits"]
+    assert not any(label.startswith(("guessing", "seeds")) for label in labels)
+    rows = {row[0]: row for row in audit_sheets.audit_sheets(found)[0].rows}
+    assert rows["guessing a codeword"][-1] == rows["seeds of NumPy's generators"][-1] == ""
+    square = added_up([hit(Kind.ROW)] * ROWS)
+    assert all(one.is_cost for one in square.costs if one.attack == "guessing a codeword")
 
 
 def test_one_that_falls_as_it_lies_is_said():

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from ironmask.attacks import Foretold
+from ironmask.comparisons import Setting
 from ironmask.metrics import Linkability
 from ironmask.metrics.intervals import Interval
 from ironmask.params import Params
@@ -69,8 +71,37 @@ def test_a_rate_of_other_templates_is_none_of_these():
         "table: alpha16 int8 tolerance 2",
         "table: N1024 alpha16 int8 tolerance 12",
         "first:1: N1024 alpha16 int8 tolerance 2",
+        "tablets, mean: N1024 alpha16 int8 tolerance 2",
+        "table, mean: other N1024 alpha16 int8 tolerance 2",
+        "table, mean: N1024 alpha16 int9 tolerance 2",
+        "table, mean: cosine FMR 1e-06",
     ):
         assert not is_of_templates(other, wide, "int8.1")
     before = Params(512, 16, 2, version=1)
     assert is_of_templates("table: alpha16 int8 tolerance 2", before, "int8.1")
     assert not is_of_templates("table: alpha12 int8 tolerance 2", before, "int8.1")
+
+
+@pytest.mark.parametrize(
+    ("n", "code_width", "structure"),
+    [
+        (512, 512, "real"), (512, 512, "quaternionic"), (512, 1024, "real"),
+        (512, 1024, "quaternionic"), (66, 66, "real"), (66, 100, "real"),
+    ],
+)  # fmt: skip
+def test_a_rate_is_told_by_its_parameters_and_not_by_their_spelling(n, code_width, structure):
+    params = Params(n, 12, 1, code_width, structure)
+    written = Setting(params, "int8").name
+    assert is_of_templates(f"table, mean: {written} tolerance 1", params, "int8.1")
+    in_full = f"N{code_width} {structure} alpha12 int8 tolerance 1"
+    assert is_of_templates(f"table, mean: {in_full}", params, "int8.1")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_rate_of_version_1_is_one_of_all_square_real_templates(version):
+    """A table that was protected anew accepts whom it accepted before."""
+    params = Params(512, 16, 2, version=version)
+    for label in ("table: alpha16 int8 tolerance 2", "table: N512 real alpha16 int8 tolerance 2"):
+        assert is_of_templates(label, params, "int8.1")
+    square = replace(params, structure="quaternionic", version=2)
+    assert not is_of_templates("table: alpha16 int8 tolerance 2", square, "int8.1")

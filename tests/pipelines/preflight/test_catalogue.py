@@ -45,3 +45,16 @@ def test_what_is_not_there_is_measured_and_the_same_each_time():
     assert one is params
     assert np.array_equal(first.shares, again.shares)
     assert 0 < first.shares.sum() < len(first.shares)
+
+
+def test_whoever_waits_for_curves_is_told_once(caplog):
+    some = [Params(104, alpha, e) for alpha in (12, 14) for e in (0, 1)]
+    told = []
+    for every in (some, some, [preset(name) for name in PRESETS]):
+        caplog.clear()
+        list(acceptances(every))
+        told.append(caplog.messages)
+    (first,), again, shipped_ones = told
+    assert "measuring 2 curves of acceptance" in first
+    assert "codes of 104 entries" in first
+    assert again == shipped_ones == []

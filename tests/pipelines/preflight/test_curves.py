@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import lfw
+from support.documents import GENERATED, texts
 from support.shared import shared_or_skipped
 
 from infra.store.objects import FsspecStore
@@ -153,6 +154,14 @@ class TestShipped:
         assert found.photos == has
         assert f"on LFW, {has} photo" in found.source
         assert "other models differ" in found.source
+        assert (", the most that is known;" in found.source) == (asked > has)
+
+    def test_the_most_photos_are_what_the_help_says(self):
+        most = curves.shipped(512, 10**6).photos
+        every = texts()
+        # In the help of enroll, reprotect and settings.
+        assert every[GENERATED].count(f"Rates that come with the package go to {most};") == 3
+        assert f"go to {most} photos" in " ".join(every["deploy/docs/settings.md"].split())
 
     def test_more_photos_accept_more_of_everybody(self):
         one, five = (curves.shipped(512, count).curve for count in (1, 5))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ironmask.choosing import Limits, catalogue
 from ironmask.errors import ParameterError
 from ironmask.params import (
     DEFAULT_PRESET,
+    MOST_WIDENING,
     PRESETS,
     SCHEME_VERSION,
     Params,
@@ -16,6 +18,7 @@ from ironmask.params import (
 )
 from pipelines.spec.options import TemplateSettings
 from pipelines.spec.parameters import as_wide, chosen_params
+from pipelines.spec.template_job import SourceKind, TemplateJob
 
 N = 64
 FIRST = Params(N, 12, 1, version=1)
@@ -111,3 +114,15 @@ class TestEmbeddingsOfAnotherWidth:
 
     def test_real_helpers_stay_real(self):
         assert as_wide(WIDE_REAL, 128) == Params(128, 12, 1, 256)
+
+
+def test_the_widest_code_that_is_offered_is_the_widest_that_a_job_takes():
+    def job(code_width: int) -> TemplateJob:
+        return TemplateJob("/s", "/d", SourceKind.FOLDER, "m", Params(N, 16, 0, code_width))
+
+    every = Limits(None, bits=0, kib=1e6)
+    widest = max(one.code_width for one in catalogue(N, "int8", every))
+    assert widest == MOST_WIDENING * N
+    assert job(widest).params.code_width == widest
+    with pytest.raises(ParameterError, match=f"at most {MOST_WIDENING} times as wide"):
+        job(widest + 1)

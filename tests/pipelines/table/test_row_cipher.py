@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 from support.destinations import WIDTH, Place, enrolled
 
 from ironmask.errors import TableError, TamperedError
 from ironmask.params import Params
-from pipelines.table.row_cipher import encrypted_helper, open_row, stated
+from pipelines.table.row_cipher import associated_data, encrypted_helper, open_row, stated
 
 VERSIONS = {
     1: Params(WIDTH, 12, 1, version=1),
@@ -24,6 +26,39 @@ CHANGES = {
     "conditioner": "of somebody",
     "own_secret": True,
 }
+
+# A row of each version, and what its helper's ciphertext is bound to: each text after its length,
+# four bytes, the least first.
+STORED = {
+    "template_id": "t-1",
+    "subject_id": "Ann",
+    "generation": 3,
+    "n": 512,
+    "alpha": 16,
+    "tolerance": 2,
+    "encoding": "int8.1",
+    "model": "m:9",
+    "digests": b"tags",
+}
+DIGEST = sha256(STORED["digests"]).hexdigest().encode()
+BOUND = {
+    1: (
+        {"scheme_version": 1},
+        b"\x0f\0\0\0ironmask row v1" b"\x05\0\0\0table" b"\x03\0\0\0t-1" b"\x03\0\0\0Ann"
+        b"\x01\0\0\x003" b"\x01\0\0\x001" b"\x03\0\0\x00512" b"\x02\0\0\x0016" b"\x01\0\0\x002"
+        b"\x06\0\0\0int8.1" b"\x03\0\0\0m:9" b"\x40\0\0\0" + DIGEST,
+    ),
+    2: (
+        {
+            "scheme_version": 2, "code_width": 1024, "structure": "quaternionic",
+            "conditioner": None, "own_secret": False,
+        },
+        b"\x0f\0\0\0ironmask row v2" b"\x05\0\0\0table" b"\x03\0\0\0t-1" b"\x03\0\0\0Ann"
+        b"\x01\0\0\x003" b"\x01\0\0\x002" b"\x03\0\0\x00512" b"\x02\0\0\x0016" b"\x01\0\0\x002"
+        b"\x06\0\0\0int8.1" b"\x03\0\0\0m:9" b"\x40\0\0\0" + DIGEST
+        + b"\x05\0\0\0=1024" b"\x0d\0\0\0=quaternionic" b"\0\0\0\0" b"\x06\0\0\0=False",
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -46,6 +81,13 @@ def row(place, version):
 
 def opened(place, row):
     return open_row(place.tables.table_id, row, place.keyring.generation(1))
+
+
+@pytest.mark.parametrize("version", BOUND, indirect=True)
+def test_the_bytes_that_a_row_is_bound_to_stay_as_they_are(version):
+    """Others would leave every stored row unreadable."""
+    own, expected = BOUND[version]
+    assert associated_data("table", {**STORED, **own}) == expected
 
 
 def test_it_opens_as_what_it_says(place, row, version):

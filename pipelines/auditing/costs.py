@@ -76,7 +76,7 @@ def costs(
         hidden = sealed and kind is Kind.LYING
         yield searched(
             attack, has, "the model's spectrum", of(findings, kind), hidden,
-            guesses=0 if row.by_width else row.trials,
+            guesses=by_spectrum(row),
         )  # fmt: skip
     yield from _by_width(findings, widths, reads, sealed)
     yield from _of_issues(audit, findings, reads)
@@ -106,8 +106,9 @@ def searched(
     """
     hits = [one for one in found if one.success]
     late = Unfinished.among(found, foretold_seconds(found, guesses))
-    outcome = f"{len(hits)} of {len(found) - (late.count if late else 0)} recovered"
-    outcome += f"; {late.describe()}" if late else ""
+    ended = len(found) - (late.count if late else 0)
+    told = [f"{len(hits)} of {ended} recovered"] if ended or not late else []
+    told += [late.describe()] if late else []
     seconds = float(np.median([one.seconds for one in hits or found])) if found else None
     trials = [max(one.trials, 1) for one in hits or found] or [1]
     # If no search succeeded, every one made at least as many trials as the shortest.
@@ -115,13 +116,18 @@ def searched(
     if not hits:
         bits = _AES_BITS if sealed else unless_found or bits
     return Cost(
-        attack, has, needs, outcome, bits, seconds, is_bound=not hits, **unended(late)
+        attack, has, needs, "; ".join(told), bits, seconds, is_bound=not hits, **unended(late)
     )  # fmt: skip
 
 
 def unended(late: Unfinished | None) -> dict[str, Any]:
     """The fields of a result that tell of searches that ran out of time."""
     return {"inconclusive": late.count, "seconds_needed": late.needed} if late else {}
+
+
+def by_spectrum(row: Foretold) -> float:
+    """Guesses by the spectrum that a row is foretold to take; 0 where its width takes fewer."""
+    return 0.0 if row.by_width else row.trials
 
 
 def foretold_seconds(found: Sequence[Finding], guesses: float) -> float:

@@ -13,7 +13,7 @@ from ironmask.attacks import Foretold
 from ironmask.metrics import Linkability, linkability
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
-from pipelines.auditing.costs import Cost, costs, foretold_seconds, of, unended
+from pipelines.auditing.costs import Cost, by_spectrum, costs, foretold_seconds, of, unended
 from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind
 from pipelines.auditing.unfinished import Unfinished
 from pipelines.preflight.judge import Preflight
@@ -103,10 +103,10 @@ def results(
         costs=list(costs(audit, findings, evaluated, foretold.row, widths)),
         links=links,
         unlinked=unlinked,
-        renewals=list(_renewals(findings)),
+        renewals=list(_renewals(findings, by_spectrum(foretold.row))),
         space=space,
         foretold=foretold,
-        headline=_headline(audit, findings, foretold.row),
+        headline=_headline(audit, findings, by_spectrum(foretold.row)),
     )
 
 
@@ -132,10 +132,10 @@ def _links(
     return links, {name: some for name, some in late.items() if some}
 
 
-def _renewals(findings: Sequence[Finding]) -> Iterable[Renewal]:
+def _renewals(findings: Sequence[Finding], guesses: float) -> Iterable[Renewal]:
     rows = of(findings, Kind.ROW)
     if rows:
-        yield _renewal("1", "stored rows", rows)
+        yield _renewal("1", "stored rows", rows, guesses)
     if wide := of(findings, Kind.WIDTH):
         yield _renewal("1", "stored rows, by the code's width", wide)
     for kind in (Kind.RENEWAL, Kind.PHOTOS):
@@ -145,19 +145,19 @@ def _renewals(findings: Sequence[Finding]) -> Iterable[Renewal]:
             yield _renewal(issues, what, [one for one in found if one.label == label])
 
 
-def _renewal(issues: str, what: str, found: Sequence[Finding]) -> Renewal:
+def _renewal(issues: str, what: str, found: Sequence[Finding], guesses: float = 0.0) -> Renewal:
     hits = [one for one in found if one.success]
     seconds = float(np.median([one.seconds for one in hits or found]))
     bits = float(np.log2(np.median([max(one.trials, 1) for one in hits or found])))
-    late = Unfinished.among(found)
+    late = Unfinished.among(found, foretold_seconds(found, guesses))
     ended = len(found) - (late.count if late else 0)
     return Renewal(issues, what, len(hits), ended, seconds, bits, **unended(late))
 
 
-def _headline(audit: Audit, findings: Sequence[Finding], row: Foretold) -> str:
+def _headline(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
     """The worth of the table as one number, and the subjects for whom it is lower."""
     repaired = sum(target.two_issues for target in audit.targets)
-    worth = _worth(audit, findings, row)
+    worth = _worth(audit, findings, guesses)
     if not repaired:
         return worth
     return (
@@ -166,11 +166,11 @@ def _headline(audit: Audit, findings: Sequence[Finding], row: Foretold) -> str:
     )
 
 
-def _worth(audit: Audit, findings: Sequence[Finding], row: Foretold) -> str:
+def _worth(audit: Audit, findings: Sequence[Finding], guesses: float) -> str:
     lying = of(findings, Kind.LYING)
     claimed = f"{audit.params.bits:.1f} bits of a codeword"
     read = max(map(_hits, (lying, of(findings, Kind.LYING_WIDTH))))
-    one = _row_worth(findings, 0.0 if row.by_width else row.trials)
+    one = _row_worth(findings, guesses)
     if all(target.sealed for target in audit.targets):
         return (
             f"Of {len(lying)} rows as they lie {read or 'none'} could be read; with the keys, one "

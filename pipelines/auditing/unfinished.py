@@ -10,6 +10,8 @@ from pipelines.auditing.frozen import Finding
 
 # With an average time below total / 3, one search would have ended in 95 of 100 cases.
 _RULE_OF_THREE: Final = 3.0
+_UNITS: Final = (("years", 31_557_600.0), ("days", 86_400.0), ("hours", 3_600.0))
+_MANY: Final = 1e6
 
 
 @dataclass(frozen=True)
@@ -46,5 +48,15 @@ class Unfinished:
         least = "at least" if self.is_bound else "about"
         return (
             f"{self.count} inconclusive: out of time after {self.had:.1f} s, one takes {least} "
-            f"{self.needed:,.1f} s on average"
+            f"{lasting(self.needed)} on average"
         )
+
+
+def lasting(seconds: float) -> str:
+    """A time as people say it: `6.0 s`, `30 hours`, `356 years`."""
+    for unit, length in _UNITS:
+        # From two on, so that no unit stands in the singular.
+        if seconds >= 2 * length:
+            count = seconds / length
+            return f"{count:,.0f} {unit}" if count < _MANY else f"{count:.1g} {unit}"
+    return f"{seconds:,.1f} s"

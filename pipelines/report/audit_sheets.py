@@ -10,6 +10,7 @@ from ironmask.params import Params
 from ironmask.spectrum import Spectrum
 from pipelines.auditing.costs import FILES, KEYS, Cost
 from pipelines.auditing.results import LEAST_SCORES, AuditResults, Renewal
+from pipelines.auditing.unfinished import lasting
 from pipelines.report.sheets import Sheet
 
 _BEYOND = (0.5, 0.25, 0.125, 0.0625, 0.02, 0.005, 0.0005)
@@ -26,8 +27,8 @@ def _irreversibility(found: AuditResults) -> Sheet:
     note = (
         f"{_targets(found)} Each attack with what it assumes; seconds: median of "
         "one search on one core; bits: log2 of the guesses. Bold: the cheapest way of a thief who "
-        f"has so much. A search had {audit.seconds:.1f} s at most; those that ran out of time are "
-        "inconclusive, and count neither for nor against."
+        f"has so much. A search had {audit.seconds:.1f} s, and time to end what it had begun. "
+        "Those that ran out of time are inconclusive, and count neither for nor against."
     )
     least = [found.least(has) for has in (FILES, KEYS) if any(c.has == has for c in found.costs)]
     rows = [
@@ -107,7 +108,7 @@ def _renewability(found: AuditResults) -> Sheet:
          f"{one.bits:.1f}" if one.recovered else f"more than {one.bits:.1f}"]
         for one in found.renewals
     ]  # fmt: skip
-    columns = ["live issues", "of", "recovered", "inconclusive", "seconds", "bits"]
+    columns = ["live issues", "of what", "recovered", "inconclusive", "seconds", "bits"]
     return Sheet("Renewability", note, columns, rows)
 
 
@@ -120,7 +121,7 @@ def _late(one: Renewal) -> str:
     if one.seconds_needed is None:
         return "none"
     least = "about" if one.tried else "at least"
-    return f"{one.inconclusive}; one takes {least} {one.seconds_needed:,.1f} s"
+    return f"{one.inconclusive}; one takes {least} {lasting(one.seconds_needed)}"
 
 
 def _guessed(ahead: Foretold) -> str:

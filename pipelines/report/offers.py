@@ -14,8 +14,8 @@ def sheet(found: Settings) -> Sheet:
     note = (
         f"Expected with {measured.source} ({measured.curve.genuine:,} genuine and "
         f"{measured.curve.impostor:,} impostor comparisons). Alone: TAR of the recogniser without "
-        "protection at the same FMR. ms: one verification on one core here. Bits count guesses of a "
-        "codeword; whoever has the keys needs fewer."
+        "protection at the same FMR. ms: one verification on one core here. Bits count guesses of "
+        "a codeword; whoever has the keys needs fewer."
     )
     if found.others:
         note += f" {found.others:,} more keep to the limits, and are worse or accept less."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.auditing.frozen import Finding, Kind
-from pipelines.auditing.unfinished import Unfinished
+from pipelines.auditing.unfinished import Unfinished, lasting
 
 
 def search(seconds: float, *, late: bool = False) -> Finding:
@@ -38,3 +38,18 @@ def test_what_was_foretold_counts_only_as_a_greater_bound(foretold, needed):
 def test_it_does_not_count_beside_what_was_measured():
     found = Unfinished.among([search(1), search(2, late=True)], foretold=500)
     assert found.needed == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (6, "6.0 s"),
+        (7199, "7,199.0 s"),
+        (7200, "2 hours"),
+        (86400 * 30, "30 days"),
+        (11_217_816_686.6, "355 years"),
+        (1e30, "3e+22 years"),
+    ],
+)
+def test_long_times_are_told_in_long_units(seconds, text):
+    assert lasting(seconds) == text

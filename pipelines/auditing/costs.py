@@ -185,7 +185,7 @@ def _by_guesses(audit: Audit) -> Cost:
     params = audit.params
     outcome = "by its formula"
     if params.is_wide:
-        outcome += f": {params.bits:.1f} bits; a wide code falls to its sparse vector sooner"
+        outcome += f": {params.bits:.1f} bits; the sparse vector is found sooner"
     needs = "a template that may lie anywhere"
     return Cost(
         "guessing a codeword", KEYS, needs, outcome, params.bits, is_cost=not params.is_wide

@@ -94,7 +94,7 @@ def test_bits_of_a_wide_code_are_no_cost_after_a_theft_of_the_keys():
     """Not even where no search ended: templates are guessed sooner than codewords."""
     found = wide_audit([False] * ROWS, [False] * ROWS)
     guessed = next(cost for cost in found.costs if cost.attack == "guessing a codeword")
-    assert f"{guessed.bits:.1f} bits; a wide code falls" in guessed.outcome
+    assert f"{guessed.bits:.1f} bits; the sparse vector is found sooner" in guessed.outcome
     assert not guessed.is_cost
     assert found.least(KEYS).attack == "sparse vector of one row, N = 128, alpha = 8"
     labels = [row["label"] for row in metrics(found) if row["name"] == "attack_bits"]

@@ -149,7 +149,11 @@ def _words(tags: U8) -> NDArray[np.uint64]:
 
 
 def _sorted(tags: U8) -> bytes:
-    return tags[np.lexsort(_words(tags).T[::-1])].tobytes()
+    words = _words(tags)
+    if words.shape[1] == 1:
+        # Numbers alone are sorted twice as fast as their places.
+        return np.sort(words, axis=0).astype(">u8").tobytes()
+    return tags[np.lexsort(words.T[::-1])].tobytes()
 
 
 def _tags(subsets: I32, params: Params, row_key: bytes) -> U8:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -141,7 +142,19 @@ _FILE_NAME = "ironmask.toml"
 def load() -> tuple[Settings, StorageSettings]:
     """Read settings. Raises `ParameterError` that names an unknown or malformed one."""
     path = Path(os.environ.get("IRONMASK_CONFIG", _FILE_NAME))
-    values = _read_file(path)
+    environment = ((k, v) for k, v in os.environ.items() if k.upper().startswith("IRONMASK_"))
+    return _built(path, _text(path), tuple(environment))
+
+
+@lru_cache(maxsize=1)
+def _built(
+    path: Path, text: str, _environment: tuple[tuple[str, str], ...]
+) -> tuple[Settings, StorageSettings]:
+    """The settings of a file's text and of the environment, which is given to tell a change."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ParameterError(f"{path} is not TOML: {error}") from None
     storage = values.pop("s3", {})
     unknown = set(values) - set(Settings.model_fields)
     if unknown or not isinstance(storage, dict):
@@ -154,14 +167,14 @@ def load() -> tuple[Settings, StorageSettings]:
         raise ParameterError(f"setting {name or 's3'}: {first['msg']}") from None
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
     if not path.exists():
         if "IRONMASK_CONFIG" in os.environ:
             raise ParameterError(f"IRONMASK_CONFIG names {path}, which does not exist")
-        return {}
+        return ""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise ParameterError(f"{path} is not TOML: {error}") from None
     except OSError as error:
         raise ParameterError(f"{path} cannot be read: {error.strerror}") from None

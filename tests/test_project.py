@@ -39,7 +39,6 @@ FOREIGN = {"--all", "--help", "--no-deps", "--prefect-file", "--require-hashes"}
 # What no test can have: a key service, another cluster, a scheduler's server.
 OUT_OF_REACH = ("aws-kms://", "gcp-kms://", "hcvault://", "--ray-address", "--prefect")
 PEOPLE = people(50)
-AUDIT = "pipelines.audit("
 
 
 @pytest.mark.parametrize("name", commands())
@@ -165,15 +164,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(name: str, without: str | None = None) -> dict[str, Any]:
-    """Run the examples of a document, which go on from each other; the names that they leave.
-
-    without: what the examples that are left out hold.
-    """
+def run(name: str) -> dict[str, Any]:
+    """Run the examples of a document, which go on from each other; the names that they leave."""
     names: dict[str, Any] = {}
     for number, block in enumerate(blocks(TEXTS[name], "python"), 1):
-        if without is None or without not in block:
-            exec(compile(block, f"{name}, example {number}", "exec"), names)  # noqa: S102
+        exec(compile(block, f"{name}, example {number}", "exec"), names)  # noqa: S102
     return names
 
 
@@ -181,9 +176,9 @@ def test_the_example_of_the_readme_runs(folder: Path) -> None:
     assert run("README.md")["answers"] == [True]
 
 
+@pytest.mark.slow
 def test_the_library_examples_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All but the audit, whose searches take longer than everything else together."""
-    names = run("deploy/docs/library.md", without=AUDIT)
+    names = run("deploy/docs/library.md")
     assert len(names["own"]) == len(names["others"]) == len(PEOPLE) * 10
     assert sum(names["own"]) > 0.95 * len(names["own"])
     assert not any(names["others"])
@@ -191,12 +186,6 @@ def test_the_library_examples_run(folder: Path, capsys: pytest.CaptureFixture[st
     assert (folder / "report" / "report.html").stat().st_size > 0
     assert type(names["row"]).__name__ == "ProtectedTemplate"
     assert names["found"].cosine(names["embeddings"][0]) > 0.999
-
-
-@pytest.mark.slow
-def test_the_library_examples_run_with_the_audit(folder: Path) -> None:
-    assert sum(AUDIT in block for block in blocks(LIBRARY, "python")) == 1
-    run("deploy/docs/library.md")
     assert (folder / "audit" / "report.html").stat().st_size > 0
 
 

@@ -28,6 +28,7 @@ import pytest
 from botocore.exceptions import ClientError
 from deltalake import DeltaTable
 from support.command import Answer, ironmask
+from support.marks import slow
 
 ARCHIVES = Path(__file__).with_name("v0_1")
 BUCKET = "ironmask-v0-1"
@@ -82,11 +83,6 @@ class Case:
     def enroll(self, *more: object, source: object = SOURCE) -> Answer:
         """The enrolment as it was asked for then."""
         return ironmask("enroll", source, self.table, self.keys, *SETTINGS, *more)
-
-
-def slow(*values: object) -> Any:
-    """Parameters of a test that `make test-slow` runs: much like another one."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def files_of(name: str) -> dict[str, bytes]:
@@ -369,6 +365,7 @@ class TestComplete:
         ).fetchall()
         assert counted == [(23, 23, 77, True)]
 
+    @pytest.mark.slow
     def test_its_templates_are_compared_as_then(self, complete, probes, tmp_path):
         table = f"--table={complete.table}", complete.keys, SEED, "--executor=local", "--json"
         before = len(rows(complete, "metrics"))
@@ -389,6 +386,7 @@ class TestComplete:
         assert_sound(complete, {**faces, "t000": someone}, [*PEOPLE, "t000"], step=1)
         assert schemes(complete) == {FIRST_SCHEME}
 
+    @pytest.mark.slow
     def test_it_takes_another_person_without_any_option(self, complete, faces, tmp_path):
         """Settings that nobody chose are those of the table, whatever is the default by now."""
         source, someone = tmp_path / "more.parquet", np.random.default_rng(3).standard_normal(64)
@@ -474,6 +472,7 @@ class TestComplete:
         assert_renewed(complete, faces, before, 2)
         assert schemes(complete) == {FIRST_SCHEME}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("command", ["rekey", "rotate-mac"])
     def test_it_is_rewritten(self, complete, faces, command):
         before = live(complete)
@@ -482,6 +481,7 @@ class TestComplete:
         assert_renewed(complete, faces, before, 2, same=same_ids(command, before))
         assert schemes(complete) == {FIRST_SCHEME}
 
+    @pytest.mark.slow
     def test_its_keys_are_wrapped_anew(self, complete, faces):
         before = (complete.folder / "table.keys.json").read_bytes()
         assert ironmask("rotate-kek", complete.table, complete.keys).code == 0
@@ -506,6 +506,7 @@ class TestComplete:
         after = all_bytes(complete)
         assert not [word for word in words if word in after]
 
+    @pytest.mark.slow
     def test_people_of_lost_files_are_enrolled_again(self, complete, faces, gallery):
         damaged, deleted, *_ = sorted((complete.table / "templates").rglob("part-*.parquet"))
         damaged.write_bytes(damaged.read_bytes().replace(b"PAR1", b"PAR2"))
@@ -632,6 +633,7 @@ class TestOtherWays:
 
 
 class TestLaterLives:
+    @pytest.mark.slow
     def test_what_was_renewed_three_times(self, unpacked, faces):
         """Re-protected, rekeyed, and under one more MAC key."""
         case = unpacked("renewed")
@@ -651,6 +653,7 @@ class TestLaterLives:
         assert case.renew(command, *more).code == 0
         assert_renewed(case, faces, before, 5, same=same_ids(command, before))
 
+    @pytest.mark.slow
     def test_a_person_is_erased_of_it(self, unpacked, faces):
         case = unpacked("renewed")
         assert case.run("erase", "--yes", f"--subject={ERASED}").code == 0
@@ -672,6 +675,7 @@ class TestLaterLives:
         assert_sound(case, faces, OTHERS, plans_erased=2)
         assert ERASED.encode() not in all_bytes(case)
 
+    @pytest.mark.slow
     def test_an_erasure_is_finished(self, unpacked, faces, gallery):
         """Killed when the templates were written again, and the vault was not."""
         case = unpacked("erase_half")
@@ -693,7 +697,7 @@ class TestEnrolments:
 
     CASES = [("enrol_half_wave", ["--vault"], 12), ("enrol_in_a_shard", [], 8)]  # noqa: RUF012
 
-    @pytest.mark.parametrize(("name", "more", "committed"), CASES)
+    @pytest.mark.parametrize(("name", "more", "committed"), [slow(*CASES[0]), CASES[1]])
     def test_it_goes_on(self, unpacked, sources, faces, name, more, committed):
         case = unpacked(name)
         kept = self.begun(case, committed)
@@ -764,7 +768,7 @@ class TestRenewals:
         ("rotate-mac_switched", "rotate-mac"),
     ]
 
-    @pytest.mark.parametrize(("name", "command"), BEFORE)
+    @pytest.mark.parametrize(("name", "command"), [BEFORE[0], slow(*BEFORE[1])])
     def test_it_goes_on(self, unpacked, sources, faces, name, command):
         case, before = self.prepared(unpacked(name), faces)
         first = [row for row in rows(case, "templates") if row["generation"] == 2]
@@ -779,6 +783,7 @@ class TestRenewals:
         assert ids(first) <= ids(live(case))
         assert runs(case) == [("enrol", "complete")] * 2 + [(command, "complete")]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("name", "command"), [BEFORE[0], slow(*BEFORE[1])])
     def test_it_is_closed_and_planned_afresh(self, unpacked, sources, faces, name, command):
         case, before = self.prepared(unpacked(name), faces)
@@ -796,6 +801,7 @@ class TestRenewals:
         assert states(case) == key_states(case) == {1: "live", 2: "destroyed"}
         assert_sound(case, faces)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("name", "command"), AFTER)
     def test_it_ends(self, unpacked, faces, name, command):
         """Nothing is read from the source any more, so the code's version does not matter."""
@@ -833,6 +839,7 @@ class TestRenewals:
 
 
 class TestEvaluations:
+    @pytest.mark.slow
     def test_it_goes_on(self, unpacked, sources):
         """Two of four blocks are there, and half of the third."""
         case = unpacked("evaluation")

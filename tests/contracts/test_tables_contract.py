@@ -412,6 +412,7 @@ class TestLocal(TablesContract):
         return DeltaTables(str(tmp_path / "dest"), {}), FsspecStore()
 
 
+@pytest.mark.slow
 class TestS3(TablesContract):
     @pytest.fixture
     def place(self, s3, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Place:

@@ -220,6 +220,7 @@ class TestPhotos:
         )  # fmt: skip
         return folder / "table", names, answer
 
+    @pytest.mark.slow
     def test_strangers_are_left_out(self, done):
         dest, names, answer = done
         assert answer.code == 3, answer.err
@@ -241,6 +242,7 @@ class TestPhotos:
         assert used == dict.fromkeys(names[:4], 3) | {names[4]: 1}
 
 
+@pytest.mark.slow
 def test_a_folder_one_level_too_high(shared, model, tmp_path):
     """A zip that unpacks into a folder of its own: nobody is enrolled, and it is said."""
     script = shared / "cases" / "32-flat-folder" / "make.py"

@@ -68,6 +68,7 @@ def test_one_wide_row_gives_its_template_to_a_thief_without_the_model(people, na
     assert found.trials < 8 * guesses_by_width(params.code_width, params.alpha, params.structure)
 
 
+@pytest.mark.slow
 def test_what_filling_is_worth(people):
     """Little noise is none; a fifth of the energy, and not one right guess in many helps."""
     known, stolen = people

@@ -145,7 +145,6 @@ WALKS = {
     "deploy/docs/reprotect.md": Walk(enrolled_with_vault, frozenset()),
     "deploy/docs/keys.md": Walk(embeddings, frozenset({"table", "keys.json"})),
 }
-SHORT = {"README.md"}
 
 
 def test_every_document_with_commands_is_walked() -> None:
@@ -154,10 +153,9 @@ def test_every_document_with_commands_is_walked() -> None:
 
 
 # Beside other work, some documents take longer than a test usually may.
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in SHORT else pytest.mark.slow) for n in WALKS]
-)
+@pytest.mark.parametrize("name", WALKS)
 def test_the_commands_of_a_document(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -67,6 +67,7 @@ def test_kills_in_a_row(runs, tmp_path):
     assert held(streak.lines(3)), streak
 
 
+@pytest.mark.slow
 def test_a_step_that_is_never_reached_is_told(runs, tmp_path):
     work = job(tmp_path / "e.parquet", SUBJECTS, tmp_path / "dest")
     seen = at_steps(runs, [(Stage("absent", work), Point("no such step", BEFORE, 1))])

@@ -45,6 +45,7 @@ def test_silence(where, monkeypatch):
         assert found.met["stalled"] > 0
 
 
+@pytest.mark.slow
 def test_a_store_that_never_recovers(where):
     with run_proxy(where.server.endpoint, replace(NONE, busy=1.0)) as found:
         store = FsspecStore(where.settings().model_copy(update={"endpoint": found.endpoint}))

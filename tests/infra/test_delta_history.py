@@ -14,6 +14,7 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from support.delta import put, subjects
+from support.marks import few
 from support.s3 import S3Server
 
 from infra.settings import StorageSettings
@@ -67,7 +68,7 @@ def local(tmp_path: Path) -> World:
     return world
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=few(["local", "s3"], "local"))
 def world(request, tmp_path: Path, monkeypatch) -> World:
     if request.param == "local":
         return request.getfixturevalue("local")
@@ -285,6 +286,7 @@ class TestReaders:
             handle.files()
         assert len(opened) == 2
 
+    @pytest.mark.slow
     def test_while_history_goes_again_and_again(self, world):
         writer = world.handle()
         writer.commit(put_some(world, writer, "abcd"), "run", 1)

@@ -155,6 +155,7 @@ class TestS3:
             ):
                 work()
 
+    @pytest.mark.slow
     def test_no_server(self, monkeypatch):
         monkeypatch.setenv("IRONMASK_S3_ENDPOINT", "http://127.0.0.1:9")
         monkeypatch.setenv("IRONMASK_S3_ALLOW_HTTP", "true")

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from support.marks import slow
 
 from ironmask import Params, Protector, candidates, verify_batch
 from ironmask.acceptance import ANGLES, DRAWS, Acceptance, measured
@@ -45,8 +46,8 @@ def verified(rng, params, angles, row_key):
     "params",
     [
         Params(128, 8, 2, 128),
-        Params(128, 12, 1, 192, Structure.QUATERNIONIC),
-        Params(512, 16, 3, 1024, Structure.QUATERNIONIC),
+        slow(Params(128, 12, 1, 192, Structure.QUATERNIONIC)),
+        slow(Params(512, 16, 3, 1024, Structure.QUATERNIONIC)),
     ],
     ids=Params.describe,
 )
@@ -110,6 +111,7 @@ class TestBetweenTheAngles:
         inside = found.at(np.cos(np.radians([20.0, 40.0, 86.0])))
         np.testing.assert_allclose(inside, share, atol=2e-7)
 
+    @pytest.mark.slow
     def test_the_curve_of_many_more_angles_and_draws_is_met(self, rng):
         """Halfway between two angles, as a setting of the neighbouring width would not be."""
         params = Params(256, 10, 2)

@@ -151,6 +151,7 @@ def test_trying_more_subsets_accepts_more():
     assert found.mean() > alone.mean() + 0.2
 
 
+@pytest.mark.slow
 def test_tolerance_accepts_more_in_order():
     """Every probe that a smaller tolerance accepts, a larger one accepts too."""
     accepted = [accepted_probes(tolerance) for tolerance in range(5)]

@@ -47,6 +47,7 @@ def test_haar_is_orthogonal(n, rng):
     assert defect(q.T) < 1e-5
 
 
+@pytest.mark.slow
 def test_first_moments(small):
     assert z_scores(small, 0).max() < 5
 

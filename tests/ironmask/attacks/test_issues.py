@@ -7,6 +7,7 @@ from itertools import count
 import numpy as np
 import pytest
 from support.issues import ALPHA, N, capture, issued, known, unit
+from support.marks import few
 
 from ironmask import codeword
 from ironmask.attacks import largest_entry, nearest_codewords, recover_from_issues
@@ -33,7 +34,7 @@ def test_two_issues_of_one_template(encoding, rng):
 
 
 @pytest.mark.parametrize("structure", Structure)
-@pytest.mark.parametrize("code_width", [N, 2 * N])
+@pytest.mark.parametrize("code_width", few([N, 2 * N], N))
 def test_issues_of_different_captures(code_width, structure, rng):
     """Each template is that of its own issue, not something between them.
 

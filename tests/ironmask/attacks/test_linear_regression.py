@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.issues import capture, issued, unit
+from support.marks import slow
 
 from ironmask import codeword
 from ironmask.attacks import recover_by_regression, regression_bits
@@ -31,7 +32,7 @@ def test_four_rows_of_quaternions_are_one_and_wide_codes_have_more_zeros():
 
 
 @pytest.mark.parametrize("structure", Structure)
-@pytest.mark.parametrize(("issues", "code_width"), [(2, N), (4, N)])
+@pytest.mark.parametrize(("issues", "code_width"), [(2, N), slow(4, N)])
 def test_trials_are_as_predicted(issues, code_width, structure, rng):
     trials = []
     for _ in range(30):

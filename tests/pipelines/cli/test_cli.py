@@ -512,6 +512,7 @@ class TestProgress:
             assert re.search(part, last), last
         assert re.search(r"left\W+(\d+ days?, )?(\d+:)+\d\d\b", last), last
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("forced", [{}, {"FORCE_COLOR": "1"}], ids=["plain", "forced colour"])
     def test_is_quiet_elsewhere(self, tmp_path, forced):
         source, dest = some_bad(tmp_path / "e.parquet", 20), tmp_path / "d"

@@ -106,6 +106,7 @@ def test_subjects_probes_and_tables(tmp_path: Path, dest: Path) -> None:
         assert_harmless(said)
 
 
+@pytest.mark.slow
 def test_a_model_of_that_name_is_shown_in_a_table(tmp_path: Path) -> None:
     source = write_embeddings(tmp_path / "e.parquet", ["a", "b"], unit_vectors(2))
     alpha, keys = (f"--alpha={ALPHA}", f"--tolerance={TOLERANCE}"), f"--keys={tmp_path / 'k.json'}"

@@ -64,6 +64,7 @@ def test_embeddings_in_a_bucket_become_templates_in_a_bucket(tmp_path, bucket, s
     assert not store.exists(f"{dest}/_ironmask/lease.json")
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_off_is_continued(tmp_path, bucket, store, monkeypatch):
     """What was committed stays, what was not is destroyed, and nobody is enrolled twice."""
     source, dest, keys = f"{bucket}/in/e.parquet", f"{bucket}/out", tmp_path / "keys.json"
@@ -132,6 +133,7 @@ def test_the_same_photo_in_a_later_run(tmp_path, bucket, store, face_data):
     assert row["subject_id"] == "alice"
 
 
+@pytest.mark.slow
 def test_credentials_from_a_file(tmp_path, bucket, store, s3, monkeypatch):
     """Workers find what the settings file says, without it travelling to them."""
     source = several(tmp_path / "e.parquet", 2)

@@ -241,6 +241,7 @@ class TestTheBar:
         stricter = self.bar(source, tmp_path / "d", model="buffalo_sc", agreement=1e-2)
         assert stricter.cosine == 0.171
 
+    @pytest.mark.slow
     def test_of_an_unknown_model_it_is_the_least_of_any(self, source, tmp_path):
         found = self.bar(source, tmp_path / "d")
         assert found.source.startswith("the least of any model")
@@ -388,6 +389,7 @@ class TestReprotect:
         assert inventory(open_tables(averaged)).disagreement == PEOPLE_BY_REASON
         assert checked(averaged).code == 0
 
+    @pytest.mark.slow
     def test_what_it_told_of_can_be_made_anew_and_erased(self, averaged):
         for more in ([], ["--vault"]):
             assert again(averaged, *more).code == 0
@@ -418,6 +420,7 @@ class TestReprotect:
         assert answer.code == 0
         assert answer.json()["summary"]["disagreement"] == {}
 
+    @pytest.mark.slow
     def test_the_bar_stays_as_it_was(self, source, tmp_path):
         dest = tmp_path / "d"
         run(request(source, dest, agreement=1e-2))
@@ -426,6 +429,7 @@ class TestReprotect:
         bars = [job.agreement for job in run_records.jobs(open_tables(dest))]
         assert bars[0] == bars[1] < bars[2]
 
+    @pytest.mark.slow
     def test_an_interrupted_one_goes_on(self, averaged, monkeypatch):
         with monkeypatch.context() as cut:
             cut.setattr("pipelines.table.generations.switch", _cut)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.command import ironmask
 from support.enrolling import enroll, unit_vectors, write_embeddings
+from support.marks import slow
 from support.table import checked, keys_of, rows, told, verified
 
 PEOPLE = [f"Zanzibar-Quux-{number:03d}" for number in range(6)]
@@ -78,7 +79,7 @@ def test_both_kinds_do_not_mix(dest: Path, source: Path, tmp_path: Path) -> None
     assert (answer.code, "pseudonymous is False there and True here" in answer.err) == (1, True)
 
 
-@pytest.mark.parametrize("command", ["rekey", "rotate-mac", "reprotect"])
+@pytest.mark.parametrize("command", [slow("rekey"), slow("rotate-mac"), "reprotect"])
 def test_generations_keep_the_pseudonyms(dest: Path, command: str) -> None:
     before = {row["subject_id"] for row in rows(dest, "templates")}
     answer = ironmask(command, dest, f"--keys={keys_of(dest)}", LOCAL)
@@ -126,6 +127,7 @@ def test_its_templates_are_evaluated_by_the_labels(
     assert told_of[0] == told_of[1]
 
 
+@pytest.mark.slow
 def test_photos_are_read_where_they_are(tmp_path: Path, face_data: Path) -> None:
     people = sorted((face_data / "faces" / "lfw_dev").iterdir())[:2]
     source = tmp_path / "photos"
@@ -153,6 +155,7 @@ def test_photos_are_read_where_they_are(tmp_path: Path, face_data: Path) -> None
     assert not [text for text in clear if people[0].name in text or str(source) in text]
 
 
+@pytest.mark.slow
 def test_the_vault_keeps_the_labels(source: Path, tmp_path: Path) -> None:
     made = tmp_path / "table"
     assert enroll(source, made, "--pseudonymous", "--vault", "--max-failures=1").code == 0

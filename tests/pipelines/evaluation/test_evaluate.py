@@ -148,6 +148,7 @@ def _list(folder: Path, *lines: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_headline_is_of_what_was_asked_for(source, tmp_path):
     """Whatever the results say: the best of many would look better than it is."""
     one = headline(run(source, tmp_path / "one", alphas=(8,), tolerance=2))
@@ -199,6 +200,7 @@ def test_what_names_no_setting_is_refused(source, tmp_path, text):
     assert "setting" in answer.errors[0] or "structure" in answer.errors[0]
 
 
+@pytest.mark.slow
 def test_without_a_setting_the_presets_are_compared(source, tmp_path):
     found = run_one(source, tmp_path / "out", alphas=())
     assert [row.params for row in found.protected] == [preset(name, N) for name in PRESETS]
@@ -253,6 +255,7 @@ def test_first_images_make_one_template(source, tmp_path):
     assert np.mean(rates[1]) < np.mean(rates[0])
 
 
+@pytest.mark.slow
 def test_one_pass_over_numbers_of_faces_and_centrings(source, tmp_path):
     """The same probes for each number of faces; one face has nothing to centre."""
     found = run(
@@ -323,6 +326,7 @@ def test_any_order_of_blocks_and_any_interruption_give_the_same(source, tmp_path
     assert [str(r) for r in resumed.protected] == [str(r) for r in whole.protected]
 
 
+@pytest.mark.slow
 def test_another_seed_draws_other_codewords(source, tmp_path):
     one, other = run_one(source, tmp_path / "a"), run_one(source, tmp_path / "b", seed="01" * 32)
     assert [r.fnmr.errors for r in one.cosine] == [r.fnmr.errors for r in other.cosine]

@@ -168,6 +168,7 @@ def test_other_embeddings_are_not_confirmed(tmp_path, table):
     assert "gives back its codeword" in answer.errors[0]
 
 
+@pytest.mark.slow
 def test_some_other_embeddings_leave_their_templates_out(tmp_path, source, table):
     rows = pq.read_table(source)
     vectors = np.array(rows["embedding"].to_pylist(), dtype=np.float32)
@@ -227,6 +228,7 @@ def test_a_changed_row_ends_it(source, table, tmp_path):
     assert not (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_table_that_grew_is_not_the_one_that_was_frozen(source, table, tmp_path):
     evaluated(source, tmp_path / "out", table)
     run(request(write_embeddings(tmp_path / "new.parquet", ["n"], unit_vectors(1, 5)), table))

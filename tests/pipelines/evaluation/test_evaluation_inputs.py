@@ -59,6 +59,7 @@ def told(answer: Answer) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 class TestSubjects:
+    @pytest.mark.slow
     def test_a_case_without_subjects(self, face_data, tmp_path):
         folder = cases.make(face_data, "01", tmp_path / "case")
         for name, without in (("clean", 0), ("null", 6), ("empty", 6)):
@@ -148,6 +149,7 @@ def _audit(source: Path, dest: Path) -> AuditRequest:
 
 
 class TestExclusions:
+    @pytest.mark.slow
     def test_a_case_of_names_with_a_number_sign(self, face_data, tmp_path):
         folder = cases.make(face_data, "02", tmp_path / "case")
         for name, listed in (("noimage", "row"), ("hash", "image")):
@@ -290,6 +292,7 @@ class TestRoles:
 
 
 class TestNamesOfRows:
+    @pytest.mark.slow
     @pytest.mark.parametrize("pseudonymous", [False, True])
     def test_a_table_of_rows_is_found_by_the_names_of_its_images(self, tmp_path, pseudonymous):
         """In a file of another name and order; the names lie in no file if they are not to."""
@@ -351,6 +354,7 @@ class TestReport:
                 for kind in ("high", "bootstrap_high"):
                     assert all(row[name] <= row[f"{name}_{kind}"] for row in rows)
 
+    @pytest.mark.slow
     def test_a_plot_that_fails_costs_itself(self, tmp_path, monkeypatch):
         """The numbers are there before anything is drawn, and the page says what is not."""
         out, seen = tmp_path / "out", []

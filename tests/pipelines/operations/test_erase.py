@@ -25,6 +25,7 @@ from support.enrolling import (
     unit_vectors,
     write_embeddings,
 )
+from support.marks import slow
 from support.table import checked, copied, keys_of, rows, verified
 
 from infra.store.delta import DeltaTableHandle
@@ -176,6 +177,7 @@ def test_the_plan_of_a_planning_that_was_killed(dest: Path) -> None:
     assert not list(plans.rglob("*.parquet"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["rekey", "rotate-mac"])
 def test_who_was_erased_stays_so_when_rows_are_made_from_rows(dest: Path, command: str) -> None:
     assert erase(dest, NAMES[4]).code == 0
@@ -274,7 +276,7 @@ class TestSeveral:
         assert people(dest) == {*NAMES}
         assert checked(dest).code == 0
 
-    @pytest.mark.parametrize("table", ["templates", "inputs", "runs"])
+    @pytest.mark.parametrize("table", ["templates", slow("inputs"), slow("runs")])
     def test_what_was_broken_off_is_finished(self, dest, monkeypatch, table):
         """Cut in the midst of the second person: the first is gone, the third is still there."""
         began = []

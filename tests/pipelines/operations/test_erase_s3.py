@@ -52,6 +52,7 @@ def versions(s3: Any, dest: str) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("subject", ["s000", pytest.param("s003", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_person_is_in_no_version(s3, table, tmp_path, subject):
     (row,) = [
         row

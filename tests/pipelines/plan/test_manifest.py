@@ -199,6 +199,7 @@ class TestRuns:
     def model(self, face_data: Path) -> str:
         return f"--model={face_data / 'models' / 'buffalo_sc'}"
 
+    @pytest.mark.slow
     def test_a_run_survives_and_a_retry_takes_what_was_allowed(self, tmp_path, face_data, model):
         found = photos(face_data)
         near = tmp_path / "in" / "near.jpg"

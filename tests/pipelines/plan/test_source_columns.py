@@ -49,6 +49,7 @@ def test_a_case_of_embeddings_that_are_refused(face_data, tmp_path, name):
     refused(source, tmp_path / "dest", "embedding")
 
 
+@pytest.mark.slow
 def test_the_other_cases_of_embeddings(face_data, tmp_path):
     folder = cases.make(face_data, "05", tmp_path / "case")
     for name in ("list_subject", "struct_subject", "twice_subject"):

@@ -112,6 +112,7 @@ def test_with_encryption_it_is_said_and_kept(source, narrow, tmp_path):
     assert ironmask("check", dest, "--keys", keys_of(dest), "--deep").code == 0
 
 
+@pytest.mark.slow
 def test_of_a_model_that_fills_its_space_only_a_bound_is_known(source, full, tmp_path):
     settings = (SQUARE, "--alpha=20", "--tolerance=4", "--calibration", full)
     answer = enroll(source, tmp_path / "d", *settings)

@@ -25,6 +25,7 @@ from support.enrolling import (
     write_embeddings,
 )
 from support.forging import FORGERIES, Place
+from support.marks import few
 from support.table import (
     assert_sound,
     checked,
@@ -153,7 +154,7 @@ def inspected(dest: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("how", few(DAMAGES, "deleted", "a bit of the first group"))
 def test_people_of_a_lost_file_are_enrolled_again(how: str, dest: Path, source: Path) -> None:
     damage, people = DAMAGES[how]
     lost, other = data_files(dest, "templates")
@@ -351,6 +352,7 @@ def test_the_vault(source: Path, tmp_path: Path) -> None:
     assert checked(dest).code == 0
 
 
+@pytest.mark.slow
 def test_the_next_reprotection_ends_the_second_issues(dest: Path, source: Path) -> None:
     delete(data_files(dest, "templates")[0])
     assert repair(dest, source).code == 0
@@ -457,6 +459,7 @@ def test_the_old_file_put_back_counts_for_nothing(dest: Path, source: Path) -> N
     assert checked(dest).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "nth"), [("runs", 1), ("inputs", 1), ("templates", 1), ("templates", 2)]
 )

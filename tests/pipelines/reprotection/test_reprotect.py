@@ -20,6 +20,7 @@ from support.enrolling import (
     unit_vectors,
     write_embeddings,
 )
+from support.marks import slow
 from support.table import checked, data_files, keys_of, open_tables, rows, verified
 
 from infra.keys.key_file import KeyFile
@@ -233,6 +234,7 @@ def assert_sound_of_live(dest: Path) -> None:
     assert len(owners) == len(set(owners))
 
 
+@pytest.mark.slow
 def test_a_restart_takes_what_has_come_back(dest: Path, source: Path, tmp_path: Path) -> None:
     fewer = several(tmp_path / "fewer.parquet", PEOPLE - 1)
     assert again(dest, f"--source={fewer}").code == 1
@@ -270,7 +272,7 @@ def test_an_unfinished_enrolment_comes_first(source: Path, tmp_path: Path) -> No
     assert again(dest).code == 0
 
 
-@pytest.mark.parametrize("command", ["rekey", "rotate-mac", "reprotect"])
+@pytest.mark.parametrize("command", [slow("rekey"), slow("rotate-mac"), "reprotect"])
 def test_keys_of_a_generation_that_never_began_are_not_taken(dest: Path, command: str) -> None:
     tables = open_tables(dest)
     file = KeyFile.open(keys_of(dest), tables.table_id)
@@ -282,6 +284,7 @@ def test_keys_of_a_generation_that_never_began_are_not_taken(dest: Path, command
     assert answers(dest, unit_vectors(PEOPLE)) == GENUINE
 
 
+@pytest.mark.slow
 def test_a_keyset_file_of_before_it_was_begun(dest: Path, tmp_path: Path) -> None:
     before = keys_of(dest).read_text()
     fewer = several(tmp_path / "fewer.parquet", PEOPLE - 1)
@@ -314,7 +317,7 @@ def test_keys_of_another_table_are_refused(dest: Path, source: Path, tmp_path: P
     assert states(dest) == {1: "live"}
 
 
-@pytest.mark.parametrize("command", ["rekey", "rotate-mac"])
+@pytest.mark.parametrize("command", ["rekey", slow("rotate-mac")])
 def test_rows_are_made_from_rows(dest: Path, source: Path, command: str) -> None:
     source.unlink()  # no embedding is needed
     old = {row["subject_id"]: row for row in rows(dest, "templates")}

@@ -17,6 +17,7 @@ from support.enrolling import (
     unit_vectors,
     write_embeddings,
 )
+from support.marks import slow
 from support.table import checked, data_files, keys_of, open_tables, rewrite, rows, verified
 
 from infra.keys.key_file import KeyFile
@@ -152,7 +153,7 @@ def test_a_kill_between_the_commits_of_a_wave_loses_nothing(source: Path, tmp_pa
     assert checked(dest).code == 0
 
 
-@pytest.mark.parametrize("command", ["rekey", "rotate-mac"])
+@pytest.mark.parametrize("command", [slow("rekey"), "rotate-mac"])
 def test_it_stays_when_rows_are_made_from_rows(dest: Path, command: str) -> None:
     kept = rows(dest, "vault")
     keys = vault_keys_of(dest).rename(dest.with_name("elsewhere.json"))
@@ -177,6 +178,7 @@ def test_its_kek_rotates(dest: Path) -> None:
     assert again(dest).code == 0
 
 
+@pytest.mark.slow
 def test_from_the_source_again_after_the_vault(dest: Path, source: Path) -> None:
     assert again(dest).code == 0
     plain = ["--executor=local", f"--keys={keys_of(dest)}"]

@@ -18,6 +18,7 @@ from support.enrolling import (
     several,
     unit_vectors,
 )
+from support.marks import few, slow
 from support.table import checked, copied, keys_of, rows, templates, verified
 
 from ironmask.params import PRESETS, Params, preset
@@ -71,7 +72,7 @@ def assert_whole(dest: Path) -> None:
     assert checked(dest).code == 0, checked(dest).out
 
 
-@pytest.mark.parametrize("way", [[], ["--vault"]], ids=["embeddings", "vault"])
+@pytest.mark.parametrize("way", few([[], ["--vault"]], ["--vault"]), ids=["embeddings", "vault"])
 def test_explicit_options_move_it_to_version_2(first, way):
     done = again(first, "--code-width=128", *way)
     assert done.code == 0, done.err
@@ -89,7 +90,7 @@ def test_a_preset_moves_it_to_version_2(first, name):
     assert checked(first).code == 0
 
 
-@pytest.mark.parametrize("more", [[], ["--alpha=13"], ["--encoding=float16"]], ids=str)
+@pytest.mark.parametrize("more", few([[], ["--alpha=13"], ["--encoding=float16"]], []), ids=str)
 def test_without_a_wider_code_it_stays_of_version_1(first, more):
     assert again(first, *more).code == 0
     found = params(first)
@@ -98,8 +99,15 @@ def test_without_a_wider_code_it_stays_of_version_1(first, more):
     assert_whole(first)
 
 
-@pytest.mark.parametrize("command", ["rekey", "rotate-mac"])
-@pytest.mark.parametrize("name", ["first", "second"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        slow("first", "rekey"),
+        ("first", "rotate-mac"),
+        ("second", "rekey"),
+        slow("second", "rotate-mac"),
+    ],
+)
 def test_rows_made_from_rows_keep_their_version(made, tmp_path, name, command):
     dest = copied(made / name, tmp_path / "table")
     before = {row["subject_id"]: row for row in rows(dest, "templates")}
@@ -157,6 +165,7 @@ def test_plaintext_helpers_never_move_to_a_wider_code(tmp_path):
     assert {row["sealed"] for row in rows(dest, "templates")} == {False}
 
 
+@pytest.mark.slow
 def test_photos_move_it_too(tmp_path, face_data):
     model, faces = face_data / "models" / "buffalo_sc", face_data / "faces" / "lfw_dev"
     people = [one for one in sorted(faces.iterdir()) if len(list(one.iterdir())) > 2][:2]

@@ -304,6 +304,7 @@ def test_a_changed_footer_is_refused(kept, changed, content, place):
         verified(kept, "s001", captures(unit_vectors(SUBJECTS), 1)[1:2])
 
 
+@pytest.mark.slow
 def test_files_of_before_are_hashed_whole(tmp_path, monkeypatch):
     """Named as releases did that knew no digests of groups."""
     monkeypatch.setattr(

@@ -160,6 +160,7 @@ class TestNoteOfAnErasure:
             command("erase", dest, "--subject=s001", "--yes"),
         ]
 
+    @pytest.mark.slow
     def test_what_is_none(self, dest):
         path = Path(layout.erasure_file(str(dest)))
         for name, content in NOTES.items():

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from support.enrolling import PowerCutError
+from support.marks import few
 from support.s3 import S3Server
 
 from infra.settings import StorageSettings
@@ -111,7 +112,7 @@ def local(tmp_path: Path) -> World:
     return world
 
 
-@pytest.fixture(params=["local", "s3", "versioned"])
+@pytest.fixture(params=few(["local", "s3", "versioned"], "local"))
 def world(request, monkeypatch) -> World:
     if request.param == "local":
         return request.getfixturevalue("local")
@@ -288,6 +289,7 @@ class TestKills:
             own.end()
             assert (erased.problems(), erased.read()) == ([], before)
 
+    @pytest.mark.slow
     def test_a_run_between_may_close_what_is_half_forgotten(self, erased, tmp_path):
         before = erased.read()
         for _ in self.stages(erased, tmp_path, after=True):

@@ -111,10 +111,8 @@ def times(left: F64, right: F64) -> F64:
     """The products of scalars, (..., d) each, which broadcast."""
     d = left.shape[-1]
     matrix = right[..., _PLACE[:d, :d]] * _RIGHT[:d, :d]
-    if right.ndim == 1:
-        # One product of matrices instead of one for each scalar.
-        return left @ matrix
-    product: F64 = (left[..., None, :] @ matrix)[..., 0, :]
+    # By one scalar, a product of matrices instead of one for each scalar.
+    product: F64 = left @ matrix if right.ndim == 1 else (left[..., None, :] @ matrix)[..., 0, :]
     return product
 
 

@@ -102,16 +102,17 @@ def conjugate(scalars: Real) -> Real:
 def direction(scalar: F64) -> F64:
     """A scalar, (..., d), at unit length; 1 where it is 0."""
     size = np.sqrt((scalar * scalar).sum(axis=-1, keepdims=True))
-    unit = np.zeros_like(scalar)
-    unit[..., 0] = 1
-    return np.where(size > 0, scalar / np.where(size > 0, size, 1), unit)
+    unit: F64 = scalar / (size + (size == 0))
+    unit[..., :1] += size == 0
+    return unit
 
 
 def times(left: F64, right: F64) -> F64:
     """The products of scalars, (..., d) each, which broadcast."""
     d = left.shape[-1]
-    matrix = left[..., _PLACE[:d, :d]] * _LEFT[:d, :d]
-    product: F64 = (matrix @ right[..., None])[..., 0]
+    matrix = right[..., _PLACE[:d, :d]] * _RIGHT[:d, :d]
+    # By one scalar, a product of matrices instead of one for each scalar.
+    product: F64 = left @ matrix if right.ndim == 1 else (left[..., None, :] @ matrix)[..., 0, :]
     return product
 
 

@@ -51,5 +51,5 @@ def unit_rows(vectors: ArrayLike, n: int) -> F64:
     if (peak == 0).any():
         raise TemplateError("zero_norm", "a vector is zero and has no direction")
     scaled = batch / peak
-    unit: F64 = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+    unit: F64 = scaled / np.sqrt((scaled * scaled).sum(axis=1, keepdims=True))
     return unit

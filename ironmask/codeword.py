@@ -41,7 +41,7 @@ def decode(u: Floats, alpha: int) -> I32:
     if not np.isfinite(u).all():
         raise TemplateError("not_finite", "a vector to decode holds values that are not finite")
     support = _largest(np.abs(u), alpha)
-    negative = np.take_along_axis(u, support, axis=1) < 0
+    negative = u[np.arange(len(u))[:, None], support] < 0
     return np.where(negative, -(support + 1), support + 1).astype(np.int32)
 
 

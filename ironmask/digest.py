@@ -150,7 +150,12 @@ def _words(tags: U8) -> NDArray[np.uint64]:
 
 
 def _sorted(tags: U8) -> bytes:
-    tags = tags[np.lexsort(_words(tags).T[::-1])]
+    words = _words(tags)
+    if words.shape[1] == 1:
+        # Numbers alone are sorted twice as fast as their places.
+        tags = np.sort(words, axis=0).astype(">u8").view(np.uint8)
+    else:
+        tags = tags[np.lexsort(words.T[::-1])]
     if (tags[1:] == tags[:-1]).all(axis=1).any():
         raise ProtectionError("two digests of a row are equal, by a rare chance: try again")
     return tags.tobytes()

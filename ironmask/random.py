@@ -104,9 +104,11 @@ def fill_normals(rng: np.random.Generator, out: F32) -> None:
         np.sqrt(radius, out=radius)
         angle = words[half:].astype(np.float32)
         angle *= np.float32(np.pi / 2**31)
-        np.multiply(np.cos(angle), radius, out=part[:half])
-        rest = len(part) - half
-        np.multiply(np.sin(angle[:rest]), radius[:rest], out=part[half:])
+        first, second = part[:half], part[half:]
+        np.cos(angle, out=first)
+        np.sin(angle[: len(second)], out=second)
+        first *= radius
+        second *= radius[: len(second)]
 
 
 def raw_words(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:

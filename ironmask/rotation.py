@@ -233,7 +233,9 @@ def _reflect(v: F32, inverse: F32, ends: F32, q: F32, x: F32, out: F32) -> None:
     """
     width, d = ends.shape
     size = width * d
-    np.einsum("rjb,jb->rj", v[:, :size].reshape(size, width, d), ends, out=x[:, :width])
+    own = np.zeros((width, d, width), dtype=np.float32)
+    _diagonal(own)[...] = ends
+    np.matmul(v[:, :size], own.reshape(size, width), out=x[:, :width])
     np.matmul(v[:, size:], q, out=x[:, width:])
     # BLAS reads columns first, so x' becomes -x' T'.
     blas.strsm(-1.0, inverse.T, x.T, side=1, lower=1, overwrite_b=1)

@@ -64,8 +64,8 @@ def clean_environment(folder: Path, **more: str) -> dict[str, str]:
     }
 
 
-def command(folder: Path, *arguments: object, **environment: str) -> Answer:
-    """Run the installed command in a process of its own."""
+def command(folder: Path, *arguments: object, seconds: float = 500, **environment: str) -> Answer:
+    """Run the installed command in a process of its own, which may take so many seconds."""
     program = Path(sys.executable).with_name("ironmask")
     done = subprocess.run(
         [program, *map(str, arguments)],
@@ -73,7 +73,7 @@ def command(folder: Path, *arguments: object, **environment: str) -> Answer:
         env=clean_environment(folder, **environment),
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=seconds,
         check=False,
     )
     return Answer(done.returncode, done.stdout, done.stderr)

@@ -198,7 +198,8 @@ class TestRefusals:
             other, "--out", tmp_path / "out",
         )  # fmt: skip
         assert answer.code == 1
-        assert "width 64, the tables' are 128" in answer.errors[0]
+        assert "holds embeddings of width 64" in answer.errors[0]
+        assert "are 128 wide" in answer.errors[0]
 
     def test_keys_for_some_tables_only(self, folder, tmp_path):
         answer = ironmask(
@@ -223,8 +224,9 @@ def test_a_wide_table_is_worth_nothing_to_who_has_its_keys(folder):
     assert (lying["outcome"], lying["has"]) == ("0 of 2 recovered", "the files")
     read = attacks[f"sparse vector of one row, {label}"]
     assert (read["outcome"], read["has"]) == ("2 of 2 recovered", "the files and the keys")
-    # One quaternion in N / (4 alpha) is right.
-    assert "about 8 guesses" in read["needs"]
+    # One quaternion in N / (4 alpha) is right. Of right ones nearly all lead to the codeword.
+    (guesses,) = re.findall(r"about (\d+) guesses", read["needs"])
+    assert 8 <= int(guesses) <= 12
     assert read["bits"] <= np.log2(2 * WIDTH / 4)
     assert "does not apply" in attacks["seeds of NumPy's generators"]["outcome"]
     assert told["headline"].startswith(

@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV := uv==0.13.9
+# A build for CPUs, where one is at hand; the one of the package index brings gigabytes of CUDA.
+TORCH := torch==2.13.0+cpu
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
@@ -63,6 +65,10 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > $(VENV)/installed.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 0 \
+		--only-binary :all: --constraint $(VENV)/installed.txt $(TORCH) 2>/dev/null \
+		|| echo "no build of PyTorch for CPUs is at hand: tests of trained inverters are skipped"
 	@touch $@
 
 clean:

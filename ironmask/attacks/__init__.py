@@ -14,6 +14,8 @@ them checks a result by `Recovered.cosine`.
 | `recover_by_regression` | the same; the published attack | `regression_bits`, n^3 each |
 | `recover_by_tradeoff` | the same, of one capture | `tradeoff_operations` and as much memory |
 | `scan_seeds` | one square row and how its rotation was seeded | a rotation for each seed |
+
+What an embedding gives away once a thief has it is measured by `ironmask.attacks.inversion`.
 """
 
 from ironmask.attacks.dictionary import Match, best_match, codeword_cosines, dictionary_bits

@@ -53,7 +53,6 @@ def made(model, given):
         return OnnxModule(model.graph)(torch.from_numpy(given)).numpy()
 
 
-POSITIVE = [helper.make_node("Mul", ["x", "x"], ["square"])]
 # Operator, the input it takes after x and its attributes; then the version of the operators.
 CASES = [
     ("Add", {"b": values(6, 1, 1)}, {}, 11),

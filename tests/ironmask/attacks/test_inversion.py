@@ -178,10 +178,10 @@ def test_what_cannot_be_learnt_from_is_refused(linear):
         LinearInverter().fit(images, embeddings, [1, 2])
     with pytest.raises(TemplateError):
         linear.invert(np.ones((1, N + 1)))
-    with pytest.raises(ParameterError, match=f"{SIDE} pixels"):
-        made = LinearInverter()
-        made.partial_fit(images[:2], embeddings[:2])
-        made.partial_fit(images[:2, :16, :16], embeddings[:2])
+    begun = LinearInverter()
+    begun.partial_fit(images[:2], embeddings[:2])
+    with pytest.raises(ParameterError, match="16 pixels"):
+        begun.partial_fit(images[:2, :16, :16], embeddings[:2])
     with pytest.raises(ParameterError, match="ridge -1"):
         LinearInverter(ridge=-1)
 

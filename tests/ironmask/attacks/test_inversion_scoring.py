@@ -46,7 +46,7 @@ def test_photos_of_one_person_are_no_strangers():
 def test_no_strangers_no_threshold(embeddings):
     with pytest.raises(ParameterError, match="two people"):
         thresholds(embeddings, np.zeros(300), [0.1])
-    with pytest.raises(ParameterError, match="0..1"):
+    with pytest.raises(ParameterError, match=r"0\.\.1"):
         thresholds(embeddings, PEOPLE, [0.0])
 
 

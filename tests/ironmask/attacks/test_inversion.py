@@ -222,13 +222,14 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 from ironmask.attacks import inversion
+from ironmask.errors import ProviderError
 made = inversion.LinearInverter()
 made.fit(np.random.default_rng(1).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8), np.eye(9))
 assert made.invert(np.eye(9)).shape == (9, 8, 8, 3)
 for name in ("NbNet", "HybridInverter", "ascend", "Training"):
     try:
         getattr(inversion, name)
-    except inversion.library.ProviderError as error:
+    except ProviderError as error:
         print(error)
 """
 

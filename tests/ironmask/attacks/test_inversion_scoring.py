@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from ironmask.attacks.inversion import Scores, other_photos, thresholds
 from ironmask.errors import ParameterError, ProtocolError
@@ -70,8 +71,9 @@ def test_all_hit():
     found = Scores.of(rows, rows, range(20)).hits(threshold)
     assert found.share == 1
     assert found.interval.high == 1
-    # Wilson (1927): n / (n + z^2), with Student's t of 19 degrees of freedom for z.
-    assert found.interval.low == pytest.approx(20 / (20 + 2.093**2), abs=1e-3)
+    # Wilson (1927): m / (m + z^2). Of 20 people one is spent on the mean, so m = 19, and z is
+    # Student's t of 19 degrees of freedom.
+    assert found.interval.low == pytest.approx(19 / (19 + stdtrit(19, 0.975) ** 2), abs=1e-6)
 
 
 def test_other_photos_of_the_same_people():

@@ -19,6 +19,7 @@ from ironmask.attacks.inversion.library import torch_library
 from ironmask.errors import ModelError
 
 torch = torch_library()
+_Module: Any = torch.nn.Module
 
 _SIDE: Final = 112
 _CONSTANT: Final = "Constant"
@@ -35,7 +36,7 @@ def differentiable(pack: ModelPack, device: str = "cpu") -> Any:
     return OnnxModule.load(pack.recogniser).to(find_device(device))
 
 
-class OnnxModule(torch.nn.Module):  # type: ignore[misc]
+class OnnxModule(_Module):  # type: ignore[misc]
     """A graph of one input and one output, whose first dimension counts faces.
 
     batch: None, or 1 where the graph takes one face only; faces then go through one by one.
@@ -76,7 +77,8 @@ class OnnxModule(torch.nn.Module):  # type: ignore[misc]
             raise ModelError(f"{path}: it is no ONNX model ({type(error).__name__})") from error
         if external_data(model):
             raise ModelError(f"{path}: a part of it lies in other files")
-        made = cls(model.graph, str(path)).to(memory_format=torch.channels_last)
+        made = cls(model.graph, str(path))
+        made.to(memory_format=torch.channels_last)
         made.batch = None if made._takes_two() else 1
         return made
 

@@ -18,6 +18,7 @@ from ironmask.errors import ParameterError
 
 torch = torch_library()
 nn = torch.nn
+_Module: Any = nn.Module
 
 BLOCKS: Final = 6
 
@@ -59,7 +60,7 @@ class DecoderShape:
         ]
 
 
-class NbBlock(nn.Module):  # type: ignore[misc]
+class NbBlock(_Module):  # type: ignore[misc]
     """A de-convolution, then layers that each build channels from it and from the layer before.
 
     "NbNet-B": all outputs are joined, so half of the channels are neighbours of the other half.
@@ -88,7 +89,7 @@ class NbBlock(nn.Module):  # type: ignore[misc]
         return torch.cat(found, 1)
 
 
-class Decoder(nn.Module):  # type: ignore[misc]
+class Decoder(_Module):  # type: ignore[misc]
     """Templates, (k, n) unit rows, to what is added to an image: (k, 3, side, side).
 
     Six blocks and one convolution, which begins at zero.
@@ -120,7 +121,7 @@ class Decoder(nn.Module):  # type: ignore[misc]
         return self.end(self.blocks(self.scale * templates[:, :, None, None]))
 
 
-class Reconstruction(nn.Module):  # type: ignore[misc]
+class Reconstruction(_Module):  # type: ignore[misc]
     """An affine image of the template, in -1..1, plus a decoder's.
 
     weights: (n, 3 side^2), or none where every template begins with the same image; offset:

@@ -65,7 +65,8 @@ def inverted(inverter: Inverter | Published, templates: ArrayLike) -> U8:
 
 def to_pixels(values: NDArray[np.floating[Any]]) -> U8:
     """Clip to 0..255 and round to 8 bits, as a stored image is."""
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    rounded: U8 = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    return rounded
 
 
 def matching(images: Pictures, rows: NDArray[Any], people: ArrayLike | None) -> NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -180,7 +181,7 @@ class _Map:
 
     @property
     def side(self) -> int:
-        return round((len(self.image) / 3) ** 0.5)
+        return math.isqrt(len(self.image) // 3)
 
     def pixels(self, rows: F64, gain: float) -> F32:
         centred = (gain * (rows - self.embedding)).astype(np.float32)

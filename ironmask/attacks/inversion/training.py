@@ -219,7 +219,8 @@ class Trainer:
         if not len(self._held):
             return math.nan, math.nan
         self.net.eval()
-        losses, found = [], []
+        losses: list[float] = []
+        found: list[float] = []
         with torch.no_grad():
             for at in range(0, len(self._held), self._settings.batch):
                 batch = self._held[at : at + self._settings.batch]

@@ -23,15 +23,15 @@ from ironmask.attacks.inversion.basis import PixelBasis
 from ironmask.attacks.inversion.inverter import Inverter, State, inverted
 from ironmask.attacks.inversion.linear import LinearInverter
 from ironmask.attacks.inversion.scoring import Hits, Scores, Threshold, other_photos, thresholds
+from ironmask.attacks.inversion.settings import Check, DecoderShape, Training
 from ironmask.attacks.inversion.stolen import by_random_codewords
 
 if TYPE_CHECKING:
     from ironmask.attacks.inversion.ascent import ascend
-    from ironmask.attacks.inversion.decoder import DecoderShape
     from ironmask.attacks.inversion.trained import HybridInverter, NbNet
-    from ironmask.attacks.inversion.training import Training
 
 __all__ = [
+    "Check",
     "DecoderShape",
     "Hits",
     "HybridInverter",
@@ -52,10 +52,8 @@ __all__ = [
 
 # What needs PyTorch, by module.
 _TRAINED = {
-    "DecoderShape": "decoder",
     "HybridInverter": "trained",
     "NbNet": "trained",
-    "Training": "training",
     "ascend": "ascent",
 }
 

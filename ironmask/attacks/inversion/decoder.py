@@ -9,55 +9,14 @@ Importing this module needs PyTorch; see `library.torch_library`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from ironmask.attacks.inversion.inverter import SIDE
 from ironmask.attacks.inversion.library import torch_library
-from ironmask.errors import ParameterError
+from ironmask.attacks.inversion.settings import DecoderShape
 
 torch = torch_library()
 nn = torch.nn
 _Module: Any = nn.Module
-
-BLOCKS: Final = 6
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderShape:
-    """side: pixels of a side of the images.
-
-    channels: what the first de-convolution gives; each block's gives half of the one before.
-    layers: convolutions of the first block; each block has half of the one before, at least 1.
-    They give as many channels together as the de-convolution of their block. upsampled: images grow
-    by repeated pixels and a convolution, instead of a de-convolution, which can leave a
-    checkerboard (Odena, Dumoulin and Olah, Distill, 2016).
-    """
-
-    side: int = SIDE
-    channels: int = 256
-    layers: int = 8
-    upsampled: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises `ParameterError` for sizes that give no network."""
-        if self.side < 1 << (BLOCKS - 1) or self.layers < 1:
-            raise ParameterError(f"{self}: images of 32 pixels or more, and a layer or more")
-        if any(channels < 1 or channels % layers for _, channels, layers in self.blocks):
-            raise ParameterError(
-                f"{self}: layers must divide channels, which are halved {BLOCKS - 1} times"
-            )
-
-    @property
-    def blocks(self) -> list[tuple[int, int, int]]:
-        """Side, channels of the de-convolution and layers of each block."""
-        sides = [self.side]
-        for _ in range(BLOCKS - 1):
-            sides.insert(0, -(-sides[0] // 2))
-        return [
-            (side, self.channels >> place, max(1, self.layers >> place))
-            for place, side in enumerate(sides)
-        ]
 
 
 class NbBlock(_Module):  # type: ignore[misc]

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ironmask.arrays import F32, U8, unit_rows
-from ironmask.attacks.inversion.decoder import Decoder, DecoderShape, Reconstruction
+from ironmask.attacks.inversion.decoder import Decoder, Reconstruction
 from ironmask.attacks.inversion.inverter import Pictures, State, matching, square_side
 from ironmask.attacks.inversion.library import device as find_device
 from ironmask.attacks.inversion.library import to_array, to_images, torch_library
 from ironmask.attacks.inversion.linear import LinearInverter
 from ironmask.attacks.inversion.losses import Recogniser
-from ironmask.attacks.inversion.training import Check, Trainer, Training
+from ironmask.attacks.inversion.settings import Check, DecoderShape, Training
+from ironmask.attacks.inversion.training import Trainer
 from ironmask.errors import ParameterError
 
 torch = torch_library()

@@ -24,6 +24,7 @@ from ironmask.attacks.inversion.losses import (
     seen,
     total_variation,
 )
+from ironmask.attacks.inversion.settings import Check, Training
 from ironmask.errors import MismatchError, ParameterError
 
 torch = torch_library()
@@ -31,57 +32,6 @@ torch = torch_library()
 # Held-out images that a check looks at.
 _MOST_CHECKED: Final = 256
 _LEAST_RATE: Final = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """How long and for what.
-
-    images: budget in images, each counted as often as it is seen. cpu_seconds: the same in seconds
-    of this process. pixel_images: of the budget, before the angular loss joins. batch: images at
-    once. rate: of Adam; it falls along half a cosine to the end of the budget. angular, pixel,
-    smoothness: weights of the losses; see `losses`. check_every: images between two checks.
-    patience: checks without a better held-out loss, after which training stops. held_out: share of
-    people who are not trained on. seed: of the first weights and the order of images.
-    """
-
-    images: int = 100_000
-    cpu_seconds: float = math.inf
-    pixel_images: int = 0
-    batch: int = 32
-    rate: float = 1e-3
-    angular: float = 1.0
-    pixel: float = 1.0
-    smoothness: float = 0.0
-    check_every: int = 4096
-    patience: int = 5
-    held_out: float = 0.05
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises `ParameterError` for a setting that trains nothing."""
-        if min(self.images, self.batch - 1, self.check_every, self.patience) < 1:
-            raise ParameterError(
-                f"{self}: images, check_every and patience are 1 or more, batch 2 or more"
-            )
-        weights = (self.angular, self.pixel, self.smoothness)
-        if not (min(weights) >= 0 and self.rate > 0 and 0 <= self.held_out < 1):
-            raise ParameterError(f"{self}: weights are 0 or more, held_out lies in 0..1")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A point of the loss curve.
-
-    images: seen so far. loss: mean since the last check. held_out: loss of held-out people, NaN
-    where there are none. cosine: mean of their reconstructions to their templates, NaN without a
-    recogniser.
-    """
-
-    images: int
-    loss: float
-    held_out: float
-    cosine: float
 
 
 @dataclass

@@ -22,7 +22,8 @@ from ironmask.attacks.inversion import (  # noqa: E402
     Training,
     ascend,
 )
-from ironmask.attacks.inversion.decoder import BLOCKS, Decoder, Reconstruction  # noqa: E402
+from ironmask.attacks.inversion.decoder import Decoder, Reconstruction  # noqa: E402
+from ironmask.attacks.inversion.settings import BLOCKS  # noqa: E402
 from ironmask.attacks.inversion.training import Trainer  # noqa: E402
 
 TRAINED_ON = photos(150)

@@ -86,7 +86,9 @@ class OnnxModule(_Module):  # type: ignore[misc]
         """See `differentiable`."""
         if self.batch == 1 and len(faces) > 1:
             return torch.cat([self._run(face[None]) for face in faces])
-        return self._run(faces.contiguous(memory_format=torch.channels_last))
+        if faces.dim() == 4:
+            faces = faces.contiguous(memory_format=torch.channels_last)
+        return self._run(faces)
 
     def _run(self, faces: Any) -> Any:
         values = dict(self._integers)

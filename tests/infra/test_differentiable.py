@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support import graphs
 from support.shared import SHARED
 
+from infra.models.files import file_digest
 from infra.models.packs import find_pack
 from ironmask.errors import ModelDigestError, ModelError, ModelNotFoundError, ProviderError
 
@@ -227,6 +228,8 @@ def pack(tmp_path: Path):
     folder.mkdir()
     graphs.recogniser(folder / "a.onnx")
     graphs.detector(folder / "b.onnx")
+    pins = [f"{file_digest(path)}  {path.name}\n" for path in folder.glob("*.onnx")]
+    (folder / "SHA256SUMS").write_text("".join(pins))
     return find_pack(str(folder))
 
 

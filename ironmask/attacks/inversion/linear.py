@@ -25,6 +25,7 @@ _IMAGES: Final = 256
 _COLUMNS: Final = 4096
 # Ridges that are tried, relative to the mean eigenvalue of the embeddings' covariance.
 _RIDGES: Final = np.logspace(-6, 2, 65)
+_LEAST_LEFT: Final = 0.1
 
 
 @dataclass
@@ -220,8 +221,12 @@ def _by_cross_validation(values: F64, squares: F64, total: float, count: int) ->
     penalised = values + _RIDGES[:, None]
     rest = total - (squares * (2 / penalised - values / penalised**2)).sum(axis=1)
     freedom = 1 + (values / penalised).sum(axis=1)
-    left = np.maximum(1 - freedom / count, 1e-9)
-    return float(_RIDGES[np.argmin(np.maximum(rest, 0) / left**2)])
+    left = 1 - freedom / count
+    # Where hardly any freedom is left, both are rounding errors.
+    error = np.where(
+        left > _LEAST_LEFT, np.maximum(rest, 0) / np.maximum(left, _LEAST_LEFT) ** 2, np.inf
+    )
+    return float(_RIDGES[np.argmin(error)])
 
 
 def _columns(count: int) -> Iterator[slice]:

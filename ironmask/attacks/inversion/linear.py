@@ -63,17 +63,16 @@ class LinearInverter:
 
     ridge: penalty on the map's squares, relative to the mean eigenvalue of the embeddings'
     covariance; by default the one with the least generalised cross-validation error (Golub, Heath
-    and Wahba, Technometrics 21, 1979). gain: factor of the map. Ridge regression foretells the mean
-    of all images with an embedding, so features come out pale; a gain above 1 makes them stronger.
+    and Wahba, Technometrics 21, 1979).
 
     Its memory is bounded by n times the pixels of one image, whatever the number of images.
     """
 
-    def __init__(self, ridge: float | None = None, *, gain: float = 1.0) -> None:
-        """Raises `ParameterError` for a negative ridge or gain."""
-        if (ridge is not None and not ridge >= 0) or not gain >= 0:
-            raise ParameterError(f"ridge {ridge} and gain {gain}: they must be 0 or more")
-        self._asked, self._gain = ridge, gain
+    def __init__(self, ridge: float | None = None) -> None:
+        """Raises `ParameterError` for a negative ridge."""
+        if ridge is not None and not ridge >= 0:
+            raise ParameterError(f"ridge {ridge}: it must be 0 or more")
+        self._asked = ridge
         self._sums: _Sums | None = None
         self._map: _Map | None = None
 
@@ -129,13 +128,13 @@ class LinearInverter:
         out = np.empty((len(rows), 3 * learnt.side**2), dtype=np.uint8)
         for start in range(0, len(rows), _IMAGES):
             part = slice(start, start + _IMAGES)
-            out[part] = to_pixels(learnt.pixels(rows[part], self._gain))
+            out[part] = to_pixels(learnt.pixels(rows[part]))
         return out.reshape(-1, learnt.side, learnt.side, 3)
 
     def affine(self) -> tuple[F32, F32]:
         """The inverter before clipping, in -1..1: weights (n, 3 side^2) and offset (3 side^2,)."""
         learnt = self._learnt()
-        weights = learnt.weights * np.float32(self._gain / 127.5)
+        weights = learnt.weights / np.float32(127.5)
         offset = learnt.image / 127.5 - learnt.embedding @ weights.astype(np.float64)
         return weights, offset.astype(np.float32)
 
@@ -147,13 +146,12 @@ class LinearInverter:
             "image": learnt.image,
             "weights": learnt.weights,
             "ridge": np.array(learnt.ridge),
-            "gain": np.array(self._gain),
         }
 
     @classmethod
     def from_state(cls, state: State) -> Self:
         """The inverter of a state."""
-        made = cls(gain=float(state["gain"]))
+        made = cls()
         made._map = _Map(
             state["embedding"], state["image"], state["weights"], float(state["ridge"])
         )
@@ -184,8 +182,8 @@ class _Map:
     def side(self) -> int:
         return math.isqrt(len(self.image) // 3)
 
-    def pixels(self, rows: F64, gain: float) -> F32:
-        centred = (gain * (rows - self.embedding)).astype(np.float32)
+    def pixels(self, rows: F64) -> F32:
+        centred = (rows - self.embedding).astype(np.float32)
         made: F32 = centred @ self.weights
         made += (self.image + 127.5).astype(np.float32)
         return made

@@ -148,21 +148,10 @@ def stored(state):
     return dict(np.load(file, allow_pickle=False))
 
 
-@pytest.mark.parametrize("gain", [1.0, 1.5])
-def test_a_state_is_the_whole_inverter(gain):
-    made = LinearInverter(gain=gain)
-    made.fit(TRAINED_ON.images, embed(TRAINED_ON.images))
-    again = LinearInverter.from_state(stored(made.state()))
-    assert np.array_equal(again.invert(TEMPLATES), made.invert(TEMPLATES))
-    assert (again.ridge, again.side) == (made.ridge, SIDE)
-
-
-def test_a_gain_makes_features_stronger(linear):
-    louder = LinearInverter.from_state({**linear.state(), "gain": np.array(1.5)})
-    plain, strong = (
-        each.invert(TEMPLATES).astype(float).std(axis=0).mean() for each in (linear, louder)
-    )
-    assert strong == pytest.approx(1.5 * plain, rel=0.05)
+def test_a_state_is_the_whole_inverter(linear):
+    again = LinearInverter.from_state(stored(linear.state()))
+    assert np.array_equal(again.invert(TEMPLATES), linear.invert(TEMPLATES))
+    assert (again.ridge, again.side) == (linear.ridge, SIDE)
 
 
 def test_what_cannot_be_learnt_from_is_refused(linear):

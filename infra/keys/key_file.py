@@ -8,11 +8,9 @@ changing the KEK affect this file only.
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from infra.keys import keyset_file, table_keys
 from infra.keys.kek import LOCAL, Kek, ProcessBound, local_keyset, resolve
@@ -20,26 +18,6 @@ from infra.keys.keyset_file import DESTROYED, LIVE, PLAINTEXT, SEALED, Content, 
 from infra.keys.keysets import Binding, Keysets, TinkGenerationKeys
 from infra.keys.table_keys import TinkTableKeys
 from ironmask.errors import KeyFileError, KeyNotFoundError, WrongKeyError
-
-_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-
-def default_keys_path(table_id: str) -> Path:
-    """`IRONMASK_KEYS`, else a file named after the table in the user's configuration folder.
-
-    Raises `KeyFileError` where the table's id is no UUID. The id comes from the table's log, and
-    whoever wrote the log could otherwise choose a path with it.
-    """
-    named = os.environ.get("IRONMASK_KEYS")
-    if named:
-        return Path(os.path.expanduser(named))
-    if not _UUID.fullmatch(table_id):
-        raise KeyFileError(
-            f"the log of the table of templates names {table_id!r} as the table's id, which is no "
-            "UUID, so no file of keys is named after it: name the file with --keys"
-        )
-    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
-    return Path(base) / "ironmask" / "keys" / f"{table_id}.json"
 
 
 @dataclass(frozen=True, slots=True)

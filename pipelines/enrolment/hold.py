@@ -11,7 +11,8 @@ from typing import Final
 from uuid import UUID
 
 from infra.keys.kek import LOCAL
-from infra.keys.key_file import KeyFile, default_keys_path
+from infra.keys.key_file import KeyFile
+from infra.keys.paths import default_keys_path
 from infra.store.lease import refuse_held, refuse_unwritable
 from ironmask.errors import MismatchError, ParameterError, WrongKeyError
 from pipelines.enrolment.request import CheckedEnrolment, EnrolRequest

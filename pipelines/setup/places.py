@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from infra.keys.kek import LOCAL
-from infra.keys.key_file import KekRotation, KeyFile, default_keys_path
+from infra.keys.key_file import KekRotation, KeyFile
+from infra.keys.paths import default_keys_path
 from infra.settings import Settings, StorageSettings
 from infra.settings import load as load_settings
 from infra.store.addresses import is_inside, table_address

@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.keys import kek
-from infra.keys.key_file import KeyFile, default_keys_path
+from infra.keys.key_file import KeyFile
 from infra.keys.keysets import Keysets, TinkGenerationKeys
+from infra.keys.paths import default_keys_path
 from ironmask.errors import (
     KeyFileError,
     KeyNotFoundError,

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 
 from ironmask.errors import ProtocolError
-from pipelines.evaluation import lists
 from pipelines.evaluation.comparisons import Comparisons, Uncompared
-from pipelines.evaluation.lists import Numbered, Pair, Role
+from pipelines.plan import lists
 from pipelines.plan.labelled_faces import EXCLUDED, Face, Labels
+from pipelines.plan.lists import Numbered, Pair, Role
 
 _ABSENT: Final = "not in the source"
 

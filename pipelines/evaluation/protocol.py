@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from ironmask.errors import ParameterError, ProtocolError
-from pipelines.evaluation import lists
 from pipelines.evaluation.comparisons import Comparisons, refuse_one_class
 from pipelines.evaluation.listed import of_pairs, of_roles
+from pipelines.plan import lists
 from pipelines.plan.labelled_faces import Labels
 from pipelines.table.layout import TABLE_PROTOCOL
 

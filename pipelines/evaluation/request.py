@@ -12,12 +12,12 @@ from ironmask.centring import Centring
 from ironmask.errors import ModelNotFoundError, ParameterError, SourceError
 from ironmask.helper import DEFAULT_ENCODING, encoding
 from ironmask.params import PRESETS, Params, structure_for
-from pipelines.evaluation import frozen, lists
+from pipelines.evaluation import frozen
 from pipelines.evaluation.frozen import Evaluation
 from pipelines.evaluation.listed import refuse_comments
 from pipelines.evaluation.protocol import ALL, is_listed, spread
 from pipelines.evaluation.stored_templates import TemplateTraits, live
-from pipelines.plan import labelled_faces
+from pipelines.plan import labelled_faces, lists
 from pipelines.ports import Store
 from pipelines.setup import places, ports
 from pipelines.setup.keys import refuse_other_keys

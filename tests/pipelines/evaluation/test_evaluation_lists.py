@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ironmask.errors import ProtocolError, SourceError
-from pipelines.evaluation import lists
-from pipelines.evaluation.lists import Pair, Role
+from pipelines.plan import lists
+from pipelines.plan.lists import Pair, Role
 
 GENUINE = Pair(1, ("Ann Lee", "1"), ("Ann Lee", "12"), genuine=True, is_comment=False)
 IMPOSTOR = Pair(2, ("Ann Lee", "1"), ("Bob", "3"), genuine=False, is_comment=False)

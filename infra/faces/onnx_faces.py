@@ -58,6 +58,16 @@ class FaceAligner:
         """Decode a file and align its face; raise `ImageError` with a reason code."""
         return self.align_pixels(self._decoder.decode(data))
 
+    def crop(self, data: bytes) -> U8:
+        """Decode a file to its aligned face, (112, 112, 3) uint8 BGR; raise `ImageError`.
+
+        A picture of just that size is taken as an aligned face.
+        """
+        image = self._decoder.decode(data)
+        if image.shape[:2] == (_SIDE, _SIDE):
+            return image.copy()
+        return self.align_pixels(image).crop
+
     def align_pixels(self, image: U8) -> AlignedFace:
         """Align the face of a (H, W, 3) uint8 BGR picture; raise `ImageError`."""
         found, points = self._detect(image)

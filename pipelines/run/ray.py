@@ -65,7 +65,7 @@ class RayEngine:
 
         Ends early where a signal waits, with what ends by itself within a moment.
         """
-        flight = _Flight(self._stage(work), self.workers, self.deadline)
+        flight = _Flight(self._stage(work), self.workers, max(self.deadline, work.seconds))
         waiting = iter(units)
         try:
             for unit in islice(waiting, 2 * self.workers):

@@ -33,7 +33,8 @@ class Parts:
 class Work:
     """Units of work of one kind. function: (*common, unit) to the result, of a module's top level.
 
-    memory: bytes that a process takes for one unit; 0: not known. parts: the same, for an engine
+    memory: bytes that a process takes for one unit; 0: not known. seconds: that a unit may take
+    where this is longer than an engine would wait for a lost one. parts: the same, for an engine
     that has processes with models apart from its workers; None: it cannot be parted.
     """
 
@@ -41,6 +42,7 @@ class Work:
     common: Common
     memory: int = 0
     parts: Parts | None = None
+    seconds: float = 0.0
 
 
 class Engine(Protocol):

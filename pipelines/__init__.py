@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipelines.api.audit import audit
     from pipelines.api.enrolment import enroll
     from pipelines.api.evaluation import evaluate
+    from pipelines.api.inversion import invert_evaluate, invert_fit
     from pipelines.api.operations import (
         check,
         erase,
@@ -36,6 +37,8 @@ __all__ = [
     "evaluate",
     "failures",
     "inspect",
+    "invert_evaluate",
+    "invert_fit",
     "prove",
     "rekey",
     "repair",
@@ -51,6 +54,7 @@ _HOMES = {
     "api.audit": ("audit",),
     "api.enrolment": ("enroll",),
     "api.evaluation": ("evaluate",),
+    "api.inversion": ("invert_evaluate", "invert_fit"),
     "api.operations": (
         "check", "erase", "failures", "inspect", "prove", "rotate_kek", "status", "vacuum",
     ),

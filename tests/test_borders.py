@@ -39,8 +39,8 @@ FLOORS = (
     ("preflight",),
     ("setup",),
     (
-        "auditing", "enrolment", "evaluation", "operations", "repairing", "reprotection",
-        "verification",
+        "auditing", "enrolment", "evaluation", "inversion", "operations", "repairing",
+        "reprotection", "verification",
     ),
     ("report",),
     ("api",),
@@ -60,9 +60,9 @@ PORTS = {
 RAY = {"pipelines.run.ray", "infra.ray_cluster"}
 PREFECT = {
     "pipelines.flows.audit", "pipelines.flows.enrol", "pipelines.flows.evaluate",
-    "pipelines.flows.reprotect", "pipelines.flows.tasks",
+    "pipelines.flows.invert", "pipelines.flows.reprotect", "pipelines.flows.tasks",
 }  # fmt: skip
-MOST_ROOMS = 20
+MOST_ROOMS = 21
 MOST_FLAT = 4
 
 
@@ -253,8 +253,8 @@ def test_no_test_needs_another_test(path: Path) -> None:
 
 
 JOBS = (
-    "api.audit", "api.enrolment", "api.evaluation", "api.operations", "api.repair",
-    "api.reprotection", "setup.worker", "verification.verifier",
+    "api.audit", "api.enrolment", "api.evaluation", "api.inversion", "api.operations",
+    "api.repair", "api.reprotection", "setup.worker", "verification.verifier",
 )  # fmt: skip
 
 

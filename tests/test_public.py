@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from support import documents
 from support.enrolling import several
 
 import pipelines
 from ironmask.errors import ParameterError
-from pipelines import cli
 from pipelines.api import options
 from pipelines.api.enrolment import NothingToDo
 from pipelines.auditing.request import AuditRequest
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.evaluation.request import EvaluateRequest
+from pipelines.inversion.request import InvertEvaluateRequest, InvertFitRequest
 from pipelines.repairing.request import RepairRequest
 from pipelines.reprotection.request import ReprotectRequest
 from pipelines.run.summary import Summary
@@ -40,17 +40,29 @@ REQUESTS: list[tuple[str, type, Any, set[str]]] = [
     ("repair", RepairRequest, options.RepairOptions, {"dest", "source"}),
     ("evaluate", EvaluateRequest, options.EvaluateOptions, {"source", "out"}),
     ("audit", AuditRequest, options.AuditOptions, {"tables", "source", "out"}),
+    ("invert_fit", InvertFitRequest, options.InvertFitOptions, {"faces", "out"}),
+    (
+        "invert_evaluate",
+        InvertEvaluateRequest,
+        options.InvertEvaluateOptions,
+        {"faces", "out", "inverters"},
+    ),
 ]
 VERBS = [verb for verb, *_ in REQUESTS]
+# Of the command line alone, or in Python of another kind.
+NO_VERBS = {"models_list", "models_pull", "demo", "verify"}
 
 
 def commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(cli.app)
-    return dict(group.commands)
+    """Commands by the names of their verbs."""
+    return {
+        name.removeprefix("ironmask ").replace("-", "_").replace(" ", "_"): command
+        for name, command in documents.commands().items()
+    }
 
 
 def test_the_verbs_are_the_commands() -> None:
-    found = {name.replace("-", "_") for name in commands()} - {"models", "demo", "verify"}
+    found = commands().keys() - NO_VERBS
     assert set(pipelines.__all__) == found | {"Verifier"}
     assert list(pipelines.__all__) == sorted(pipelines.__all__)
 
@@ -90,13 +102,14 @@ def test_options_are_those_of_the_command(verb, request_, typed, positional) -> 
         ("rekey", "purpose"), ("rotate_mac", "purpose"), ("reprotect", "purpose"),
         ("rekey", "model"), ("rotate_mac", "vault"), ("evaluate", "embedders"),
         ("audit", "embedders"), ("enroll", "max_failures"), ("repair", "preset"),
+        ("invert_fit", "embedders"), ("invert_evaluate", "device"),
     ],
 )  # fmt: skip
 def test_an_option_of_another_verb_is_refused(verb: str, option: str) -> None:
     """Also where the request that they share has it: `purpose` would make another verb of it."""
     places = {
         "enroll": ("s", "d"), "repair": ("d", "s"), "evaluate": ("s", "o"),
-        "audit": (["d"], "s", "o"),
+        "audit": (["d"], "s", "o"), "invert_fit": ("f", "o"), "invert_evaluate": ("f", "o", ["i"]),
     }  # fmt: skip
     with pytest.raises(ParameterError, match=f"no option {option} here; the options are"):
         getattr(pipelines, verb)(*places.get(verb, ("d",)), **{option: None})
@@ -152,12 +165,12 @@ def test_help_is_written_once() -> None:
 
 
 STEPS_STAND_IN = {
-    "pipelines/api/audit.py", "pipelines/api/evaluation.py", "pipelines/reprotection/job.py",
-    "pipelines/run/template_run.py",
+    "pipelines/api/audit.py", "pipelines/api/evaluation.py", "pipelines/api/inversion.py",
+    "pipelines/reprotection/job.py", "pipelines/run/template_run.py",
 }  # fmt: skip
 FOLLOWED_IN = {
     "pipelines/api/audit.py", "pipelines/api/enrolment.py", "pipelines/api/evaluation.py",
-    "pipelines/api/reprotection.py", "pipelines/repairing/job.py",
+    "pipelines/api/inversion.py", "pipelines/api/reprotection.py", "pipelines/repairing/job.py",
 }  # fmt: skip
 
 

@@ -135,6 +135,35 @@ class AuditOptions(PlaceOptions, total=False):
     seconds: float
 
 
+class InvertFitOptions(PlaceOptions, total=False):
+    """What `invert_fit` takes beside its faces and output: see `InvertFitRequest`."""
+
+    inverter: str
+    model: str | None
+    most: int
+    images: int
+    cpu_seconds: float
+    seed: int
+    exclude: str | None
+    device: str
+
+
+class InvertEvaluateOptions(PlaceOptions, total=False):
+    """What `invert_evaluate` takes beside faces, output and inverters: see
+    `InvertEvaluateRequest`.
+    """
+
+    model: str | None
+    other_model: str | None
+    table: str | None
+    keys: str | None
+    people: int
+    each: int
+    seed: int
+    exclude: str | None
+    contact_sheet: bool
+
+
 def refuse_others(options: Mapping[str, object], kind: type) -> None:
     """Raise `ParameterError` for an option that a verb does not have, though its request does."""
     known = kind.__annotations__

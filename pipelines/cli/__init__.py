@@ -19,6 +19,7 @@ from pipelines.cli import (
     enrol,
     erase,
     evaluate,
+    invert,
     models,
     operate,
     repair,
@@ -36,7 +37,9 @@ from pipelines.cli.options import (
 )
 from pipelines.run import stop
 
-CONTINUED: Final = {"enroll", "reprotect", "rekey", "rotate-mac", "erase", "evaluate", "repair"}
+CONTINUED: Final = {
+    "enroll", "reprotect", "rekey", "rotate-mac", "erase", "evaluate", "invert", "repair",
+}  # fmt: skip
 """Commands that go on where they were broken off."""
 
 app = typer.Typer(
@@ -48,7 +51,7 @@ app = typer.Typer(
     add_completion=False,
 )
 for _commands in (
-    enrol, verify, operate, repair, reprotect, erase, evaluate, settings, audit, demo,
+    enrol, verify, operate, repair, reprotect, erase, evaluate, settings, audit, invert, demo,
     models,
 ):  # fmt: skip
     _commands.register(app)

@@ -1,6 +1,7 @@
 """A report: one HTML file without links to other files, and files for machines.
 
-An evaluation and an audit in the same folder share the page: the last one to end writes both.
+An evaluation and an audit in the same folder share the page: the last one to end writes both. That
+of template inversion is a page of its own.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from jinja2 import Environment, StrictUndefined
 from pipelines.auditing.results import AuditResults
 from pipelines.evaluation.cost import Spent
 from pipelines.evaluation.results import Results
+from pipelines.inversion.fitting import FitResult
+from pipelines.inversion.frozen import INVERTER_FILE
+from pipelines.inversion.results import InversionResults
 from pipelines.ports import Store
 from pipelines.report.audit_sheets import audit_sheets
 from pipelines.report.audit_tables import audit_tables
 from pipelines.report.headline import headline
-from pipelines.report.plots import Plot, audit_plots, plots
+from pipelines.report.inversion_sheets import inversion_sheets
+from pipelines.report.inversion_tables import failures_table, inversion_tables
+from pipelines.report.plots import Plot, audit_plots, inversion_plots, plots
 from pipelines.report.sheets import Sheet, left_out, sheets
 from pipelines.report.tables import cost_table, tables
 from pipelines.table import layout
@@ -41,16 +47,23 @@ class AuditPart:
 
 def html(found: Results | None, spent: Spent | None, audit: AuditPart | None) -> str:
     """The page. All text from the source is escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    template = files("pipelines.report").joinpath("page.html.jinja").read_text("utf-8")
     parts = {} if found is None or spent is None else _evaluated(found, spent)
-    return environment.from_string(template).render(
+    both = "Evaluation and audit" if audit else "Evaluation"
+    return _rendered(
+        kind="evaluation" if found else "audit",
+        title=f"{both if found else 'Audit'} of protected face templates",
         found=found,
         audit=audit,
         sheets=[*parts.pop("sheets", []), *(audit.sheets if audit else [])],
         plots=[*parts.pop("plots", []), *(audit.plots if audit else [])],
         **parts,
     )
+
+
+def _rendered(**parts: Any) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    template = files("pipelines.report").joinpath("page.html.jinja").read_text("utf-8")
+    return environment.from_string(template).render(parts)
 
 
 def _evaluated(found: Results, spent: Spent) -> dict[str, Any]:
@@ -85,6 +98,30 @@ def write_audit(
     store.write(layout.join(out, _AUDIT), json.dumps(plain).encode())
     found, spent = evaluated or (None, None)
     return [_page(out, html(found, spent, part), store), *written]
+
+
+def write_inversion(found: InversionResults, store: Store) -> list[str]:
+    """Write the page and the tables of template inversion. Returns the addresses, the page's
+    first.
+    """
+    out = found.inversion.out
+    written = _written(out, inversion_tables(found), store)
+    text = _rendered(
+        kind="inversion",
+        title="Inversion of face templates",
+        found=None,
+        audit=None,
+        headline=found.headline,
+        sheets=inversion_sheets(found),
+        plots=inversion_plots(found),
+    )
+    return [_page(out, text, store), *written]
+
+
+def write_fit(found: FitResult, store: Store) -> list[str]:
+    """Write which photos a fit could not use. Returns the addresses, its inverter's first."""
+    written = _written(found.folder, {"failures": failures_table(found.failures)}, store)
+    return [layout.join(found.folder, INVERTER_FILE), *written]
 
 
 def _audited(out: str, store: Store) -> AuditPart | None:

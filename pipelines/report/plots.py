@@ -1,4 +1,4 @@
-"""The plots of an evaluation's report, as SVG text."""
+"""The plots of reports, as SVG text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from scipy.special import ndtri
 
 from pipelines.auditing.results import AuditResults
 from pipelines.evaluation.results import CaseResults, Results
+from pipelines.inversion.inputs import Input
+from pipelines.inversion.results import InversionResults
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,6 +104,36 @@ def audit_plots(found: AuditResults) -> list[Plot]:
             found,
         )
     ]
+
+
+def inversion_plots(found: InversionResults) -> list[Plot]:
+    """The plots of template inversion."""
+    caption = (
+        "Share of reconstructions that {} accepts, against another photo of the person where there "
+        "is one (dashed), and against the one that the template is of. Of stored embeddings; in "
+        "grey of readable helpers without a search."
+    )
+    return [
+        _plot(f"Accepted by {name}", caption.format(name), _accepted, (found, name))
+        for name in found.inversion.models
+    ]
+
+
+def _accepted(axes: Axes, of: tuple[InversionResults, str]) -> None:
+    found, name = of
+    labels = [one.label for one in found.inversion.inverters]
+    some = (Input.STORED, Input.HELPER)
+    for line in (line for line in found.lines if line.model == name and line.input in some):
+        points = sorted((hits.threshold.far, hits.share) for hits in line.curve)
+        is_stored = line.input is Input.STORED
+        colour = _COLOURS[labels.index(line.inverter) % (len(_COLOURS) - 1)]
+        axes.plot(
+            *zip(*points, strict=True), "-" if line.type == 1 else "--", linewidth=1.3,
+            color=colour if is_stored else _COLOURS[-1], alpha=1.0 if is_stored else 0.4,
+            label=line.inverter if is_stored and line.type == 1 else "",
+        )  # fmt: skip
+    axes.set(xlabel="false accept rate", ylabel="accepted", xscale="log", ylim=(-0.02, 1.02))
+    axes.legend(loc="lower right")
 
 
 def _plot(title: str, caption: str, draw: Any, found: Any) -> Plot:

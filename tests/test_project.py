@@ -24,6 +24,7 @@ from ironmask.params import DEFAULT_PRESET, preset
 from pipelines.auditing.request import AuditRequest
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.evaluation.request import EvaluateRequest
+from pipelines.inversion.request import InvertEvaluateRequest, InvertFitRequest
 from pipelines.reprotection.request import ReprotectRequest
 from pipelines.spec.options import names
 
@@ -265,6 +266,7 @@ def test_the_deployment_starts_the_flow_with_what_it_takes() -> None:
         "enrol_flow": EnrolRequest,
         "evaluate_flow": EvaluateRequest,
         "audit_flow": AuditRequest,
+        "invert_flow": InvertEvaluateRequest,
         "reprotect_flow": ReprotectRequest,
     }
     for deployment in found["deployments"]:
@@ -273,3 +275,5 @@ def test_the_deployment_starts_the_flow_with_what_it_takes() -> None:
         flow = getattr(module, name)
         flow.validate_parameters(deployment["parameters"])
         assert set(deployment["parameters"]["request"]) <= names(requests[name])
+        for fit in deployment["parameters"].get("fits", []):
+            assert set(fit) <= names(InvertFitRequest)

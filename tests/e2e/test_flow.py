@@ -19,6 +19,7 @@ import pytest
 from support.accounting import committed
 from support.command import clean_environment, command
 from support.enrolling import write_vectors
+from support.made_faces import write_pack, write_zip
 from support.prefect import Server, Webhook
 
 RETRIED = """
@@ -261,6 +262,28 @@ def test_an_evaluation_as_a_flow(server, tmp_path):
     assert newest["state_type"] == "COMPLETED"
     mine = [a for a in server.ask("artifacts") if a["flow_run_id"] == newest["id"]]
     assert any("Protected templates" in artifact["description"] for artifact in mine)
+
+
+@pytest.mark.slow
+def test_an_inversion_as_a_flow(server, tmp_path):
+    """It fits first, then evaluates; a second run fits nothing."""
+    write_pack(tmp_path / "pack")
+    faces = str(write_zip(tmp_path / "faces.zip", 120, 2))
+    fitted, out = str(tmp_path / "linear"), tmp_path / "out"
+    common = {"faces": faces, "model": str(tmp_path / "pack"), "executor": "local"}
+    fits = [{**common, "out": fitted}]
+    request = {**common, "out": str(out), "inverters": [fitted]}
+    done = flowing(server, tmp_path, "invert", request, fits=fits)
+    assert done.returncode == 0, done.stderr
+    assert str(out / "report.html") in done.stdout.split()
+    newest = max(server.ask("flow_runs"), key=lambda run: run["created"])
+    assert newest["state_type"] == "COMPLETED"
+    mine = [a for a in server.ask("artifacts") if a["flow_run_id"] == newest["id"]]
+    assert any("Accepted reconstructions" in artifact["description"] for artifact in mine)
+    before = (tmp_path / "linear" / "inverter.npz").stat()
+    again = flowing(server, tmp_path, "invert", {**request, "out": f"{out}2"}, fits=fits)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "linear" / "inverter.npz").stat() == before
 
 
 @pytest.mark.slow

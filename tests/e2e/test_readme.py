@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import documents
 from support.command import Answer, command
+from support.crops import write_crops
 from support.documents import blocks
 from support.enrolling import write_manifest
 from support.examples import people, write_faces
@@ -122,6 +123,18 @@ def attacked(place: Place) -> None:
     shutil.copy(own, folder / "a.json")
 
 
+def inverted(place: Place) -> None:
+    """Aligned faces of a hundred people in a zip file, two models, and a table of these people."""
+    photos(place)
+    shutil.move(place.folder / "models" / "other", place.folder / "models" / "edgeface_s")
+    known = sorted(place.ask("faces").iterdir())[:100]
+    write_crops(place.folder / "faces.zip", [person.name for person in known], each=3)
+    people = [(person.name, min(person.iterdir())) for person in known]
+    write_manifest(place.folder / "enrolled.csv", people)
+    asked = ("--model=buffalo_sc", "--executor=local", f"--allow-root={known[0].parent}")
+    place.run("enroll", "enrolled.csv", "table/", *asked)
+
+
 @dataclass(frozen=True)
 class Walk:
     """What a document's commands find, and the names that they leave in the folder."""
@@ -141,6 +154,7 @@ WALKS = {
     ),
     "deploy/docs/settings.md": Walk(measured, frozenset({"chosen"})),
     "deploy/docs/audit.md": Walk(attacked, frozenset({"audit", "both"})),
+    "deploy/docs/inversion.md": Walk(inverted, frozenset({"linear", "report", "as-stored"})),
     "deploy/docs/operate.md": Walk(enrolled, frozenset()),
     "deploy/docs/reprotect.md": Walk(enrolled_with_vault, frozenset()),
     "deploy/docs/keys.md": Walk(embeddings, frozenset({"table", "keys.json"})),
@@ -197,10 +211,19 @@ def _attacked(folder: Path, _said: dict[str, Answer]) -> None:
         assert (folder / out / "report.html").stat().st_size > 0
 
 
+def _inverted(folder: Path, _said: dict[str, Answer]) -> None:
+    for out in ("report", "as-stored"):
+        rows = pq.read_table(folder / out / "inversion.parquet").to_pylist()
+        some = [row for row in rows if row["far"] == 1e-2 and row["type"] == 1 and row["attacked"]]
+        found = {row["input"]: row["tar"] for row in some}
+        assert found["readable helper, random codeword"] < found["stored embedding"]
+
+
 CHECKS: dict[str, Callable[[Path, dict[str, Answer]], None]] = {
     "README.md": _verified,
     "deploy/docs/enrol.md": _answered,
     "deploy/docs/evaluate.md": _reported,
     "deploy/docs/settings.md": _chosen,
     "deploy/docs/audit.md": _attacked,
+    "deploy/docs/inversion.md": _inverted,
 }

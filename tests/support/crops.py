@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,16 @@ def crops(names: Sequence[str]) -> U8:
     with zipfile.ZipFile(ARCHIVE) as archive:
         found = [archive.read(f"{name}.jpg") for name in names]
     return np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in found])
+
+
+def write_crops(path: Path, people: Sequence[str], each: int) -> Path:
+    """The first crops of some people in a zip file of their own."""
+    with zipfile.ZipFile(ARCHIVE) as archive, zipfile.ZipFile(path, "w") as copy:
+        every = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        for person in people:
+            for name in [name for name in every if name.split("/")[0] == person][:each]:
+                copy.writestr(name, archive.read(name))
+    return path
 
 
 def two_photos(people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import inversion
 from support.inversion import SIDE, N, embed, photos
+from support.marks import few
 
 from ironmask.attacks.inversion import LinearInverter, PixelBasis
 from ironmask.errors import MismatchError, ParameterError, ProviderError
@@ -56,6 +57,7 @@ def learnt(kind, recogniser, training=SHORT, **more):
     return made
 
 
+@pytest.mark.slow
 def test_nbnet_learns_faces_of_embeddings_from_pixels_and_more_from_angles(recogniser):
     pixels, both = learnt(NbNet, None), learnt(NbNet, recogniser)
     assert pixels.invert(TEMPLATES).shape == OWN.images.shape
@@ -114,7 +116,7 @@ class KilledError(Exception):
     """The process ended here."""
 
 
-@pytest.mark.parametrize("kind", [NbNet, HybridInverter])
+@pytest.mark.parametrize("kind", few([NbNet, HybridInverter], HybridInverter))
 def test_a_killed_training_goes_on_as_if_nothing_had_been(kind, recogniser, linear):
     """The angular loss joins, and a pass over the images ends, before and after the kill."""
     more = {"linear": linear} if kind is HybridInverter else {}
@@ -163,6 +165,7 @@ def test_equal_seeds_give_equal_inverters_and_others_do_not():
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_training_ends_when_held_out_people_gain_nothing():
     nothing = replace(SHORT, images=1 << 40, pixel=0, angular=0, patience=2, check_every=48)
     made = learnt(NbNet, None, nothing)
@@ -237,6 +240,7 @@ def test_half_of_the_channels_are_neighbours():
     assert (grown.shape[1], block.eval()(torch.ones(2, 128, 2, 2)).shape[1]) == (32, 64)
 
 
+@pytest.mark.slow
 def test_a_smooth_loss_makes_smooth_images(recogniser):
     rough, smooth = (
         learnt(NbNet, None, replace(SHORT, images=480, smoothness=s)).invert(TEMPLATES)

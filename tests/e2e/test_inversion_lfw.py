@@ -21,7 +21,7 @@ from ironmask.template import protect_batch
 
 pytestmark = pytest.mark.slow
 
-PEOPLE, TESTED, PHOTOS = 1135, 100, 5000
+PEOPLE, TESTED, PHOTOS = 1135, 200, 10_000
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def victims(data):
-    """Templates, the photos that they are of and other photos, as embeddings: (100, 512) each."""
+    """Templates, the photos that they are of and other photos, as embeddings: (200, 512) each."""
     test = data[1]
     own, other = (found[:TESTED] for found in crops.two_photos(test.people))
     return test.embeddings[own], test.embeddings[other]
@@ -74,7 +74,7 @@ def test_a_linear_map_gives_faces_that_are_accepted(linear, victims, recogniser,
     made = linear.invert(own)
     loose, strict = limits
     assert scored(made, own, recogniser).hits(strict).share >= 0.95
-    assert scored(made, other, recogniser).hits(loose).share >= 0.75
+    assert scored(made, other, recogniser).hits(loose).share >= 0.85
 
 
 def test_protected_rows_give_nothing(linear, victims, recogniser, limits):
@@ -85,8 +85,8 @@ def test_protected_rows_give_nothing(linear, victims, recogniser, limits):
     made = linear.invert(by_random_codewords(helpers, params.alpha, rng))
     for against in (own, other):
         found = scored(made, against, recogniser)
-        assert found.hits(limits[0]).hits <= 5
-        assert found.hits(limits[1]).hits <= 2
+        assert found.hits(limits[0]).hits <= 6
+        assert found.hits(limits[1]).hits <= 1
         assert abs(found.cosines.mean()) < 0.05
 
 

@@ -11,6 +11,7 @@ from pipelines.cli import running
 from pipelines.cli.options import (
     EVALUATE_PANEL,
     Executor,
+    Group,
     Json,
     Keys,
     RayAddress,
@@ -45,6 +46,7 @@ Exclude = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     group = typer.Typer(
+        cls=Group,
         help="Template inversion: the face behind an embedding, and what protection does to that.",
         no_args_is_help=True,
     )

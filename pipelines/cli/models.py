@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import MODELS_PANEL, Json, console, tell
+from pipelines.cli.options import MODELS_PANEL, Group, Json, console, tell
 
 if TYPE_CHECKING:
     from infra.models.packs import PackInfo
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    group = typer.Typer(help="Model packs: what is known, and how to get it.", no_args_is_help=True)
+    group = typer.Typer(
+        cls=Group, help="Model packs: what is known, and how to get it.", no_args_is_help=True
+    )
     group.command("list")(list_models)
     group.command()(pull)
     app.add_typer(group, name="models", rich_help_panel=MODELS_PANEL)

@@ -269,6 +269,13 @@ class Group(TyperGroup):
             error.message = visible(scrubbed(error.message))
             raise
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """As a group does it; a terminal breaks the lines of its help, not the source."""
+        found = super().get_command(ctx, cmd_name)
+        if found is not None and found.help:
+            found.help = "\n\n".join(" ".join(p.split()) for p in found.help.split("\n\n"))
+        return found
+
     def invoke(self, ctx: Any) -> Any:
         """As a group does it."""
         try:

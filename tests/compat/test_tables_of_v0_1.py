@@ -416,8 +416,9 @@ class TestComplete:
         assert told == [(24, 0, 23, 1)]
         assert complete.run("check", "--deep").code == 0
 
-    @pytest.mark.parametrize("way", ["source", slow("vault")])
-    @pytest.mark.parametrize("asked", [["--code-width=128"], slow(["--preset=balanced"])], ids=str)
+    @pytest.mark.slow
+    @pytest.mark.parametrize("way", ["source", "vault"])
+    @pytest.mark.parametrize("asked", [["--code-width=128"], ["--preset=balanced"]], ids=str)
     def test_it_moves_to_version_2(self, complete, faces, gallery, way, asked):
         before = live(complete)
         more = ["--vault"] if way == "vault" else [f"--source={gallery}"]

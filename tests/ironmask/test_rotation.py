@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import beta, binom, kstest
+from support.marks import few
 
 from ironmask import rotation
 from ironmask.errors import ParameterError
@@ -52,6 +53,7 @@ def test_first_moments(small):
     assert z_scores(small, 0).max() < 5
 
 
+@pytest.mark.slow
 def test_second_moments_and_covariances(small):
     """E q_ij q_kl = 1/n where (i, j) = (k, l), else 0."""
     flat = small.reshape(DRAWS, -1)
@@ -187,7 +189,7 @@ def test_carrying_between_axes(source, target, rng):
     assert defect(p) < 1e-6
 
 
-@pytest.fixture(scope="module", params=["drawn", "explicit"])
+@pytest.fixture(scope="module", params=few(["drawn", "explicit"], "drawn"))
 def carried(request):
     """Many P with P s = c, drawn, and by the published recipe: (DRAWS, N, N), s, c."""
     rng = np.random.default_rng(13)

@@ -69,6 +69,7 @@ def test_nbnet_learns_faces_of_embeddings_from_pixels_and_more_from_angles(recog
     assert abs(cosine(both.invert(hidden))) < 0.1
 
 
+@pytest.mark.slow
 def test_the_hybrid_begins_as_the_linear_inverter_and_becomes_better(recogniser, linear):
     least = Training(images=2, batch=2, rate=1e-12, held_out=0)
     begun = learnt(HybridInverter, recogniser, least, linear=linear)
@@ -100,7 +101,7 @@ def stored(state):
     return dict(np.load(file, allow_pickle=False))
 
 
-@pytest.mark.parametrize("upsampled", [False, True])
+@pytest.mark.parametrize("upsampled", few([False, True], True))
 @pytest.mark.parametrize("kind", [NbNet, HybridInverter])
 def test_a_state_is_the_whole_inverter(kind, upsampled, linear):
     more = {"linear": linear} if kind is HybridInverter else {}
@@ -116,7 +117,8 @@ class KilledError(Exception):
     """The process ended here."""
 
 
-@pytest.mark.parametrize("kind", few([NbNet, HybridInverter], HybridInverter))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [NbNet, HybridInverter])
 def test_a_killed_training_goes_on_as_if_nothing_had_been(kind, recogniser, linear):
     """The angular loss joins, and a pass over the images ends, before and after the kill."""
     more = {"linear": linear} if kind is HybridInverter else {}
@@ -210,6 +212,7 @@ class Watched:
         return TRAINED_ON.images[index]
 
 
+@pytest.mark.slow
 def test_held_out_people_are_not_trained_on():
     """Checks alone look at them: 60 of 150 people, whose photos are 120."""
     images = Watched()

@@ -135,8 +135,8 @@ def _flat(out: str) -> str:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        ("file", "none of its files is there"),
-        ("list", "the list of its 5 files"),
+        slow("file", "none of its files is there"),
+        slow("list", "the list of its 5 files"),
         ("keys", "holds no key of it"),
         ("log", "not the one that was sealed"),
     ],

@@ -460,6 +460,7 @@ class TestComplete:
             assert said in answer.errors[0]
         assert live(complete) == before
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("way", ["source", "vault"])
     def test_it_is_re_protected(self, complete, faces, gallery, way):
         """Without options its version stays."""

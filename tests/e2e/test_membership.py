@@ -151,13 +151,18 @@ def test_no_value_in_the_clear_singles_out_a_photo(table: Table, known: Any) -> 
 
 
 def test_nor_does_what_a_detector_says_of_one(table: Table, shared: Path) -> None:
-    """The very box, score and sharpness that the software itself found."""
+    """The very box, score and sharpness that the software itself found.
+
+    A time of .766 s may be a score of .766 by chance. What is kept tells of every photo.
+    """
     aligner = FaceAligner(find_pack(str(shared / "models" / "buffalo_sc")), FaceSettings())
     numbers = {value for value in _clear(table.dest) if isinstance(value, float)}
+    told = 0
     for photo in table.photos[:ENROLLED]:
         face = aligner.align(photo.read_bytes())
         found = {float(one) for one in (*face.box, face.score, face.sharpness)}
-        assert not {round(one, 3) for one in found} & numbers
+        told += bool({round(one, 3) for one in found} & numbers)
+    assert told <= ENROLLED / 10
 
 
 @pytest.mark.slow

@@ -87,6 +87,7 @@ def test_a_destination_that_cannot_be_written(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_on_s3(s3_dest, holder):
     process = holder(s3_dest)
     store = FsspecStore(StorageSettings())

@@ -98,6 +98,7 @@ def test_decode_success_through_real_rows(alpha, structure, encoding, precise):
         assert_precise_rate(accepted[angle].mean(), precise[N, alpha, angle], ROWS * PROBES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", Structure)
 @pytest.mark.parametrize("alpha", [16, 18])
 def test_decode_success_through_wide_rows(alpha, structure, precise):

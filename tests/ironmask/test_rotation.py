@@ -213,6 +213,7 @@ def test_moments_of_what_carries(carried):
     assert z_scores(products, expected).max() < 5.5
 
 
+@pytest.mark.slow
 def test_the_rest_of_what_carries_has_the_law_of_a_smaller_haar_matrix(carried, rng):
     p, s, c = carried
     law = beta((N - 2) / 2, (N - 2) / 2)

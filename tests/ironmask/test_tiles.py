@@ -57,6 +57,7 @@ QUATERNIONIC = Params(128, 16, 3, 256, "quaternionic")
 WIDE = Params(66, 10, 3, 130)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [Params(64, 8, 3), Params(128, 16, 4), Params(512, 12, 1), QUATERNIONIC, WIDE],

@@ -87,6 +87,7 @@ def starts_until_found(structure, rng, step=2):
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", Structure)
 @pytest.mark.parametrize("code_width", [N, 2 * N])
 def test_different_people_give_nothing(code_width, structure, rng):

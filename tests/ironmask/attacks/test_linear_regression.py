@@ -31,6 +31,7 @@ def test_four_rows_of_quaternions_are_one_and_wide_codes_have_more_zeros():
     assert regression_bits(512, 16, 2, 1024) < regression_bits(512, 16, 2) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", Structure)
 @pytest.mark.parametrize(("issues", "code_width"), [(2, N), slow(4, N)])
 def test_trials_are_as_predicted(issues, code_width, structure, rng):

@@ -608,6 +608,7 @@ class TestFullDisk:
         with small_disk(tmp_path / "disk", "1m") as mounted:
             yield mounted
 
+    @pytest.mark.slow
     def test_what_was_enrolled_stays_and_the_rest_follows(self, tmp_path, source, disk):
         dest = disk / "dest"
         keys = tmp_path / "keys.json"

@@ -94,6 +94,7 @@ def test_columns_of_a_file(tmp_path: Path) -> None:
     assert r"\x1b]0;owned" in said
 
 
+@pytest.mark.slow
 def test_subjects_probes_and_tables(tmp_path: Path, dest: Path) -> None:
     for command in (
         ["prove", dest, f"--subject={EVIL}", f"--keys={keys_of(dest)}"],

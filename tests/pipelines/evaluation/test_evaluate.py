@@ -506,6 +506,7 @@ def test_the_report_asks_for_nothing_and_escapes_names(tmp_path, rng):
     assert rows.fetchall() == expected
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_tables_and_json(source, tmp_path):
     asked = ("evaluate", source, tmp_path / "out", "--executor", "local", "--alpha", 8)
     answer = ironmask(*asked, "--json")

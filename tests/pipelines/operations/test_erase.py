@@ -112,6 +112,7 @@ def test_everybody_else_verifies(dest: Path) -> None:
     assert all(name.startswith("erased-") for name in pseudonyms)
 
 
+@pytest.mark.slow
 def test_the_table_goes_on(dest: Path, source: Path, tmp_path: Path) -> None:
     assert erase(dest, NAMES[4]).code == 0
     more = several(tmp_path / "more.parquet", 2, seed=50)

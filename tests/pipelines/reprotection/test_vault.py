@@ -66,6 +66,7 @@ def test_it_is_empty_unless_asked_for(source: Path, tmp_path: Path) -> None:
     assert enroll(source, dest).code == 0, "a refusal leaves nothing behind"
 
 
+@pytest.mark.slow
 def test_templates_without_the_source(dest: Path, source: Path) -> None:
     source.unlink()
     kept = rows(dest, "vault")

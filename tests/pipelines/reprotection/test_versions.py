@@ -82,6 +82,7 @@ def test_explicit_options_move_it_to_version_2(first, way):
     assert_whole(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_moves_it_to_version_2(first, name):
     done = again(first, f"--preset={name}", "--vault")

@@ -111,6 +111,7 @@ class TestHeld:
             assert not stop.wanted()
 
 
+@pytest.mark.slow
 @SIGNALS
 @pytest.mark.parametrize("after", [0, 1, 7])
 def test_finished_shards_are_committed(tmp_path, number, after):

@@ -277,6 +277,7 @@ class TestKills:
                 return
             yield steps
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("after", [False, True])
     def test_at_any_point_the_next_run_completes_it(self, erased, tmp_path, after):
         before = erased.read()

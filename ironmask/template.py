@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ironmask import candidates, codeword, digest, helper, rotation
-from ironmask.arrays import F64, I32, single, unit_rows
+from ironmask.arrays import F32, F64, I32, single, unit_rows
 from ironmask.errors import EncodingError, ParameterError, ProtectionError
 from ironmask.filling import Filling
 from ironmask.params import Params
@@ -193,8 +193,19 @@ def reopen(protected: ProtectedTemplate, template: ArrayLike, row_key: bytes) ->
     params = protected.params
     (unit,) = unit_rows(single(template), params.n)
     (code,) = _decoded(protected.helper, unit, params, protected.encoding)
-    own = digest.digests(code, params, row_key)
-    return code if hmac.compare_digest(own, protected.digests) else None
+    return code if confirms(protected, code, row_key) else None
+
+
+def confirms(protected: ProtectedTemplate, code: I32, row_key: bytes) -> bool:
+    """Tell whether a row has the digests of a codeword, (alpha,)."""
+    own = digest.digests(code, protected.params, row_key)
+    return hmac.compare_digest(own, protected.digests)
+
+
+def matrix(protected: ProtectedTemplate) -> F32:
+    """The helper of a row, (N, n) float32. Raises `EncodingError` for a damaged row."""
+    found: F32 = helper.decode([protected.helper], protected.params, protected.encoding)[0]
+    return found
 
 
 def verify(protected: ProtectedTemplate, probe: ArrayLike, row_key: bytes) -> bool:

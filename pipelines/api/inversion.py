@@ -33,7 +33,7 @@ class Fitting:
 
     def learn(self) -> None:
         """Embed the photos, and let one process learn from them."""
-        with fitting.opened(self.request, self.checked) as engine:
+        with fitting.opened(self.request.workplace, self.checked) as engine:
             self.result = fitting.run(self.checked, engine, self.progress)
 
     def report(self) -> None:
@@ -57,8 +57,7 @@ class InversionEvaluation:
 
     def attack(self) -> None:
         """Embed the photos, invert the templates of tested people, and add everything up."""
-        job.begin(self.checked)
-        with job.opened(self.request, self.checked) as engine:
+        with fitting.opened(self.request.workplace, self.checked) as engine:
             self.results = job.run(self.checked, engine, self.progress)
 
     def report(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from typing import Final
 import numpy as np
 import pyarrow.dataset as pads
 
-from ironmask import algebra, digest, helper
+from ironmask import algebra, helper
 from ironmask.arrays import F32, F64, unit_rows
 from ironmask.attacks import (
     Budget,
@@ -29,7 +28,7 @@ from ironmask.filling import Filling
 from ironmask.params import Params, Structure
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
-from ironmask.template import ProtectedTemplate, verify_batch
+from ironmask.template import ProtectedTemplate, confirms, matrix, verify_batch
 from pipelines.auditing.frozen import LINKED, Audit, Finding, Kind, Unit
 from pipelines.plan.labelled_faces import Faces, Index
 from pipelines.ports import GenerationKeys, Tables
@@ -73,13 +72,10 @@ class _Row:
 
     def confirms(self, codes: Codes) -> bool:
         """Whether the row has the digests of the first codeword."""
-        own = digest.digests(codes[0], self.protected.params, self.key)
-        return hmac.compare_digest(own, self.protected.digests)
+        return confirms(self.protected, codes[0], self.key)
 
     def matrix(self) -> F32:
-        own = self.protected
-        p: F32 = helper.decode([own.helper], own.params, own.encoding)[0]
-        return p
+        return matrix(self.protected)
 
     def lying_matrix(self, *, sealed: bool) -> F32:
         """The stored bytes read as a helper."""

@@ -14,13 +14,12 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ironmask.arrays import F64
 from ironmask.centring import Centring, centre
 from ironmask.comparisons import BINS, Block, Compared, Issue, Matches, compare, fresh
-from ironmask.errors import StorageError, TemplateError
+from ironmask.errors import TemplateError
 from pipelines.evaluation import stored_templates
 from pipelines.evaluation.comparisons import Comparisons
 from pipelines.evaluation.frozen import Case, Evaluation
@@ -30,7 +29,7 @@ from pipelines.plan import labelled_faces as faces_of
 from pipelines.plan.labelled_faces import Faces
 from pipelines.ports import Store
 from pipelines.table import layout
-from pipelines.table.schemas import as_parquet
+from pipelines.table.schemas import as_parquet, of_parquet
 
 Index = NDArray[np.intp]
 # These take the place of a setting's number: impostors by cosine, and lost templates.
@@ -148,7 +147,7 @@ def done(evaluation: Evaluation, store: Store) -> set[int]:
 def matches(evaluation: Evaluation, store: Store, blocks: Iterable[int]) -> pa.Table:
     """All kept comparisons, block by block."""
     return pa.concat_tables(
-        _read(_address(evaluation, number, "matches"), store) for number in blocks
+        of_parquet(_address(evaluation, number, "matches"), store) for number in blocks
     )
 
 
@@ -173,7 +172,7 @@ def counted(evaluation: Evaluation, store: Store, blocks: Iterable[int]) -> Coun
     agreements = np.zeros((len(settings), width), dtype=np.int64)
     lost = []
     for number in blocks:
-        table = _read(_address(evaluation, number, "counts"), store)
+        table = of_parquet(_address(evaluation, number, "counts"), store)
         setting, place, count = (table[name].to_numpy() for name in ("setting", "place", "count"))
         lost.append(place[setting == _LOST])
         cosines[place[setting == _COSINE]] += count[setting == _COSINE]
@@ -244,11 +243,3 @@ def _counts(found: Compared, lost: Index) -> memoryview:
             }
         )
     )
-
-
-def _read(uri: str, store: Store) -> pa.Table:
-    with store.open(uri) as handle:
-        try:
-            return pq.read_table(handle)
-        except pa.ArrowInvalid:
-            raise StorageError(f"{uri} is damaged: remove it and run the same command") from None

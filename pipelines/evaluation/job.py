@@ -22,7 +22,7 @@ from pipelines.evaluation.request import EvaluateRequest, asked, traits_of
 from pipelines.evaluation.results import Results, results
 from pipelines.evaluation.work import block_work
 from pipelines.evaluation.work import sources as sources_of
-from pipelines.run.course import Counting, uncounted
+from pipelines.run.course import Counting, finish, uncounted
 from pipelines.run.work import Engine
 from pipelines.setup import ports, workplace
 from pipelines.setup.metrics import add_metrics
@@ -119,11 +119,7 @@ def run(prepared: CheckedEvaluation, engine: Engine, progress: Counting = uncoun
         sources.store.write(address, evaluation.to_json())
     every = blocks.plan(evaluation, sources).blocks
     done = blocks.done(evaluation, sources.store)
-    progress(len(done), len(every))
-    work = block_work(prepared.storage.public(), evaluation)
-    for number in engine.run(work, [b for b in every if b not in done]):
-        done.add(number)
-        progress(len(done), len(every))
+    finish(engine, block_work(prepared.storage.public(), evaluation), every, done, progress)
     return results(evaluation, sources)
 
 

@@ -15,16 +15,17 @@ from threadpoolctl import threadpool_limits
 from ironmask.attacks.inversion import State
 from ironmask.errors import SourceError
 from pipelines.inversion import work
-from pipelines.inversion.frozen import FIT_FILE, INVERTER_FILE, Fit, Kind
+from pipelines.inversion.frozen import INVERTER_FILE, Fit, Kind
 from pipelines.inversion.inverters import Crops, Point, learnt, packed, unpacked
 from pipelines.inversion.people import LEAST_TRAINED
-from pipelines.inversion.request import Checked, InvertFitRequest
+from pipelines.inversion.request import Checked
 from pipelines.inversion.work import Spec, Surroundings
 from pipelines.ports import Store
-from pipelines.run.course import Counting, uncounted
+from pipelines.run.course import Counting, finish, uncounted
 from pipelines.run.local import LocalEngine
 from pipelines.run.work import Engine, Work
 from pipelines.setup import ports, workplace
+from pipelines.spec.workplace import Workplace
 from pipelines.table import layout
 
 _CHECKPOINT: Final = "checkpoint.npz"
@@ -61,9 +62,10 @@ class FitResult:
 
 def begin(checked: Checked) -> None:
     """Freeze a definition, and make the key of what is kept meanwhile."""
-    fit, address = checked.spec.what, layout.join(checked.spec.out, FIT_FILE)
+    what = checked.spec.what
+    address = layout.join(checked.spec.out, what.FILE)
     if not checked.store.exists(address):
-        checked.store.write(address, fit.to_json())
+        checked.store.write(address, what.to_json())
     work.kept(checked.spec).begin()
 
 
@@ -71,10 +73,7 @@ def embed(checked: Checked, engine: Engine, progress: Counting = uncounted) -> N
     """Embed the photos that are left. progress: batches done and all."""
     spec = checked.spec
     every, done = work.surroundings(spec).units, work.kept(spec).done()
-    progress(len(done), len(every))
-    for number in engine.run(work.embedding_work(spec), [n for n in every if n not in done]):
-        done.add(number)
-        progress(len(done), len(every))
+    finish(engine, work.embedding_work(spec), every, done, progress)
 
 
 def run(checked: Checked, engine: Engine, progress: Counting = uncounted) -> FitResult:
@@ -116,7 +115,8 @@ def whole_fit(spec: Spec, _unit: int) -> int:
     rows = around.embedded()
     usable = np.flatnonzero(np.isfinite(rows).all(axis=1))
     owners = np.array([around.photos[place].person for place in usable])
-    _refuse_few(len(set(owners.tolist())))
+    people = len(np.unique(owners))
+    _refuse_few(people)
     crops = Crops(around, usable, held=Kind(fit.inverter).needs_torch)
     address = layout.join(spec.out, _CHECKPOINT)
     before = unpacked(address, store.read(address)) if store.exists(address) else None
@@ -127,7 +127,7 @@ def whole_fit(spec: Spec, _unit: int) -> int:
     with threadpool_limits(1):
         state, curve = learnt(fit, spec.packs[0], crops, rows[usable], owners, before, keep)
     store.write(layout.join(spec.out, INVERTER_FILE), packed(state))
-    facts = _facts(around, len(set(owners.tolist())), len(usable), curve)
+    facts = _facts(around, people, len(usable), curve)
     store.write(layout.join(spec.out, _FACTS), json.dumps(facts, indent=1).encode())
     store.delete([address])
     return 0
@@ -154,8 +154,7 @@ def _result(spec: Spec, store: Store) -> FitResult:
 
 
 @contextmanager
-def opened(request: InvertFitRequest, checked: Checked) -> Iterator[Engine]:
+def opened(place: Workplace, checked: Checked) -> Iterator[Engine]:
     """What does the work: this process, or Ray."""
-    place = replace(request.workplace, embedders=0)
-    with workplace.engine(place, checked.settings) as engine:
+    with workplace.engine(replace(place, embedders=0), checked.settings) as engine:
         yield engine

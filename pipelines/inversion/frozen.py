@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from ironmask.errors import StorageError
 from pipelines.inversion.people import Drawn, to_test_on, to_train_on
@@ -16,9 +16,7 @@ from pipelines.table import layout
 
 T = TypeVar("T")
 
-FIT_FILE: Final = "fit.json"
 INVERTER_FILE: Final = "inverter.npz"
-EVALUATION_FILE: Final = "inversion.json"
 
 
 class Kind(StrEnum):
@@ -45,6 +43,8 @@ class Fit:
     and cpu_seconds: the budget of a training. seed: of the people and of the training. device: of
     PyTorch. people: digests of those it learns from.
     """
+
+    FILE: ClassVar = "fit.json"
 
     faces: str
     listing: str
@@ -76,7 +76,7 @@ class Fit:
     @classmethod
     def read(cls, folder: str, store: Store) -> Fit:
         """The fit in a folder. Raises `StorageError` for another kind of file."""
-        address = layout.join(folder, FIT_FILE)
+        address = layout.join(folder, cls.FILE)
         return _read(lambda given: cls(**_tuples(given)), address, store)
 
 
@@ -116,6 +116,8 @@ class Inversion:
     None where rows are made for the evaluation.
     """
 
+    FILE: ClassVar = "inversion.json"
+
     faces: str
     listing: str
     excluded: tuple[str, ...]
@@ -153,7 +155,7 @@ class Inversion:
     @classmethod
     def read(cls, folder: str, store: Store) -> Inversion:
         """The evaluation in a folder. Raises `StorageError` for another kind of file."""
-        return _read(cls._made, layout.join(folder, EVALUATION_FILE), store)
+        return _read(cls._made, layout.join(folder, cls.FILE), store)
 
     @classmethod
     def _made(cls, given: dict[str, Any]) -> Inversion:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Final
 
 import numpy as np
 
-from ironmask import digest, helper
 from ironmask.arrays import F32, F64, unit_rows
 from ironmask.attacks import Budget, recover_from_row, recover_from_width
 from ironmask.attacks.inversion import by_random_codewords
@@ -22,7 +20,7 @@ from ironmask.errors import SubjectError, TemplateError
 from ironmask.params import DEFAULT_PRESET, preset
 from ironmask.random import secure_generator
 from ironmask.spectrum import Spectrum
-from ironmask.template import ProtectedTemplate, protect
+from ironmask.template import ProtectedTemplate, confirms, matrix, protect
 from pipelines.inversion.frozen import Rows
 from pipelines.inversion.people import Tested
 from pipelines.inversion.work import Storage
@@ -76,14 +74,11 @@ class _Protected:
 
     def matrix(self) -> F32:
         """The helper, (N, n), as whoever can read the row decodes it."""
-        own = self.row
-        found: F32 = helper.decode([own.helper], own.params, own.encoding)[0]
-        return found
+        return matrix(self.row)
 
     def confirms(self, codes: Codes) -> bool:
         """Whether the row has the digests of a codeword."""
-        own = digest.digests(codes[0], self.row.params, self.key)
-        return hmac.compare_digest(own, self.row.digests)
+        return confirms(self.row, codes[0], self.key)
 
     def random(self) -> F64:
         """P' c' of a random codeword c': what the helper says without a search."""

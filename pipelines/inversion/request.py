@@ -14,8 +14,6 @@ from infra.store.addresses import is_inside, normalise
 from ironmask.errors import MismatchError, ParameterError, SourceError
 from pipelines.inversion import people, photos
 from pipelines.inversion.frozen import (
-    EVALUATION_FILE,
-    FIT_FILE,
     INVERTER_FILE,
     Fit,
     Fitted,
@@ -133,7 +131,7 @@ def prepare_fit(request: InvertFitRequest) -> Checked:
     )  # fmt: skip
     chosen = dict.fromkeys(photo.person for photo in fit.photos(listing))
     fit = replace(fit, people=tuple(people.digest(person, fit.name) for person in chosen))
-    if store.exists(layout.join(out, FIT_FILE)):
+    if store.exists(layout.join(out, Fit.FILE)):
         fit = _continued(fit, Fit.read(out, store), out)
     return Checked(Spec(storage.public(), out, fit, (pack,)), settings, storage)
 
@@ -167,7 +165,7 @@ def prepare_evaluation(request: InvertEvaluateRequest) -> Checked:
         each=request.each, seed=request.seed, rows=_rows(request, settings, storage),
     )  # fmt: skip
     wanted.drawn(listing)
-    if store.exists(layout.join(out, EVALUATION_FILE)):
+    if store.exists(layout.join(out, Inversion.FILE)):
         wanted = _continued(wanted, Inversion.read(out, store), out)
     found = (pack, other) if other else (pack,)
     return Checked(Spec(storage.public(), out, wanted, found), settings, storage)

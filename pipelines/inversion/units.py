@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from ironmask.arrays import unit_rows
@@ -24,12 +23,11 @@ from pipelines.inversion.frozen import INVERTER_FILE, Fitted, Inversion
 from pipelines.inversion.inputs import Input, Templates
 from pipelines.inversion.inverters import Ready, ready, unpacked
 from pipelines.inversion.people import Drawn, Tested
-from pipelines.inversion.photos import listed
 from pipelines.inversion.work import Spec, Surroundings
 from pipelines.ports import F32, U8, Store
 from pipelines.run.work import Work
 from pipelines.table import layout
-from pipelines.table.schemas import as_parquet
+from pipelines.table.schemas import as_parquet, of_parquet
 
 _PEOPLE: Final = 16
 # Faces of so many strangers are as good as all for their mean.
@@ -80,7 +78,7 @@ def done(out: str, store: Store) -> set[int]:
 
 def cosines(out: str, store: Store, numbers: Sequence[int]) -> pa.Table:
     """The cosines of some units, unit by unit: rows of `SCHEMA`."""
-    return pa.concat_tables(_read(_address(out, number), store) for number in numbers)
+    return pa.concat_tables(of_parquet(_address(out, number), store) for number in numbers)
 
 
 def whole_unit(spec: Spec, number: int) -> int:
@@ -192,7 +190,7 @@ def surroundings(spec: Spec) -> Around:
     """What units share, once a process: kept embeddings, and inverters as they were at first."""
     base, what = work.surroundings(spec), spec.what
     assert isinstance(what, Inversion)  # noqa: S101
-    drawn = what.drawn(listed(what.faces, base.kept.store))
+    drawn = what.drawn(base.listing)
     embedded = [base.embedded(model) for model in range(len(spec.packs))]
     strangers = embedded[0][list(drawn.strangers)]
     usable = strangers[np.isfinite(strangers).all(axis=1)]
@@ -215,11 +213,3 @@ def _inverter(one: Fitted, spec: Spec, store: Store) -> Ready:
 
 def _address(out: str, number: int) -> str:
     return layout.join(out, _FOLDER, f"{number:06d}{_ENDING}")
-
-
-def _read(address: str, store: Store) -> pa.Table:
-    try:
-        with store.open(address) as handle:
-            return pq.read_table(handle)
-    except pa.ArrowInvalid:
-        raise StorageError(f"{address} is damaged: remove it and run the same command") from None

@@ -18,7 +18,7 @@ from ironmask.errors import ImageError, SourceError
 from pipelines.inversion import photos
 from pipelines.inversion.frozen import Fit, Inversion
 from pipelines.inversion.kept import Failure, Kept
-from pipelines.inversion.photos import Photo, PhotoReader
+from pipelines.inversion.photos import Listing, Photo, PhotoReader
 from pipelines.ports import F32, U8, Recogniser
 from pipelines.run.work import Work
 from pipelines.setup import ports
@@ -47,6 +47,7 @@ class Surroundings:
     """What units of one definition share in a process."""
 
     spec: Spec
+    listing: Listing = field(repr=False)
     photos: tuple[Photo, ...]
     reader: PhotoReader = field(repr=False)
     aligner: FaceAligner = field(repr=False)
@@ -98,6 +99,7 @@ def surroundings(spec: Spec) -> Surroundings:
     settings = FaceSettings()
     return Surroundings(
         spec=spec,
+        listing=listing,
         photos=what.photos(listing),
         reader=PhotoReader(what.faces, store, settings.max_bytes),
         aligner=FaceAligner(spec.packs[0], settings),

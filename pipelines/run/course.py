@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pipelines.plan.census import Census
 from pipelines.plan.plans import Plan
 from pipelines.run.summary import Tally
+from pipelines.run.work import Engine, Work
 
 T = TypeVar("T")
 Progress = Callable[[Plan, Tally], None]
@@ -22,6 +23,15 @@ def quiet(_plan: Plan, _tally: Tally) -> None:
 
 def uncounted(_done: int, _all: int) -> None:
     """No display."""
+
+
+def finish(
+    engine: Engine, work: Work, every: Sequence[int], done: set[int], progress: Counting
+) -> None:
+    """Run those of all units that are not done yet. progress: units done and all."""
+    progress(len(done), len(every))
+    for count, _ in enumerate(engine.run(work, [u for u in every if u not in done]), 1):
+        progress(len(done) + count, len(every))
 
 
 @dataclass(frozen=True)

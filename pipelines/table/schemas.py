@@ -8,6 +8,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ironmask.errors import StorageError
+from pipelines.ports import Store
+
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
 # The last four columns came with version 2 of the scheme; null in rows of version 1. conditioner:
@@ -159,3 +162,12 @@ def as_parquet(table: pa.Table) -> memoryview:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return memoryview(sink.getvalue())
+
+
+def of_parquet(uri: str, store: Store) -> pa.Table:
+    """The table in a file of results. Raises `StorageError` for a damaged one."""
+    with store.open(uri) as handle:
+        try:
+            return pq.read_table(handle)
+        except pa.ArrowInvalid:
+            raise StorageError(f"{uri} is damaged: remove it and run the same command") from None

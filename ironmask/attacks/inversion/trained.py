@@ -5,6 +5,7 @@ Importing this module needs PyTorch.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, Self
 
@@ -27,7 +28,7 @@ torch = torch_library()
 _BATCH: Final = 64
 
 
-class _Trained:
+class _Trained(ABC):
     """What both have in common: a fixed affine image and a decoder that is trained."""
 
     def __init__(
@@ -80,9 +81,9 @@ class _Trained:
         trainer.run(on_check)
         self._net, self.curve = trainer.net, tuple(trainer.curve)
 
+    @abstractmethod
     def _affine(self, images: Pictures, rows: F32, /) -> tuple[F32, F32 | None]:
         """What the decoder's output is added to: offset and weights of `Reconstruction`."""
-        raise NotImplementedError
 
     def invert(self, templates: ArrayLike) -> U8:
         """See `Inverter`. Raises `ParameterError` before `fit`."""

@@ -1,13 +1,18 @@
 """Meeting in the middle: two issues of one template by a table of half-sums.
 
 Kim et al. 2021, supplementary material C. Let M = P_2 P_1'; then M c_1 = c_2 for the codewords of
-two issues. Write c_1 = a + b with alpha / 2 entries each: M a and -M b agree in every place where
-c_2 is zero. A table holds M a in l places for all T = binom(N, alpha / 2) 2^(alpha / 2) half-sums
-a. It is sorted by the first of these places, and joined with itself, signs turned, on all of them.
-A join makes T entries and compares T log2 T times, and once more for each pair that agrees in the
-first place. It finds c_1 if c_2 is zero in all l places, so several joins are needed.
-At N = 512 and alpha = 16 the table has 2^64.6 entries. So this is for toy sizes: it measures that
-the count is right.
+two issues. Write c_1 = a + b with alpha / 2 entries each: in every place M a + M b is 0 or
++-1 / sqrt(alpha), since c_2 is. Its four steps:
+
+1. A table holds M a in l places for all T = binom(N, alpha / 2) 2^(alpha / 2) half-sums a.
+2. Each of the l sub-tables, one a place, is sorted.
+3. For each a, each sub-table gives the b whose sum with it has one of these three values.
+4. Pairs without a common place that agree in all sub-tables are tried as codewords.
+
+Steps 3 and 4 are done together here: one sub-table is sorted and searched, and its pairs are
+compared in the other places. Exact helpers need one such join. With noise, only sums within a
+window count, and more joins are needed, on other places. At N = 512 and alpha = 16 the table has
+2^64.6 entries. So this is for toy sizes: it measures that the count is right.
 """
 
 from __future__ import annotations
@@ -29,14 +34,16 @@ from ironmask.params import Structure
 
 _MOST: Final = 1 << 20
 _NEAR: Final = 0.985
+# What an entry of a codeword may be, in units of 1 / sqrt(alpha).
+_SUMS: Final = (0.0, 1.0, -1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class TradeOff:
     """The end of the attack, and its cost.
 
-    recovered: its trials are joins. operations: table entries made, and comparisons of sorting and
-    joining. pairs: those that agreed in all places of a join.
+    recovered: its trials are joins. operations: table entries made, comparisons of sorting and
+    searching, and pairs compared. pairs: those that agreed in all places of a join.
     """
 
     recovered: Recovered
@@ -51,16 +58,16 @@ def recover_by_tradeoff(
     *,
     places: int = 3,
     window: float = 1e-4,
-    limit: int = 64,
+    limit: int = 1,
     least: float = _NEAR,
     structure: Structure = Structure.REAL,
 ) -> TradeOff:
     """Look for what two issues of one template, (2, N, n), were made from.
 
-    alpha: even, small. places: l. window: the largest difference between entries that should agree;
-    exact helpers need only their rounding, different captures about their noise. limit: the attack
-    gives up after so many joins. least: M c_1 is believed from this cosine to a codeword on.
-    structure: of the helpers.
+    alpha: even, small. places: l. window: the largest distance of a sum to what it should be; exact
+    helpers need only their rounding, different captures about their noise. limit: the attack gives
+    up after so many joins; exact helpers need one. least: M c_1 is believed from this cosine to a
+    codeword on. structure: of the helpers.
 
     Raises `ParameterError` for an odd alpha or a table of more than 2^20 entries.
     """
@@ -76,9 +83,9 @@ def recover_by_tradeoff(
     for trial in range(1, limit + 1):
         chosen = rng.choice(code_width, places, replace=False)
         values = _applied(m, table, alpha, chosen)
-        joined, compared = _joined(values, table, window)
+        joined, compared = _joined(values, table, window, alpha)
         pairs += len(joined)
-        operations += len(table) * (1 + log2(len(table))) + compared
+        operations += len(table) * (1 + (1 + len(_SUMS)) * log2(len(table))) + compared
         code, score = _nearest(m, table, joined, alpha)
         best = max(best, score)
         if score >= least:
@@ -96,21 +103,23 @@ def table_size(code_width: int, alpha: int) -> int:
     return comb(code_width, alpha // 2) << (alpha // 2)
 
 
-def joins_needed(code_width: int, alpha: int, places: int, passing: float = 1.0) -> float:
-    """Joins on average until the l places of one are zero in c_2 and lie in the window.
+def joins_needed(places: int, passing: float = 1.0) -> float:
+    """Joins on average until all l sums of one lie in the window.
 
-    passing: the share of such entries that lie in the window; 1 without noise.
+    passing: the share of entries that lie in it; 1 without noise.
     """
-    i = np.arange(places)
-    return float(1 / np.prod(passing * (code_width - alpha - i) / (code_width - i)))
+    return passing**-places
 
 
 def tradeoff_operations(code_width: int, alpha: int, places: int, passing: float = 1.0) -> float:
-    """T (1 + log2 T) for each join that is needed of a table of T entries: entries made and
-    comparisons to sort them.
+    """What the supplement counts: T additions, l T log2 T comparisons to sort, as many to search.
+
+    T: entries of the table. So much for each join that is needed. The supplement prints the search
+    as l log T, which is that of one entry. To try the pairs that are left counts nothing here, so
+    the attack takes no less.
     """
     size = table_size(code_width, alpha)
-    return joins_needed(code_width, alpha, places, passing) * size * (1 + log2(size))
+    return joins_needed(places, passing) * size * (1 + 2 * places * log2(size))
 
 
 def _half_sums(code_width: int, alpha: int) -> I32:
@@ -129,23 +138,34 @@ def _applied(m: F64, table: I32, alpha: int, chosen: NDArray[np.intp]) -> F64:
     return applied
 
 
-def _joined(values: F64, table: I32, window: float) -> tuple[NDArray[np.intp], int]:
-    """Find pairs of half-sums with disjoint supports whose values cancel, (k, 2).
+def _joined(values: F64, table: I32, window: float, alpha: int) -> tuple[NDArray[np.intp], int]:
+    """Find pairs of half-sums with disjoint supports whose sums are those of a codeword, (k, 2).
 
     Also returns how many pairs were compared.
     """
     order = np.argsort(values[:, 0])
-    ordered = values[order, 0]
-    start = np.searchsorted(ordered, -values[:, 0] - window)
-    counts = np.searchsorted(ordered, -values[:, 0] + window, side="right") - start
-    first = np.repeat(np.arange(len(table)), counts)
-    within = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
-    second = order[np.repeat(start, counts) + within]
-    agree = (first < second) & (np.abs(values[first] + values[second]) <= window).all(axis=1)
+    sums = np.array(_SUMS) / np.sqrt(alpha)
+    found = [_with_sum(values[:, 0], order, one, window) for one in sums]
+    first, second = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    apart = values[first] + values[second]
+    near = (np.abs(apart[:, :, None] - sums).min(axis=2) <= window).all(axis=1)
+    agree = (first < second) & near
     one, other = np.abs(table[first[agree]]), np.abs(table[second[agree]])
     is_apart = (one[:, :, None] != other[:, None, :]).all(axis=(1, 2))
     pairs: NDArray[np.intp] = np.stack([first[agree], second[agree]], axis=1)[is_apart]
     return pairs, len(first)
+
+
+def _with_sum(
+    values: F64, order: NDArray[np.intp], total: float, window: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """All pairs of entries whose sum lies within a window around a total. order: sorts values."""
+    ordered = values[order]
+    start = np.searchsorted(ordered, total - values - window)
+    counts = np.searchsorted(ordered, total - values + window, side="right") - start
+    first = np.repeat(np.arange(len(values)), counts)
+    within = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return first, order[np.repeat(start, counts) + within]
 
 
 def _nearest(m: F64, table: I32, joined: NDArray[np.intp], alpha: int) -> tuple[I32, float]:

@@ -19,6 +19,8 @@ KEYS: Final = "the files and the keys"
 
 _AES_BITS: Final = 256.0
 _TWO: Final = 2
+# Sub-tables of the trade-off: three tell all pairs apart at any size that can be built.
+_PLACES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _of_issues(audit: Audit, findings: Sequence[Finding], reads: str) -> Iterato
         trials = regression_bits(params.n, params.alpha, _TWO, params.code_width, params.structure)
         yield Cost("probabilistic linear regression", reads, both, "by its formula", trials)
         if params.alpha % 2 == 0:
-            operations = tradeoff_operations(params.code_width, params.alpha, 3)
+            operations = tradeoff_operations(params.code_width, params.alpha, _PLACES)
             yield Cost("time-memory trade-off", reads, both, "by its formula",
                        math.log2(operations))  # fmt: skip
     if repaired := sum(target.two_issues for target in audit.targets):

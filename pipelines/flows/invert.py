@@ -28,7 +28,9 @@ def invert_flow(request: dict[str, Any], fits: list[dict[str, Any]] | None = Non
     """
     for given in fits or []:
         wanted = assembled(InvertFitRequest, given)
-        inversion.fit_out(wanted, inversion_request.prepare_fit(wanted), take=as_task)
+        ready = inversion_request.prepare_fit(wanted)
+        configure_logging(ready.settings.log_level, ready.settings.log_format)
+        inversion.fit_out(wanted, ready, take=as_task)
     asked = assembled(InvertEvaluateRequest, request)
     checked = inversion_request.prepare_evaluation(asked)
     configure_logging(checked.settings.log_level, checked.settings.log_format)

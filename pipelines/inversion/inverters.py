@@ -26,7 +26,7 @@ Point = tuple[float, float, float, float]
 # A training looks at held-out people, and writes a checkpoint, about so many times; and after so
 # many images, at least and at most.
 _CHECKS: Final = 20
-_BETWEEN: Final = (64, 4096)
+_BETWEEN: Final = (64, 2048)
 _BASIS: Final = ("mean", "components", "deviations")
 
 

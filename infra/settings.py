@@ -119,7 +119,8 @@ class StorageSettings(BaseSettings):
 class Settings(BaseSettings):
     """Settings that an operator sets once rather than on every command line.
 
-    notify_url: webhook that gets a JSON message at the end of each flow run.
+    metrics_port: port, or ADDRESS:PORT, under which a run's figures can be scraped. notify_url:
+    webhook that gets a JSON message at the end of each flow run.
     """
 
     model_config = SettingsConfigDict(
@@ -131,6 +132,7 @@ class Settings(BaseSettings):
     ray_address: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     log_format: Literal["text", "json"] = "text"
+    metrics_port: int | str | None = None
     notify_url: str | None = None
 
 

@@ -30,8 +30,8 @@ from pipelines.spec.options import names
 ROOT = Path(__file__).parents[1]
 # What only the command line has: how it answers, and where it runs.
 OF_THE_COMMAND = {
-    "abandon", "as_json", "as_csv", "dry_run", "floor_bits", "max_failures", "no_agreement",
-    "prefect", "threat",
+    "abandon", "as_json", "as_csv", "dry_run", "floor_bits", "max_failures", "metrics_port",
+    "no_agreement", "prefect", "threat",
 }  # fmt: skip
 # Verbs, their requests, their options, and what is positional.
 REQUESTS: list[tuple[str, type, Any, set[str]]] = [

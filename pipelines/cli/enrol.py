@@ -26,6 +26,7 @@ from pipelines.cli.options import (
     Fmr,
     Json,
     Keys,
+    MetricsPort,
     Model,
     NoAgreement,
     Photos,
@@ -113,6 +114,7 @@ def enroll(
     workers: Workers = None,
     embedders: Embedders = None,
     ray_address: RayAddress = None,
+    metrics_port: MetricsPort = None,
     prefect: Prefect = None,
     max_failures: Annotated[
         int, typer.Option(help="Failed inputs above which the exit code is 3.", min=0)
@@ -174,7 +176,7 @@ def enroll(
     given["agreement"] = asked_agreement(agreement, without=no_agreement)
     given["retry"] = retry.split(",") if retry else None
     request = assembled(EnrolRequest, chosen(given, EnrolRequest))
-    prepared = enrolment_request.prepare(request)
+    prepared = running.watched(enrolment_request.prepare(request), metrics_port)
     running.begin(prepared)
     _announce(prepared)
     if dry_run:

@@ -84,6 +84,14 @@ Embedders = Annotated[
 RayAddress = Annotated[
     str | None, typer.Option(help="A running cluster. Default: one made for this run.")
 ]
+MetricsPort = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS:]PORT",
+        help="Serve the run's figures here, as Prometheus reads them. A port alone can be reached "
+        "from this machine only. Default: IRONMASK_METRICS_PORT, else nowhere.",
+    ),
+]
 Prefect = Annotated[
     bool | None,
     typer.Option(

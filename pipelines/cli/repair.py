@@ -17,6 +17,7 @@ from pipelines.cli.options import (
     Executor,
     Json,
     Keys,
+    MetricsPort,
     Model,
     Provider,
     RayAddress,
@@ -53,6 +54,7 @@ def repair(
     workers: Workers = None,
     embedders: Embedders = None,
     ray_address: RayAddress = None,
+    metrics_port: MetricsPort = None,
     as_json: Json = False,
 ) -> None:
     """Enrol again the people whose rows lay in lost or damaged data files; nobody else is touched.
@@ -72,7 +74,7 @@ def repair(
 
     wanted = repair_request.RepairRequest
     request = assembled(wanted, chosen(given, wanted))
-    prepared = repair_request.prepare(request)
+    prepared = running.watched(repair_request.prepare(request), metrics_port)
     running.begin(prepared)
     if dry_run:
         running.answer(verb.foresee(prepared), as_json, asdict, print_outlook)

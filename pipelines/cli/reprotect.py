@@ -30,6 +30,7 @@ from pipelines.cli.options import (
     Fmr,
     Json,
     Keys,
+    MetricsPort,
     Model,
     NoAgreement,
     Photos,
@@ -126,6 +127,7 @@ def reprotect(
     workers: Workers = None,
     embedders: Embedders = None,
     ray_address: RayAddress = None,
+    metrics_port: MetricsPort = None,
     prefect: Prefect = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -152,6 +154,7 @@ def rekey(
     executor: Executor = "ray",
     workers: Workers = None,
     ray_address: RayAddress = None,
+    metrics_port: MetricsPort = None,
     prefect: Prefect = None,
     as_json: Json = False,
 ) -> None:
@@ -171,6 +174,7 @@ def rotate_mac(
     executor: Executor = "ray",
     workers: Workers = None,
     ray_address: RayAddress = None,
+    metrics_port: MetricsPort = None,
     prefect: Prefect = None,
     as_json: Json = False,
 ) -> None:
@@ -193,6 +197,7 @@ def _do(
 
     request = assembled(ReprotectRequest, chosen(given, ReprotectRequest))
     prepared = reprotection_request.prepare(request)
+    prepared = running.watched(prepared, given["metrics_port"])
     running.begin(prepared)
     say(f"generation {prepared.job.generation}: {prepared.job.describe()}")
     if prepared.offer:

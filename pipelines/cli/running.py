@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipelines.run.begin import Forecast
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 class Checked(Protocol):
@@ -30,6 +31,21 @@ def begin(prepared: Checked) -> None:
     from infra.telemetry import configure_logging
 
     configure_logging(prepared.settings.log_level, prepared.settings.log_format)
+
+
+def watched(prepared: P, metrics_port: str | None) -> P:
+    """A job whose figures can be scraped where --metrics-port says, else where the settings say.
+
+    Raises `ParameterError` for what is no port.
+    """
+    from infra.exposition import place_of
+
+    settings: Any = cast(Checked, prepared).settings
+    if metrics_port is not None:
+        settings = settings.model_copy(update={"metrics_port": metrics_port})
+    if settings.metrics_port is not None:
+        place_of(settings.metrics_port)
+    return cast(P, replace(cast(Any, prepared), settings=settings))
 
 
 def answer(

@@ -11,6 +11,7 @@ from typing import Final
 
 from pipelines.plan.plans import Plan
 from pipelines.ports import Store
+from pipelines.run.events import HERE
 from pipelines.run.summary import Tally
 from pipelines.spec.outcomes import Outcome
 from pipelines.table import layout
@@ -32,16 +33,21 @@ class Counted:
     def __next__(self) -> int:
         shard = next(self._shards)
         self.count += 1
+        HERE.handed_out(shard)
         return shard
 
 
+# Flat, since it is written as JSON field by field, and releases of before wrote the first eight.
 @dataclass(frozen=True)
 class Note:
     """The last word of a run. at: seconds since 1970. seconds: since this call of it began.
 
     settled: inputs of the run that have an outcome. inputs: those that this call settled.
     in_flight: shards that are being worked on. waiting: finished ones that wait for their commit.
-    failed: this call's failed inputs by reason.
+    failed: this call's failed inputs by reason. committed: inputs of the run whose outcome is in
+    the log. shards_committed: its shards that are. oldest: seconds since the oldest shard in flight
+    was handed out. resubmitted: how often this call handed a lost shard out again. excluded: how
+    many nodes get no more work from it.
     """
 
     run_id: str
@@ -52,6 +58,11 @@ class Note:
     in_flight: int
     waiting: int
     failed: dict[str, int]
+    committed: int = 0
+    shards_committed: int = 0
+    oldest: float = 0.0
+    resubmitted: int = 0
+    excluded: int = 0
 
 
 class Journal:
@@ -73,6 +84,7 @@ class Journal:
         for (outcome, reason), count in self._tally.outcomes.items():
             if outcome == Outcome.FAILED:
                 failed[reason] += count
+        seen = HERE.figures()
         note = Note(
             run_id=self._frozen.run_id,
             at=time.time(),
@@ -82,6 +94,11 @@ class Journal:
             in_flight=handed - self._tally.shards,
             waiting=waiting,
             failed=dict(failed),
+            committed=self._tally.before + self._tally.committed,
+            shards_committed=seen.run.shards_committed,
+            oldest=round(seen.oldest, 1),
+            resubmitted=seen.resubmitted,
+            excluded=len(seen.excluded),
         )
         uri = layout.progress_file(self._dest.tables.dest)
         self._dest.store.write(uri, json.dumps(asdict(note)).encode())

@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from ironmask.errors import IronmaskError, KeyStoreError, ModelError, WorkerError
 from pipelines.run import stop
+from pipelines.run.events import HERE
 from pipelines.run.work import Common, Parts, Work
 
 _log = logging.getLogger("ironmask.enrol")
@@ -240,7 +241,7 @@ class _Flight:
                 f"shard {tried.shard} was lost {_ATTEMPTS} times ({why}); what was committed is "
                 "safe: run the same command to continue, with fewer --workers if memory was short"
             )
-        _log.warning("shard %d is submitted again: %s", tried.shard, why)
+        HERE.again(tried.shard, why)
         time.sleep(_PAUSE_S * tried.number)
         self.submit(tried.shard, tried.number + 1)
 

@@ -13,6 +13,7 @@ from pipelines.run import stop
 from pipelines.run.begin import write_run
 from pipelines.run.commit import Committer
 from pipelines.run.course import Progress, quiet
+from pipelines.run.events import HERE
 from pipelines.run.live_note import Counted, Journal
 from pipelines.run.summary import Summary, Tally, summarise, write_metrics
 from pipelines.shard.context import ShardResult
@@ -65,8 +66,10 @@ def run(
     journal = Journal(dest, frozen, tally)
     progress(frozen, tally)
     waves = _Waves(committer, tally)
-    with stop.held():
+    going_on = HERE.of_run(frozen, job.purpose.value, len(done), tally.before)
+    with stop.held(), going_on:
         for result in executor.run(job, frozen, todo):
+            HERE.finished(result)
             waves.add(result)
             journal.note(todo.count, len(waves.waiting))
             progress(frozen, tally)
@@ -93,14 +96,11 @@ class _Waves:
     def commit(self) -> None:
         if not self.waiting:
             return
+        timer = Timer()
         self._committer.commit(self.waiting)
         self._tally.committed = self._tally.inputs
-        counts = {
-            "run_id": self._committer.run_id,
-            "shards": len(self.waiting),
-            "inputs_committed": self._tally.before + self._tally.committed,
-        }
-        _log.info("wave committed", extra=counts)
+        inputs = self._tally.before + self._tally.committed
+        HERE.committed(len(self.waiting), inputs, timer.seconds())
         self.waiting, self._last = [], time.monotonic()
 
 

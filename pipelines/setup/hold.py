@@ -19,6 +19,7 @@ from pipelines.preflight import calibrate
 from pipelines.preflight.calibrate import Judged
 from pipelines.run.steps import Executor
 from pipelines.setup import places, ports
+from pipelines.setup.exposed import exposed
 from pipelines.setup.worker import WorkerSpec
 from pipelines.setup.workplace import ShardExecutor, tried_engine
 from pipelines.spec.template_job import TemplateJob
@@ -121,11 +122,12 @@ def hold_to_work(
     """Hold a destination as `hold` does, with what runs the shards of a job.
 
     A destination that somebody else holds is refused before workers are waited for, and so are
-    models that they cannot load.
+    models that they cannot load. The figures of the run can be scraped where the settings say.
     """
     refuse_held(site.stored.dest, site.store)
     site.storage.export()
     with (
+        exposed(site.settings),
         tried_engine(crew.place, site.settings, crew.pack, crew.job.faces) as engine,
         hold(site.stored, site.store, opened, own=own) as (dest, keys),
     ):

@@ -7,9 +7,10 @@ and writes them in one call.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,13 +118,18 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """The result of a finished shard: names, counts and times, but nothing about any face."""
+    """The result of a finished shard: names, counts and times, but nothing about any face.
+
+    outcomes, subjects: inputs and subjects by outcome and reason. node: the machine's own name.
+    """
 
     shard: int
     files: dict[str, DataFile]
     outcomes: Counter[tuple[str, str]]
     enrolled: int
     timings: dict[str, float]
+    subjects: Counter[tuple[str, str]] = field(default_factory=Counter)
+    node: str = field(default_factory=platform.node)
 
 
 @contextmanager
@@ -134,6 +140,20 @@ def clock(timings: dict[str, float], name: str) -> Iterator[None]:
         yield
     finally:
         timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def subjects_by_outcome(rows: Iterable[InputRow]) -> Counter[tuple[str, str]]:
+    """Subjects by outcome and reason: used where one of their inputs was, else as most of those of
+    the outcome that says most: failed, then duplicate, then skipped.
+    """
+    found: dict[str, Counter[tuple[str, str]]] = {}
+    for row in rows:
+        if row.subject_id:
+            found.setdefault(row.subject_id, Counter())[row.outcome, row.reason] += 1
+    order = {outcome.value: place for place, outcome in enumerate(Outcome)}
+    return Counter(
+        min(seen, key=lambda one: (order[one[0]], -seen[one], one)) for seen in found.values()
+    )
 
 
 def input_row(context: Context, item: dict[str, Any]) -> InputRow:

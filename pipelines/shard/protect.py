@@ -30,6 +30,7 @@ from pipelines.shard.context import (
     ShardResult,
     Subject,
     clock,
+    subjects_by_outcome,
 )
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import grouped_files, layout
@@ -85,6 +86,7 @@ def protect_shard(
         outcomes=Counter((row.outcome, row.reason) for row in rows),
         enrolled=len(enrolled),
         timings=timings,
+        subjects=subjects_by_outcome(rows),
     )
 
 

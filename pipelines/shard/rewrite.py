@@ -62,7 +62,8 @@ def rewrite(context: Context, shard: int) -> ShardResult:
             "inputs": _publish_inputs(context, shard, attempt, used),
         }
     outcomes = Counter({(Outcome.USED.value, ""): len(used)})
-    return ShardResult(shard, files, outcomes, len(ids), timings)
+    subjects = Counter({(Outcome.USED.value, ""): len(ids)})
+    return ShardResult(shard, files, outcomes, len(ids), timings, subjects)
 
 
 def _anew(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any]:

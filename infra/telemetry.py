@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import structlog
@@ -21,6 +22,7 @@ LogFormat = Literal["text", "json"]
 _OURS: Final = ("ironmask", "pipelines", "infra")
 # Prefect has settings of its own for its loggers.
 _OWN_LEVEL: Final = (*_OURS, "prefect")
+_BESIDE: Final = ("event", "exception", "level", "logger", "timestamp")
 _TEXT_CHARS: Final = 2_000
 _ITEMS: Final = 32
 _SECRET_NAME: Final = re.compile(
@@ -43,7 +45,37 @@ def configure_logging(level: str = "warning", fmt: LogFormat = "text") -> None:
 
     fmt: `text` for key=value, `json` for one object on each line.
     """
-    shared: list[Any] = [
+    structlog.configure(
+        processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    _install(_formatter(_renderer(fmt)), level)
+
+
+@contextmanager
+def also_to(handler: logging.Handler) -> Iterator[None]:
+    """Give our events of a run, from `info` up, to another handler as well, in one line each."""
+    handler.setFormatter(_formatter(_told))
+    handler.setLevel(logging.INFO)
+    ours = [logging.getLogger(name) for name in _OURS]
+    levels = [logger.level for logger in ours]
+    for logger in ours:
+        logger.addHandler(handler)
+        # What standard error gets is for its own handler to choose.
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+    try:
+        yield
+    finally:
+        for logger, level in zip(ours, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+def _shared() -> list[Any]:
+    """What every event passes through, whoever gets it."""
+    return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -53,17 +85,20 @@ def configure_logging(level: str = "warning", fmt: LogFormat = "text") -> None:
         structlog.processors.format_exc_info,
         redact,
     ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+
+
+def _formatter(renderer: Any) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *_shared()],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
     )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(fmt)],
-    )
-    _install(formatter, level)
+
+
+def _told(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    """An event for a reader who has its time and level beside it, and gets no traces."""
+    facts = {k: v for k, v in event.items() if k not in _BESIDE}
+    first = next(iter(str(event["event"]).splitlines()), "")
+    return ", ".join([first, *(f"{name} {value}" for name, value in facts.items() if value != "")])
 
 
 def _renderer(fmt: LogFormat) -> Any:
@@ -77,6 +112,7 @@ def _renderer(fmt: LogFormat) -> Any:
 def _install(formatter: logging.Formatter, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.addFilter(_OursFrom(level))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
@@ -86,6 +122,18 @@ def _install(formatter: logging.Formatter, level: str) -> None:
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.split(".")[0] not in _OWN_LEVEL and isinstance(logger, logging.Logger):
             logger.setLevel(max(logger.level, logging.WARNING))
+
+
+class _OursFrom(logging.Filter):
+    """Lets our events through from a level up, and those of others as they come."""
+
+    def __init__(self, level: str) -> None:
+        super().__init__()
+        self._least = logging.getLevelNamesMapping()[level.upper()]
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_ours = record.name.split(".")[0] in _OURS
+        return record.levelno >= self._least or not is_ours
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

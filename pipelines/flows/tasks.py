@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar
@@ -19,8 +20,11 @@ from prefect.artifacts import (  # noqa: E402
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.context import FlowRunContext, TaskRunContext  # noqa: E402
 from prefect.exceptions import PrefectException  # noqa: E402
+from prefect.logging.handlers import APILogHandler  # noqa: E402
 
+from infra.telemetry import also_to  # noqa: E402
 from ironmask.errors import (  # noqa: E402
     IronmaskError,
     NothingToDoError,
@@ -34,6 +38,8 @@ from pipelines.run.summary import Tally  # noqa: E402
 
 _log = logging.getLogger("ironmask.enrol")
 _AGAIN: Final[dict[str, Any]] = {"retries": 2, "retry_delay_seconds": [5, 30]}
+# A commit is shown at once; what is done and not committed, so often.
+_SHOWN_S: Final = 30.0
 T = TypeVar("T")
 
 
@@ -60,7 +66,8 @@ def as_task(step: Step[T], job: T) -> None:
 
     def taken() -> NothingToDoError | None:
         try:
-            step.take(job)
+            with also_to(_ToServer()):
+                step.take(job)
         except NothingToDoError as nothing:
             return nothing
         return None
@@ -70,6 +77,14 @@ def as_task(step: Step[T], job: T) -> None:
     nothing = task(name=step.name, cache_policy=NO_CACHE, **again)(taken)()
     if nothing:
         raise nothing
+
+
+class _ToServer(APILogHandler):
+    """Shows our events beside the run that they are of; what is logged outside of one stays out."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if TaskRunContext.get() or FlowRunContext.get():
+            super().emit(record)
 
 
 async def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
@@ -120,14 +135,16 @@ def show(key: str, rows: Iterable[tuple[str, str]], description: str) -> None:
 def counted(progress: Progress) -> Progress:
     """A progress display, and an artifact of the flow run that counts what is committed."""
     shown: tuple[Any, int] = None, -1
+    at = 0.0
 
     def update(plan: Plan, tally: Tally) -> None:
-        nonlocal shown
+        nonlocal shown, at
         progress(plan, tally)
         artifact, last = shown
         committed = tally.before + tally.committed
-        if committed == last:
+        if committed == last and time.monotonic() - at < _SHOWN_S:
             return
+        at = time.monotonic()
         share = 100.0 * committed / max(plan.inputs, 1)
         said = (
             f"{committed:,} of {plan.inputs:,} inputs committed, "

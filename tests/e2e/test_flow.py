@@ -86,6 +86,12 @@ def test_a_run_shows_in_the_server_and_its_end_is_told(enroll, server, webhook, 
     assert '"subjects enrolled", "value": "3"' in by_key["ironmask-enrolment"]["data"]
     assert by_key["ironmask-progress"]["data"] == 100.0
     assert by_key["ironmask-progress"]["description"] == "6 of 6 inputs committed, 6 done"
+    said = {line["message"] for line in server.ask("logs") if line["flow_run_id"] == newest["id"]}
+    (wave,) = [line for line in said if line.startswith("wave committed, run_id ")]
+    assert "shards 1, shards_committed 1, inputs_committed 6, seconds " in wave
+    assert {"planned", "started", "completed"} <= {line.partition(",")[0] for line in said}
+    assert not any(str(tmp_path) in line for line in said)
+    assert "wave committed" not in answer.err
     told = {"flow": "ironmask-enrol", "state": "Completed", "dest": str(tmp_path / "dest")}
     assert [told] == [{k: v for k, v in one.items() if k != "run"} for one in webhook.told]
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from infra.telemetry import configure_logging, redact
+from infra.telemetry import also_to, configure_logging, redact
 
 SECRET = b"sesame \x00\xff"
 SPOKEN = "sesame"
@@ -190,3 +190,41 @@ def test_json_is_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (event["event"], event["shard"], event["level"]) == ("two\nlines", 3, "info")
     assert event["logger"] == "ironmask.x"
     assert event["timestamp"].endswith("Z")
+
+
+class Kept(logging.Handler):
+    """Keeps the lines that it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+def test_a_second_reader_gets_our_events_and_standard_error_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, kept = io.StringIO(), Kept()
+    monkeypatch.setattr("sys.stderr", stream)
+    configure_logging("warning", "text")
+    ours = logging.getLogger("ironmask.enrol")
+    with also_to(kept):
+        ours.debug("too fine")
+        ours.info("wave committed", extra={"run_id": "ab", "shards": 3, "node": ""})
+        ours.warning("shard %d is submitted again", 4, extra={"value": SECRET})
+        ours.error("a stage failed: Traceback\n  File %s", SPOKEN)
+        logging.getLogger("elsewhere").warning("not ours")
+    ours.info("after")
+    assert kept.lines == [
+        "wave committed, run_id ab, shards 3",
+        "shard 4 is submitted again, value <redacted bytes 9>",
+        "a stage failed: Traceback",
+    ]
+    shown = stream.getvalue()
+    assert "wave committed" not in shown
+    assert [word in shown for word in ("submitted again", "a stage failed", "not ours")] == [
+        True
+    ] * 3
+    assert ours.getEffectiveLevel() == logging.WARNING

@@ -130,5 +130,8 @@ def _ended() -> tuple[int, str]:
 
 
 def _interrupted() -> str:
+    if "--watch" in sys.argv:
+        # To look away changes nothing.
+        return ""
     how = "continues the run" if CONTINUED & set(sys.argv[1:2]) else "starts again"
     return f"interrupted; the same command {how}"

@@ -29,11 +29,33 @@ def inspect(dest: Dest, as_json: Json = False) -> None:
     running.answer(found, as_json, asdict, print_inventory)
 
 
-def status(dest: Dest, as_json: Json = False) -> None:
-    """Say how far the newest run is: done, in flight, failed, left, and when it will end."""
+def status(
+    dest: Dest,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Until the run has ended: a terminal is drawn anew, elsewhere each change is "
+            "a line (with --json an object).",
+        ),
+    ] = False,
+    every: Annotated[
+        float, typer.Option(help="With --watch: seconds between two looks.", min=0.1)
+    ] = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Say how far the newest run is: done, in flight, failed, left, and when it will end.
+
+    Exit codes: 0 said, 1 error, 2 usage. With --watch they are the run's: 0 complete, 3 complete
+    with failed inputs or nobody enrolled, 1 given up, or nobody has worked on it for twelve looks.
+    """
+    from pipelines.cli import following
     from pipelines.operations import job
     from pipelines.report.operations import print_status
 
+    if watch:
+        following.until_end(dest, every, as_json)
+        return
     found = job.status(dest)
     running.answer(found, as_json, asdict, print_status)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -35,9 +35,11 @@ class Status:
     finished shards that wait for their commit. inputs_done: inputs with a committed outcome.
     inputs_waiting: finished inputs that wait for their commit, as of the last note. failed:
     committed failures by reason. per_second: inputs settled a second by the working process.
-    ends_at: UTC, at that rate; None if nobody works on the run. scheme_version, code_width,
-    structure: of the templates that the run makes. seal: the seal's state, as far as it can be seen
-    without keys.
+    ends_at: UTC, at that rate; None if nobody works on the run. oldest_seconds: since the oldest
+    shard in work was handed out. resubmitted: how often a lost shard was handed out again.
+    nodes_excluded: nodes that get no more work. These three are the working process's.
+    scheme_version, code_width, structure: of the templates that the run makes. seal: the seal's
+    state, as far as it can be seen without keys.
     """
 
     dest: str
@@ -56,6 +58,9 @@ class Status:
     failed: dict[str, int]
     per_second: float | None
     ends_at: datetime | None
+    oldest_seconds: float = 0.0
+    resubmitted: int = 0
+    nodes_excluded: int = 0
     scheme_version: int | None = None
     code_width: int | None = None
     structure: str | None = None
@@ -79,27 +84,47 @@ def status(tables: Tables, store: Store, holder: str | None) -> Status:
     if record.fingerprint.get("plan"):
         frozen, _ = plans.load(layout.plan_folder(tables.dest, record.run_id), store)
         shards, inputs = frozen.shards, frozen.inputs
-    note = _live_note(tables.dest, store, record, holder)
-    rate = note.inputs / note.seconds if note and note.seconds else None
-    settled = max(done, note.settled) if note else done
-    return Status(
+    found = Status(
         dest=tables.dest,
         run_id=record.run_id,
         state=record.state,
         holder=holder,
         shards=shards,
         shards_done=shards_done,
-        in_flight=note.in_flight if note else 0,
-        waiting=note.waiting if note else 0,
+        in_flight=0,
+        waiting=0,
         inputs=inputs,
         inputs_done=done,
         inputs_left=inputs - done,
-        inputs_waiting=settled - done,
+        inputs_waiting=0,
         outcomes=dict(outcomes),
         failed=dict(failed.most_common()),
-        per_second=rate,
-        ends_at=_end(note, rate, inputs - settled),
+        per_second=None,
+        ends_at=None,
         **_scheme(record),
+    )
+    note = live_note(tables.dest, store, found)
+    return with_note(found, note) if note else found
+
+
+def with_note(found: Status, note: Note) -> Status:
+    """A status, and what the last note of whoever works on the run adds; it takes nothing back."""
+    done = max(found.inputs_done, note.committed)
+    settled = max(done, note.settled)
+    rate = note.inputs / note.seconds if note.seconds else None
+    return replace(
+        found,
+        shards_done=max(found.shards_done, note.shards_committed),
+        in_flight=note.in_flight,
+        waiting=note.waiting,
+        inputs_done=done,
+        inputs_left=found.inputs - done,
+        inputs_waiting=settled - done,
+        per_second=rate,
+        ends_at=_end(note, rate, found.inputs - settled),
+        oldest_seconds=note.oldest,
+        resubmitted=note.resubmitted,
+        nodes_excluded=note.excluded,
     )
 
 
@@ -108,15 +133,15 @@ def _scheme(record: RunRecord) -> dict[str, Any]:
     return {name: found.get(name) for name in ("scheme_version", "code_width", "structure")}
 
 
-def _live_note(dest: str, store: Store, record: RunRecord, holder: str | None) -> Note | None:
+def live_note(dest: str, store: Store, found: Status) -> Note | None:
     """The run's last note, if somebody works on the run and the note is recent."""
-    note = last_note(dest, store) if holder else None
-    fresh = note and note.run_id == record.run_id and time.time() - note.at < _FRESH_S
+    note = last_note(dest, store) if found.holder else None
+    fresh = note and note.run_id == found.run_id and time.time() - note.at < _FRESH_S
     return note if fresh else None
 
 
-def _end(note: Note | None, rate: float | None, left: int) -> datetime | None:
-    return datetime.fromtimestamp(note.at + left / rate, UTC) if note and rate else None
+def _end(note: Note, rate: float | None, left: int) -> datetime | None:
+    return datetime.fromtimestamp(note.at + left / rate, UTC) if rate else None
 
 
 def _counts(tables: Tables, record: RunRecord) -> tuple[Counter[str], Counter[str]]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from rich.console import Console
+from rich.table import Table
 
 from pipelines.operations.check import Report
 from pipelines.operations.status import Status
@@ -20,6 +21,27 @@ _SHOWN: Final = 50
 
 def print_status(found: Status, console: Console) -> None:
     """Show how far a run has come."""
+    console.print(status_table(found))
+
+
+def status_line(found: Status) -> str:
+    """How far a run has come, in one line."""
+    parts = [
+        f"{found.run_id} {found.state}",
+        f"{found.inputs_done:,} of {found.inputs:,} inputs committed",
+        f"{found.inputs_waiting:,} wait",
+        f"{sum(found.failed.values()):,} failed",
+        f"{found.in_flight:,} shards in flight",
+    ]
+    if found.resubmitted:
+        parts.append(f"{found.resubmitted:,} shards handed out again")
+    if found.nodes_excluded:
+        parts.append(f"{found.nodes_excluded:,} nodes excluded")
+    return ", ".join([*parts, f"ends: {_end(found)}"])
+
+
+def status_table(found: Status) -> Table:
+    """How far a run has come, as a table."""
     share = found.inputs_done / found.inputs if found.inputs else 1.0
     rows = [
         ("run", f"{found.run_id}, {found.state}"),
@@ -32,10 +54,23 @@ def print_status(found: Status, console: Console) -> None:
         ("inputs left", f"{found.inputs_left:,}"),
         ("shards committed", f"{found.shards_done:,} of {found.shards:,}"),
         ("shards in flight", f"{found.in_flight:,}, and {found.waiting:,} wait for their commit"),
+        *_troubles(found),
         ("ends", _end(found)),
         ("logs", found.seal),
     ]
-    console.print(pairs(found.dest, rows))
+    return pairs(found.dest, rows)
+
+
+def _troubles(found: Status) -> list[tuple[str, str]]:
+    """What went wrong and was made good by others, as (what, value) pairs."""
+    rows = []
+    if found.in_flight:
+        rows.append(("  the oldest", f"handed out {found.oldest_seconds:,.0f} s ago"))
+    if found.resubmitted:
+        rows.append(("shards lost", f"{found.resubmitted:,} times, and handed out again"))
+    if found.nodes_excluded:
+        rows.append(("nodes excluded", f"{found.nodes_excluded:,}; the log of the run names them"))
+    return rows
 
 
 def _end(found: Status) -> str:

@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: demo test test-slow check docs format bench faults s3-up lock clean
+.PHONY: demo test test-slow check docs format bench bench-scale faults s3-up lock clean
 
 demo: $(READY)
 	$(BIN)/ironmask demo
@@ -46,6 +46,11 @@ format: $(READY)
 
 bench: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m bench
+
+# What the driver does with tables of 1,000 and 10,000 shards. FULL=--full adds 100,000: an hour, 4 GB.
+bench-scale: export OPENBLAS_NUM_THREADS := 1
+bench-scale: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m bench.scale $(FULL)
 
 faults: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m faults

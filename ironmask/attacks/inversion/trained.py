@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ironmask.arrays import F32, U8, unit_rows
 from ironmask.attacks.inversion.decoder import Decoder, Reconstruction
-from ironmask.attacks.inversion.inverter import Pictures, State, matching, square_side
+from ironmask.attacks.inversion.inverter import Pictures, State, Subset, matching, square_side
 from ironmask.attacks.inversion.library import device as find_device
 from ironmask.attacks.inversion.library import to_array, to_images, torch_library
 from ironmask.attacks.inversion.linear import LinearInverter
@@ -26,6 +26,13 @@ from ironmask.errors import ParameterError
 torch = torch_library()
 
 _BATCH: Final = 64
+# Of the linear part of a hybrid. Directions in which templates hardly vary are left to the decoder:
+# a map that follows them makes much of the rounding of a template.
+_RIDGE: Final = 0.01
+
+Numbers = NDArray[np.intp]
+_Affine = tuple[F32, F32 | None, Numbers]
+"""Offset and weights of `Reconstruction`, and indices of the images that are left to train on."""
 
 
 class _Trained(ABC):
@@ -68,13 +75,14 @@ class _Trained(ABC):
         side = square_side(images[np.arange(1)])
         if side != self._shape.side:
             raise ParameterError(f"images of {side} pixels, the decoder's have {self._shape.side}")
-        offset, weights = self._affine(images, rows)
+        offset, weights, left = self._affine(images, rows, numbers)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._training.seed)
             decoder = Decoder(rows.shape[1], self._shape)
         net = _reconstruction(decoder, offset, weights, side)
+        used = Subset(images, left)
         trainer = Trainer(
-            net, self._recogniser, images, rows, numbers, self._training, self._device
+            net, self._recogniser, used, rows[left], numbers[left], self._training, self._device
         )
         if resume is not None:
             trainer.resume(resume)
@@ -82,8 +90,8 @@ class _Trained(ABC):
         self._net, self.curve = trainer.net, tuple(trainer.curve)
 
     @abstractmethod
-    def _affine(self, images: Pictures, rows: F32, /) -> tuple[F32, F32 | None]:
-        """What the decoder's output is added to: offset and weights of `Reconstruction`."""
+    def _affine(self, images: Pictures, rows: F32, people: Numbers, /) -> _Affine:
+        """What the decoder's output is added to."""
 
     def invert(self, templates: ArrayLike) -> U8:
         """See `Inverter`. Raises `ParameterError` before `fit`."""
@@ -136,14 +144,16 @@ class NbNet(_Trained):
     angle between the template and the recogniser's embedding of the reconstruction.
     """
 
-    def _affine(self, images: Pictures, _: F32, /) -> tuple[F32, F32 | None]:
-        return _mean_image(images), None
+    def _affine(self, images: Pictures, _rows: F32, people: Numbers, /) -> _Affine:
+        return _mean_image(images), None, np.arange(len(people))
 
 
 class HybridInverter(_Trained):
     """A linear inverter and a decoder that learns what it leaves over.
 
-    Untrained, it is the linear inverter.
+    Untrained, it is the linear inverter. The linear part learns from half of the people and the
+    decoder from the others: of faces that the linear part knows, the decoder would learn to correct
+    too little.
     """
 
     def __init__(
@@ -155,16 +165,24 @@ class HybridInverter(_Trained):
         linear: LinearInverter | None = None,
         device: str = "cpu",
     ) -> None:
-        """As `NbNet`. linear: one that is fitted; by default one is fitted to the same images."""
+        """As `NbNet`. linear: one that is fitted to images of others, so that all are left for the
+        decoder.
+        """
         super().__init__(recogniser, training, shape, device=device)
         self._linear = linear
 
-    def _affine(self, images: Pictures, rows: F32, /) -> tuple[F32, F32 | None]:
-        if self._linear is None:
-            self._linear = LinearInverter()
-            self._linear.fit(images, rows)
-        weights, offset = self._linear.affine()
-        return offset, weights
+    def _affine(self, images: Pictures, rows: F32, people: Numbers, /) -> _Affine:
+        left = np.arange(len(people))
+        linear = self._linear
+        if linear is None:
+            order = np.random.default_rng(self._training.seed).permutation(int(people.max()) + 1)
+            is_first = np.isin(people, order[: len(order) // 2])
+            left = np.flatnonzero(~is_first)
+            first = np.flatnonzero(is_first)
+            linear = LinearInverter(_RIDGE)
+            linear.fit(Subset(images, first), rows[first])
+        weights, offset = linear.affine()
+        return offset, weights, left
 
 
 def _mean_image(images: Pictures) -> F32:

@@ -7,6 +7,8 @@ changing the KEK affect this file only.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from infra.keys import keyset_file, table_keys
 from infra.keys.kek import LOCAL, Kek, ProcessBound, local_keyset, resolve
+from infra.keys.kept_keys import KeptKeys
 from infra.keys.keyset_file import DESTROYED, LIVE, PLAINTEXT, SEALED, Content, Entry
 from infra.keys.keysets import Binding, Keysets, TinkGenerationKeys
 from infra.keys.table_keys import TinkTableKeys
@@ -133,18 +136,27 @@ class KeyFile(ProcessBound):
             binding = Binding(self.table_id, generation, entry["helpers"])
             self.__add(content, old.succeed(rekey=rekey, rotate_mac=rotate_mac), binding)
 
-    def generation(self, generation: int) -> TinkGenerationKeys:
-        """Open the keys of one generation.
+    def generation(
+        self, generation: int, kept: KeptKeys[TinkGenerationKeys] | None = None
+    ) -> TinkGenerationKeys:
+        """Open the keys of one generation. kept: where those of a key service may be found.
 
-        Raises `KeyNotFoundError` where there are none or they were destroyed, `WrongKeyError` where
-        they were changed or wrapped by another KEK, or where another file took this one's place,
+        The file is read in any case, so that keys that were destroyed in it are not found. Raises
+        `KeyNotFoundError` where there are none or they were destroyed, `WrongKeyError` where they
+        were changed or wrapped by another KEK, or where another file took this one's place,
         `KeyStoreError` where the KEK's service does not serve.
         """
         content = self.__now()
         entry = self.__live(content, generation)
-        keysets = self.__unwrapped(content, generation, entry)
-        binding = self.__binding(generation, entry)
-        return TinkGenerationKeys(binding, entry["key_id"], keysets, self.__table_of(content))
+
+        def unwrap() -> TinkGenerationKeys:
+            keysets = self.__unwrapped(content, generation, entry)
+            binding = self.__binding(generation, entry)
+            return TinkGenerationKeys(binding, entry["key_id"], keysets, self.__table_of(content))
+
+        if kept is None or content["kek"]["uri"] == LOCAL:
+            return unwrap()
+        return kept.get(_said(content, generation), unwrap)
 
     def table(self) -> TinkTableKeys | None:
         """The keys that live as long as the table; None in files older than such keys.
@@ -306,6 +318,14 @@ def _with_new_kek(uri: str, table_id: str, entries: dict[str, Entry]) -> tuple[C
         "generations": entries,
     }
     return content, resolve(uri, keyset)
+
+
+def _said(content: Content, generation: int) -> bytes:
+    """A digest of all that the keys of a generation are unwrapped from."""
+    table = {**content.get("table", {}), "seals": None}
+    entry = content["generations"][str(generation)]
+    parts = [content["table_id"], generation, content["kek"], entry, table]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
 def _destroyed(entry: Entry, at: str) -> Entry:

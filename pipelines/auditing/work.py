@@ -54,7 +54,7 @@ def surroundings(storage: Storage, audit: Audit) -> Surroundings:
 
     def keys(target: int) -> GenerationKeys:
         some = audit.targets[target]
-        return ports.keys(Path(some.keys), some.table_id, some.generation)
+        return ports.kept_keys(Path(some.keys), some.table_id, some.generation)
 
     known = np.zeros(len(labels.subjects), bool)
     for place, own in enumerate(tables):

@@ -13,7 +13,7 @@ from pipelines.evaluation.blocks import Sources
 from pipelines.evaluation.frozen import Evaluation, Issued
 from pipelines.evaluation.stored_templates import Access
 from pipelines.run.work import Work
-from pipelines.setup.ports import keys, shared_store, shared_tables
+from pipelines.setup.ports import kept_keys, shared_store, shared_tables
 
 Storage = tuple[tuple[str, Any], ...]
 """`StorageSettings.public()`."""
@@ -24,7 +24,7 @@ def sources(storage: Storage, issued: Issued | None) -> Sources:
     store = shared_store(storage)
     if issued is None:
         return Sources(store)
-    opener = partial(keys, Path(issued.keys), issued.table_id, issued.generation)
+    opener = partial(kept_keys, Path(issued.keys), issued.table_id, issued.generation)
     return Sources(
         store,
         Access(

@@ -6,9 +6,11 @@ import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from infra.keys.kept_keys import KeptKeys
 from infra.keys.key_file import KeyFile
+from infra.keys.keysets import TinkGenerationKeys
 from infra.settings import StorageSettings
 from infra.store.delta import DeltaTables
 from infra.store.objects import FsspecStore
@@ -19,6 +21,7 @@ from pipelines.table.seal_reader import SealReader
 from pipelines.table.sealed import SealedTables
 
 _log = logging.getLogger("ironmask.keys")
+_KEPT: Final[KeptKeys[TinkGenerationKeys]] = KeptKeys()
 
 
 def open_store(storage: StorageSettings) -> Store:
@@ -34,13 +37,28 @@ def keys(path: Path, table_id: str, generation: int) -> GenerationKeys:
     return KeyFile.open(path, table_id).generation(generation)
 
 
-def log_seal_key_of(file: KeyFile) -> Callable[[str], bytes]:
+def kept_keys(path: Path, table_id: str, generation: int) -> GenerationKeys:
+    """The same for whoever does unit after unit: a key service is asked every few minutes only.
+
+    The keyset file is read each time. Raises as `keys`.
+    """
+    return KeyFile.open(path, table_id).generation(generation, _KEPT)
+
+
+def forget_keys() -> None:
+    """Forget what `kept_keys` keeps in this process."""
+    _KEPT.forget()
+
+
+def log_seal_key_of(
+    file: KeyFile, kept: KeptKeys[TinkGenerationKeys] | None = None
+) -> Callable[[str], bytes]:
     """Finds the key of a seal by the id of the generation's keys that it names."""
 
     def find(key_id: str) -> bytes:
         for number, record in file.generations().items():
             if record.key_id == key_id:
-                return file.generation(number).log_seal_key()
+                return file.generation(number, kept).log_seal_key()
         raise WrongKeyError(
             f"{file.path} holds no keys {key_id}, which the seal of its table names: name the "
             "right file with --keys"
@@ -101,4 +119,7 @@ def _kept_tables(
     dest: str, storage: tuple[tuple[str, Any], ...], keys: Path, table_id: str
 ) -> SealedTables:
     tables = open_tables(dest, StorageSettings(**dict(storage)))
-    return sealed(tables, shared_store(storage), KeyFile.open(keys, table_id))
+    store, file = shared_store(storage), KeyFile.open(keys, table_id)
+    return SealedTables(
+        tables, store, SealReader(tables, store, log_seal_key_of(file, _KEPT), file.has_seals)
+    )

@@ -19,7 +19,7 @@ from pipelines.plan.plans import Plan
 from pipelines.ports import U8, Aligner, Recogniser
 from pipelines.preflight import profile
 from pipelines.run.work import Parts, Work
-from pipelines.setup.ports import keys, shared_store
+from pipelines.setup.ports import kept_keys, shared_store
 from pipelines.shard import embeddings, photos, vault
 from pipelines.shard.context import (
     AlignedShard,
@@ -55,8 +55,8 @@ class WorkerSpec:
 def context(spec: WorkerSpec, job: TemplateJob, plan: Plan) -> Context:
     """Build what the stages of one shard share; secrets come from the process's environment.
 
-    The keys are opened anew each time, so that destroyed or revoked ones stop a run within one
-    shard.
+    The keyset files are read anew each time, so that keys that are destroyed in them stop a run
+    within one shard. Those that a key service no longer gives stop it within `KEPT_S` seconds.
     """
     store = shared_store(spec.storage)
     filling = None
@@ -65,16 +65,16 @@ def context(spec: WorkerSpec, job: TemplateJob, plan: Plan) -> Context:
         filling = profile.filling(address, job.profile, job.filling, store)
     old_keys = None
     if job.purpose.rewrites and job.renews is not None:
-        old_keys = keys(spec.keys, spec.table_id, job.renews)
+        old_keys = kept_keys(spec.keys, spec.table_id, job.renews)
     vault_keys = None
     if spec.vault_keys:
-        vault_keys = keys(spec.vault_keys, layout.vault_id(spec.table_id), FIRST_GENERATION)
+        vault_keys = kept_keys(spec.vault_keys, layout.vault_id(spec.table_id), FIRST_GENERATION)
     return Context(
         job=job,
         plan=plan,
         table_id=spec.table_id,
         store=store,
-        keys=keys(spec.keys, spec.table_id, job.generation),
+        keys=kept_keys(spec.keys, spec.table_id, job.generation),
         filling=filling,
         old_keys=old_keys,
         vault_keys=vault_keys,

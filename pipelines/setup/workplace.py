@@ -14,6 +14,7 @@ from infra.settings import Settings
 from pipelines.plan.plans import Plan
 from pipelines.run.local import LocalEngine
 from pipelines.run.work import Engine, Work
+from pipelines.setup.ports import forget_keys
 from pipelines.setup.worker import WorkerSpec, shard_work, try_models
 from pipelines.shard.context import ShardResult
 from pipelines.spec.faces import FaceSettings
@@ -30,7 +31,10 @@ class ShardExecutor:
 
     def run(self, job: TemplateJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         """Yield what each shard gave, in any order."""
-        yield from self.engine.run(shard_work(self.spec, job, plan), shards)
+        try:
+            yield from self.engine.run(shard_work(self.spec, job, plan), shards)
+        finally:
+            forget_keys()
 
 
 @contextmanager

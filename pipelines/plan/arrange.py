@@ -1,14 +1,15 @@
-"""Arrange the inputs of a source as shards, in two passes and little memory.
+"""Arrange the inputs of a source as shards of sorted subjects, in few passes and little memory.
 
 The first pass settles inputs that the destination knows already. It writes the rows to a nameless
 temporary file, and keeps eight bytes for each content. These bytes tell the second pass which
-contents come again; it also numbers the shards. The file holds names, addresses and keyed
-identities only.
+contents come again. Both passes go in the order of the source. Then rows are sorted by subject, so
+that the ranges of ids of two shards do not overlap, and shards are numbered. Temporary files hold
+names, addresses and keyed identities only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, Final
 
 import numpy as np
@@ -17,8 +18,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.plan.naming import Known, named
+from pipelines.plan.sorting import Order, by_subject
 from pipelines.plan.sources import COLUMNS
 from pipelines.plan.spool import explained, spool
+from pipelines.plan.windows import by_window
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table.text_set import Mask, TextSet
 
@@ -35,26 +38,38 @@ Hashes = NDArray[np.int64]
 
 
 def arrange(
-    batches: Iterable[pa.Table], live: TextSet, used: Known, shard_size: int
+    batches: Iterable[pa.Table],
+    live: TextSet,
+    used: Known,
+    shard_size: int,
+    windows: Sequence[int] = (),
 ) -> Iterator[pa.Table]:
-    """Yield the inputs of a source as tables of `SCHEMA`, ordered by shard.
+    """Yield the inputs of a source as tables of `SCHEMA`, ordered by shard, subject and source.
 
-    Inputs of the subjects in `live` are skipped. Of equal contents the first is kept, and the
-    others are duplicates. A content in `used` already serves another subject's template: one photo
-    under two subjects would be two issues of one person. A subject is in the shard in which its
-    first input falls. Raises `StorageError` where the temporary file finds no room.
+    Inputs of the subjects in `live` are skipped. Of equal contents the first in the source is kept,
+    and the others are duplicates. A content in `used` already serves another subject's template:
+    one photo under two subjects would be two issues of one person. A subject is in the shard in
+    which its first input falls. windows: as `windows.by_window` takes them; shards of a source
+    whose subjects come in order need none. Raises `StorageError` where a temporary file finds no
+    room.
     """
     with spool() as file:
-        repeated = _first_pass(batches, live, used, file)
-        originals = _Originals(repeated)
+        order = Order()
+        originals = _Originals(_first_pass(order.passing(batches), live, used, file))
+        rows: Iterator[pa.Table] = map(originals.mark, _spooled(file))
+        if not order.is_kept:
+            rows = by_window(by_subject(rows), windows)
         numbers = _Numbers(shard_size)
-        with explained():
-            file.seek(0)
-            with pa.ipc.open_stream(file) as stream:
-                for batch in stream:
-                    table = originals.mark(pa.Table.from_batches([batch]))
-                    shards = numbers.of(table["subject_id"])
-                    yield table.append_column(SCHEMA.field("shard"), shards)
+        for table in rows:
+            yield table.append_column(SCHEMA.field("shard"), numbers.of(table["subject_id"]))
+
+
+def _spooled(file: IO[bytes]) -> Iterator[pa.Table]:
+    with explained():
+        file.seek(0)
+        with pa.ipc.open_stream(file) as stream:
+            for batch in stream:
+                yield pa.Table.from_batches([batch])
 
 
 def rows_of_file(rows: pa.Table, shard: int, detail: str, content: str | None = None) -> pa.Table:

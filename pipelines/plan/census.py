@@ -1,7 +1,8 @@
 """Count the subjects of a source, and find names that may be mistakes.
 
-It looks at the rows as they pass, before anything is written. It keeps eight bytes for each
-subject, and some MiB of names that are worth a warning.
+It looks at the rows as they pass, before anything is written. It keeps sixteen bytes for each
+subject, up to twice that where a subject's rows lie apart, and some MiB of names that are worth a
+warning.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ironmask.errors import SourceError
 from pipelines.spec.outcomes import Outcome, Reason
@@ -24,6 +26,7 @@ from pipelines.spec.template_job import SourceKind, TemplateJob
 
 _log = logging.getLogger("ironmask.enrol")
 # Limits: characters of names that are kept, and names that are shown.
+_FIRST_HASHES: Final = 1 << 16
 _KEPT_CHARACTERS: Final = 4 << 20
 _SHOWN: Final = 5
 _SHOWN_CHARACTERS: Final = 60
@@ -31,18 +34,51 @@ _SHOWN_CHARACTERS: Final = 60
 _NO_VALUES: Final = frozenset({"nan", "none", "null", "nil", "n/a", "na", "<na>", "nat", "#n/a"})
 
 
-@dataclass
+class _Hashes:
+    """Pairs of 64-bit hashes, told apart by the first of each. Some may come again."""
+
+    def __init__(self) -> None:
+        self._arrays = array("q"), array("q")
+        self._most = _FIRST_HASHES
+
+    def add(self, first: int, second: int = 0) -> None:
+        for one, value in zip(self._arrays, (first, second), strict=True):
+            one.append(value)
+        if len(self._arrays[0]) > self._most:
+            pairs = self._distinct()
+            self._arrays = array("q", pairs[0].tobytes()), array("q", pairs[1].tobytes())
+            self._most = max(_FIRST_HASHES, 2 * len(pairs[0]))
+
+    def __len__(self) -> int:
+        return len(self._distinct()[0])
+
+    def seconds(self) -> NDArray[np.int64]:
+        """The second hash of each pair."""
+        return self._distinct()[1]
+
+    def _distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        # A copy: an array that is looked at cannot grow.
+        first, second = (np.array(one, np.int64) for one in self._arrays)
+        known, places = np.unique(first, return_index=True)
+        return known, second[places]
+
+
 class _Names:
     """Names that are worth a warning: their number, and the first of them."""
 
-    count: int = 0
-    kept: list[str] = field(default_factory=list)
-    _characters: int = 0
+    def __init__(self) -> None:
+        self.kept: dict[str, None] = {}
+        self._hashes = _Hashes()
+        self._characters = 0
+
+    @property
+    def count(self) -> int:
+        return len(self._hashes)
 
     def add(self, name: str) -> None:
-        self.count += 1
-        if self._characters < _KEPT_CHARACTERS:
-            self.kept.append(name)
+        self._hashes.add(hash(name))
+        if name not in self.kept and self._characters < _KEPT_CHARACTERS:
+            self.kept[name] = None
             self._characters += len(name)
 
 
@@ -55,12 +91,16 @@ class Census:
     inputs: int = 0
     usable: int = 0
     strays: int = 0
-    people: int = 0
     _last: str = ""
-    _hashes: array[int] = field(default_factory=lambda: array("q"))
+    _hashes: _Hashes = field(default_factory=_Hashes)
     _odd: _Names = field(default_factory=_Names)
     _values: _Names = field(default_factory=_Names)
     _deep: _Names = field(default_factory=_Names)
+
+    @property
+    def people(self) -> int:
+        """The number of subjects with an input that needs work."""
+        return len(self._hashes)
 
     @classmethod
     def of(cls, job: TemplateJob) -> Census:
@@ -105,7 +145,7 @@ class Census:
         self.strays += int(pc.sum(pc.equal(batch["reason"], Reason.NO_SUBJECT.value)).as_py() or 0)
         open_rows = batch.filter(pc.is_null(batch["outcome"]))
         names = pc.unique(open_rows["subject_id"]).to_pylist()
-        # A subject's rows come together, but two batches may share them.
+        # A subject's rows mostly come together, but two batches may share them.
         for name in names[names[:1] == [self._last] :]:
             self._count(name)
         self._last = names[-1] if names else self._last
@@ -113,9 +153,8 @@ class Census:
             self._look_deeper(open_rows)
 
     def _count(self, name: str) -> None:
-        self.people += 1
         same = _canonical(name)
-        self._hashes.append(hash(same))
+        self._hashes.add(hash(name), hash(same))
         if same != name:
             self._odd.add(name)
         if name.strip().casefold() in _NO_VALUES:
@@ -143,7 +182,7 @@ class Census:
     def _similar(self, named: bool) -> str:
         if not self._odd.count:
             return ""
-        known, counts = np.unique(np.frombuffer(self._hashes, np.int64), return_counts=True)
+        known, counts = np.unique(self._hashes.seconds(), return_counts=True)
         again = counts > 1
         twice = dict(zip(known[again].tolist(), counts[again].tolist(), strict=True))
         groups: defaultdict[str, list[str]] = defaultdict(list)

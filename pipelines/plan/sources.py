@@ -1,7 +1,8 @@
 """Where inputs come from: a folder tree, a manifest, or a Parquet of stored embeddings.
 
-Each source yields batches of the plan's columns. Subjects come in a fixed order, each with all its
-inputs together. An input that needs no work (a hidden file, an empty subject) has its outcome.
+Each source yields batches of the plan's columns in a fixed order. A folder and a manifest give a
+subject's inputs together, a Parquet of embeddings its rows as they lie. An input that needs no work
+(a hidden file, an empty subject) has its outcome.
 """
 
 from __future__ import annotations
@@ -277,19 +278,34 @@ def embedding_column(column: pa.Array) -> tuple[NDArray[np.intp], F32]:
 
 
 def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator[pa.Table]:
-    """A Parquet with `subject_id` and `embedding` (lists of floats), subjects as they appear."""
+    """A Parquet with `subject_id` and `embedding` (lists of floats), its rows as they lie."""
     with store.open(source) as handle:
         parquet = embedding_file(source, handle, optional=["image"])
         columns = ["subject_id", "embedding"]
         columns += ["image"] if holds_names(parquet.schema_arrow, "image") else []
         start = 0
-        parts = []
         with sound(source):
             for chunk in parquet.iter_batches(_BATCH, columns=columns):
-                parts.append(_embedding_rows(chunk, start, source, key_before))
+                yield _embedding_rows(chunk, start, source, key_before)
                 start += len(chunk)
-    if parts:
-        yield _grouped(pa.concat_tables(parts))
+
+
+def windows(source: str, store: Store, limit: int) -> list[int]:
+    """Cut a Parquet of embeddings into parts of whole row groups: the first row of each part.
+
+    limit: bytes of a part that has several row groups, once they are decoded.
+    """
+    with store.open(source) as handle:
+        metadata = embedding_file(source, handle).metadata
+    starts, row, size = [0], 0, 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if size and size + group.total_byte_size > limit:
+            starts.append(row)
+            size = 0
+        size += group.total_byte_size
+        row += group.num_rows
+    return starts
 
 
 def embedding_file(
@@ -334,9 +350,3 @@ def _embedding_rows(
 
 def _name(value: pa.ListScalar, key: bytes = b"") -> str | None:
     return of_vector(value.values, key) if value.is_valid else None
-
-
-def _grouped(table: pa.Table) -> pa.Table:
-    """Bring every subject's rows together, subjects in order of first appearance."""
-    codes = pc.dictionary_encode(table["subject_id"].combine_chunks()).indices
-    return table.take(pc.sort_indices(pa.table({"c": codes}), sort_keys=[("c", "ascending")]))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from functools import lru_cache
+from threading import Lock
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +13,43 @@ import pyarrow.parquet as pq
 
 from ironmask.errors import SourceError
 from pipelines.plan.tabular import texts
+from pipelines.plan.windows import WINDOW_BYTES
 from pipelines.ports import F32, Store
 from pipelines.shard.context import AlignedShard, Context, clock, input_row, no_crops
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table.identities import of_vector
 
 _STORED = ["subject_id", "embedding"]
-# Larger row groups are not kept: they are decoded again for each shard.
-_GROUP_BYTES = 512 << 20
+
+
+class _RowGroups:
+    """Decoded row groups that were used last, as many as fit. A group can only be decoded whole."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[str, str, int], tuple[int, pa.Table]] = OrderedDict()
+
+    def rows(self, source: str, store: Store, version: str, group: int) -> pa.Table:
+        key = (source, version, group)
+        with self._lock:
+            if key not in self._kept:
+                size = _metadata(source, store, version).row_group(group).total_byte_size
+                self._make_room(size)
+                rows = _decoded(source, store, version, group)
+                if size > self._limit:
+                    return rows
+                self._kept[key] = size, rows
+            self._kept.move_to_end(key)
+            return self._kept[key][1]
+
+    def _make_room(self, size: int) -> None:
+        while self._kept and sum(one for one, _ in self._kept.values()) + size > self._limit:
+            self._kept.popitem(last=False)
+
+
+# Shards of one window share its row groups.
+_groups: Final = _RowGroups(WINDOW_BYTES)
 
 
 def load_embeddings(context: Context, shard: int) -> tuple[AlignedShard, F32]:
@@ -66,13 +98,12 @@ def _take(context: Context, wanted: list[int]) -> list[tuple[str, F32 | None]]:
         end = start + metadata.row_group(group).num_rows
         inside = [row for row in wanted if start <= row < end]
         if inside:
-            small = metadata.row_group(group).total_byte_size <= _GROUP_BYTES
-            read = _row_group if small else _row_group.__wrapped__
-            rows = read(source, store, version, group)
-            subjects = texts(source, "subject_id", rows["subject_id"])
-            for row in inside:
-                vector = _vector(rows["embedding"][row - start])
-                found[row] = subjects[row - start].as_py(), vector
+            rows = _groups.rows(source, store, version, group)
+            own = rows.take(pa.array([row - start for row in inside]))
+            subjects = texts(source, "subject_id", own["subject_id"]).to_pylist()
+            found |= zip(
+                inside, zip(subjects, map(_vector, own["embedding"]), strict=True), strict=True
+            )
         start = end
     return [found[row] for row in wanted]
 
@@ -83,9 +114,7 @@ def _metadata(source: str, store: Store, _version: str) -> pq.FileMetaData:
         return pq.ParquetFile(handle).metadata
 
 
-# Neighbouring shards share a row group, which can only be decoded whole.
-@lru_cache(maxsize=1)
-def _row_group(source: str, store: Store, version: str, group: int) -> pa.Table:
+def _decoded(source: str, store: Store, version: str, group: int) -> pa.Table:
     with store.open(source) as handle:
         parquet = pq.ParquetFile(handle, metadata=_metadata(source, store, version))
         return parquet.read_row_group(group, columns=_STORED)

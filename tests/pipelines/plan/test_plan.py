@@ -58,7 +58,7 @@ sizes = st.lists(st.integers(1, 9), min_size=1, max_size=30)
 class TestShards:
     @given(sizes, st.integers(1, 12))
     def test_whole_subjects_without_gaps(self, counts, shard_size):
-        inputs = [(f"s{n}", None) for n, count in enumerate(counts) for _ in range(count)]
+        inputs = [(f"s{n:02d}", None) for n, count in enumerate(counts) for _ in range(count)]
         rows = build(inputs, shard_size=shard_size)
         assert [row["uri"] for row in rows] == [f"u{n}" for n in range(len(inputs))]
         numbers = [row["shard"] for row in rows]
@@ -228,7 +228,7 @@ class TestFile:
 
     def test_many_shards_lie_in_several_parts(self, write, local_store, monkeypatch):
         monkeypatch.setattr("pipelines.plan.plans.PART_SHARDS", 3)
-        frozen = write([(f"s{n}", None) for n in range(17)], shard_size=2)
+        frozen = write([(f"s{n:02d}", None) for n in range(17)], shard_size=2)
         assert len(list(Path(frozen.uri).glob("part-*.parquet"))) == 3
         found = [row["uri"] for n in range(frozen.shards) for row in frozen.shard(n, local_store)]
         assert found == [f"u{n}" for n in range(17)]

@@ -382,7 +382,7 @@ class TestEmbeddings:
         vectors = [v.astype(narrow) for v in unit_vectors(3)]
         column = pa.array([list(v) for v in vectors], shape(kind))
         rows = listed(["b", "a", "b"], column)
-        assert [(row["subject_id"], row["row"]) for row in rows] == [("b", 0), ("b", 2), ("a", 1)]
+        assert [(row["subject_id"], row["row"]) for row in rows] == [("b", 0), ("a", 1), ("b", 2)]
         assert [row["uri"] for row in rows] == [f"{path}#row={row['row']}" for row in rows]
         assert all(row["content"].startswith("vec:") for row in rows)
         assert sources.embedding_width(str(path), local_store) == 64
@@ -424,13 +424,22 @@ class TestEmbeddings:
         _, listed = parquet
         assert listed([7], pa.array([[1.0] * 64]))[0]["subject_id"] == "7"
 
-    def test_unsorted_subjects_come_together(self, parquet):
+    def test_rows_come_as_they_lie(self, parquet):
         _, listed = parquet
         subjects = [f"s{n % 700}" for n in range(5000)]
         vectors = pa.array(list(unit_vectors(5000, width=4)))
         rows = listed(subjects, vectors)
-        assert_together(rows, 5000)
-        assert [row["row"] for row in rows[:8]] == [0, 700, 1400, 2100, 2800, 3500, 4200, 4900]
+        assert [row["row"] for row in rows] == list(range(5000))
+        assert [row["subject_id"] for row in rows] == subjects
+
+    def test_windows_are_whole_row_groups_that_fit(self, tmp_path, local_store):
+        path = tmp_path / "e.parquet"
+        table = pa.table({"subject_id": list("abcdefg"), "embedding": list(unit_vectors(7))})
+        pq.write_table(table, path, row_group_size=2, use_dictionary=False, compression=None)
+        group = pq.read_metadata(path).row_group(0).total_byte_size
+        assert sources.windows(str(path), local_store, 9 * group) == [0]
+        assert sources.windows(str(path), local_store, 2 * group) == [0, 4]
+        assert sources.windows(str(path), local_store, 1) == [0, 2, 4, 6]
 
     def test_the_commonest_width_counts(self, tmp_path, local_store):
         wide, narrow = unit_vectors(3), unit_vectors(1, width=63)

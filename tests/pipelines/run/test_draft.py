@@ -48,7 +48,7 @@ def drafted(dest, asked, tables=True) -> list[tuple[str, str | None, str]]:
 
 def test_everybody_of_the_source(place, dest):
     put(place, ["bob", "ann", "bob"])
-    everybody = [("bob", None, ""), ("bob", None, ""), ("ann", None, "")]
+    everybody = [("ann", None, ""), ("bob", None, ""), ("bob", None, "")]
     assert drafted(dest, job()) == everybody
     assert drafted(dest, job(), tables=False) == everybody
 

@@ -1,0 +1,133 @@
+"""Sort rows by subject outside of memory.
+
+Rows are sorted in runs of some MiB, which wait as small blocks in a nameless temporary file. A
+merge holds one block of each run. Rows that fit into one run are sorted in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.plan.spool import Blocks, Place, spool
+
+_SUBJECT: Final = "subject_id"
+_PLACE: Final = "place"
+_RUN_BYTES: Final = 64 << 20
+_BLOCK_BYTES: Final = 256 << 10
+_ORDER: Final = [(_SUBJECT, "ascending"), (_PLACE, "ascending")]
+
+
+class Order:
+    """Tells whether rows come by subject already, as they pass."""
+
+    def __init__(self) -> None:
+        self.is_kept = True
+        self._last: str | None = None
+
+    def passing(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Pass rows on, and look at their subjects."""
+        for table in tables:
+            if self.is_kept and len(table):
+                self.is_kept = self._goes_on(table[_SUBJECT].combine_chunks())
+            yield table
+
+    def _goes_on(self, subjects: pa.Array) -> bool:
+        first, before, self._last = subjects[0].as_py(), self._last, subjects[-1].as_py()
+        if subjects.null_count or (before is not None and first < before):
+            return False
+        return bool(pc.all(pc.greater_equal(subjects[1:], subjects[:-1]), min_count=0).as_py())
+
+
+def by_subject(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the same rows, sorted by the bytes of `subject_id`. A subject's rows keep their order.
+
+    Holds one run of 64 MiB, then a quarter of a MiB for each run. Raises `StorageError` where the
+    temporary file finds no room.
+    """
+    runs = _runs(tables)
+    first, second = next(runs, None), next(runs, None)
+    if first is None:
+        return
+    if second is None:
+        yield first.drop_columns([_PLACE])
+        return
+    with spool() as file:
+        blocks = Blocks(file)
+        places = [_written(run, blocks) for run in chain([first, second], runs)]
+        blocks.flush()
+        first = second = None
+        for merged in _merged([_Run(blocks, own) for own in places]):
+            yield merged.drop_columns([_PLACE])
+
+
+def _runs(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows in sorted tables that fit into memory, each row with its place in the source."""
+    waiting: list[pa.Table] = []
+    size = row = 0
+    for table in tables:
+        if size + table.nbytes > _RUN_BYTES and waiting:
+            yield _sorted(waiting)
+            waiting, size = [], 0
+        places = pa.array(np.arange(row, row + len(table)))
+        waiting.append(table.append_column(_PLACE, places))
+        size += table.nbytes
+        row += len(table)
+    if waiting:
+        yield _sorted(waiting)
+
+
+def _sorted(parts: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(parts).sort_by(_ORDER).combine_chunks()
+
+
+def _written(run: pa.Table, blocks: Blocks) -> list[Place]:
+    rows = max(1, _BLOCK_BYTES * len(run) // max(int(run.nbytes), 1))
+    return [blocks.add(run.slice(at, rows)) for at in range(0, len(run), rows)]
+
+
+class _Run:
+    """The rest of a sorted run. Only its first block is in memory."""
+
+    def __init__(self, blocks: Blocks, places: Sequence[Place]) -> None:
+        self._blocks = blocks
+        self._places = iter(places)
+        self._rows: pa.Table | None = None
+        self._load()
+
+    def _load(self) -> None:
+        self._rows = None
+        with suppress(StopIteration):
+            self._rows = self._blocks.read(next(self._places))
+
+    def end(self) -> tuple[str, int] | None:
+        """Subject and place of the last row in memory; None at the end of the run."""
+        if self._rows is None:
+            return None
+        return self._rows[_SUBJECT][-1].as_py(), self._rows[_PLACE][-1].as_py()
+
+    def up_to(self, subject: str, place: int) -> pa.Table | None:
+        """Take the rows in memory that do not come after one row."""
+        if self._rows is None:
+            return None
+        subjects = self._rows[_SUBJECT]
+        own = pc.and_(pc.equal(subjects, subject), pc.less_equal(self._rows[_PLACE], place))
+        count = int(pc.sum(pc.or_(pc.less(subjects, subject), own)).as_py())
+        taken, self._rows = self._rows.slice(0, count), self._rows.slice(count)
+        if not len(self._rows):
+            self._load()
+        return taken
+
+
+def _merged(runs: list[_Run]) -> Iterator[pa.Table]:
+    """All rows in order. No later block has a row before the least of the blocks' last rows."""
+    while ends := [end for run in runs if (end := run.end())]:
+        bound = min(ends)
+        parts = [part for run in runs if (part := run.up_to(*bound)) is not None and len(part)]
+        yield _sorted(parts)

@@ -64,9 +64,9 @@ class Training:
     images: int = 100_000
     cpu_seconds: float = math.inf
     pixel_images: int = 0
-    batch: int = 32
+    batch: int = 16
     rate: float = 1e-3
-    angular: float = 1.0
+    angular: float = 4.0
     pixel: float = 1.0
     smoothness: float = 0.0
     check_every: int = 4096

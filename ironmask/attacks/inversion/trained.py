@@ -28,7 +28,7 @@ torch = torch_library()
 _BATCH: Final = 64
 # Of the linear part of a hybrid. Directions in which templates hardly vary are left to the decoder:
 # a map that follows them makes much of the rounding of a template.
-_RIDGE: Final = 0.01
+_RIDGE: Final = 0.1
 
 Numbers = NDArray[np.intp]
 _Affine = tuple[F32, F32 | None, Numbers]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
 
 from infra.faces.decoder import Decoder
-from infra.models.onnx_session import open_session
+from infra.models.onnx_session import open_session, outputs_or_none
 from infra.models.packs import ModelPack
 from ironmask.errors import ImageError, ModelError, ParameterError
 from pipelines.ports import F32, U8, AlignedFace
@@ -58,6 +59,16 @@ class FaceAligner:
         """Decode a file and align its face; raise `ImageError` with a reason code."""
         return self.align_pixels(self._decoder.decode(data))
 
+    def align_many(
+        self, contents: Iterable[tuple[int, bytes]]
+    ) -> Iterator[tuple[int, AlignedFace | ImageError]]:
+        """The face of each file, or why it cannot be used, one after the other."""
+        for number, data in contents:
+            try:
+                yield number, self.align(data)
+            except ImageError as error:
+                yield number, error
+
     def crop(self, data: bytes) -> U8:
         """Decode a file to its aligned face, (112, 112, 3) uint8 BGR; raise `ImageError`.
 
@@ -71,22 +82,7 @@ class FaceAligner:
     def align_pixels(self, image: U8) -> AlignedFace:
         """Align the face of a (H, W, 3) uint8 BGR picture; raise `ImageError`."""
         found, points = self._detect(image)
-        index = choose_face(found[:, :4], image.shape[1], image.shape[0], self._settings.policy)
-        x1, y1, x2, y2, score = (float(v) for v in found[index])
-        side = min(x2 - x1, y2 - y1)
-        if side < self._settings.min_face:
-            raise ImageError(
-                Reason.FACE_TOO_SMALL,
-                f"the face is {side:.0f} pixels wide, less than {self._settings.min_face:g}",
-            )
-        crop = _crop(image, points[index])
-        sharpness = _sharpness(crop)
-        if sharpness < self._settings.min_sharpness:
-            raise ImageError(
-                Reason.FACE_BLURRED,
-                f"sharpness {sharpness:.1f}, less than {self._settings.min_sharpness:g}",
-            )
-        return AlignedFace(crop, (x1, y1, x2, y2), score, sharpness, len(found))
+        return aligned(image, found, points, self._settings)
 
     def close(self) -> None:
         """End the decoder's process; the next picture would start another one."""
@@ -102,7 +98,35 @@ class FaceAligner:
             usable = np.isfinite(found).all(axis=1) & np.isfinite(points).all(axis=(1, 2))
             if usable.any():
                 return found[usable], points[usable]
-        raise ImageError(Reason.NO_FACE, "no face was found")
+        raise no_face()
+
+
+def no_face() -> ImageError:
+    """The error of a picture in which nothing was found."""
+    return ImageError(Reason.NO_FACE, "no face was found")
+
+
+def aligned(image: U8, found: F32, points: F32, settings: FaceSettings) -> AlignedFace:
+    """The face to use of a (H, W, 3) picture, aligned; raise `ImageError`.
+
+    found: boxes and scores, (k, 5); points: (k, 5, 2); both in pixels of the picture, k >= 1.
+    """
+    index = choose_face(found[:, :4], image.shape[1], image.shape[0], settings.policy)
+    x1, y1, x2, y2, score = (float(v) for v in found[index])
+    side = min(x2 - x1, y2 - y1)
+    if side < settings.min_face:
+        raise ImageError(
+            Reason.FACE_TOO_SMALL,
+            f"the face is {side:.0f} pixels wide, less than {settings.min_face:g}",
+        )
+    crop = _crop(image, points[index])
+    sharpness = _sharpness(crop)
+    if sharpness < settings.min_sharpness:
+        raise ImageError(
+            Reason.FACE_BLURRED,
+            f"sharpness {sharpness:.1f}, less than {settings.min_sharpness:g}",
+        )
+    return AlignedFace(crop, (x1, y1, x2, y2), score, sharpness, len(found))
 
 
 def choose_face(boxes: F32, width: int, height: int, policy: FacePolicy) -> int:
@@ -203,21 +227,15 @@ class FaceRecogniser:
 
     def _takes_batches(self) -> bool:
         """Whether two faces at once give the same embeddings as one by one."""
-        import onnxruntime  # type: ignore[import-untyped,unused-ignore]
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
         crops = _probe(2)
         alone = np.concatenate([self._run(crops[:1]), self._run(crops[1:])])
         scale = 1.0 / self._model.input_std
         blob = (crops[..., ::-1].astype(np.float32) - self._model.input_mean) * scale
-        quiet = onnxruntime.RunOptions()
-        quiet.log_severity_level = 4
         feed: dict[str, Any] = {self._model.input_name: blob.transpose(0, 3, 1, 2).copy()}
-        try:
-            (both,) = self._session.run(None, feed, quiet)
-        except (errors.Fail, errors.InvalidArgument, errors.RuntimeException, errors.EPFail):
+        found = outputs_or_none(self._session, feed)
+        if found is None or found[0].shape != alone.shape:
             return False
-        return both.shape == alone.shape and bool(np.allclose(both, alone, rtol=0.05, atol=0.05))
+        return bool(np.allclose(found[0], alone, rtol=0.05, atol=0.05))
 
 
 def _probe(count: int) -> U8:

@@ -53,6 +53,20 @@ def open_session(path: Path, sha256: str, provider: Provider) -> Any:
     return session
 
 
+def outputs_or_none(session: Any, feed: dict[str, Any]) -> list[Any] | None:
+    """What a model gives; None where it does not take inputs of this shape. It says nothing."""
+    import onnxruntime  # type: ignore[import-untyped,unused-ignore]
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    quiet = onnxruntime.RunOptions()
+    quiet.log_severity_level = 4
+    try:
+        found: list[Any] = session.run(None, feed, quiet)
+    except (errors.Fail, errors.InvalidArgument, errors.RuntimeException, errors.EPFail):
+        return None
+    return found
+
+
 def try_recogniser(path: Path, sha256: str, width: int) -> None:
     """Run a recogniser once. Raises `ModelError` where it fails, or gives another width."""
     session = open_session(path, sha256, "cpu")

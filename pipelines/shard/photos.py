@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
 import numpy as np
 
 from ironmask.errors import ImageError
 from pipelines.plan.reach import of_job
-from pipelines.ports import F32, U8, Aligner, Recogniser
+from pipelines.ports import F32, U8, AlignedFace, Recogniser
 from pipelines.shard.context import AlignedShard, Context, InputRow, clock, input_row, no_crops
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import identities
 
+Numbered = tuple[int, bytes]
+"""A number of the caller's own, and the content of an image."""
 
-def prepare(context: Context, shard: int, aligner: Aligner) -> AlignedShard:
+
+class ManyAligner(Protocol):
+    """Decodes images, finds their faces and aligns them."""
+
+    def align_many(
+        self, contents: Iterable[Numbered]
+    ) -> Iterator[tuple[int, AlignedFace | ImageError]]:
+        """The face of each, or why it cannot be used, in the order of the images.
+
+        It may take a few images further than it has given faces.
+        """
+        ...
+
+
+def prepare(context: Context, shard: int, aligner: ManyAligner) -> AlignedShard:
     """Read, decode, detect and align the inputs of one shard."""
     timings: dict[str, float] = {}
     planned = context.plan.shard(shard, context.store)
     rows = [input_row(context, item) for item in planned]
     _refuse_out_of_reach(rows, context)
-    todo = [place for place, row in enumerate(rows) if not row.outcome]
-    limit = context.job.faces.max_bytes
-    addresses = [rows[place].address for place in todo]
-    data = context.store.read_many(addresses, limit, context.job.source)
     crops: list[U8] = []
     indices: list[int] = []
-    for place in todo:
-        with clock(timings, "read"):
-            content = next(data)
-        with clock(timings, "detect"):
-            crop = _align(context, rows[place], content, planned[place]["content"], aligner)
-        if crop is not None:
-            crops.append(crop)
+    names = [item["content"] for item in planned]
+    with clock(timings, "detect"):
+        for place, face in aligner.align_many(_contents(context, rows, names, timings)):
+            if isinstance(face, ImageError):
+                rows[place].settle(Outcome.FAILED, face.reason, str(face))
+                continue
+            rows[place].face = _facts(face)
+            crops.append(face.crop)
             indices.append(place)
+    # Contents are read while faces are asked for.
+    timings["detect"] -= timings.get("read", 0.0)
     stacked = np.stack(crops) if crops else no_crops()
     return AlignedShard(rows, indices, stacked, timings)
 
@@ -44,14 +62,24 @@ def _refuse_out_of_reach(rows: list[InputRow], context: Context) -> None:
             row.settle(Outcome.FAILED, *found)
 
 
-def _align(
-    context: Context,
-    row: InputRow,
-    content: bytes | OSError,
-    planned: str | None,
-    aligner: Aligner,
-) -> U8 | None:
-    """Record the face of one image. Returns its crop, None where it cannot be used."""
+def _contents(
+    context: Context, rows: list[InputRow], planned: list[str | None], timings: dict[str, float]
+) -> Iterator[Numbered]:
+    """Contents of the rows that have no outcome yet, with their places; the others are settled."""
+    todo = [place for place, row in enumerate(rows) if not row.outcome]
+    addresses = [rows[place].address for place in todo]
+    data = context.store.read_many(addresses, context.job.faces.max_bytes, context.job.source)
+    for place in todo:
+        with clock(timings, "read"):
+            content = next(data)
+        if (found := _taken(context, rows[place], content, planned[place])) is not None:
+            yield place, found
+
+
+def _taken(
+    context: Context, row: InputRow, content: bytes | OSError, planned: str | None
+) -> bytes | None:
+    """The content of an input, named in its row; None where it cannot be used."""
     if isinstance(content, OSError):
         row.settle(Outcome.FAILED, getattr(content, "reason", Reason.UNREADABLE), str(content))
         return None
@@ -62,18 +90,16 @@ def _align(
     if planned not in [*named.all_named(row.contents), *row.contents]:
         row.settle(Outcome.FAILED, Reason.CHANGED_SINCE_PLAN, "the content differs from the plan's")
         return None
-    try:
-        face = aligner.align(content)
-    except ImageError as error:
-        row.settle(Outcome.FAILED, error.reason, str(error))
-        return None
-    row.face = {
+    return content
+
+
+def _facts(face: AlignedFace) -> dict[str, Any]:
+    return {
         "box": [float(edge) for edge in face.box],
         "faces": face.faces,
         "det_score": float(face.score),
         "sharpness": float(face.sharpness),
     }
-    return face.crop
 
 
 def embed(prepared: AlignedShard, recogniser: Recogniser) -> F32:

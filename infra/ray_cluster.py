@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from ironmask.errors import WorkerError
@@ -24,6 +24,8 @@ _KEEPALIVE: Final = {
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
 }
 _PROBE_S: Final = 5.0
+_CLIENT: Final = "ray://"
+_CLIENT_PORT: Final = 10001
 # Ray ends the whole process without our message once the head was silent for a minute.
 _MISSES: Final = 7
 _QUIET: Final = {
@@ -57,6 +59,7 @@ def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     else:
         _probe(address)
+        _refuse_from_outside(address)
     import ray
 
     # Ray prints lost workers on standard output, which `--json` needs; no option stops it.
@@ -66,7 +69,7 @@ def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
     pulse = None
     try:
         _connect(address, workers)
-        pulse = Pulse(ray.get_runtime_context().gcs_address)
+        pulse = Pulse(_heart(address))
         yield pulse.check
     finally:
         # Ray would end this process before it has said goodbye to a head that is gone.
@@ -92,8 +95,19 @@ def _connect(address: str | None, workers: int) -> None:
         raise WorkerError(f"no Ray cluster on {where}: {error}") from None
 
 
+def _heart(address: str | None) -> str:
+    """What answers while the connected cluster lives, host:port."""
+    import ray
+
+    if address and address.startswith(_CLIENT):
+        # Whoever is outside of the cluster may reach nothing else of it.
+        place = address.removeprefix(_CLIENT)
+        return place if ":" in place.rpartition("]")[2] else f"{place}:{_CLIENT_PORT}"
+    return str(ray.get_runtime_context().gcs_address)
+
+
 class Pulse:
-    """Watches whether a cluster's head still answers. address: host:port of its control store."""
+    """Watches whether a cluster's head still answers. address: host:port of it."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -137,20 +151,34 @@ def _probe(address: str) -> None:
         ) from None
 
 
-@dataclass(frozen=True)
-class ClusterSize:
-    """CPUs and GPUs of a cluster; memory: bytes that its smallest node has for tasks, or 0."""
+def _refuse_from_outside(address: str) -> None:
+    """Raise `WorkerError` where only a process beside a node could connect: Ray would abort."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit() or _has_raylet():
+        return
+    raise WorkerError(
+        f"no node of a Ray cluster runs on this machine, so {address} cannot be used from here: "
+        f"give --ray-address ray://{host}:{_CLIENT_PORT}, or the port of the cluster's Ray client "
+        "server, or run the command on a node"
+    )
 
-    cpus: int
-    gpus: int
-    memory: int
+
+def _has_raylet() -> bool:
+    """Whether a process here is a node of some cluster; also where this cannot be seen."""
+    commands = list(Path("/proc").glob("[0-9]*/cmdline"))
+    return not commands or any(map(_is_raylet, commands))
 
 
-def cluster_size() -> ClusterSize:
-    """The size of the connected cluster. Nodes that are still starting do not count."""
+def _is_raylet(command: Path) -> bool:
+    try:
+        return command.read_bytes().split(b"\0")[0].endswith(b"/raylet")
+    except OSError:
+        return False
+
+
+def resource(name: str) -> float:
+    """How much of a resource the connected cluster has now, in use or not."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    sums = {name: int(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU")}
-    memory = min((int(node.get("memory", 0)) for node in nodes if node.get("CPU")), default=0)
-    return ClusterSize(sums["CPU"], sums["GPU"], memory)
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found.get(name, 0.0)

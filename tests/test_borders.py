@@ -57,7 +57,10 @@ PORTS = {
     "table.schemas",
 }  # fmt: skip
 # Only these may name the schedulers.
-RAY = {"pipelines.run.ray", "infra.ray_cluster"}
+RAY = {
+    "pipelines.run.ray", "pipelines.run.ray_nodes", "pipelines.run.ray_stages",
+    "pipelines.run.ray_tasks", "infra.ray_cluster",
+}  # fmt: skip
 PREFECT = {
     "pipelines.flows.audit", "pipelines.flows.enrol", "pipelines.flows.evaluate",
     "pipelines.flows.invert", "pipelines.flows.reprotect", "pipelines.flows.tasks",

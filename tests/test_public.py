@@ -84,7 +84,7 @@ def test_options_are_those_of_the_request(verb, request_, typed, positional) -> 
     known = set(typed.__annotations__)
     assert known <= names(request_) - positional
     # Of processes with models, a job without models has none.
-    assert names(request_) - positional - known <= {"embedders"}
+    assert names(request_) - positional - known <= {"embedders", "gpu_fraction"}
 
 
 @pytest.mark.parametrize(("verb", "request_", "typed", "positional"), REQUESTS, ids=VERBS)

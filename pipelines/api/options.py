@@ -21,6 +21,7 @@ class CrewOptions(PlaceOptions, total=False):
     """The same, for work with models."""
 
     embedders: int | None
+    gpu_fraction: float
 
 
 class KeyOptions(TypedDict, total=False):

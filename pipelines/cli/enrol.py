@@ -24,6 +24,7 @@ from pipelines.cli.options import (
     Filling,
     FloorBits,
     Fmr,
+    GpuFraction,
     Json,
     Keys,
     MetricsPort,
@@ -45,6 +46,7 @@ from pipelines.cli.options import (
     console,
     say,
     say_disagreement,
+    say_excluded,
 )
 
 if TYPE_CHECKING:
@@ -113,6 +115,7 @@ def enroll(
     executor: Executor = "ray",
     workers: Workers = None,
     embedders: Embedders = None,
+    gpu_fraction: GpuFraction = 1.0,
     ray_address: RayAddress = None,
     metrics_port: MetricsPort = None,
     prefect: Prefect = None,
@@ -188,6 +191,7 @@ def enroll(
         summary, as_json, lambda done: {**asdict(done), "warnings": warnings}, print_summary
     )
     say_disagreement(summary, kept=False)
+    say_excluded(summary)
     running.end(summary.shortfall(max_failures))
 
 

@@ -72,17 +72,28 @@ Provider = Annotated[
 ]
 
 Executor = Annotated[str, typer.Option(help="ray, or local (this process alone).")]
-Workers = Annotated[int | None, typer.Option(help="CPU workers. Default: all cores.", min=1)]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Shards done at a time, at most. Default: one a core.", min=1),
+]
 Embedders = Annotated[
     int | None,
     typer.Option(
-        help="Embedding processes apart from the workers. Default: one a GPU; none on CPUs, "
-        "where each worker embeds the faces that it aligned.",
+        help="Processes that hold the models, apart from the workers. Default: as many as the "
+        "GPUs have room for; none on CPUs, where each worker holds its own.",
         min=0,
     ),
 ]
+GpuFraction = Annotated[
+    float,
+    typer.Option(help="Share of a GPU that each process with models reserves: above 0, at most 1."),
+]
 RayAddress = Annotated[
-    str | None, typer.Option(help="A running cluster. Default: one made for this run.")
+    str | None,
+    typer.Option(
+        help="A running cluster: host:port beside one of its nodes, ray://host:port from anywhere. "
+        "Default: one made for this run."
+    ),
 ]
 MetricsPort = Annotated[
     str | None,
@@ -251,6 +262,12 @@ def say_disagreement(summary: Summary, *, kept: bool) -> None:
         inputs, words = summary.reasons[reason], _DISAGREEMENT[reason]
         became = "used all the same" if kept else words[1]
         say(f"WARNING: {people:,} people {words[0]}: {inputs:,} inputs, {became} ({reason})")
+
+
+def say_excluded(summary: Summary | None) -> None:
+    """Name the nodes that got no work, and why."""
+    for node, why in (summary.excluded_nodes if summary else {}).items():
+        say(f"WARNING: the Ray node {node} was excluded: {why}")
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -15,6 +15,7 @@ from pipelines.cli.options import (
     DryRun,
     Embedders,
     Executor,
+    GpuFraction,
     Json,
     Keys,
     MetricsPort,
@@ -27,6 +28,7 @@ from pipelines.cli.options import (
     chosen,
     console,
     say,
+    say_excluded,
 )
 
 
@@ -53,6 +55,7 @@ def repair(
     executor: Executor = "ray",
     workers: Workers = None,
     embedders: Embedders = None,
+    gpu_fraction: GpuFraction = 1.0,
     ray_address: RayAddress = None,
     metrics_port: MetricsPort = None,
     as_json: Json = False,
@@ -83,4 +86,5 @@ def repair(
     with live(console(stderr=True), wanted=not as_json) as progress:
         done = verb.carry_out(request, prepared, Watch(progress))
     running.answer(done, as_json, asdict, print_repaired)
+    say_excluded(done.summary)
     running.end(done.shortfall)

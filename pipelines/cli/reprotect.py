@@ -28,6 +28,7 @@ from pipelines.cli.options import (
     Filling,
     FloorBits,
     Fmr,
+    GpuFraction,
     Json,
     Keys,
     MetricsPort,
@@ -49,6 +50,7 @@ from pipelines.cli.options import (
     console,
     say,
     say_disagreement,
+    say_excluded,
     tell,
 )
 
@@ -126,6 +128,7 @@ def reprotect(
     executor: Executor = "ray",
     workers: Workers = None,
     embedders: Embedders = None,
+    gpu_fraction: GpuFraction = 1.0,
     ray_address: RayAddress = None,
     metrics_port: MetricsPort = None,
     prefect: Prefect = None,
@@ -208,6 +211,7 @@ def _do(
     done = _renew(request, prepared, prefect, as_json)
     running.answer(done, as_json, asdict, print_renewed)
     say_disagreement(done.summary, kept=not request.losses.refuse_disagreement)
+    say_excluded(done.summary)
     running.end("" if done.is_whole else done.shortfall)
 
 

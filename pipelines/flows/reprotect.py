@@ -22,6 +22,7 @@ from pipelines.flows.tasks import (  # noqa: E402
     counted,
     show,
 )
+from pipelines.report.terminal import excluded  # noqa: E402
 from pipelines.reprotection import request as reprotection_request  # noqa: E402
 from pipelines.reprotection.job import Renewed  # noqa: E402
 from pipelines.reprotection.request import CheckedReprotection, ReprotectRequest  # noqa: E402
@@ -87,5 +88,6 @@ def _facts(done: Renewed) -> list[tuple[str, str]]:
         "destroyed files": proof.files,
         "SHA-256 of their list": proof.manifest,
         "seconds": round(summary.seconds, 1),
+        **dict(excluded(summary)),
     }
     return [(name, str(value)) for name, value in rows.items()]

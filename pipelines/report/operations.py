@@ -11,7 +11,7 @@ from rich.table import Table
 from pipelines.operations.check import Report
 from pipelines.operations.status import Status
 from pipelines.repairing.job import Outlook, Repaired
-from pipelines.report.terminal import disagreement, facts, pairs, scheme, size
+from pipelines.report.terminal import disagreement, excluded, facts, pairs, scheme, size
 from pipelines.reprotection.job import Renewed
 from pipelines.spec.texts import visible
 from pipelines.table.evidence import Evidence
@@ -91,6 +91,7 @@ def print_renewed(done: Renewed, console: Console) -> None:
         ("live now", f"generation {done.generation}, {summary.subjects_enrolled:,} templates"),
         ("inputs", f"{summary.inputs:,}: {summary.used:,} used, {summary.failed:,} failed"),
         *((f"  {reason}", f"{count:,}") for reason, count in summary.reasons.items()),
+        *excluded(summary),
         *disagreement(summary.disagreement),
         ("without template", f"{done.lost:,} people"),
         ("missing", f"{done.missing:,} inputs that the old templates were made from"),

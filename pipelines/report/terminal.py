@@ -38,7 +38,12 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         rows.append(("shards done before", f"{summary.resumed_shards:,}"))
     if summary.orphans_destroyed:
         rows.append(("orphans destroyed", f"{summary.orphans_destroyed:,}"))
-    return rows
+    return rows + excluded(summary)
+
+
+def excluded(summary: Summary) -> list[tuple[str, str]]:
+    """Nodes that got no work, as (what, why) pairs."""
+    return [(f"excluded: {node}", why) for node, why in summary.excluded_nodes.items()]
 
 
 def disagreement(people: dict[str, int]) -> list[tuple[str, str]]:

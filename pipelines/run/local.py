@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from pipelines.run import stop
-from pipelines.run.work import Work
+from pipelines.run.work import Standing, Work
 
 
 @dataclass(frozen=True)
 class LocalEngine:
     """Runs every unit here."""
+
+    standing: Standing = field(default_factory=Standing)
 
     def run(self, work: Work, units: Iterable[int]) -> Iterator[Any]:
         """Yield the results in the order of the units; end early where a signal waits."""

@@ -1,81 +1,82 @@
-"""Units of work on Ray: whole in CPU tasks, or in parts with a pool of actors that hold models.
+"""Units of work on Ray: whole in CPU tasks, or asking actors that hold models on GPUs.
 
-Units in flight are bounded, so memory does not grow with the dataset. One that was lost with a
-worker or a node, or is overdue, is submitted again, a few times.
+What is handed out follows the nodes that are there, with a bound, so that memory does not grow with
+the dataset. A unit that was lost with a worker or a node, or is overdue, is handed out again, a few
+times. A node that cannot work is left out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import NodeDiedError, RayActorError, RayError, RayTaskError
 
-from ironmask.errors import IronmaskError, KeyStoreError, ModelError, WorkerError
+from ironmask.errors import IronmaskError, WorkerError
 from pipelines.run import stop
 from pipelines.run.events import HERE
-from pipelines.run.work import Common, Parts, Work
+from pipelines.run.ray_nodes import NodeError, Nodes
+from pipelines.run.ray_stages import Alone, Crowd, Ended, Hosts, Pool, Stage
+from pipelines.run.ray_tasks import Done
+from pipelines.run.work import Standing, Work
 
 _log = logging.getLogger("ironmask.enrol")
 
 _ATTEMPTS: Final = 3
-# Ray's own retries, by which it makes lost objects again.
-_RETRIES: Final = 1
+# A unit that went down with a node, or with an actor that others asked as well, may be innocent.
+_FELLOW_ATTEMPTS: Final = 10
 _DEADLINE_S: Final = 1800.0
 _POLL_S: Final = 1.0
 _FAREWELL_S: Final = 10.0
 _PAUSE_S: Final = 1.0
-_ADDRESS: Final = re.compile(r"\(pid=\d+, ip=([^\s,)]+)")
 
 
 @dataclass(frozen=True)
 class RayEngine:
     """Runs units of work on the Ray cluster that this process is connected to.
 
-    workers: CPU workers. embedders: actors that hold a model, apart from them; 0: each worker does
-    whole units. on_gpu: each of these actors has a GPU of its own. memory: bytes for tasks on the
-    smallest node, so that none takes more units than it can hold; 0: not known. deadline: seconds
-    after which a unit is given to somebody else, from when all but as many others as there are
-    workers had ended that were submitted before it. check: raises `WorkerError` once the cluster is
-    gone.
+    workers: units that run at a time at most; None: as many as the nodes that are there have room
+    for. hosts: of models, apart from the workers; None: each worker holds its own. grows: nodes may
+    join, so some units wait even where nobody can do them. deadline: seconds after which a unit is
+    given to somebody else, from when all but as many others as can run had ended that were handed
+    out before it. check: raises `WorkerError` once the cluster is gone.
     """
 
-    workers: int
-    embedders: int = 0
-    on_gpu: bool = False
-    memory: int = 0
+    workers: int | None = None
+    hosts: Hosts | None = None
+    grows: bool = False
     deadline: float = _DEADLINE_S
     check: Callable[[], None] = lambda: None
+    standing: Standing = field(default_factory=Standing)
+    nodes: Nodes = field(init=False)
 
-    def needs(self, work: Work) -> dict[str, int]:
-        """What Ray must keep free for one task, beside its CPU."""
-        # What no node has would be waited for without end.
-        known = work.memory and self.memory
-        return {"memory": min(work.memory, self.memory)} if known else {}
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", Nodes(self.standing))
 
     def run(self, work: Work, units: Iterable[int]) -> Iterator[Any]:
         """Yield the results as they come: so many units at a time that workers never wait.
 
-        Ends early where a signal waits, with what ends by itself within a moment.
+        Ends early where a signal waits, with what ends by itself within a moment. Raises what a
+        node lacks where no other one is left.
         """
-        flight = _Flight(self._stage(work), self.workers, max(self.deadline, work.seconds))
+        stage = self._stage(work)
+        flight = _Flight(stage, self.nodes, self.standing, max(self.deadline, work.seconds))
         waiting = iter(units)
         try:
-            for unit in islice(waiting, 2 * self.workers):
-                flight.submit(unit)
-            while flight:
+            while True:
                 self.check()
+                self.nodes.look()
+                is_last = not flight.fill(waiting)
+                if is_last and not flight:
+                    return
                 for result in flight.results():
-                    for unit in islice(waiting, 1):
-                        flight.submit(unit)
+                    flight.fill(waiting)
                     yield result
                 if stop.wanted():
                     yield from flight.last_results()
@@ -83,131 +84,95 @@ class RayEngine:
         finally:
             # What goes on after a failure would write files that nobody waits for.
             flight.cancel()
+            stage.close()
+            if self.grows and self.standing.done:
+                _log.info("units by node", extra={"done": dict(self.standing.done)})
 
-    def _stage(self, work: Work) -> _Stage:
-        needs = self.needs(work)
-        if not (work.parts and self.embedders):
-            return _Alone(_task(work.function).options(**needs), work.common)
-        # The actors take turns with the tasks on the CPUs; only a GPU is reserved.
-        reserved = {"num_gpus": 1 if self.on_gpu else 0, "num_cpus": 0}
-        return _Pool(work.parts, work.common, self.embedders, needs, reserved)
+    def _stage(self, work: Work) -> Stage:
+        self.nodes.look(now=True)
+        crowd = Crowd(self.workers, self.grows)
+        if work.hosted and self.hosts:
+            return Pool(work, work.hosted, self.hosts, self.nodes, crowd)
+        return Alone(work, self.nodes, crowd)
 
 
 @dataclass
 class _Try:
-    """One attempt at a shard. tasks: what can be cancelled. since: when it could have started.
+    """One attempt at a unit.
 
-    done: called once it has ended, with the loss that ended it, if one did.
+    ended: called once it has. since: when it could have started. lost: how often the unit was lost
+    before; fellows: together with others.
     """
 
-    shard: int
-    number: int
-    tasks: list[Any]
-    done: Callable[[RayError | None], None]
+    unit: int
+    task: Any
+    ended: Ended
+    lost: int = 0
+    fellows: int = 0
     since: float | None = None
 
 
-Submitted = tuple[list[Any], Callable[[RayError | None], None]]
-"""The tasks of a shard, that of its result last; and what to call once they have ended."""
-
-
-class _Stage(Protocol):
-    """What makes tasks of a unit of work."""
-
-    def submit(self, shard: int) -> Submitted: ...
-
-
-def _task(function: Callable[..., Any]) -> Any:
-    """A function as Ray's task. Its type hints know neither several returns nor options."""
-    return ray.remote(num_cpus=1, max_retries=_RETRIES)(function)
-
-
-class _Alone:
-    """Units of work of one task each."""
-
-    def __init__(self, task: Any, common: Common) -> None:
-        self._task, self._common = task, common
-
-    def submit(self, shard: int) -> Submitted:
-        return [self._task.remote(*self._common, shard)], lambda _: None
-
-
-class _Pool:
-    """Units in parts: actors that hold a model, each unit going to the one with the least to do."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        common: Common,
-        embedders: int,
-        needs: dict[str, int],
-        reserved: dict[str, int],
-    ) -> None:
-        self._common = common
-        self._kind: Any = ray.remote(parts.embedder).options(
-            **reserved, max_restarts=-1, max_task_retries=_ATTEMPTS
-        )
-        self._actors = [self._actor() for _ in range(embedders)]
-        self._prepare = _task(parts.prepare).options(num_returns=2, **needs)
-        self._finish = _task(parts.finish).options(**needs)
-        self._busy: Counter[Any] = Counter()
-
-    def _actor(self) -> Any:
-        return self._kind.remote(*self._common)
-
-    def submit(self, shard: int) -> Submitted:
-        actor = min(self._actors, key=lambda known: self._busy[known])
-        self._busy[actor] += 1
-        prepared, given = self._prepare.remote(*self._common, shard)
-        embedded = actor.embed.remote(shard, given)
-        finished = self._finish.remote(*self._common, shard, prepared, embedded)
-        return [prepared, finished], lambda loss: self._ended(actor, loss)
-
-    def _ended(self, actor: Any, loss: RayError | None) -> None:
-        self._busy[actor] -= 1
-        # Its node may be gone for longer than a restart there is waited for; or it hangs.
-        if isinstance(loss, RayActorError) and actor in self._actors:
-            self._actors[self._actors.index(actor)] = self._actor()
-            ray.kill(actor)
-
-
 class _Flight:
-    """Units that are being worked on."""
+    """Units that are handed out. Those that were lost wait until there is room for them."""
 
-    def __init__(self, stage: _Stage, workers: int, deadline: float) -> None:
-        self._stage = stage
-        self._workers = workers
+    def __init__(self, stage: Stage, nodes: Nodes, standing: Standing, deadline: float) -> None:
+        self._stage, self._nodes, self._standing = stage, nodes, standing
         self._deadline = deadline
         self._tries: dict[Any, _Try] = {}
+        self._again: list[tuple[int, int, int]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._tries)
+        return bool(self._tries or self._again)
 
-    def submit(self, shard: int, number: int = 1) -> None:
-        tasks, done = self._stage.submit(shard)
-        self._tries[tasks[-1]] = _Try(shard, number, tasks, done)
+    def fill(self, waiting: Iterator[int]) -> bool:
+        """Hand out as many units as may be. Returns whether there may be more."""
+        free = self._stage.free(len(self._tries))
+        while free and self._again:
+            self._submit(*self._again.pop(0))
+            free -= 1
+        taken = 0
+        for unit in islice(waiting, free):
+            self._submit(unit)
+            taken += 1
+        return taken == free
+
+    def _submit(self, unit: int, lost: int = 0, fellows: int = 0) -> None:
+        task, ended = self._stage.submit(unit)
+        self._tries[task] = _Try(unit, task, ended, lost, fellows)
 
     def results(self) -> Iterator[Any]:
-        """Wait a little; yield what has ended well, submit again what was lost or is overdue."""
-        ended, _ = ray.wait(list(self._tries), num_returns=1, timeout=_POLL_S)
+        """Wait a little; yield what has ended well; what was lost or is overdue comes again."""
+        if not self._tries:
+            time.sleep(_POLL_S)
+            return
+        every = list(self._tries)
+        ray.wait(every, num_returns=1, timeout=_POLL_S)
+        ended, _ = ray.wait(every, num_returns=len(every), timeout=0)
         for reference in ended:
             tried = self._tries.pop(reference)
             try:
-                result = _result(reference)
-            except RayError as error:
-                tried.done(error)
-                self._again(tried, type(error).__name__)
+                node, result = _result(reference)
+            except NodeError as fault:
+                tried.ended(None)
+                self._stage.failed(fault)
+                self._hand_back(tried, fault.why, self._nodes.name(fault.node))
                 continue
-            tried.done(None)
+            except RayError as error:
+                tried.ended(error)
+                self._lost(tried, error, type(error).__name__)
+                continue
+            tried.ended(None)
+            self._standing.done[self._nodes.name(node)] += 1
             yield result
         self._replace_overdue()
 
     def last_results(self) -> Iterator[Any]:
         """Wait a moment for what can be running, and yield what has ended well by then."""
         yield from self._ended_well()
-        running = list(islice(self._tries, self._workers))
-        for tried in list(self._tries.values())[self._workers :]:
-            _cancel(tried.tasks)
+        room = self._stage.room()
+        running = list(islice(self._tries, room))
+        for tried in list(self._tries.values())[room:]:
+            _cancel(tried.task)
         if running:
             ray.wait(running, num_returns=len(running), timeout=_FAREWELL_S)
         yield from self._ended_well()
@@ -216,80 +181,73 @@ class _Flight:
         for reference in list(filter(_has_ended, self._tries)):
             del self._tries[reference]
             try:
-                result = _result(reference)
-            except (RayError, IronmaskError):
+                _, result = _result(reference)
+            except (RayError, IronmaskError, NodeError):
                 continue
             yield result
 
     def _replace_overdue(self) -> None:
         now = time.monotonic()
         # The oldest are those that can run; the others wait for them.
-        for reference, tried in list(islice(self._tries.items(), self._workers)):
+        for reference, tried in list(islice(self._tries.items(), self._stage.room())):
             tried.since = now if tried.since is None else tried.since
             if now - tried.since > self._deadline and not _has_ended(reference):
                 del self._tries[reference]
-                _cancel(tried.tasks)
-                # Whoever was to embed it may hang as well.
-                tried.done(RayActorError())
-                self._again(tried, "its deadline has passed")
+                _cancel(tried.task)
+                # Whoever it asks may hang as well.
+                tried.ended(RayActorError())
+                self._lost(tried, None, "its deadline has passed")
 
-    def _again(self, tried: _Try, why: str) -> None:
-        if stop.wanted():
-            return
-        if tried.number == _ATTEMPTS:
+    def _lost(self, tried: _Try, error: RayError | None, why: str) -> None:
+        if isinstance(error, NodeDiedError | RayActorError):
+            tried.fellows += 1
+        else:
+            tried.lost += 1
+        if tried.lost == _ATTEMPTS or tried.fellows == _FELLOW_ATTEMPTS:
             raise WorkerError(
-                f"shard {tried.shard} was lost {_ATTEMPTS} times ({why}); what was committed is "
-                "safe: run the same command to continue, with fewer --workers if memory was short"
+                f"shard {tried.unit} was lost {tried.lost + tried.fellows} times ({why}); what was "
+                "committed is safe: run the same command to continue, with fewer --workers if "
+                "memory was short"
             )
-        HERE.again(tried.shard, why)
-        time.sleep(_PAUSE_S * tried.number)
-        self.submit(tried.shard, tried.number + 1)
+        self._hand_back(tried, why)
+        time.sleep(_PAUSE_S * tried.lost)
+
+    def _hand_back(self, tried: _Try, why: str, node: str = "") -> None:
+        if not stop.wanted():
+            HERE.again(tried.unit, why, node)
+            self._again.append((tried.unit, tried.lost, tried.fellows))
 
     def cancel(self) -> None:
         """End what is still running, and wait a moment until it has."""
         for tried in self._tries.values():
-            _cancel(tried.tasks)
+            _cancel(tried.task)
         if self._tries:
             with contextlib.suppress(RayError):
                 ray.wait(list(self._tries), num_returns=len(self._tries), timeout=_FAREWELL_S)
         self._tries.clear()
+        self._again.clear()
 
 
 def _has_ended(reference: Any) -> bool:
     return bool(ray.wait([reference], timeout=0)[0])
 
 
-def _cancel(tasks: list[Any]) -> None:
-    for task in tasks:
-        with contextlib.suppress(RayError, ValueError):
-            ray.cancel(task, force=True)
+def _cancel(task: Any) -> None:
+    with contextlib.suppress(RayError, ValueError):
+        ray.cancel(task, force=True)
 
 
-def _result(reference: Any) -> Any:
-    """The result of a shard. Raises `RayError` where it was lost, else the stage's own error."""
+def _result(reference: Any) -> Done:
+    """The result of a unit, and the node that did it.
+
+    Raises `RayError` where it was lost, `NodeError` where a node could not work, else the unit's
+    own error.
+    """
     try:
-        return ray.get(reference)
+        found: Done = ray.get(reference)
     except RayTaskError as error:
-        if isinstance(error.cause, KeyStoreError | ModelError):
-            # What one machine lacks is for that machine to be given.
-            raise type(error.cause)(f"{error.cause}{_where(error)}") from None
-        if isinstance(error.cause, IronmaskError | RayError):
+        if isinstance(error.cause, IronmaskError | NodeError | RayError):
             raise error.cause from None
         _log.error("a stage failed: %s", error.traceback_str)
         raise WorkerError(f"a stage failed: {type(error.cause).__name__}") from None
-
-
-def _where(error: RayTaskError) -> str:
-    """The node whose worker has failed, in brackets; empty where there is only one."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    # An error that is of its cause's class as well keeps addresses in its text alone. The last one
-    # is of whoever failed first; those before it waited for a part of the unit.
-    told = _ADDRESS.findall(str(error))
-    if len(nodes) < 2 or not told:
-        return ""
-    address = told[-1]
-    known = {node["NodeManagerAddress"]: node["NodeID"] for node in nodes}
-    return (
-        f" (on the Ray node {address}, id {known.get(address, 'unknown')[:12]}; every node needs "
-        "the same keys and models)"
-    )
+    return found

@@ -16,6 +16,7 @@ from pipelines.run.course import Progress, quiet
 from pipelines.run.events import HERE
 from pipelines.run.live_note import Counted, Journal
 from pipelines.run.summary import Summary, Tally, summarise, write_metrics
+from pipelines.run.work import Standing
 from pipelines.shard.context import ShardResult
 from pipelines.spec.template_job import Purpose, TemplateJob
 from pipelines.table import layout
@@ -31,6 +32,9 @@ WAVE_SECONDS: Final = 30.0
 
 class Executor(Protocol):
     """Runs the stages over shards, anywhere, in any order."""
+
+    @property
+    def standing(self) -> Standing: ...
 
     def run(self, job: TemplateJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]: ...
 
@@ -75,6 +79,7 @@ def run(
             progress(frozen, tally)
         waves.commit()
         progress(frozen, tally)
+    tally.excluded = dict(executor.standing.excluded)
     return tally, len(done)
 
 

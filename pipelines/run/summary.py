@@ -25,7 +25,8 @@ from pipelines.table.schemas import METRICS
 class Tally:
     """Running totals of one call. before: inputs that earlier calls of the run had committed.
 
-    committed: inputs that this call has committed, among those that it has done.
+    committed: inputs that this call has committed, among those that it has done. excluded: why a
+    node of the cluster got no work, by what people know it as.
     """
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -35,6 +36,7 @@ class Tally:
     before: int = 0
     shards: int = 0
     committed: int = 0
+    excluded: dict[str, str] = field(default_factory=dict)
 
     def add(self, result: ShardResult) -> None:
         self.outcomes += result.outcomes
@@ -58,7 +60,8 @@ class Tally:
 class Summary:
     """What a finished run did, in counts and seconds; safe to log and to keep anywhere.
 
-    disagreement: people with faces that are not theirs, by reason.
+    disagreement: people with faces that are not theirs, by reason. excluded_nodes: why a node of
+    the cluster got no work, or got none for a time.
     """
 
     run_id: str
@@ -78,6 +81,7 @@ class Summary:
     bytes_written: int
     seconds: float
     stage_seconds: dict[str, float]
+    excluded_nodes: dict[str, str] = field(default_factory=dict)
 
     @property
     def served_nobody(self) -> bool:
@@ -143,6 +147,7 @@ def summarise(
         bytes_written=tally.bytes_written,
         seconds=seconds,
         stage_seconds={name: round(value, 3) for name, value in tally.timings.items()},
+        excluded_nodes=tally.excluded,
     )
 
 

@@ -5,27 +5,22 @@ A `WorkerSpec` travels; stores, keys and models cannot, so each process builds t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from infra.faces.onnx_faces import FaceAligner, FaceRecogniser
 from infra.models.onnx_session import check_file
 from infra.models.packs import ModelPack
 from pipelines.plan.plans import Plan
-from pipelines.ports import U8, Aligner, Recogniser
+from pipelines.ports import Recogniser
 from pipelines.preflight import profile
-from pipelines.run.work import Parts, Work
 from pipelines.setup.ports import kept_keys, shared_store
 from pipelines.shard import embeddings, photos, vault
 from pipelines.shard.context import (
-    AlignedShard,
     Context,
     ShardResult,
-    bytes_in_memory,
     clock,
     is_stored,
 )
@@ -81,14 +76,14 @@ def context(spec: WorkerSpec, job: TemplateJob, plan: Plan) -> Context:
     )
 
 
-def aligner(spec: WorkerSpec, job: TemplateJob) -> Aligner:
+def aligner(spec: WorkerSpec, job: TemplateJob) -> photos.ManyAligner:
     """Load the detector, once a process."""
     assert spec.pack is not None  # noqa: S101
     return _aligner(spec.pack, job.faces)
 
 
 @lru_cache(maxsize=2)
-def _aligner(pack: ModelPack, faces: FaceSettings) -> Aligner:
+def _aligner(pack: ModelPack, faces: FaceSettings) -> photos.ManyAligner:
     return FaceAligner(pack, faces)
 
 
@@ -105,13 +100,6 @@ def recogniser(spec: WorkerSpec, job: TemplateJob) -> Recogniser:
     return FaceRecogniser(spec.pack, job.faces)
 
 
-def shard_work(spec: WorkerSpec, job: TemplateJob, plan: Plan) -> Work:
-    """A plan's shards as units of work; those of photos can be parted."""
-    photographs = not (is_stored(job) or job.purpose.rewrites)
-    parts = Parts(prepare_shard, ShardEmbedder, finish_shard) if photographs else None
-    return Work(whole_shard, (spec, job, plan), bytes_in_memory(job), parts)
-
-
 def whole_shard(spec: WorkerSpec, job: TemplateJob, plan: Plan, shard: int) -> ShardResult:
     """All stages of one shard."""
     around = context(spec, job, plan)
@@ -125,49 +113,3 @@ def whole_shard(spec: WorkerSpec, job: TemplateJob, plan: Plan, shard: int) -> S
     with clock(aligned.timings, "embed"):
         embedded = photos.embed(aligned, model)
     return protect_shard(around, shard, aligned, embedded)
-
-
-def prepare_shard(
-    spec: WorkerSpec, job: TemplateJob, plan: Plan, shard: int
-) -> tuple[AlignedShard, U8]:
-    """A shard of photos up to its crops, which travel apart from it."""
-    aligned = photos.prepare(context(spec, job, plan), shard, aligner(spec, job))
-    return replace(aligned, crops=aligned.crops[:0]), aligned.crops
-
-
-class ShardEmbedder:
-    """Holds the recogniser in one process, from the first shard on: its errors are a shard's."""
-
-    def __init__(self, spec: WorkerSpec, job: TemplateJob, plan: Plan) -> None:
-        self._common = spec, job, plan
-
-    def embed(self, shard: int, crops: U8) -> tuple[bytes, float]:
-        """Return the shard's embeddings, encrypted for the journey, and the seconds it took."""
-        spec, job, plan = self._common
-        around = context(spec, job, plan)
-        aligned = AlignedShard([], [], crops)
-        with clock(aligned.timings, "embed"):
-            embedded = photos.embed(aligned, recogniser(spec, job))
-        sealed = around.keys.encrypt(embedded.tobytes(), _transit(plan, shard))
-        return sealed, aligned.timings["embed"]
-
-
-def finish_shard(
-    spec: WorkerSpec,
-    job: TemplateJob,
-    plan: Plan,
-    shard: int,
-    aligned: AlignedShard,
-    sent: tuple[bytes, float],
-) -> ShardResult:
-    """A shard from its embeddings on, as `ShardEmbedder.embed` sent them."""
-    around = context(spec, job, plan)
-    sealed, seconds = sent
-    plain = around.keys.decrypt(sealed, _transit(plan, shard))
-    embedded = np.frombuffer(plain, dtype=np.float32).reshape(-1, job.params.n)
-    aligned.timings["embed"] = seconds
-    return protect_shard(around, shard, aligned, embedded)
-
-
-def _transit(plan: Plan, shard: int) -> bytes:
-    return f"ironmask embeddings in transit {plan.run_id} {shard}".encode()

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -29,6 +29,7 @@ from pipelines.enrolment import request as enrolment_request
 from pipelines.plan.plans import Plan
 from pipelines.ports import DataFile
 from pipelines.run.template_run import TemplateRun
+from pipelines.run.work import Standing
 from pipelines.setup.worker import WorkerSpec, context, whole_shard
 from pipelines.setup.workplace import ShardExecutor
 from pipelines.shard.context import Context, ShardResult
@@ -126,6 +127,7 @@ class Made:
     place: Place
     name: str
     share: float
+    standing: Standing = field(default_factory=Standing)
 
     def run(self, _job: TemplateJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         wanted = iter(shards)

@@ -33,7 +33,7 @@ from pipelines.run.course import Watch
 from pipelines.spec.options import assembled
 tries = []
 class Lost:
-    def __init__(self, inner): self.inner = inner
+    def __init__(self, inner): self.inner, self.standing = inner, inner.standing
     def run(self, job, plan, shards):
         tries.append(1)
         if len(tries) == 1: raise WorkerError("a worker was lost")

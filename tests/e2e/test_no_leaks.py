@@ -30,6 +30,8 @@ from support.opened import open_template
 from support.table import generation_keys, keys_of, listed_files, rows, table_id_of, templates
 from tink import KeysetHandle, json_proto_keyset_format, proto_keyset_format, secret_key_access
 
+from infra.faces.detector import fitted
+from infra.faces.images import decode
 from infra.keys.kek import Kek
 from ironmask.arrays import F32
 from ironmask.centring import centre
@@ -37,9 +39,11 @@ from ironmask.params import DEFAULT_PRESET, preset
 from pipelines.enrolment import request
 from pipelines.enrolment.request import EnrolRequest
 from pipelines.plan import plans
+from pipelines.ports import U8
 from pipelines.setup import worker
 from pipelines.setup.worker import WorkerSpec
 from pipelines.shard import photos
+from pipelines.spec.faces import FaceSettings
 from pipelines.spec.options import assembled
 from pipelines.table import layout
 from pipelines.table.details import decrypted
@@ -183,6 +187,7 @@ class Secrets:
     """What must be found nowhere: vectors, codewords and keys, as the owner knows them."""
 
     embeddings: list[F32] = field(default_factory=list, repr=False)
+    pixels: list[bytes] = field(default_factory=list, repr=False)
     templates: list[Any] = field(default_factory=list, repr=False)
     codes: list[Any] = field(default_factory=list, repr=False)
     keys: list[bytes] = field(default_factory=list, repr=False)
@@ -193,6 +198,7 @@ class Secrets:
         return Needles(
             {
                 "embedding": [w for v in self.embeddings for w in windows(v)],
+                "face": [w for some in self.pixels for w in spellings(some)],
                 "template": [w for v in self.templates for w in windows(v)],
                 "decimal text": [t for v in printed for t in decimals(v)],
                 "codeword": [w for c in self.codes for w in codewords(c, CODE_WIDTH)],
@@ -207,6 +213,7 @@ class Secrets:
         return b"\n".join(
             [
                 self.embeddings[-1].tobytes(),
+                self.pixels[-1],
                 self.templates[-1].tobytes(),
                 printed.encode(),
                 repr(self.codes[-1].tolist()).encode(),
@@ -301,7 +308,7 @@ def run(faces, model, tmp_path_factory) -> Iterator[Run]:
         ]
         secrets = Secrets(embeddings=list(canaries))
         secrets.add_table(stored, _centred(names, canaries))
-        owners, found = _embeddings_again(source, images, model, faces)
+        owners, found, secrets.pixels = _embeddings_again(source, images, model, faces)
         secrets.embeddings += list(found)
         secrets.add_table(images, _centred(owners, found))
         yield Run(folder, head, answers, secrets)
@@ -329,8 +336,13 @@ def _centred(owners: list[str], vectors: Any) -> dict[str, Any]:
     return {owner: centre(np.stack(found), WIDTH) for owner, found in by_owner.items()}
 
 
-def _embeddings_again(source: Path, dest: Path, model: Path, faces: Path) -> tuple[list[str], F32]:
-    """The very embeddings of a run, by doing its first stages over: (owners, (k, n))."""
+def _embeddings_again(
+    source: Path, dest: Path, model: Path, faces: Path
+) -> tuple[list[str], F32, list[bytes]]:
+    """The very embeddings of a run, by doing its first stages over: (owners, (k, n)).
+
+    With them, a line of pixels of each aligned face and of each picture as the detector sees it.
+    """
     flat = {"source": str(source), "dest": str(dest), "model": str(model)}
     flat |= {"shard_size": SHARD, "allow_roots": (str(faces),), "keys": str(keys_of(dest))}
     asked = assembled(EnrolRequest, flat)
@@ -340,7 +352,7 @@ def _embeddings_again(source: Path, dest: Path, model: Path, faces: Path) -> tup
     frozen, _ = plans.load(layout.plan_folder(str(dest), run_id), prepared.store)
     spec = WorkerSpec((), keys_of(dest), table_id_of(dest), prepared.pack)
     context = worker.context(spec, prepared.job, frozen)
-    owners, vectors = [], []
+    owners, vectors, pixels = [], [], []
     for shard in range(frozen.shards):
         done = photos.prepare(context, shard, worker.aligner(spec, prepared.job))
         found = photos.embed(done, worker.recogniser(spec, prepared.job))
@@ -354,7 +366,21 @@ def _embeddings_again(source: Path, dest: Path, model: Path, faces: Path) -> tup
             assert np.float32(length) == np.float32(facts["quality"])
             owners.append(row["subject_id"])
             vectors.append(vector)
-    return owners, np.stack(vectors)
+        pixels += [_line(crop) for crop in done.crops]
+        pixels += [_line(_seen(row.address, prepared.job.faces)) for row in done.rows]
+    return owners, np.stack(vectors), pixels
+
+
+def _seen(address: str, faces: FaceSettings) -> U8:
+    """A picture as it goes to a detector."""
+    return fitted(decode(Path(address).read_bytes(), faces), faces.det_sizes[0]).pixels
+
+
+def _line(picture: U8) -> bytes:
+    """Pixels from the middle of a picture, where there is much to see."""
+    middle = len(picture) // 2
+    lines = (picture[row, middle - 8 : middle + 8] for row in range(middle - 20, middle + 20))
+    return max(lines, key=lambda line: len(np.unique(line))).tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -407,7 +433,7 @@ def test_the_tables_are_among_what_is_searched(run):
 def test_shared_memory_holds_no_secret(needles, run):
     memory = run.head.memory()
     assert len(memory) >= STORE / 2
-    # The crops went through it: zeros alone would prove nothing.
+    # Pictures went through it: zeros alone would prove nothing.
     assert np.count_nonzero(np.frombuffer(memory, np.uint8)) > 1_000_000
     assert needles.find(memory) == set()
     with _planted_object(run):

@@ -58,6 +58,8 @@ def clean_environment(folder: Path, **more: str) -> dict[str, str]:
     return {
         **kept,
         "XDG_CONFIG_HOME": str(folder / "config"),
+        # Else Ray's workers wait for everything else that this machine does.
+        "RAY_worker_niceness": "0",
         "XDG_STATE_HOME": str(folder / "state"),
         "RAY_USAGE_STATS_ENABLED": "0",
         **more,

@@ -24,6 +24,7 @@ from pipelines.run.course import follow
 from pipelines.run.steps import Executor
 from pipelines.run.summary import Summary
 from pipelines.run.template_run import STEPS
+from pipelines.run.work import Standing
 from pipelines.spec.options import assembled
 from support.command import Answer, ironmask
 from support.table import keys_of
@@ -175,6 +176,10 @@ def changed(change: Callable[[Iterator[Any]], Iterator[Any]]) -> Callable[[Execu
     @dataclass
     class Changed:
         inner: Executor
+
+        @property
+        def standing(self) -> Standing:
+            return self.inner.standing
 
         def run(self, job: Any, plan: Any, shards: Any) -> Iterator[Any]:
             return change(self.inner.run(job, plan, shards))

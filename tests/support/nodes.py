@@ -6,6 +6,7 @@ an address of its own on the loopback device.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,9 @@ _READY_S = 300.0
 _STARTS = 5
 _STORE_BYTES = 200 << 20
 # Ray's own agents have titles as well.
-_TASKS = ("ray::whole_shard", "ray::prepare_shard", "ray::finish_shard")
-_EMBEDDER = "ray::ShardEmbedder"
+_TASKS = ("ray::whole_shard", "ray::hosted_shard")
+_EMBEDDER = "ray::ModelHost"
+PROGRAM = str(Path(sys.executable).with_name("ironmask"))
 _HIDE = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 
 
@@ -47,11 +49,17 @@ def _ip(*arguments: str) -> int:
 
 @dataclass
 class Node:
-    """One raylet and all that it started. address: its IP address."""
+    """One raylet and all that it started. address: its IP address.
+
+    cpus, resources: what it offers. environment: what its processes find beside that of all others.
+    """
 
     name: str
     address: str
     prefix: list[str]
+    cpus: int = 1
+    resources: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def pids(self) -> list[int]:
@@ -103,7 +111,6 @@ class Cluster:
     folder: Path
     short: Path
     nodes: list[Node]
-    cpus: int
     isolated: bool
     token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
@@ -118,6 +125,7 @@ class Cluster:
         return {
             **kept,
             **keepalive,
+            "RAY_worker_niceness": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             "OMP_NUM_THREADS": "1",
@@ -143,7 +151,8 @@ class Cluster:
         node = self.nodes[place]
         ray = str(Path(sys.executable).with_name("ray"))
         command = [*node.prefix, ray, "start", "--block", f"--node-ip-address={node.address}"]
-        command += [f"--num-cpus={self.cpus}", f"--object-store-memory={_STORE_BYTES}"]
+        command += [f"--num-cpus={node.cpus}", f"--object-store-memory={_STORE_BYTES}"]
+        command += [f"--resources={json.dumps(node.resources)}"]
         command += ["--disable-usage-stats", f"--temp-dir={self.short / str(place)}"]
         if place == 0:
             command += ["--head", f"--port={_PORT}", "--include-dashboard=false"]
@@ -154,7 +163,7 @@ class Cluster:
                 command,
                 stdout=log,
                 stderr=log,
-                env=self.environment(),
+                env={**self.environment(), **node.environment},
                 cwd=self.folder,
                 start_new_session=True,
             )
@@ -193,17 +202,19 @@ class Cluster:
 
     def busy(self, place: int) -> bool:
         """Whether a task of ours runs on a node at this moment."""
-        return bool(self._titled(place, *_TASKS, f"{_EMBEDDER}.embed"))
+        return bool(self._titled(place, *_TASKS, f"{_EMBEDDER}.answer"))
 
     def _titled(self, place: int, *titles: str) -> list[int]:
         return [pid for pid in self.nodes[place].pids() if command(pid).startswith(titles)]
 
-    def start(self, arguments: Sequence[object]) -> subprocess.Popen[str]:
-        """Start the command line beside the head."""
-        program = str(Path(sys.executable).with_name("ironmask"))
+    def start(
+        self, arguments: Sequence[object], program: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start the command line, or what stands in for it, beside the head."""
+        program = program or [PROGRAM]
         return subprocess.Popen(
-            [*self.nodes[0].prefix, program, *map(str, arguments)],
-            env=self.environment(),
+            [*self.nodes[0].prefix, *program, *map(str, arguments)],
+            env={**self.environment(), **environment},
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -213,9 +224,33 @@ class Cluster:
 
     def run(self, arguments: Sequence[object], timeout: float = 500) -> Answer:
         """Run the command line beside the head to its end."""
-        process = self.start(arguments)
-        out, err = process.communicate(timeout=timeout)
-        return Answer(process.returncode, out, err)
+        return _answer(self.start(arguments), timeout)
+
+    def run_outside(self, place: int, arguments: Sequence[object], timeout: float = 500) -> Answer:
+        """The same where no raylet is: at a node's address, without a sight of other processes.
+
+        Raises `NoClusterError` where this needs root.
+        """
+        if not self.isolated:
+            raise NoClusterError("a place without a raylet is made by root alone")
+        alone = [*self.nodes[place].prefix, "unshare", "--pid", "--fork", "--mount-proc"]
+        # Nor does it see the sockets of others.
+        hidden = [*alone, "sh", "-c", _HIDE, str(self.short)]
+        process = subprocess.Popen(
+            [*hidden, PROGRAM, *map(str, arguments)],
+            env=self.environment(),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return _answer(process, timeout)
+
+
+def _answer(process: subprocess.Popen[str], timeout: float) -> Answer:
+    out, err = process.communicate(timeout=timeout)
+    return Answer(process.returncode, out, err)
 
 
 def command(pid: int) -> str:
@@ -228,14 +263,25 @@ def command(pid: int) -> str:
 
 @contextmanager
 def cluster(
-    folder: Path, nodes: int = 3, cpus: int = 1, hidden: Path | None = None
+    folder: Path,
+    nodes: int = 3,
+    cpus: int = 1,
+    hidden: Path | None = None,
+    *,
+    started: int | None = None,
+    change: Callable[[list[Node]], None] = lambda _: None,
 ) -> Iterator[Cluster]:
     """Run a cluster; everything of it is gone afterwards.
 
-    hidden: a folder that the last node finds empty. Raises `NoClusterError` where that needs root.
+    hidden: a folder that the last node finds empty. started: how many nodes there are at first; all
+    by default. change: what nodes are to be before they start. Raises `NoClusterError` where a
+    folder is to be hidden by somebody else than root.
     """
     isolated = can_isolate()
     made = _isolated(nodes) if isolated else _on_loopback(nodes)
+    for node in made:
+        node.cpus = cpus
+    change(made)
     if hidden and not isolated:
         raise NoClusterError("a folder is hidden from a node by root alone")
     if hidden:
@@ -243,11 +289,11 @@ def cluster(
         made[-1].prefix += ["sh", "-c", _HIDE, str(hidden)]
     with tempfile.TemporaryDirectory(prefix="im-", ignore_cleanup_errors=True) as short:
         folder.mkdir(parents=True, exist_ok=True)
-        found = Cluster(folder, Path(short), made, cpus, isolated)
+        found = Cluster(folder, Path(short), made, isolated)
         try:
             if isolated:
                 _connect(made)
-            for place in range(nodes):
+            for place in range(nodes if started is None else started):
                 found.start_node(place)
             yield found
         finally:

@@ -525,6 +525,7 @@ class Stopping:
 
     def __init__(self, inner, shards):
         self._inner, self._left = inner, shards
+        self.standing = inner.standing
 
     def run(self, job, plan, shards):
         for result in self._inner.run(job, plan, shards):

@@ -352,7 +352,7 @@ def test_a_row_that_somebody_else_deletes_stops_the_run(tmp_path):
 
     class Forgetful:
         def __init__(self, inner):
-            self._inner = inner
+            self._inner, self.standing = inner, inner.standing
 
         def run(self, job, plan, shards):
             yield from self._inner.run(job, plan, shards)

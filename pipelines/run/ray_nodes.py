@@ -1,0 +1,140 @@
+"""The nodes of a Ray cluster as they are now: what they have room for, which of them get no work.
+
+A node that lacks keys, models or a provider is excluded by its id: tasks and actors are kept off it
+by a label that Ray gives each node. It is tried again after a while, since somebody may have mended
+it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+
+from ironmask.errors import IronmaskError
+from pipelines.run.events import HERE
+from pipelines.run.work import Standing
+
+WORK: Final = "work"
+MODELS: Final = "models"
+_LABEL: Final = "ray.io/node-id"
+_LOOK_S: Final = 2.0
+_BACK_S: Final = 600.0
+_DIGITS: Final = 12
+
+
+class NodeError(Exception):
+    """What a node lacks. role: of the process that found out. node: its id."""
+
+    def __init__(self, role: str, node: str, error: IronmaskError) -> None:
+        # All go to the base class, so that it survives a trip between processes.
+        super().__init__(role, node, error)
+        self.role, self.node, self.error = role, node, error
+
+    @property
+    def why(self) -> str:
+        """What it lacks, without names."""
+        return type(self.error).__name__
+
+
+@dataclass(frozen=True)
+class Node:
+    """A living node. resources: all that it has, in use or not."""
+
+    id: str
+    address: str
+    resources: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """As people know it."""
+        return f"{self.address}, id {self.id[:_DIGITS]}"
+
+    def room(self, needs: Mapping[str, float]) -> int:
+        """How often it has what something needs."""
+        # Shares of a GPU are no exact numbers.
+        fit = (self.resources.get(name, 0.0) / some + 1e-9 for name, some in needs.items() if some)
+        return int(min(fit, default=0.0))
+
+
+class Nodes:
+    """Looks at the cluster again and again. standing: where excluded nodes are noted."""
+
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
+        self._alive: dict[str, Node] = {}
+        self._looked = float("-inf")
+        self._excluded: dict[tuple[str, str], float] = {}
+
+    def look(self, *, now: bool = False) -> None:
+        """See who is there, unless that was seen a moment ago."""
+        at = time.monotonic()
+        if not now and at - self._looked < _LOOK_S:
+            return
+        self._looked = at
+        leaving = _leaving()
+        told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        found = [
+            Node(one["NodeID"], one["NodeManagerAddress"], one["Resources"])
+            for one in told
+            if one["Alive"] and one["NodeID"] not in leaving
+        ]
+        self._alive = {node.id: node for node in found}
+        self._excluded = {who: until for who, until in self._excluded.items() if at < until}
+
+    def usable(self, role: str) -> list[Node]:
+        """Those that are there, are not about to leave, and are not excluded."""
+        return [node for node in self._alive.values() if (role, node.id) not in self._excluded]
+
+    def is_usable(self, role: str, node: str) -> bool:
+        """Whether one of them still gets work."""
+        return node in self._alive and (role, node) not in self._excluded
+
+    def room(self, role: str, needs: Mapping[str, float]) -> int:
+        """How many of something have room on all of them together."""
+        return sum(node.room(needs) for node in self.usable(role))
+
+    def memory(self) -> int:
+        """Bytes that the smallest node with a CPU has for tasks; 0 where it is not known."""
+        sizes = (one.resources for one in self.usable(WORK) if one.resources.get("CPU"))
+        return min((int(size.get("memory", 0)) for size in sizes), default=0)
+
+    def name(self, node: str) -> str:
+        """A node as people know it, also one that is gone."""
+        found = self._alive.get(node)
+        return found.name if found else f"id {node[:_DIGITS]}"
+
+    def exclude(self, fault: NodeError, needs: Mapping[str, float]) -> None:
+        """Give a node no more work of a role. needs: of this work.
+
+        Raises what the node has said where no other one has room for the work.
+        """
+        self.look(now=True)
+        who, why = self.name(fault.node), str(fault.error)
+        several = len(self._alive) > 1
+        if (fault.role, fault.node) not in self._excluded:
+            self._excluded[fault.role, fault.node] = time.monotonic() + _BACK_S
+            if several:
+                self._standing.excluded[who] = why
+                HERE.excluded(who, fault.why)
+        if self.room(fault.role, needs):
+            return
+        where = f" (on the Ray node {who}; every node needs the same keys and models)"
+        raise type(fault.error)(why + (where if several else "")) from None
+
+    def selector(self, role: str) -> dict[str, Any]:
+        """The option of a task or actor that keeps it off excluded nodes."""
+        off = [node for known, node in self._excluded if known == role and node in self._alive]
+        return {"label_selector": {_LABEL: f"!in({','.join(off)})"}} if off else {}
+
+
+def _leaving() -> set[str]:
+    """Ids of nodes that were told to leave: of spot instances that got a notice, for one."""
+    # A client of a cluster does not learn this.
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        return set()
+    found: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    return set(found)

@@ -15,6 +15,7 @@ import pytest
 from faults.drivers import job
 from faults.several_nodes import on_ray, undisturbed
 from support.accounting import NOTHING, committed, counts, row_set
+from support.command import clean_environment
 from support.enrolling import write_manifest
 from support.faces import photographs
 from support.nodes import Cluster, NoClusterError, Node, cluster
@@ -185,3 +186,43 @@ def test_a_driver_without_a_node_beside_it(tmp_path: Path) -> None:
     assert worked.code == 0, worked.err
     assert worked.json()["used"] == len(work.planned)
     assert counts(work.dest, len(work.planned)) == NOTHING
+
+
+# A node that works until the last moment, and is told to leave meanwhile.
+LEAVING = """
+import subprocess, sys, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from pipelines.run.ray_nodes import WORK, Nodes
+from pipelines.run.work import Standing
+made = Cluster()
+made.add_node(num_cpus=1, include_dashboard=False)
+leaving = made.add_node(num_cpus=2)
+ray.init(address=made.address, log_to_driver=False)
+nodes, seen = Nodes(Standing()), []
+def look():
+    nodes.look(now=True)
+    seen.append(nodes.room(WORK, {"CPU": 1.0}))
+look()
+begun = ray.remote(num_cpus=2)(lambda: time.sleep(0.1))
+ray.get(begun.remote())
+working = ray.remote(num_cpus=2)(lambda: time.sleep(600)).remote()
+time.sleep(3)
+program = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", made.address]
+why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+when = ["--deadline-remaining-seconds", "300"]
+subprocess.run([*program, "--node-id", leaving.node_id, *why, *when], check=True)
+look()
+print("room", *seen)
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_was_told_to_leave_counts_no_more(tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path, RAY_AUTH_MODE="disabled")
+    told = subprocess.run(
+        [sys.executable, "-c", LEAVING],
+        env=environment, capture_output=True, text=True, check=False, timeout=_PATIENCE_S,
+    )  # fmt: skip
+    assert "room 3 1" in told.stdout, told.stderr

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults.ray_kills import kill_raylet, kill_worker, kills, stored
+from faults.ray_kills import kill_embedder, kill_raylet, kill_worker, kills, photographs, stored
 from support.enrolling import request, run, several
 from support.nodes import Cluster, NoClusterError, cluster, command, family
 from support.table import assert_sound, keys_of
@@ -43,6 +43,16 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_kills_cost_no_row(strike, many, where, tmp_path):
     seen = kills(where, stored(tmp_path, 300), strike, many, 1.0, random.Random(1))
     assert [line for line in seen.lines("kills", many) if not line.holds] == []
+
+
+@pytest.mark.slow
+def test_hosts_of_models_that_are_killed_cost_no_row(where, tmp_path):
+    try:
+        work = photographs(tmp_path, 30)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    seen = kills(where, work, kill_embedder, 3, 8.0, random.Random(1))
+    assert [line for line in seen.lines("kills", 3) if not line.holds] == []
 
 
 @contextmanager

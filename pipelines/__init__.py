@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.api.audit import audit
+    from pipelines.api.capacity import plan_capacity
     from pipelines.api.enrolment import enroll
     from pipelines.api.evaluation import evaluate
     from pipelines.api.inversion import invert_evaluate, invert_fit
@@ -39,6 +40,7 @@ __all__ = [
     "inspect",
     "invert_evaluate",
     "invert_fit",
+    "plan_capacity",
     "prove",
     "rekey",
     "repair",
@@ -52,6 +54,7 @@ __all__ = [
 
 _HOMES = {
     "api.audit": ("audit",),
+    "api.capacity": ("plan_capacity",),
     "api.enrolment": ("enroll",),
     "api.evaluation": ("evaluate",),
     "api.inversion": ("invert_evaluate", "invert_fit"),

@@ -39,7 +39,7 @@ FLOORS = (
     ("preflight",),
     ("setup",),
     (
-        "auditing", "enrolment", "evaluation", "inversion", "operations", "repairing",
+        "auditing", "capacity", "enrolment", "evaluation", "inversion", "operations", "repairing",
         "reprotection", "verification",
     ),
     ("report",),
@@ -65,7 +65,7 @@ PREFECT = {
     "pipelines.flows.audit", "pipelines.flows.enrol", "pipelines.flows.evaluate",
     "pipelines.flows.invert", "pipelines.flows.reprotect", "pipelines.flows.tasks",
 }  # fmt: skip
-MOST_ROOMS = 21
+MOST_ROOMS = 22
 MOST_FLAT = 4
 
 

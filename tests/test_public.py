@@ -169,8 +169,9 @@ STEPS_STAND_IN = {
     "pipelines/reprotection/job.py", "pipelines/run/template_run.py",
 }  # fmt: skip
 FOLLOWED_IN = {
-    "pipelines/api/audit.py", "pipelines/api/enrolment.py", "pipelines/api/evaluation.py",
-    "pipelines/api/inversion.py", "pipelines/api/reprotection.py", "pipelines/repairing/job.py",
+    "pipelines/api/audit.py", "pipelines/api/capacity.py", "pipelines/api/enrolment.py",
+    "pipelines/api/evaluation.py", "pipelines/api/inversion.py", "pipelines/api/reprotection.py",
+    "pipelines/repairing/job.py",
 }  # fmt: skip
 
 

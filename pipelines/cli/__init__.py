@@ -15,6 +15,7 @@ from typer.main import get_command
 from ironmask.errors import IronmaskError, NothingToDoError, ParameterError
 from pipelines.cli import (
     audit,
+    capacity,
     demo,
     enrol,
     erase,
@@ -51,8 +52,8 @@ app = typer.Typer(
     add_completion=False,
 )
 for _commands in (
-    enrol, verify, operate, repair, reprotect, erase, evaluate, settings, audit, invert, demo,
-    models,
+    enrol, verify, capacity, operate, repair, reprotect, erase, evaluate, settings, audit, invert,
+    demo, models,
 ):  # fmt: skip
     _commands.register(app)
 

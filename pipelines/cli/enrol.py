@@ -17,6 +17,7 @@ from pipelines.cli.options import (
     Calibration,
     Centring,
     CodeWidth,
+    DetSizes,
     DryRun,
     Embedders,
     Encoding,
@@ -27,8 +28,10 @@ from pipelines.cli.options import (
     GpuFraction,
     Json,
     Keys,
+    Kind,
     MetricsPort,
     Model,
+    NewDest,
     NoAgreement,
     Photos,
     Prefect,
@@ -37,8 +40,10 @@ from pipelines.cli.options import (
     RayAddress,
     Restart,
     ShardSize,
+    Source,
     Structure,
     Tolerance,
+    Vault,
     VaultKeys,
     Workers,
     asked_agreement,
@@ -61,17 +66,8 @@ def register(app: typer.Typer) -> None:
 
 
 def enroll(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SRC",
-            help="Folder tree <subject>/<image>, a manifest (.csv or .parquet with subject_id and "
-            "uri), or a Parquet of embeddings (subject_id, embedding).",
-        ),
-    ],
-    dest: Annotated[
-        str, typer.Argument(metavar="DEST", help="Folder or s3:// prefix of the table.")
-    ],
+    source: Source,
+    dest: NewDest,
     model: Model = None,
     preset: Preset = None,
     alpha: Alpha = None,
@@ -84,19 +80,11 @@ def enroll(
     encoding: Encoding = None,
     centring: Centring = None,
     shard_size: ShardSize = None,
-    kind: Annotated[
-        str, typer.Option(help="Kind of SRC: auto, folder, manifest or embeddings.")
-    ] = "auto",
+    kind: Kind = "auto",
     allow_roots: AllowRoots = None,
     agreement: Agreement = None,
     no_agreement: NoAgreement = False,
-    det_sizes: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--det-size",
-            help="Detector sizes in pixels; the next is tried where no face was found.",
-        ),
-    ] = None,
+    det_sizes: DetSizes = None,
     policy: Annotated[
         str,
         typer.Option(
@@ -122,14 +110,7 @@ def enroll(
     max_failures: Annotated[
         int, typer.Option(help="Failed inputs above which the exit code is 3.", min=0)
     ] = 0,
-    vault: Annotated[
-        bool,
-        typer.Option(
-            "--vault",
-            help="Keep the embeddings as well, encrypted, so that templates can be made anew "
-            "without the photos. Whoever gets them and their keys has everybody for good.",
-        ),
-    ] = False,
+    vault: Vault = False,
     vault_keys: VaultKeys = None,
     pseudonymous: Annotated[
         bool,
@@ -170,7 +151,7 @@ def enroll(
     nobody enrolled.
     """
     given = locals()
-    from pipelines.enrolment import hold
+    from pipelines.api import capacity
     from pipelines.enrolment import request as enrolment_request
     from pipelines.enrolment.request import EnrolRequest
     from pipelines.report.terminal import print_summary
@@ -183,7 +164,8 @@ def enroll(
     running.begin(prepared)
     _announce(prepared)
     if dry_run:
-        running.forecast(hold.foresee(request, prepared), as_json)
+        planned = capacity.plan(request, prepared)
+        running.forecast(planned.forecast, as_json, capacity.brief(request, prepared, planned))
         return
     warnings: list[str] = []
     summary = _enrol(request, prepared, prefect, max_failures, as_json, warnings)

@@ -54,6 +54,33 @@ RENEW_PANEL: Final = "Renew and erase"
 MODELS_PANEL: Final = "Models"
 
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="The table.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SRC",
+        help="Folder tree <subject>/<image>, a manifest (.csv or .parquet with subject_id and "
+        "uri), or a Parquet of embeddings (subject_id, embedding).",
+    ),
+]
+NewDest = Annotated[
+    str, typer.Argument(metavar="DEST", help="Folder or s3:// prefix of the table.")
+]
+Kind = Annotated[str, typer.Option(help="Kind of SRC: auto, folder, manifest or embeddings.")]
+DetSizes = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--det-size",
+        help="Detector sizes in pixels; the next is tried where no face was found.",
+    ),
+]
+Vault = Annotated[
+    bool,
+    typer.Option(
+        "--vault",
+        help="Keep the embeddings as well, encrypted, so that templates can be made anew "
+        "without the photos. Whoever gets them and their keys has everybody for good.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Keys = Annotated[

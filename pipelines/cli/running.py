@@ -13,6 +13,7 @@ from rich.console import Console
 from pipelines.cli.options import EXIT_PARTIAL, console, say
 
 if TYPE_CHECKING:
+    from pipelines.capacity.brief import Brief
     from pipelines.run.begin import Forecast
 
 T = TypeVar("T")
@@ -58,13 +59,21 @@ def answer(
         shown(done, console())
 
 
-def forecast(found: Forecast, as_json: bool) -> None:
-    """Print what a run would do, and warn of what its source looks like."""
+def forecast(found: Forecast, as_json: bool, brief: Brief | None = None) -> None:
+    """Print what a run would do and take, and warn of what its source looks like."""
+    from pipelines.report.capacity import brief_facts
     from pipelines.report.terminal import print_forecast
 
     for line in found.warnings:
         say(f"WARNING: {line}")
-    answer(found, as_json, asdict, print_forecast)
+
+    def plain(found: Forecast) -> dict[str, Any]:
+        return {**asdict(found), **({"capacity": asdict(brief)} if brief else {})}
+
+    def shown(found: Forecast, console: Console) -> None:
+        print_forecast(found, console, brief_facts(brief) if brief else [])
+
+    answer(found, as_json, plain, shown)
 
 
 def end(shortfall: str) -> None:

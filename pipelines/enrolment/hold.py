@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID
+
+import pyarrow as pa
 
 from infra.keys.kek import LOCAL
 from infra.keys.key_file import KeyFile
@@ -61,8 +63,12 @@ def opened(
         yield TemplateRun(job, held.dest, held.executor, watch or Watch(), request.restart)
 
 
-def foresee(request: EnrolRequest, prepared: CheckedEnrolment) -> Forecast:
-    """Say what an enrolment would do, and write nothing.
+def foresee(
+    request: EnrolRequest,
+    prepared: CheckedEnrolment,
+    look: Callable[[pa.Table], None] = lambda _: None,
+) -> Forecast:
+    """Say what an enrolment would do, and write nothing. look: sees the plan's rows pass by.
 
     Raises `NothingToDoError` where nothing is left to do.
     """
@@ -72,7 +78,9 @@ def foresee(request: EnrolRequest, prepared: CheckedEnrolment) -> Forecast:
     keys = existing_keys(request, prepared, known) if known else None
     job = settled_job(request, prepared, known)
     own = own_files(request, prepared, stored)
-    return begin.forecast(job, known, prepared.store, keys, restart=request.restart, own=own)
+    return begin.forecast(
+        job, known, prepared.store, keys, restart=request.restart, own=own, look=look
+    )
 
 
 def _open_keys(request: EnrolRequest, site: Site, job: TemplateJob) -> OpenKeys:

@@ -56,8 +56,10 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print(pairs(f"Enrolment into {summary.dest}", facts(summary)))
 
 
-def print_forecast(forecast: Forecast, console: Console) -> None:
-    """Show what a run would do."""
+def print_forecast(
+    forecast: Forecast, console: Console, more: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Show what a run would do. more: pairs of (what, value)."""
     rows = [
         ("settings", forecast.settings),
         ("inputs", f"{forecast.inputs:,} in {forecast.shards:,} shards"),
@@ -65,6 +67,7 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
         *((f"  {reason}", f"{count:,}") for reason, count in forecast.reasons.items()),
         ("subjects to enrol", f"{forecast.subjects:,}"),
         ("templates", f"{size(forecast.template_bytes)} at most"),
+        *more,
     ]
     if forecast.resumes:
         rows.insert(1, ("continues run", f"{forecast.resumes}, whose committed shards are done"))

@@ -123,8 +123,11 @@ def forecast(
     *,
     restart: bool = False,
     own: Sequence[str] = (),
+    look: Callable[[pa.Table], None] = lambda _: None,
 ) -> Forecast:
-    """Say what `enrol` would do, writing nothing. own: as `draft` takes it."""
+    """Say what `enrol` would do, writing nothing. own: as `draft` takes it. look: sees the plan's
+    rows pass by.
+    """
     unfinished = admit.admit(tables, job, restart=restart) if tables else None
     if restart:
         unfinished = None
@@ -136,6 +139,7 @@ def forecast(
     seen = _Seen()
     for table in rows:
         seen.add(table)
+        look(table)
     return Forecast(
         dest=job.dest,
         settings=job.describe(),

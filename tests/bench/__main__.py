@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import coverage, images, kernel, renewal, sealing, stored, wide
+from . import capacity, coverage, images, kernel, renewal, sealing, stored, wide
 from .table import Row, write
 
 PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
@@ -20,6 +20,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "coverage": ("Bounds of few errors, draws of real people", coverage.coverage),
     "nodes": ("Nodes, simulated on this machine", stored.nodes),
     "growth": ("Growing inputs", stored.growth),
+    "capacity": ("Estimates of capacity, measured over estimated", capacity.estimates),
 }
 
 

@@ -156,6 +156,7 @@ WALKS = {
     "deploy/docs/audit.md": Walk(attacked, frozenset({"audit", "both"})),
     "deploy/docs/inversion.md": Walk(inverted, frozenset({"linear", "report", "as-stored"})),
     "deploy/docs/operate.md": Walk(enrolled, frozenset()),
+    "deploy/docs/capacity.md": Walk(photos, frozenset()),
     "deploy/docs/reprotect.md": Walk(enrolled_with_vault, frozenset()),
     "deploy/docs/keys.md": Walk(embeddings, frozenset({"table", "keys.json"})),
 }

@@ -38,6 +38,7 @@ from pipelines.spec.workplace import Workplace
 
 _NO_MODEL: Final = "rehearsal"
 _MOST_PHOTOS: Final = 512
+_LEAST_UNITS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,10 @@ def _photographed(
     spec = WorkerSpec(prepared.storage.public(), Path(), "", prepared.pack)
     own = prepared.settings.model_copy(update={"ray_address": None})
     prepared.storage.export()
-    units = rehearsal.ROUNDS * workers_of(place)
+    units = max(_LEAST_UNITS, rehearsal.ROUNDS * workers_of(place))
+    begun = time.monotonic()
     with tried_engine(place, own, prepared.pack, job.faces) as engine:
-        return measure.steady(measure.photos(engine, spec, job, sample, units))
+        return measure.steady(measure.photos(engine, spec, job, sample, units), begun)
 
 
 def _this_machine(request: EnrolRequest) -> Prices:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import median
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -67,31 +67,36 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Steady:
-    """What work takes once it is under way. unit: the usual cost of a unit. first: CPU seconds of a
-    process before its first unit, and what that took beyond the usual one.
+    """What work takes once it is under way. unit: the mean cost of a unit. first: CPU seconds of a
+    process before its first unit, and what that took beyond the others. start: seconds by the clock
+    until the first unit was begun, where they are known, and what that took beyond the others.
     """
 
     unit: Cost
     first: float
+    start: float = 0.0
 
     def each(self, count: float) -> Cost:
         """The cost of one of `count` equal things in a unit."""
         return Cost(self.unit.cpu / count, self.unit.wall / count)
 
 
-def steady(done: Sequence[Told]) -> Steady:
-    """What units take, the first of each process apart unless there are no others."""
+def steady(done: Sequence[Told], begun: float | None = None) -> Steady:
+    """What units take, the first of each process apart unless there are no others. begun: when they
+    were asked for, by `time.monotonic`.
+    """
     firsts: dict[int, Told] = {}
     for one in done:
         known = firsts.setdefault(one.process, one)
         if one.before < known.before:
             firsts[one.process] = one
     later = [one for one in done if one is not firsts[one.process]] or list(done)
-    unit = Cost(median(o.cost.cpu for o in later), median(o.cost.wall for o in later))
+    unit = Cost(fmean(o.cost.cpu for o in later), fmean(o.cost.wall for o in later))
+    begin = done[0].at - unit.wall - begun if begun is not None else 0.0
     # This process has done other things before.
     others = [one for one in firsts.values() if one.process != os.getpid()]
     starts = [one.before + max(0.0, one.cost.cpu - unit.cpu) for one in others]
-    return Steady(unit, median(starts) if starts else 0.0)
+    return Steady(unit, fmean(starts) if starts else 0.0, max(0.0, begin))
 
 
 def embed_some(

@@ -177,7 +177,7 @@ def figures(job: TemplateJob, done: Rehearsed, photographed: Steady | None, each
         settings=settings_of(job),
         template=units.each(script.subjects / script.shards),
         shard=done.shard,
-        start=done.start,
+        start=max(done.start, photographed.start if photographed else 0.0),
         worker=max(units.first, photographed.first if photographed else 0.0),
         end=done.end,
         stored=Bytes(large / script.subjects, rest / (script.shards * script.shard_size)),

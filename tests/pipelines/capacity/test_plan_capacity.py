@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,8 @@ def test_the_first_unit_of_a_process_is_its_start() -> None:
     assert found.unit == Cost(1.0, 2.0)
     assert found.first == pytest.approx(11.0)
     assert found.each(4) == Cost(0.25, 0.5)
+    late = [replace(one, at=30.0) for one in (told(1, 3.0, 9.0), told(1, 12.0, 1.0))]
+    assert steady(late, begun=10.0).start == pytest.approx(18.0)
 
 
 def test_where_each_process_did_one_unit_these_are_what_there_is() -> None:

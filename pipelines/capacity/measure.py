@@ -14,8 +14,9 @@ import numpy as np
 from ironmask.errors import ImageError
 from pipelines.capacity.figures import Cost
 from pipelines.plan.plans import Plan
-from pipelines.run.work import Engine, Work
+from pipelines.run.work import Engine, Standing, Work
 from pipelines.setup import worker
+from pipelines.setup.hosted import shard_work
 from pipelines.setup.ports import shared_store
 from pipelines.setup.worker import WorkerSpec
 from pipelines.setup.workplace import ShardExecutor
@@ -47,7 +48,7 @@ def told(function: Callable[..., Any], *common_and_unit: Any) -> Told:
 
 def measured(work: Work) -> Work:
     """The same work, whose units come back as `Told`."""
-    return replace(work, function=told, common=(work.function, *work.common), parts=None)
+    return replace(work, function=told, common=(work.function, *work.common), hosted=None)
 
 
 @dataclass
@@ -57,9 +58,13 @@ class Measuring:
     inner: ShardExecutor
     told: list[Told] = field(default_factory=list)
 
+    @property
+    def standing(self) -> Standing:
+        return self.inner.standing
+
     def run(self, job: TemplateJob, plan: Plan, shards: Iterable[int]) -> Iterator[ShardResult]:
         """Yield what each shard gave, in any order."""
-        work = measured(worker.shard_work(self.inner.spec, job, plan))
+        work = measured(shard_work(self.inner.spec, job, plan))
         for one in self.inner.engine.run(work, shards):
             self.told.append(replace(one, result=None, at=time.monotonic()))
             yield one.result

@@ -76,14 +76,14 @@ def context(spec: WorkerSpec, job: TemplateJob, plan: Plan) -> Context:
     )
 
 
-def aligner(spec: WorkerSpec, job: TemplateJob) -> photos.ManyAligner:
+def aligner(spec: WorkerSpec, job: TemplateJob) -> FaceAligner:
     """Load the detector, once a process."""
     assert spec.pack is not None  # noqa: S101
     return _aligner(spec.pack, job.faces)
 
 
 @lru_cache(maxsize=2)
-def _aligner(pack: ModelPack, faces: FaceSettings) -> photos.ManyAligner:
+def _aligner(pack: ModelPack, faces: FaceSettings) -> FaceAligner:
     return FaceAligner(pack, faces)
 
 

@@ -20,7 +20,7 @@ from pipelines.capacity.measure import Told, measured, steady
 from pipelines.capacity.rehearsal import Script
 from pipelines.capacity.sample import Sample
 from pipelines.plan.arrange import SCHEMA
-from pipelines.run.work import Parts, Work
+from pipelines.run.work import Hosted, Work
 
 SETTINGS = (f"--alpha={ALPHA}", f"--tolerance={TOLERANCE}", "--shard-size=16", "--executor=local")
 PRICES = "[nodes.cpu]\ncpus = 4\nhour = 1.0\n[nodes.gpu]\ncpus = 4\ngpus = 1\nhour = 3.0\n"
@@ -172,9 +172,9 @@ def test_what_this_process_did_before_is_nobodys_start() -> None:
 
 
 def test_measured_work_is_the_same_work() -> None:
-    work = measured(Work(np.add, (3,), memory=7, parts=Parts(np.add, np.add, np.add)))
+    work = measured(Work(np.add, (3,), memory=7, hosted=Hosted(np.add, np.add)))
     found = work.function(*work.common, 4)
-    assert (found.result, found.process, work.memory, work.parts) == (7, os.getpid(), 7, None)
+    assert (found.result, found.process, work.memory, work.hosted) == (7, os.getpid(), 7, None)
     assert found.cost.wall >= 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -264,27 +264,29 @@ class Table(Protocol):
         ...
 
     def rows(
-        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        where: pads.Expression | None = None,
+        people: Collection[str] | None = None,
     ) -> pa.Table:
-        """The rows that the log lists, as of now.
+        """The rows that the log lists, as of now. people: all whose rows `where` wants.
 
         Raises `TableError` where a file that it lists is missing or damaged.
         """
         ...
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The same, a part at a time."""
+    def batches(
+        self, columns: Sequence[str], runs: Collection[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The same, a file at a time. runs: only files that these wrote."""
         ...
 
 
 class StoredTable(Table, Protocol):
     """A table as it lies: its newest version, whoever wrote it, and what writes the next one."""
 
-    def listed(self, version: int) -> list[DataFile]:
-        """The files at a version of the log, whose digests are left empty.
-
-        Raises `StorageError` where that version cannot be read.
-        """
+    def listed(self, version: int) -> Sequence[DataFile]:
+        """The files at a version of the log, without digests. May raise `StorageError`."""
         ...
 
     def commit(
@@ -297,13 +299,14 @@ class StoredTable(Table, Protocol):
         """Make files visible and take others out of sight, together and once.
 
         A repeated sequence number changes nothing. removed: paths as `files` gives them; the files
-        themselves stay where they are. Raises `TableError` for one that is not listed.
+        stay. Raises `TableError` for one that is not listed.
         """
         ...
 
     def widen(self, begin: Callable[[Mapping[str, object]], None]) -> bool:
-        """Let the log name all columns of today's files. Returns whether it did not. begin: told
-        what the entry says, a `metaData`, before it is written.
+        """Let the log name all columns of today's files. Returns whether it did not.
+
+        begin: told the `metaData` of the entry before it is written.
         """
         ...
 
@@ -344,6 +347,4 @@ class StoredTables(Tables, Protocol):
         """Create the tables, empty. Those that exist already are left as they are."""
         ...
 
-    def table(self, name: str) -> StoredTable:
-        """One of `pipelines.table.schemas.TABLES`."""
-        ...
+    def table(self, name: str) -> StoredTable: ...

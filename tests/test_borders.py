@@ -54,7 +54,7 @@ PROVIDED_FROM = FLOOR["setup"]
 # What `infra` provides, and the names that it provides it under.
 PORTS = {
     "ports", "spec.addresses", "spec.faces", "spec.outcomes", "spec.texts", "table.layout",
-    "table.schemas",
+    "table.listing", "table.schemas",
 }  # fmt: skip
 # Only these may name the schedulers.
 RAY = {

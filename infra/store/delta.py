@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from functools import partial
+from itertools import islice
+from typing import Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -16,6 +19,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
 from infra.store.addresses import is_s3
+from infra.store.delta_files import FORMAT, covers, read_file, validated
 from infra.store.delta_log import (
     add_action,
     brief,
@@ -29,19 +33,24 @@ from infra.store.delta_log import (
 )
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
-from pipelines.table.layout import join
+from pipelines.table.layout import is_of, join
+from pipelines.table.listing import Listing
 from pipelines.table.schemas import TABLES
 
 T = TypeVar("T")
-R = TypeVar("R", pa.Table, pa.RecordBatch)
 
-_FORMAT: Final = pads.ParquetFileFormat()
 _PRUNED: Final = ("subject_id",)
 _ATTEMPTS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
+_THREADS: Final = 16
+_WINDOW: Final = 64
 _CREATED: Final = 0
 # The seal is a chain over the log's entries. They may only go after the seal was told.
 _PROPERTIES: Final = {"delta.enableExpiredLogCleanup": "false"}
+# The library keeps a place in memory for each column of a file that may have statistics. What any
+# release wrote of a file is part of the sealed list, so it must be listed.
+_STATISTICS: Final = "delta.dataSkippingStatsColumns"
+_IDS: Final = ("template_id", "subject_id", "uri")
 
 
 class DeltaTableHandle:
@@ -88,7 +97,7 @@ class DeltaTableHandle:
     def counts(self) -> dict[str, int]:
         return _listed(self._open(), "num_records")
 
-    def listed(self, version: int) -> list[DataFile]:
+    def listed(self, version: int) -> Listing:
         failure = f"{self.uri} cannot be read at version {version} of its log"
         try:
             return data_files(_patiently(lambda: self._at(version), failure))
@@ -158,15 +167,19 @@ class DeltaTableHandle:
         table = _patiently(once, f"{self.uri}: a checkpoint cannot be written")
         version = int(table.version())
         read = _patiently(lambda: self._afresh(version), f"{self.uri} cannot be read")
-        if _listed(read, "size_bytes") != _listed(table, "size_bytes"):
+        if not _sizes(read).equals(_sizes(table)):
             raise StorageError(f"{self.uri}: its checkpoint does not say what its log says")
+        self._known = read
         return version
 
     def sequence(self, application: str) -> int:
         return int(self._open().transaction_version(application) or 0)
 
     def rows(
-        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        where: pads.Expression | None = None,
+        people: Collection[str] | None = None,  # noqa: ARG002
     ) -> pa.Table:
         chosen = None if columns is None else list(columns)
         while True:
@@ -174,17 +187,23 @@ class DeltaTableHandle:
             version = table.version()
             try:
                 with self._readable():
-                    return _validated(self._dataset(table).to_table(columns=chosen, filter=where))
+                    return validated(self._dataset(table).to_table(columns=chosen, filter=where))
             except TableError:
                 # Meanwhile a listed file may have been taken out and destroyed.
                 if self._open().version() == version:
                     raise
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, columns: Sequence[str], runs: Collection[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         table = self._open()
         version = table.version()
-        with self._unchanged(version), self._readable():
-            yield from map(_validated, self._dataset(table).to_batches(columns=list(columns)))
+        files = iter([file for file in data_files(table) if is_of(file.path, runs)])
+        read = partial(read_file, self._filesystem(), self._schema, list(columns))
+        with self._unchanged(version), self._readable(), ThreadPoolExecutor(_THREADS) as pool:
+            while some := list(islice(files, _WINDOW)):
+                for found in pool.map(read, some):
+                    yield from found.to_batches()
 
     @contextmanager
     def _unchanged(self, version: int) -> Iterator[None]:
@@ -216,10 +235,10 @@ class DeltaTableHandle:
         rows = zip(actions["path"].to_pylist(), *facts, strict=True)
         filesystem = self._filesystem()
         fragments = [
-            _FORMAT.make_fragment(path, filesystem, _covers(dict(zip(names, values, strict=True))))
+            FORMAT.make_fragment(path, filesystem, covers(dict(zip(names, values, strict=True))))
             for path, *values in rows
         ]
-        return pads.FileSystemDataset(fragments, self._schema, _FORMAT, filesystem)
+        return pads.FileSystemDataset(fragments, self._schema, FORMAT, filesystem)
 
     def _filesystem(self) -> pafs.FileSystem:
         if is_s3(self.uri):
@@ -235,7 +254,7 @@ class DeltaTableHandle:
                     self._schema,
                     mode="ignore",
                     partition_by=self._partition_by,
-                    configuration=_PROPERTIES,
+                    configuration=_properties(self._schema),
                     storage_options=self._options,
                 )
 
@@ -280,16 +299,21 @@ class DeltaTables:
         return self.table("templates").identity()
 
 
-def _validated(found: R) -> R:
-    """What was read. Raises `ArrowInvalid` for text that is no UTF-8, which is damaged."""
-    found.validate(full=True)
-    return found
+def _properties(schema: pa.Schema) -> dict[str, str]:
+    """The configuration of a new table."""
+    ids = [name for name in _IDS if name in schema.names]
+    return {**_PROPERTIES, _STATISTICS: ",".join(ids)} if ids else _PROPERTIES
 
 
 def _listed(table: DeltaTable, column: str) -> dict[str, int]:
     """One column of what a log says of its files, by path."""
     files = listing(table).select(["path", column])
     return dict(zip(*(files[name].to_pylist() for name in files.column_names), strict=True))
+
+
+def _sizes(table: DeltaTable) -> pa.Table:
+    """The files that a log lists, and their sizes, in the order of their paths."""
+    return listing(table).select(["path", "size_bytes"]).sort_by("path").combine_chunks()
 
 
 def _patiently(once: Callable[[], T], failure: str) -> T:
@@ -308,16 +332,3 @@ def _patiently(once: Callable[[], T], failure: str) -> T:
                 raise StorageError(f"{failure}: {brief(error)}") from None
         time.sleep(_FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
     raise AssertionError
-
-
-def _covers(facts: dict[str, Any]) -> pads.Expression:
-    """Conditions that every row of a file meets: its partition, and the ranges of its ids."""
-    covered = pads.scalar(True)
-    for name, value in facts.items():
-        kind, _, column = name.partition(".")
-        if value is None:
-            continue
-        field = pads.field(column)
-        bound = {"partition": field == value, "min": field >= value, "max": field <= value}
-        covered = covered & bound[kind]
-    return covered

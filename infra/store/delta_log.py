@@ -15,10 +15,13 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from ironmask.errors import TableError
 from pipelines.ports import DataFile
+from pipelines.table.listing import Listing
 
 _PARTITION: Final = "partition."
-_KINDS: Final = ("partition", "min", "max")
-_FACTS: Final = ("path", "size_bytes", "num_records", *(f"{kind}." for kind in _KINDS))
+# What the library calls facts about a file, and what `Listing` calls them.
+_NUMBERS: Final = {"size_bytes": "size", "num_records": "rows"}
+_KINDS: Final = {"partition": "partition", "min": "low", "max": "high"}
+_TEXT: Final = pa.large_string()
 # A log file was there when it was listed, but not when it was read.
 _GONE: Final = r"_delta_log/\S+ not found|File not found: .*_delta_log/"
 _TORN: Final = re.compile(f"{_GONE}|found gap|No files in log segment|No table metadata")
@@ -36,33 +39,23 @@ def listing(table: DeltaTable) -> pa.Table:
     return pa.table(table.get_add_actions(flatten=True))
 
 
-def data_files(table: DeltaTable) -> list[DataFile]:
+def data_files(table: DeltaTable) -> Listing:
     """The files that a log lists, with its facts about each. Digests stay empty."""
     found = listing(table)
-    known = {
-        name: found[name].to_pylist()
-        for name in found.column_names
-        if found[name].null_count < len(found) and name.startswith(_FACTS)
-    }
-    rows = zip(*known.values(), strict=True)
-    return [_data_file(dict(zip(known, row, strict=True))) for row in rows]
-
-
-def _data_file(row: dict[str, Any]) -> DataFile:
-    facts: dict[str, dict[str, str]] = {kind: {} for kind in _KINDS}
-    for name, value in row.items():
+    columns = {ours: found[theirs] for theirs, ours in _NUMBERS.items()}
+    columns["rows"] = pc.fill_null(columns["rows"], 0)
+    for name in found.column_names:
         kind, _, column = name.partition(".")
-        if column and value is not None:
-            facts[kind][column] = str(value)
-    return DataFile(
-        path=row["path"],
-        size=row["size_bytes"],
-        rows=row.get("num_records") or 0,
-        sha256="",
-        partition=facts["partition"],
-        low=facts["min"],
-        high=facts["max"],
-    )
+        if kind in _KINDS and found[name].null_count < len(found):
+            columns[f"{_KINDS[kind]}.{column}"] = _texts(found[name])
+    return Listing(pa.table({"path": _texts(found["path"]), **columns}))
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_string(column.type):
+        return pc.cast(column, _TEXT)
+    texts = [None if value is None else str(value) for value in column.to_pylist()]
+    return pa.chunked_array([texts], _TEXT)
 
 
 def add_action(file: DataFile) -> AddAction:

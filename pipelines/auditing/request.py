@@ -212,7 +212,7 @@ def _several(
     for place, (target, own) in enumerate(zip(targets, tables, strict=True)):
         mine = pads.field("subject_id").isin(asked)
         where = (pads.field("generation") == target.generation) & mine
-        rows = own.table("templates").rows(["subject_id"], where)
+        rows = own.table("templates").rows(["subject_id"], where, asked)
         for subject in rows["subject_id"].to_pylist():
             having[subject].append(place)
     shared = [(subject, found) for subject, found in having.items() if len(found) > 1]

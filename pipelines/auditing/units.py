@@ -110,7 +110,7 @@ def _stored(around: Surroundings, target: int, subject: str) -> _Row:
     some = around.audit.targets[target]
     mine = pads.field("subject_id") == subject
     where = (pads.field("generation") == some.generation) & mine
-    rows = around.tables[target].table("templates").rows(where=where).to_pylist()
+    rows = around.tables[target].table("templates").rows(where=where, people=[subject]).to_pylist()
     if not rows:
         raise TableError(f"a sampled row of {some.dest} is gone since the audit began")
     keys = around.keys(target)

@@ -157,7 +157,8 @@ def opened(
     subject = pads.field("subject_id")
     low, high = rows.subjects[numbers[0]], rows.subjects[numbers[-1]]
     where = _of(access.issued.generation) & (subject >= low) & (subject <= high)
-    found = access.tables.table("templates").rows(where=where).to_pylist()
+    people = [rows.subjects[number] for number in numbers]
+    found = access.tables.table("templates").rows(where=where, people=people).to_pylist()
     stored = {row["template_id"]: row for row in found}
     opened = {}
     for place, template_id in enumerate(rows.ids[number] for number in numbers):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain, groupby
 from typing import Final
 
 import numpy as np
@@ -21,17 +21,20 @@ from pipelines.plan.plans import Plan
 from pipelines.spec.outcomes import Outcome
 from pipelines.spec.template_job import Purpose
 from pipelines.table import generations, layout, log_chain, log_seal_file, run_records
-from pipelines.table.data_files import remedy
+from pipelines.table.data_files import batched, remedy
 from pipelines.table.generations import Generation, State
-from pipelines.table.layout import ShardFile
 from pipelines.table.log_seal_file import KeyOf, Written
 from pipelines.table.orphans import orphans
 from pipelines.table.run_records import RunRecord, RunState
 from pipelines.table.schemas import TABLES
+from pipelines.table.text_set import HASH, Sorter
 
 _AGAIN: Final = 3
 _SHARD_TABLES: Final = ("inputs", "templates")
+_WINDOW: Final = 256
 _Shard = tuple[str, int, str]
+# Paths of inputs and of templates, in their tables.
+_Pair = tuple[str | None, str | None]
 Files = dict[str, dict[str, int]]
 """Bytes of each listed file, by table and path."""
 
@@ -200,15 +203,17 @@ def _wrong_files(scope: Scope, name: str, listed: dict[str, int]) -> Iterator[st
     """Listed files that are missing or of another size, and files that are not the table's."""
     base = scope.tables.table(name).uri.rstrip("/") + "/"
     counts = scope.tables.table(name).counts() if name == "templates" else {}
-    sizes = {entry.uri.removeprefix(base): entry.size for entry in scope.store.entries(base)}
-    for path, size in listed.items():
-        if path not in sizes:
-            yield f"{base}{path} is missing: {remedy(base + path, path, counts.get(path))}"
-        elif sizes[path] != size:
-            yield f"{base}{path} has {sizes[path]:,} bytes, its log says {size:,}"
-    for path in sizes.keys() - listed.keys():
-        if not (path.startswith("_delta_log/") or layout.is_ours(path)):
+    missing = set(listed)
+    for entry in scope.store.entries(base):
+        path = entry.uri.removeprefix(base)
+        if path in listed:
+            missing.discard(path)
+            if entry.size != listed[path]:
+                yield f"{base}{path} has {entry.size:,} bytes, its log says {listed[path]:,}"
+        elif not (path.startswith("_delta_log/") or layout.is_ours(path)):
             yield f"{base}{path} is no file of this table"
+    for path in sorted(missing):
+        yield f"{base}{path} is missing: {remedy(base + path, path, counts.get(path))}"
 
 
 def _check_contents(
@@ -222,19 +227,28 @@ def _check_contents(
     plans = {r.run_id: _plan(scope, r, seen.findings, notes) for r in records}
     pairs = _pairs(listed, seen.findings)
     seen.findings += _wrong_pairs(pairs, records, notes)
-    jobs: list[Callable[[], Seen]] = [
-        partial(check_shard, scope, plans.get(shard[0]), pair.get("inputs"), pair.get("templates"))
-        for shard, pair in sorted(pairs.items())
-    ]
-    for name in listed.keys() - set(_SHARD_TABLES):
-        jobs += [partial(check_file, scope, name, path) for path in sorted(listed[name])]
+    jobs = chain(
+        (partial(check_shard, scope, plans.get(key[0]), *pairs[key]) for key in sorted(pairs)),
+        (
+            partial(check_file, scope, name, path)
+            for name in listed.keys() - set(_SHARD_TABLES)
+            for path in sorted(listed[name])
+        ),
+    )
+    people: dict[int, Sorter] = {}
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for part in pool.map(lambda job: job(), jobs):
-            seen.add(part)
+        for some in batched(jobs, _WINDOW):
+            for part in pool.map(lambda job: job(), some):
+                for generation, hashes in part.subjects.items():
+                    people.setdefault(generation, Sorter()).add(np.frombuffer(hashes, HASH))
+                seen.add(part)
+    shards: dict[str, set[int]] = {}
+    for run_id, shard, _ in pairs:
+        shards.setdefault(run_id, set()).add(shard)
     for record in records:
-        gone = record.run_id in scope.without
-        seen.findings += _wrong_run(record, plans[record.run_id], pairs, seen, notes, gone)
-    seen.findings += _second_issues(seen)
+        gone, own = record.run_id in scope.without, shards.get(record.run_id, set())
+        seen.findings += _wrong_run(record, plans[record.run_id], own, seen, notes, gone)
+    seen.findings += _second_issues(people)
 
 
 def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]) -> Plan | None:
@@ -258,52 +272,51 @@ def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]
     return None if wrong else frozen
 
 
-def _pairs(listed: Files, findings: list[str]) -> dict[_Shard, dict[str, str]]:
-    """The files of each attempt: its paths in the two tables."""
-    pairs: dict[_Shard, dict[str, str]] = {}
+def _pairs(listed: Files, findings: list[str]) -> dict[_Shard, _Pair]:
+    """The files of each attempt."""
+    pairs: dict[_Shard, _Pair] = {}
+    runs: dict[str, str] = {}
     for name in _SHARD_TABLES:
         for path in listed[name]:
             file = layout.parse_shard_file(path)
             if file is None:
                 findings.append(f"{name}/{path} is listed and has no name of a shard's file")
-            else:
-                pairs.setdefault(_key(file), {})[name] = path
+                continue
+            # One text for all shards of a run.
+            key = runs.setdefault(file.run_id, file.run_id), file.shard, file.attempt
+            inputs, templates = pairs.get(key, (None, None))
+            pairs[key] = (path, templates) if name == "inputs" else (inputs, path)
     return pairs
 
 
-def _key(file: ShardFile) -> _Shard:
-    return file.run_id, file.shard, file.attempt
-
-
 def _wrong_pairs(
-    pairs: dict[_Shard, dict[str, str]], records: list[RunRecord], notes: list[str]
+    pairs: dict[_Shard, _Pair], records: list[RunRecord], notes: list[str]
 ) -> Iterator[str]:
     known = {record.run_id: record.state for record in records}
-    for (run_id, shard, _), pair in sorted(pairs.items()):
+    for key, same in groupby(sorted(pairs), lambda key: key[:2]):
+        run_id, shard = key
+        attempts = list(same)
         if run_id not in known:
             yield f"shard {shard} of run {run_id} is listed, and the run is not"
-        if "inputs" not in pair:
+        if any(pairs[one][0] is None for one in attempts):
             text = f"shard {shard} of run {run_id}: its templates are listed, its inputs are not"
             if known.get(run_id) == RunState.RUNNING:
                 notes.append(f"{text}: the next start of the run completes it")
             else:
                 yield text
-    attempts = Counter((run_id, shard) for run_id, shard, _ in pairs)
-    for (run_id, shard), count in attempts.items():
-        if count > 1:
-            yield f"shard {shard} of run {run_id} is listed {count} times"
+        if len(attempts) > 1:
+            yield f"shard {shard} of run {run_id} is listed {len(attempts)} times"
 
 
 def _wrong_run(
     record: RunRecord,
     frozen: Plan | None,
-    pairs: dict[_Shard, dict[str, str]],
+    shards: set[int],
     seen: Seen,
     notes: list[str],
     gone: bool,
 ) -> Iterator[str]:
     """Compare a run with its plan and with its own record. Its templates may be gone."""
-    shards = {shard for run_id, shard, _ in pairs if run_id == record.run_id}
     if frozen and (strange := shards - set(range(frozen.shards))):
         yield f"run {record.run_id} lists {len(strange)} shards that its plan does not have"
     if frozen is None and record.fingerprint.get("plan"):
@@ -328,9 +341,7 @@ def _wrong_run(
             yield f"run {record.run_id} counted {said[name]} {name}, the tables hold {count:,}"
 
 
-def _second_issues(seen: Seen) -> Iterator[str]:
-    for generation, hashes in seen.subjects.items():
-        pairs = np.frombuffer(hashes, dtype=np.dtype([("high", "<u8"), ("low", "<u8")]))
-        repeated = len(pairs) - len(np.unique(pairs))
-        if repeated:
+def _second_issues(people: dict[int, Sorter]) -> Iterator[str]:
+    for generation, found in people.items():
+        if repeated := found.total - len(found.distinct()):
             yield f"generation {generation}: {repeated:,} templates are second issues of a person"

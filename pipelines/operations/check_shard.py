@@ -68,8 +68,8 @@ class Scope:
 class Seen:
     """The findings and counts of a part of a destination.
 
-    subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation. gone:
-    for each run, templates that were erased since, or whose files were lost.
+    subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation; not
+    for `add`. gone: for each run, templates that were erased since, or whose files were lost.
     """
 
     findings: list[str] = field(default_factory=list)
@@ -84,8 +84,6 @@ class Seen:
     def add(self, other: Seen) -> None:
         self.findings += other.findings
         self.outcomes += other.outcomes
-        for generation, hashes in other.subjects.items():
-            self.subjects.setdefault(generation, bytearray()).extend(hashes)
         self.templates += other.templates
         self.gone += other.gone
         self.opened += other.opened

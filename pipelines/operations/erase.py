@@ -132,7 +132,7 @@ def _rows_of(dest: Destination, name: str, subject: str) -> list[dict[str, Any]]
     """Where a table's rows of a person are, and of which inputs."""
     columns = ["run_id", "shard", *(["uri"] if name == "inputs" else [])]
     mine = pads.field("subject_id") == subject
-    return list(dest.tables.table(name).rows(columns, mine).to_pylist())
+    return list(dest.tables.table(name).rows(columns, mine, [subject]).to_pylist())
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int]:

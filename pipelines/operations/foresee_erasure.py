@@ -76,7 +76,9 @@ def _counts(
     few = len(stored) <= _FEW
     of_some = reduce(or_, [owner == one for one in stored]) if few else owner.isin(stored)
     held = {
-        name: Counter(tables.table(name).rows(["subject_id"], of_some)["subject_id"].to_pylist())
+        name: Counter(
+            tables.table(name).rows(["subject_id"], of_some, stored)["subject_id"].to_pylist()
+        )
         for name in _HELD
     }
     planned = set(_planned(tables, store, stored))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from infra.settings import load as load_settings
 from ironmask.helper import encoding
@@ -16,11 +17,13 @@ from pipelines.ports import Tables
 from pipelines.setup import places
 from pipelines.spec.outcomes import DISAGREEMENT
 from pipelines.table import contents, generations, run_records
+from pipelines.table.data_files import together
 from pipelines.table.log_seal_file import NOT_CHECKED
 from pipelines.table.read import templates_by
-from pipelines.table.schemas import PARAMS
+from pipelines.table.schemas import INPUTS, PARAMS
 
-_DISAGREES: Final = pads.field("reason").isin([reason.value for reason in DISAGREEMENT])
+_DISAGREES: Final = pa.array([reason.value for reason in DISAGREEMENT])
+_NAMED: Final = pa.schema([INPUTS.field(name) for name in ("subject_id", "outcome", "reason")])
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ def inspect(dest: str) -> Inventory:
 
 def inventory(tables: Tables) -> Inventory:
     """Count a destination's templates, inputs and bytes."""
-    counted = tables.table("inputs").rows(["outcome", "reason"])
+    counted = _Counts()
+    for rows in together(tables.table("inputs").batches(_NAMED.names)):
+        counted.add(rows)
     known = generations.read(tables)
     lost = contents.lost_people(tables, generations.live_of(known))
     return Inventory(
@@ -91,11 +96,9 @@ def inventory(tables: Tables) -> Inventory:
             name: sum(tables.table(name).files().values())
             for name in ("templates", "inputs", "vault")
         },
-        outcomes=_counts(counted["outcome"]),
-        reasons={k: v for k, v in _counts(counted["reason"]).items() if k},
-        disagreement=contents.people_by_disagreement(
-            tables.table("inputs").rows(["subject_id", "reason"], _DISAGREES)
-        ),
+        outcomes=dict(counted.outcomes.most_common()),
+        reasons={k: v for k, v in counted.reasons.most_common() if k},
+        disagreement=contents.people_by_disagreement(counted.disagreeing()),
         runs=[
             {
                 "run_id": r.run_id,
@@ -111,9 +114,25 @@ def inventory(tables: Tables) -> Inventory:
     )
 
 
-def _counts(column: Any) -> dict[str, int]:
-    found = pc.value_counts(column).to_pylist()
-    return {item["values"]: item["counts"] for item in sorted(found, key=lambda i: -i["counts"])}
+@dataclass
+class _Counts:
+    """Counts over all outcomes. Only those of subjects with faces of others are kept."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    _disagreeing: list[pa.Table] = field(default_factory=list)
+
+    def add(self, rows: pa.Table) -> None:
+        for name, counts in (("outcome", self.outcomes), ("reason", self.reasons)):
+            for item in pc.value_counts(rows[name]).to_pylist():
+                counts[item["values"]] += item["counts"]
+        found = rows.filter(pc.is_in(rows["reason"], _DISAGREES))
+        if len(found):
+            self._disagreeing.append(found)
+
+    def disagreeing(self) -> pa.Table:
+        """The outcomes that say that a subject has faces of others."""
+        return pa.concat_tables([_NAMED.empty_table(), *self._disagreeing])
 
 
 _TRAITS = ["generation", *PARAMS, "encoding", "sealed", "model", "key_id"]

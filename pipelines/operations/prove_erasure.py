@@ -70,7 +70,7 @@ def prove(tables: Tables, store: Store, subject: str, keys: GenerationKeys) -> E
 
 def _has_rows(tables: Tables, table: str, subject: str) -> bool:
     mine = pads.field("subject_id") == subject
-    return len(tables.table(table).rows(["subject_id"], mine)) > 0
+    return len(tables.table(table).rows(["subject_id"], mine, [subject])) > 0
 
 
 class _Names:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ironmask.errors import TableError
@@ -17,6 +16,7 @@ from pipelines.ports import Store, Tables
 from pipelines.run.live_note import Note, last_note
 from pipelines.spec.outcomes import Outcome
 from pipelines.table import layout, run_records
+from pipelines.table.data_files import together
 from pipelines.table.layout import parse_shard_file
 from pipelines.table.log_seal_file import NOT_CHECKED
 from pipelines.table.run_records import RunRecord
@@ -147,8 +147,7 @@ def _end(note: Note, rate: float | None, left: int) -> datetime | None:
 def _counts(tables: Tables, record: RunRecord) -> tuple[Counter[str], Counter[str]]:
     """Committed inputs of a run by outcome, and its failures by reason."""
     outcomes, failed = Counter[str](), Counter[str]()
-    for batch in tables.table("inputs").batches(_COLUMNS):
-        rows = pa.Table.from_batches([batch])
+    for rows in together(tables.table("inputs").batches(_COLUMNS, [record.run_id])):
         rows = rows.filter(pc.equal(rows["run_id"], record.run_id))
         grouped = rows.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
         for row in grouped.to_pylist():

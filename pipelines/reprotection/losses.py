@@ -15,6 +15,7 @@ from ironmask.errors import CountError, SourceError, TableError, TamperedError
 from pipelines.ports import GenerationKeys, Table, Tables
 from pipelines.spec.template_job import TemplateJob
 from pipelines.table import contents, layout
+from pipelines.table.data_files import together
 from pipelines.table.row_cipher import open_row
 
 _NAMED: Final = 5
@@ -38,7 +39,7 @@ def lost(tables: Tables, old: int, new: int) -> Lost:
     count = issued = 0
     some: list[str] = []
     renewed = contents.live_subjects(tables, new)
-    for batch in tables.table("templates").batches(["subject_id", "generation"]):
+    for batch in together(tables.table("templates").batches(["subject_id", "generation"])):
         issued += int(pc.sum(pc.equal(batch["generation"], new)).as_py() or 0)
         before = batch["subject_id"].filter(pc.equal(batch["generation"], old))
         missing = before.filter(pa.array(~renewed.has(before)))
@@ -81,7 +82,8 @@ def open_some(tables: Tables, generation: int, keys: GenerationKeys) -> None:
             f"{tables.dest}: generation {generation} holds no template and cannot become live"
         )
     for subject in subjects:
-        rows = templates.rows(where=where & (pads.field("subject_id") == subject)).to_pylist()
+        own = where & (pads.field("subject_id") == subject)
+        rows = templates.rows(where=own, people=[subject]).to_pylist()
         if not rows:
             raise TamperedError(
                 f"{tables.dest}: generation {generation} says that it holds a template of "

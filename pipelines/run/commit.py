@@ -7,7 +7,7 @@ the same attempt, which the same call of `protect_shard` wrote, and commits it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
@@ -18,7 +18,6 @@ from pipelines.shard.context import ShardResult
 from pipelines.table import layout
 from pipelines.table.data_files import described
 from pipelines.table.held import Destination
-from pipelines.table.layout import ShardFile
 from pipelines.table.log_entries import Commit
 from pipelines.table.orphans import DATA_TABLES, FOLLOWING, Attempt, attempt_of, uncommitted_inputs
 
@@ -38,7 +37,7 @@ class Committer:
             self.dest.sequence(name, self._application(name)) for name in DATA_TABLES
         )
         self._roll_forward()
-        return {file.shard for file in self._committed("inputs")}
+        return self._committed()
 
     def commit(self, wave: Sequence[ShardResult]) -> None:
         """Make a wave visible: its templates in one commit, then its inputs in one."""
@@ -47,6 +46,7 @@ class Committer:
         self._sequence += 1
         files = {name: [r.files[name] for r in wave if name in r.files] for name in DATA_TABLES}
         self.dest.commit(*(self._commit(name, files[name]) for name in DATA_TABLES))
+        self.dest.log_seal.bound()
 
     def _application(self, name: str) -> str:
         return f"{self.run_id}/{name}"
@@ -54,8 +54,9 @@ class Committer:
     def _commit(self, name: str, files: list[DataFile]) -> Commit:
         return Commit(name, files, self._application(name), self._sequence)
 
-    def _committed(self, name: str) -> Iterator[ShardFile]:
-        return _of_run(self.run_id, self.dest.tables.table(name).files())
+    def _committed(self) -> set[int]:
+        files = map(layout.parse_shard_file, self.dest.tables.table("inputs").files())
+        return {file.shard for file in files if file and file.run_id == self.run_id}
 
     def _roll_forward(self) -> None:
         wanted = {half for half in uncommitted_inputs(self.dest.tables) if half[0] == self.run_id}
@@ -69,7 +70,7 @@ class Committer:
                     f"{self.dest.tables.table(name).uri}: the inputs of {len(missing)} committed "
                     f"shards of run {self.run_id} are missing: restore their files from a backup"
                 )
-            listed = set(self.dest.tables.table(name).files())
+            listed = self.dest.tables.table(name).files()
             files = [self._file(uri) for uri in found.values()]
             self.dest.commit(self._commit(name, [f for f in files if f.path not in listed]))
 
@@ -86,8 +87,3 @@ class Committer:
         with self.dest.store.open(uri) as handle:
             ids = pq.read_table(handle, columns=["subject_id", "uri"])
         return described(name, self.dest.store.size(uri), ids.to_pydict(), {})
-
-
-def _of_run(run_id: str, paths: Iterable[str]) -> Iterator[ShardFile]:
-    parsed = map(layout.parse_shard_file, paths)
-    return (file for file in parsed if file and file.run_id == run_id)

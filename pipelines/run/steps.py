@@ -26,8 +26,14 @@ from pipelines.table.orphans import destroy_orphans
 from pipelines.table.run_records import RunState, rows_of_run
 
 _log = logging.getLogger("ironmask.enrol")
+# A commit takes as long as its log is. So a wave grows with what is committed, by this share of it,
+# and so do the seconds after which one ends early: commits then take a fiftieth of a run at most.
 WAVE_SHARDS: Final = 16
+_WAVE_SHARE: Final = 16
 WAVE_SECONDS: Final = 30.0
+_WAVE_COMMITS: Final = 50
+MOST_SECONDS: Final = 600.0
+"""Finished work of so many seconds at most is lost with a driver, beside the shards in flight."""
 
 
 class Executor(Protocol):
@@ -69,7 +75,7 @@ def run(
     todo = Counted(shard for shard in range(frozen.shards) if shard not in done)
     journal = Journal(dest, frozen, tally)
     progress(frozen, tally)
-    waves = _Waves(committer, tally)
+    waves = _Waves(committer, tally, len(dest.tables.table("inputs").files()))
     going_on = HERE.of_run(frozen, job.purpose.value, len(done), tally.before)
     with stop.held(), going_on:
         for result in executor.run(job, frozen, todo):
@@ -86,27 +92,39 @@ def run(
 class _Waves:
     """Finished shards, committed together. waiting: those that are not committed yet."""
 
-    def __init__(self, committer: Committer, tally: Tally) -> None:
+    def __init__(self, committer: Committer, tally: Tally, shards: int) -> None:
+        """shards: how many the table has of all runs."""
         self._committer = committer
         self._tally = tally
+        self._shards = shards
         self._last = time.monotonic()
+        self._seconds = WAVE_SECONDS
         self.waiting: list[ShardResult] = []
 
     def add(self, result: ShardResult) -> None:
         self.waiting.append(result)
         self._tally.add(result)
-        if len(self.waiting) >= WAVE_SHARDS or time.monotonic() - self._last >= WAVE_SECONDS:
+        is_full = len(self.waiting) >= max(WAVE_SHARDS, self._shards // _WAVE_SHARE)
+        if is_full or time.monotonic() - self._last >= self._seconds:
             self.commit()
 
     def commit(self) -> None:
         if not self.waiting:
             return
-        timer = Timer()
+        start = time.monotonic()
         self._committer.commit(self.waiting)
+        self._last = time.monotonic()
+        self._seconds = seconds_to_wait(self._last - start)
+        self._shards += len(self.waiting)
         self._tally.committed = self._tally.inputs
         inputs = self._tally.before + self._tally.committed
-        HERE.committed(len(self.waiting), inputs, timer.seconds())
-        self.waiting, self._last = [], time.monotonic()
+        HERE.committed(len(self.waiting), inputs, self._last - start)
+        self.waiting = []
+
+
+def seconds_to_wait(commit: float) -> float:
+    """After how many seconds a wave is committed that is not full. commit: seconds of the last."""
+    return min(max(WAVE_SECONDS, _WAVE_COMMITS * commit), MOST_SECONDS)
 
 
 def report(

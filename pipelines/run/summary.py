@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,9 +17,12 @@ from pipelines.shard.context import ShardResult
 from pipelines.spec.outcomes import ACQUISITION, Outcome, Reason
 from pipelines.spec.template_job import TemplateJob
 from pipelines.table.contents import people_by_disagreement
+from pipelines.table.data_files import together
 from pipelines.table.held import Destination
-from pipelines.table.run_records import of_run, rows_of_run
+from pipelines.table.run_records import rows_of_run
 from pipelines.table.schemas import METRICS
+
+_TRIED: Final = pa.array([Outcome.USED.value, Outcome.FAILED.value, Outcome.DUPLICATE.value])
 
 
 @dataclass
@@ -111,20 +115,21 @@ def summarise(
     Raises `CountError` where that is not the plan, or people of whom inputs were used have no
     template.
     """
-    rows = tables.table("inputs").rows(["subject_id", "outcome", "reason"], of_run(frozen.run_id))
-    outcomes = _outcomes(rows)
-    if sum(outcomes.values()) != frozen.inputs:
+    found = _Counts()
+    columns = ["run_id", "subject_id", "outcome", "reason"]
+    for rows in together(tables.table("inputs").batches(columns, [frozen.run_id])):
+        found.add(rows.filter(pc.equal(rows["run_id"], frozen.run_id)))
+    outcomes = found.outcomes
+    if outcomes.total() != frozen.inputs:
         raise CountError(
             f"{job.dest}: run {frozen.run_id} planned {frozen.inputs:,} inputs and has outcomes "
-            f"for {sum(outcomes.values()):,}; it is not recorded as complete"
+            f"for {outcomes.total():,}; it is not recorded as complete"
         )
     enrolled = rows_of_run(tables, "templates", frozen.run_id)
-    used = rows.filter(pc.equal(rows["outcome"], Outcome.USED.value))
-    people = len(used["subject_id"].unique())
-    if people != enrolled:
+    if found.people != enrolled:
         raise CountError(
-            f"{job.dest}: run {frozen.run_id} has {people:,} people of whom inputs were used and "
-            f"{enrolled:,} templates; it is not recorded as complete: restore the table from a "
+            f"{job.dest}: run {frozen.run_id} has {found.people:,} people of whom inputs were used "
+            f"and {enrolled:,} templates; it is not recorded as complete: restore the table from a "
             "backup of before it"
         )
     by_outcome, reasons = Counter[str](), Counter[str]()
@@ -140,8 +145,8 @@ def summarise(
         **{outcome.value: by_outcome[outcome.value] for outcome in Outcome},
         reasons=dict(sorted(reasons.items())),
         subjects_enrolled=enrolled,
-        subjects_not_enrolled=_subjects_without_template(rows),
-        disagreement=people_by_disagreement(rows),
+        subjects_not_enrolled=found.without_template,
+        disagreement=dict(found.disagreement),
         resumed_shards=resumed,
         orphans_destroyed=orphans,
         bytes_written=tally.bytes_written,
@@ -151,20 +156,32 @@ def summarise(
     )
 
 
-def _outcomes(rows: pa.Table) -> Counter[tuple[str, str]]:
-    grouped = rows.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
-    return Counter(
-        {(row["outcome"], row["reason"]): row["count_all"] for row in grouped.to_pylist()}
-    )
+@dataclass
+class _Counts:
+    """Counts over the outcomes of a run, some files at a time: one has all inputs of a subject.
 
+    people: subjects of whom an input was used. without_template: those of whom none was, the
+    numerator of the failure-to-enrol rate. disagreement: subjects, by reason.
+    """
 
-def _subjects_without_template(rows: pa.Table) -> int:
-    """Subjects of whose inputs none could be used: the numerator of the failure-to-enrol rate."""
-    tried = pa.array([Outcome.USED.value, Outcome.FAILED.value, Outcome.DUPLICATE.value])
-    named = pc.not_equal(rows["subject_id"], "")
-    found = rows.filter(pc.and_(pc.is_in(rows["outcome"], tried), named))
-    subjects = found.group_by("subject_id").aggregate([("outcome", "max")])
-    return sum(value != Outcome.USED.value for value in subjects["outcome_max"].to_pylist())
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    people: int = 0
+    without_template: int = 0
+    disagreement: Counter[str] = field(default_factory=Counter)
+
+    def add(self, rows: pa.Table) -> None:
+        """Take in all outcomes of some files."""
+        grouped = rows.group_by(["outcome", "reason"]).aggregate([([], "count_all")])
+        for row in grouped.to_pylist():
+            self.outcomes[row["outcome"], row["reason"]] += row["count_all"]
+        named = pc.not_equal(rows["subject_id"], "")
+        tried = rows.filter(pc.and_(pc.is_in(rows["outcome"], _TRIED), named))
+        subjects = tried.group_by("subject_id").aggregate([("outcome", "max")])
+        # The last of these words, by the alphabet, is the one of an input that was used.
+        used = pc.sum(pc.equal(subjects["outcome_max"], Outcome.USED.value)).as_py() or 0
+        self.people += used
+        self.without_template += len(subjects) - used
+        self.disagreement.update(people_by_disagreement(rows))
 
 
 def write_metrics(dest: Destination, summary: Summary) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipelines.ports import Tables
 from pipelines.spec.outcomes import DISAGREEMENT, Outcome, Reason
 from pipelines.table import generations
+from pipelines.table.data_files import together
 from pipelines.table.identities import with_owner
 from pipelines.table.run_records import runs, runs_of
 from pipelines.table.text_set import Greatest, TextSet
@@ -26,9 +27,9 @@ def live_subjects(tables: Tables, generation: int) -> TextSet:
 
     It reads these columns only, from checked footers.
     """
-    wanted = tables.table("templates").batches(["subject_id", "generation"])
+    wanted = together(tables.table("templates").batches(["subject_id", "generation"]))
     return TextSet(
-        batch["subject_id"].filter(pc.equal(batch["generation"], generation)) for batch in wanted
+        rows["subject_id"].filter(pc.equal(rows["generation"], generation)) for rows in wanted
     )
 
 
@@ -43,9 +44,10 @@ def used_by_subject(tables: Tables, generation: int) -> TextSet:
     return TextSet(map(_owned, _used(tables, generation, ["subject_id", "identities"])))
 
 
-def _owned(used: pa.RecordBatch) -> pa.Array:
-    places = pc.list_parent_indices(used["identities"])
-    return with_owner(used["subject_id"].take(places), pc.list_flatten(used["identities"]))
+def _owned(used: pa.Table) -> pa.Array:
+    contents = used["identities"].combine_chunks()
+    owners = used["subject_id"].combine_chunks()
+    return with_owner(owners.take(pc.list_parent_indices(contents)), pc.list_flatten(contents))
 
 
 def used_inputs(tables: Tables, generation: int) -> int:
@@ -53,10 +55,12 @@ def used_inputs(tables: Tables, generation: int) -> int:
     return sum(len(batch) for batch in _used(tables, generation, []))
 
 
-def _used(tables: Tables, generation: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _used(tables: Tables, generation: int, columns: list[str]) -> Iterator[pa.Table]:
     """Some columns of the inputs that became a generation's templates."""
-    own = pa.array(runs_of(tables, generation), pa.string())
-    for batch in tables.table("inputs").batches(["outcome", "reason", "run_id", *columns]):
+    runs = runs_of(tables, generation)
+    own = pa.array(runs, pa.string())
+    names = ["outcome", "reason", "run_id", *columns]
+    for batch in together(tables.table("inputs").batches(names, runs)):
         yield batch.filter(pc.and_(is_used(batch), pc.is_in(batch["run_id"], own)))
 
 
@@ -100,9 +104,10 @@ def lost_people(tables: Tables, generation: int) -> Lost:
     numbers = [generation]
     while (one := known.get(numbers[-1])) and one.purpose.rewrites and one.parent is not None:
         numbers.append(one.parent)
-    own = pa.array([run for number in numbers for run in runs_of(tables, number)], pa.string())
+    names = [run for number in numbers for run in runs_of(tables, number)]
+    own = pa.array(names, pa.string())
     columns = ["subject_id", "outcome", "reason", "run_id"]
-    batches = tables.table("inputs").batches(columns)
+    batches = together(tables.table("inputs").batches(columns, names))
     everybody = TextSet(
         batch.filter(pc.and_(is_lost(batch), pc.is_in(batch["run_id"], own)))["subject_id"]
         for batch in batches
@@ -141,14 +146,14 @@ def newest_failures(tables: Tables) -> dict[str, Failure]:
     }
 
 
-def failures(tables: Tables, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def failures(tables: Tables, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Some columns of the outcomes of inputs whose newest outcome is a failure.
 
     Takes 24 bytes of memory for each input that ever failed.
     """
     order = {record.run_id: place for place, record in enumerate(runs(tables))}
 
-    def places(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    def places(batch: pa.Table) -> NDArray[np.int64]:
         found = (order.get(run_id, -1) for run_id in batch["run_id"].to_pylist())
         return np.fromiter(found, np.int64, len(batch))
 
@@ -169,10 +174,10 @@ def failed_inputs(tables: Tables, reasons: Collection[str]) -> TextSet:
     return TextSet([pa.array(wanted, pa.string())])
 
 
-def _outcomes(tables: Tables, columns: Sequence[str], *, failed: bool) -> Iterator[pa.RecordBatch]:
+def _outcomes(tables: Tables, columns: Sequence[str], *, failed: bool) -> Iterator[pa.Table]:
     """Some columns of the inputs that failed, or of those that did not."""
     wanted = list(dict.fromkeys([*columns, "outcome", "reason"]))
-    for batch in tables.table("inputs").batches(wanted):
+    for batch in together(tables.table("inputs").batches(wanted)):
         batch = batch.filter(pc.not_equal(batch["reason"], Reason.ERASED.value))
         ended = pc.equal(batch["outcome"], Outcome.FAILED.value)
         yield batch.filter(ended if failed else pc.invert(ended))

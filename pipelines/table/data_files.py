@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 _THREADS: Final = 16
 _WINDOW: Final = 64
+_TOGETHER: Final = 512
+_TOGETHER_ROWS: Final = 1 << 16
 # Checked bytes are in memory: reading ahead gains nothing.
 _IN_MEMORY: Final = pads.ParquetFragmentScanOptions(pre_buffer=False)
 _PARQUET: Final = pads.ParquetFileFormat(default_fragment_scan_options=_IN_MEMORY)
@@ -89,15 +91,19 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def described(
     path: str, size: int, ids: Mapping[str, Sequence[str]], partition: Mapping[str, str]
 ) -> DataFile:
-    """A finished data file that waits for its commit. ids: each id column's values, row by row."""
+    """A finished data file that waits for its commit. ids: each id column's values, row by row.
+
+    Readers prune by subjects alone; ranges of other ids would double what a log takes.
+    """
+    owners = ids[_PRUNED]
     return DataFile(
         path=path,
         size=size,
-        rows=len(next(iter(ids.values()))),
+        rows=len(owners),
         sha256=layout.digest_in(path) or "",
         partition=partition,
-        low={name: min(values) for name, values in ids.items()},
-        high={name: max(values) for name, values in ids.items()},
+        low={_PRUNED: min(owners)},
+        high={_PRUNED: max(owners)},
     )
 
 
@@ -145,6 +151,22 @@ def remedy(uri: str, path: str, people: int | None) -> str:
         f"it holds the templates of {people:,} people; restore it from a backup, or enrol them "
         f"again with `ironmask repair {dest} --source SRC`"
     )
+
+
+def together(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Batches as fewer, larger tables, each batch whole: a computation costs the same for a few
+    rows as for many.
+    """
+    some: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        some.append(batch)
+        rows += len(batch)
+        if len(some) >= _TOGETHER or rows >= _TOGETHER_ROWS:
+            yield pa.Table.from_batches(some).combine_chunks()
+            some, rows = [], 0
+    if some:
+        yield pa.Table.from_batches(some).combine_chunks()
 
 
 @dataclass(frozen=True)

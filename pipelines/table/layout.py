@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,6 +60,14 @@ def parse_shard_file(path: str) -> ShardFile | None:
         found["sha256"],
         groups=bool(found["groups"]),
     )
+
+
+def is_of(path: str, runs: Collection[str] | None) -> bool:
+    """Whether a data file is of one of some runs. None: of any."""
+    if runs is None:
+        return True
+    file = parse_shard_file(path)
+    return file is not None and file.run_id in runs
 
 
 def rows_file(attempt: str, sha256: str) -> str:

@@ -73,18 +73,37 @@ def follow(tables: Tables, store: Store, log: Log, name: str) -> None:
         raise changed(tables.dest, goes_on(name, log.chain.version, ["no entry"])) from None
 
 
+def chain_to(tables: Tables, store: Store, state: State, name: str, version: int) -> Chain:
+    """The chain of a log up to a version, from its entries as they lie. None of them is kept."""
+    chain = state.start(name)
+    _base(tables, store, state, name)
+    wanted = [entry(tables, name, n) for n in range(chain.version + 1, version + 1)]
+    for found in store.read_many(wanted):
+        if isinstance(found, OSError):
+            problem = f"{name}: an entry of its log is missing ({found})"
+            raise changed(tables.dest, problem) from None
+        chain = chain.then(found)
+    return chain
+
+
 def _begun(tables: Tables, store: Store, state: State, name: str) -> Log:
     """The beginning of a log: empty, or at the checkpoint of its forgotten entries."""
+    base = _base(tables, store, state, name)
+    return Log() if base is None else Log.based(state.start(name), base)
+
+
+def _base(tables: Tables, store: Store, state: State, name: str) -> bytes | None:
+    """The checkpoint of a log's forgotten entries, as it was sealed; None where none are."""
     base = state.bases().get(name)
     if base is None:
-        return Log()
+        return None
     try:
         content = store.read(layout.join(tables.dest, base))
     except FileNotFoundError:
         raise changed(tables.dest, f"{base} is missing") from None
     if sha256(content).hexdigest() != state.files[base]:
         raise changed(tables.dest, f"{base} is not what was sealed")
-    return Log.based(state.start(name), content)
+    return content
 
 
 def other(name: str, sealed: Chain) -> str:

@@ -8,6 +8,7 @@ into the seal. An entry with another digest is somebody else's.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.ports import DataFile
+from pipelines.table.listing import beginning, canonical, digest_of, line
 from pipelines.table.log_seal_file import Chain
 
 # An action may have these fields beside the facts of its file. Others change what readers see.
@@ -24,6 +26,8 @@ _BESIDE: Final = frozenset({"modificationTime", "dataChange", "deletionTimestamp
 _OF_ADD: Final = frozenset({"path", "size", "partitionValues", "stats"})
 _OF_REMOVE: Final = frozenset({"path", "size", "partitionValues", "extendedFileMetadata"})
 _ABOUT: Final = "metaData"
+# Actions of a checkpoint that are read at a time.
+_ACTIONS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ def _announced(
     abouts: Sequence[str] = (),
 ) -> str:
     said = [sorted(map(line, added)), sorted(set(removed)), dict(sequences), *abouts]
-    return sha256(_canonical(said).encode()).hexdigest()
+    return sha256(canonical(said).encode()).hexdigest()
 
 
 def about(said: Mapping[str, Any]) -> str:
@@ -90,22 +94,7 @@ def about(said: Mapping[str, Any]) -> str:
     """
     known = {name: value for name, value in said.items() if value not in (None, {}, [])}
     known.pop("createdTime", None)
-    return _canonical({**known, "schemaString": json.loads(known["schemaString"])})
-
-
-def line(file: DataFile) -> str:
-    """A log's facts about a file: its path, bytes and rows, and what readers prune by."""
-    low, high = dict(file.low), dict(file.high)
-    return _canonical([file.path, file.size, file.rows, dict(file.partition), low, high])
-
-
-def digest_of(lines: Iterable[str]) -> str:
-    """The digest of a list of files, whatever its order."""
-    return sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return canonical({**known, "schemaString": json.loads(known["schemaString"])})
 
 
 def parsed(entry: bytes) -> Said:
@@ -166,41 +155,53 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass
 class Log:
-    """The content of a log up to a version. files: the line of each file in the table, by path.
+    """The content of a log up to a version. lines: of each file in the table, sorted.
 
     sequences: the last number of each application.
     """
 
     chain: Chain = field(default_factory=Chain)
-    files: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
     sequences: dict[str, int] = field(default_factory=dict)
     _digest: str = ""
 
     @staticmethod
     def based(start: Chain, checkpoint: bytes) -> Log:
         """A log that continues after entries which a checkpoint replaces."""
-        columns = pq.ParquetFile(pa.BufferReader(checkpoint)).read(
-            ["add", "txn"], use_threads=False
-        )
-        added = (body for body in columns["add"].to_pylist() if body)
-        numbers = (body for body in columns["txn"].to_pylist() if body)
-        return Log(
-            start,
-            {file.path: line(file) for file in map(_file, added)},
-            {str(body["appId"]): int(body["version"]) for body in numbers},
-        )
+        found = Log(start)
+        parquet = pq.ParquetFile(pa.BufferReader(checkpoint))
+        for batch in parquet.iter_batches(_ACTIONS, columns=["add", "txn"], use_threads=False):
+            added = (body for body in batch["add"].to_pylist() if body)
+            found.lines += [line(_file(body)) for body in added]
+            numbers = (body for body in batch["txn"].to_pylist() if body)
+            found.sequences |= {str(body["appId"]): int(body["version"]) for body in numbers}
+        found.lines.sort()
+        return found
 
     def take(self, entry: bytes) -> None:
         """Read the next entry. Raises `ValueError` for an invalid one."""
         said = parsed(entry)
-        for path in said.removed:
-            self.files.pop(path, None)
-        self.files.update({file.path: line(file) for file in said.added})
+        added = {file.path: line(file) for file in said.added}
+        self._remove([*said.removed, *added])
+        self.lines += sorted(added.values())
+        # Two sorted parts are merged.
+        self.lines.sort()
         self.sequences.update(said.sequences)
         self.chain = self.chain.then(entry)
         self._digest = ""
 
+    def _remove(self, paths: Iterable[str]) -> None:
+        """Take out the lines of some files, as far as they are there."""
+        gone = set()
+        for path in paths:
+            begin = beginning(path)
+            place = bisect_left(self.lines, begin)
+            if place < len(self.lines) and self.lines[place].startswith(begin):
+                gone.add(place)
+        if gone:
+            self.lines = [one for place, one in enumerate(self.lines) if place not in gone]
+
     def list_digest(self) -> str:
         """The digest of the files in the table."""
-        self._digest = self._digest or digest_of(self.files.values())
+        self._digest = self._digest or digest_of(self.lines)
         return self._digest

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from ironmask.errors import WrongKeyError
 from pipelines.ports import GenerationKeys, Store, StoredTables
@@ -41,6 +41,9 @@ from pipelines.table.log_seal_file import (
 )
 from pipelines.table.schemas import TABLES
 from pipelines.table.sealed import SealedTables
+
+MOST_ENTRIES: Final = 512
+"""Entries of a log before its history goes, in a run."""
 
 
 class LogSeal:
@@ -96,7 +99,7 @@ class LogSeal:
         for name in TABLES:
             for content in log_chain.creation(self._stored, self._store, name):
                 self._logs[name].take(content)
-        if self._beyond() or any(log.files for log in self._logs.values()):
+        if self._beyond() or any(log.lines for log in self._logs.values()):
             self._refuse(f"its seal is missing: {layout.seal_file(self._stored.dest)}")
 
     def _take_in(self, found: State) -> None:
@@ -218,6 +221,12 @@ class LogSeal:
         self._key = keys.log_seal_key()
         self._publish(key_id=keys.key_id)
 
+    def bound(self) -> None:
+        """Forget the histories of logs that have grown long: whoever opens one reads all of it."""
+        for name, log in self._logs.items():
+            if log.chain.version - self._state.start(name).version > MOST_ENTRIES:
+                self.forget(name)
+
     def forget(self, name: str) -> None:
         """Destroy a log's history. Nothing that stood only in older entries is kept.
 
@@ -245,8 +254,7 @@ class LogSeal:
 
     def _verified(self, name: str, last: Chain) -> Chain:
         """The chain before the last entry, of a log that matches its seal."""
-        past = log_chain.read_to(self._stored, self._store, self._state, name, last.version - 1)
-        before = past.chain
+        before = log_chain.chain_to(self._stored, self._store, self._state, name, last.version - 1)
         try:
             content = self._store.read(entry(self._stored, name, last.version))
         except FileNotFoundError as error:
@@ -263,7 +271,7 @@ class LogSeal:
         if self._stored.table(name).checkpoint() != version:
             self._refuse(f"{name}: its log goes on after the sealed version {version}")
         content = self._store.read(layout.join(self._stored.dest, base))
-        if Log.based(Chain(), content).files != self._logs[name].files:
+        if Log.based(Chain(), content).lines != self._logs[name].lines:
             self._refuse(f"{base} does not say what the entries say that it is to stand for")
         return sha256(content).hexdigest()
 

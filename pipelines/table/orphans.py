@@ -24,15 +24,17 @@ def attempt_of(file: ShardFile) -> Attempt:
 
 def uncommitted_inputs(tables: Tables) -> set[Attempt]:
     """Attempts whose templates are committed but whose inputs are not; from at most one wave."""
-    listed = {
-        name: {
-            attempt_of(file)
-            for file in map(layout.parse_shard_file, tables.table(name).files())
-            if file
-        }
-        for name in ("templates", "inputs")
-    }
-    return listed["templates"] - listed["inputs"]
+    waiting = {_begin(path) for path in tables.table("templates").files()}
+    for path in tables.table("inputs").files():
+        waiting.discard(_begin(path))
+    # Any name does to read back an attempt.
+    names = (layout.parse_shard_file(f"{begin}-{'0' * 64}.parquet") for begin in waiting)
+    return {attempt_of(file) for file in names if file}
+
+
+def _begin(path: str) -> str:
+    """The part of a file's name that says its attempt, where it is of a shard."""
+    return path.rpartition("/")[2].rpartition("-")[0]
 
 
 def orphans(tables: Tables, store: Store) -> Iterator[str]:
@@ -45,7 +47,7 @@ def orphans(tables: Tables, store: Store) -> Iterator[str]:
     waiting = uncommitted_inputs(tables)
     for name in TABLES:
         table = tables.table(name)
-        listed = set(table.files())
+        listed = table.files()
         base = table.uri.rstrip("/") + "/"
         for uri in store.remains(table.uri):
             if not layout.is_ours(uri) or uri.removeprefix(base) in listed:

@@ -12,6 +12,7 @@ from ironmask.errors import KeyStoreError, SubjectError, TableError, WrongKeyErr
 from pipelines.ports import GenerationKeys, Tables
 from pipelines.spec.outcomes import Unanswered
 from pipelines.table import generations
+from pipelines.table.data_files import together
 from pipelines.table.sealed import SealedTables
 
 
@@ -24,7 +25,8 @@ def find_row(tables: Tables, subject: str, generation: int | None = None) -> dic
     if generation is None:
         generation = generations.live(tables)
     where = own & (pads.field("generation") == generation)
-    return _the_one(tables.dest, subject, tables.table("templates").rows(where=where).to_pylist())
+    found = tables.table("templates").rows(where=where, people=[subject])
+    return _the_one(tables.dest, subject, found.to_pylist())
 
 
 def _the_one(dest: str, subject: str, live: list[dict[str, Any]]) -> dict[str, Any]:
@@ -107,15 +109,11 @@ def templates_by(tables: Tables, columns: list[str]) -> list[tuple[dict[str, Any
     """The number of templates by the values of some columns, in order of first appearance."""
     # Sum over batches: the rows of a large table do not fit in memory. Helpers stay unread.
     counts = [
-        batch.group_by(columns).aggregate([([], "count_all")])
-        for batch in map(_table, tables.table("templates").batches(columns))
+        rows.group_by(columns).aggregate([([], "count_all")])
+        for rows in together(tables.table("templates").batches(columns))
     ]
     if not counts:
         return []
     grouped = pa.concat_tables(counts).group_by(columns).aggregate([("count_all", "sum")])
     rows = grouped.sort_by(columns[0]).to_pylist()
     return [(row, row.pop("count_all_sum")) for row in rows]
-
-
-def _table(batch: pa.RecordBatch) -> pa.Table:
-    return pa.Table.from_batches([batch])

@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pads
 
 from ironmask.errors import TableError
 from ironmask.params import Params
@@ -150,11 +149,6 @@ def declared_model(tables: Tables, name: str) -> str | None:
     said = DECLARED + name
     models = {record.config.get("shapes", {}).get("model") for record in runs(tables)}
     return said if said in models else None
-
-
-def of_run(run_id: str) -> pads.Expression:
-    """The rows of one run, as a filter."""
-    return pads.field("run_id") == run_id
 
 
 def rows_of_run(tables: Tables, name: str, run_id: str) -> int:

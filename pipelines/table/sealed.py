@@ -8,22 +8,23 @@ statistics only, and is not checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from threading import RLock
 from typing import Final, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as pads
-import pyarrow.fs as pafs
 
 from ironmask.errors import StorageError, TableError, TamperedError
 from pipelines.ports import DataFile, Store, StoredTables
 from pipelines.table import layout, log_chain
 from pipelines.table.data_files import Wanted, batched, covers, may_hold, of_people, rows_of
-from pipelines.table.log_entries import Said, digest_of, line
+from pipelines.table.listing import Listing
+from pipelines.table.log_entries import Said
 from pipelines.table.schemas import TABLES
 
 T = TypeVar("T")
@@ -32,7 +33,6 @@ _THREADS: Final = 16
 _WINDOW: Final = 64
 # Small tables, kept in memory: each question needs them.
 _KEPT: Final = frozenset({"generations", "runs"})
-_FORMAT: Final = pads.ParquetFileFormat()
 
 
 class Source(Protocol):
@@ -100,15 +100,11 @@ class SealedTables:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The files of a table at a version, and a dataset of them for pruning.
-
-    seal: the version of the log in the seal at that moment.
-    """
+    """The files of a table at a version. seal: the version of the log in the seal then."""
 
     seal: int
     version: int
-    files: dict[str, DataFile]
-    pruned: pads.FileSystemDataset
+    files: Listing
 
 
 class SealedTable:
@@ -123,26 +119,32 @@ class SealedTable:
         self.uri = owner.stored.table(name).uri
 
     def files(self) -> dict[str, int]:
-        return {path: file.size for path, file in self._steadily(self._listing).files.items()}
+        return self._steadily(self._listing).files.numbers("size")
 
     def counts(self) -> dict[str, int]:
-        return {path: file.rows for path, file in self._steadily(self._listing).files.items()}
+        return self._steadily(self._listing).files.numbers("rows")
 
     def rows(
-        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        where: pads.Expression | None = None,
+        people: Collection[str] | None = None,
     ) -> pa.Table:
-        return self._steadily(partial(self._rows, columns, where))
+        return self._steadily(partial(self._rows, columns, where, people))
 
     def of_people(self, people: Sequence[str], generation: int) -> pa.Table:
         """The rows of some people in a generation, from those files alone that may hold them."""
         return self._steadily(partial(self._of_people, sorted(set(people)), generation))
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, columns: Sequence[str], runs: Collection[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         listing = self._steadily(self._listing)
         try:
             wanted = Wanted(self._schema, columns)
-            for found in self._read([(file, wanted) for file in listing.files.values()]):
-                yield from found.to_batches()
+            files = (file for file in listing.files if layout.is_of(file.path, runs))
+            for found in self._read((file, wanted) for file in files):
+                yield from found.combine_chunks().to_batches()
         except (TableError, StorageError, TamperedError):
             if not self._owner.refresh():
                 raise
@@ -169,72 +171,74 @@ class SealedTable:
     def _newest(self) -> _Listing:
         version = self._owner.source.version(self._name)
         if self._seen is None or self._seen.seal != version:
-            files = {file.path: file for file in self._sealed(version)}
+            # What was known before is let go first: both may be large.
+            self._seen = None
+            files = self._sealed(version)
             ahead = self._owner.source.ahead(self._name)
             if ahead:
-                files = {path: file for path, file in files.items() if path not in ahead.removed}
-                files |= {file.path: file for file in ahead.added}
-            files = dict(sorted(files.items()))
-            pruned = self._pruned(list(files.values()))
-            self._seen = _Listing(version, version + (ahead is not None), files, pruned)
+                files = files.changed(ahead.added, ahead.removed)
+            self._seen = _Listing(version, version + (ahead is not None), files)
         return self._seen
 
-    def _sealed(self, version: int) -> list[DataFile]:
+    def _sealed(self, version: int) -> Listing:
         """The files that the log lists at a sealed version, if their digest was sealed."""
         if version < 0:
-            return []
+            return Listing.of([])
         found = self._owner.stored.table(self._name).listed(version)
-        if digest_of(map(line, found)) != self._owner.source.list_digest(self._name):
+        listing = found if isinstance(found, Listing) else Listing.of(found)
+        if listing.digest() != self._owner.source.list_digest(self._name):
             raise log_chain.changed(
                 self._owner.dest,
                 f"{self._name}: its log shows other files at version {version} than were sealed",
             )
-        return found
+        return listing
 
-    def _pruned(self, found: list[DataFile]) -> pads.FileSystemDataset:
-        """A dataset that is never read. It tells which files may hold certain rows."""
-        nowhere = pafs.LocalFileSystem()
-        fragments = [_FORMAT.make_fragment(f.path, nowhere, covers(f)) for f in found]
-        return pads.FileSystemDataset(fragments, self._schema, _FORMAT, nowhere)
-
-    def _rows(self, columns: Sequence[str] | None, where: pads.Expression | None) -> pa.Table:
+    def _rows(
+        self,
+        columns: Sequence[str] | None,
+        where: pads.Expression | None,
+        people: Collection[str] | None,
+    ) -> pa.Table:
         if self._name in _KEPT:
             found = self._all()
             found = found if where is None else found.filter(where)
             return found if columns is None else found.select(list(columns))
-        return self._chosen(columns, where)
+        return self._chosen(columns, where, people)
 
     def _all(self) -> pa.Table:
         """All rows of a small table, read once a version."""
         with self._owner.lock:
             version = self._listing().version
             if self._kept is None or self._kept[0] != version:
-                self._kept = version, self._chosen(None, None)
+                self._kept = version, self._chosen(None, None, None)
             return self._kept[1]
 
-    def _chosen(self, columns: Sequence[str] | None, where: pads.Expression | None) -> pa.Table:
-        listing = self._listing()
-        files = list(listing.files.values())
-        if where is not None:
-            # Keep the order of all files.
-            some = {fragment.path for fragment in listing.pruned.get_fragments(filter=where)}
-            files = [file for file in files if file.path in some]
+    def _chosen(
+        self,
+        columns: Sequence[str] | None,
+        where: pads.Expression | None,
+        people: Collection[str] | None,
+    ) -> pa.Table:
+        files = self._listing().files
+        if people is not None:
+            files = files.taken(files.may_hold(people))
         wanted = Wanted(self._schema, columns, where)
-        found = list(self._read([(file, wanted) for file in files]))
+        found = self._read((file, wanted) for file in files)
         names = self._schema.names if columns is None else columns
         fields = [self._schema.field(name) for name in names]
         return pa.concat_tables([pa.schema(fields).empty_table(), *found])
 
     def _of_people(self, people: list[str], generation: int) -> pa.Table:
+        files = self._listing().files
         # An expression of many people is slow to match with many files.
-        pairs = [
+        pairs = (
             (file, Wanted(self._schema, None, of_people(own, generation)))
-            for file in self._listing().files.values()
+            for file in files.taken(files.may_hold(people))
             if (own := may_hold(file, people, generation))
-        ]
+        )
         return pa.concat_tables([self._schema.empty_table(), *self._read(pairs)])
 
-    def _read(self, pairs: list[tuple[DataFile, Wanted]]) -> Iterator[pa.Table]:
+    def _read(self, pairs: Iterable[tuple[DataFile, Wanted]]) -> Iterator[pa.Table]:
         """What is wanted of some files, a few at a time, in their order."""
 
         def one(pair: tuple[DataFile, Wanted]) -> pa.Table:
@@ -242,9 +246,11 @@ class SealedTable:
             address = layout.join(self.uri, file.path)
             return rows_of(self._owner.store, address, file, covers(file), wanted)
 
-        if len(pairs) < 2:
-            yield from map(one, pairs)
+        parts = batched(pairs, _WINDOW)
+        first = next(parts, [])
+        if len(first) < 2:
+            yield from map(one, first)
             return
         with ThreadPoolExecutor(_THREADS) as pool:
-            for some in batched(pairs, _WINDOW):
+            for some in chain([first], parts):
                 yield from pool.map(one, some)

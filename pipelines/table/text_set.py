@@ -1,7 +1,11 @@
-"""A large set of texts at 16 bytes each, such as the subjects that a table holds."""
+"""A large set of texts at 16 bytes each, such as the subjects that a table holds.
+
+Up to a million are kept in memory.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
@@ -10,17 +14,91 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ironmask.errors import StorageError
+
 _BYTES: Final = 16
+HASH: Final = np.dtype(f"S{_BYTES}")
+IN_MEMORY: Final = 1 << 20
+_PREFIXES: Final = 1 << 16
 
 Mask = NDArray[np.bool_]
+Hashes = NDArray[np.bytes_]
+
+
+class Sorter:
+    """Sorts any number of hashes in 32 MiB of memory.
+
+    The rest lies in nameless temporary files, which are mapped: the system takes their pages out of
+    memory where it needs room.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._runs: list[Hashes] = []
+        self._some: list[Hashes] = []
+        self._waiting = 0
+
+    def add(self, hashes: Hashes) -> None:
+        """Take in some hashes, (k,). Raises `StorageError` where a file finds no room."""
+        self.total += len(hashes)
+        self._some.append(hashes)
+        self._waiting += len(hashes)
+        if self._waiting >= IN_MEMORY:
+            self._runs.append(_filed([self._rest()]))
+
+    def distinct(self) -> Hashes:
+        """The different hashes so far, in their order. Errors are those of `add`."""
+        self._some = [self._rest()]
+        return _merged([*self._runs, *self._some]) if self._runs else self._some[0]
+
+    def _rest(self) -> Hashes:
+        found = np.unique(np.concatenate([np.empty(0, HASH), *self._some]))
+        self._some, self._waiting = [], 0
+        return found
+
+
+def _merged(runs: list[Hashes]) -> Hashes:
+    """Sorted runs as one, range by range: hashes are spread evenly."""
+    ranges = min(_PREFIXES, 1 + sum(map(len, runs)) * 2 // IN_MEMORY)
+    ends = [(place * _PREFIXES // ranges).to_bytes(2) for place in range(1, ranges)]
+    bounds = [
+        [0, *np.searchsorted(run, np.array(ends, HASH)), len(run)] if ends else [0, len(run)]
+        for run in runs
+    ]
+    return _filed(
+        np.unique(
+            np.concatenate(
+                [run[own[k] : own[k + 1]] for run, own in zip(runs, bounds, strict=True)]
+            )
+        )
+        for k in range(ranges)
+    )
+
+
+def _filed(parts: Iterable[Hashes]) -> Hashes:
+    """Hashes in a nameless temporary file, mapped."""
+    try:
+        with tempfile.TemporaryFile(prefix="ironmask-") as file:
+            for part in parts:
+                file.write(part.tobytes())
+            file.flush()
+            count = file.tell() // _BYTES
+            return np.memmap(file, HASH, "r", shape=(count,)) if count else np.empty(0, HASH)
+    except OSError as error:
+        raise StorageError(
+            f"{tempfile.gettempdir()}: {error.strerror or error}: make room there, or name "
+            "another folder in TMPDIR"
+        ) from None
 
 
 class TextSet:
     """Texts by their 128-bit BLAKE2b hashes. Two different texts never collide in practice."""
 
     def __init__(self, texts: Iterable[pa.Array | pa.ChunkedArray] = ()) -> None:
-        parts = [_hashes(part) for part in texts]
-        self._sorted = np.unique(np.concatenate(parts)) if parts else np.empty(0, f"S{_BYTES}")
+        sorter = Sorter()
+        for part in texts:
+            sorter.add(_hashes(part))
+        self._sorted = sorter.distinct()
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -28,22 +106,31 @@ class TextSet:
     def joined(self, other: TextSet) -> TextSet:
         """The texts of both sets."""
         both = TextSet()
-        both._sorted = np.union1d(self._sorted, other._sorted)
+        both._sorted = (
+            np.union1d(self._sorted, other._sorted)
+            if len(self) + len(other) < IN_MEMORY
+            else _merged([self._sorted, other._sorted])
+        )
         return both
 
     def without(self, other: TextSet) -> TextSet:
         """The texts of this set that are not in another one."""
         rest = TextSet()
-        rest._sorted = np.setdiff1d(self._sorted, other._sorted, assume_unique=True)
+        rest._sorted = self._sorted[~other._holds(self._sorted)]
         return rest
 
     def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
         """Which texts are in the set, (k,) bool. A null is not."""
         if not len(self):
             return np.zeros(len(texts), bool)
-        asked = _hashes(texts)
+        found: Mask = self._holds(_hashes(texts)) & np.asarray(texts.is_valid())
+        return found
+
+    def _holds(self, asked: Hashes) -> Mask:
+        if not len(self):
+            return np.zeros(len(asked), bool)
         places = np.minimum(np.searchsorted(self._sorted, asked), len(self) - 1)
-        found: Mask = (self._sorted[places] == asked) & np.asarray(texts.is_valid())
+        found: Mask = self._sorted[places] == asked
         return found
 
 
@@ -73,7 +160,7 @@ class Greatest:
     def __init__(self, first: Iterable[tuple[pa.Array, NDArray[np.int64]]]) -> None:
         """first: the texts that count, each with a number."""
         parts = [(_hashes(texts), numbers) for texts, numbers in first]
-        hashes = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, f"S{_BYTES}")
+        hashes = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, HASH)
         self._sorted, places = np.unique(hashes, return_inverse=True)
         self._numbers = np.full(len(self._sorted), np.iinfo(np.int64).min)
         if parts:
@@ -105,4 +192,4 @@ def _hashes(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
         blake2b((text or "").encode(), digest_size=_BYTES).digest() for text in texts.to_pylist()
     ]
     # The texts fill the type's length, so zeros are cut off from all of them in the same way.
-    return np.array(digests, dtype=f"S{_BYTES}")
+    return np.array(digests, dtype=HASH)

@@ -21,13 +21,12 @@ from infra.store.objects import FsspecStore
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile, Store, StoredTable, StoredTables
 from pipelines.table.layout import join
+from pipelines.table.listing import digest_of, line
 from pipelines.table.log_chain import entry
 from pipelines.table.log_entries import (
     Commit,
     Log,
     announcement_of_columns,
-    digest_of,
-    line,
     parsed,
 )
 from pipelines.table.schemas import GENERATIONS, INPUTS, TABLES, TEMPLATES, as_parquet
@@ -250,7 +249,7 @@ class TablesContract:
     def test_what_was_at_a_version_can_be_listed(self, table, files):
         table.commit([files["a"]], "run", 1)
         table.commit([files["b"]], "run", 2, ["a.parquet"])
-        assert table.listed(0) == []
+        assert list(table.listed(0)) == []
         assert [bare(file) for file in table.listed(1)] == [bare(files["a"])]
         assert [bare(file) for file in table.listed(2)] == [bare(files["b"])]
         assert all(file.sha256 == "" for file in table.listed(2))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ironmask.errors import StorageError, TableError
 from pipelines.ports import DataFile
-from pipelines.table.layout import join
+from pipelines.table.layout import is_of, join
 from pipelines.table.schemas import TABLES
 from support.memory import MemoryStore
 
@@ -185,7 +185,10 @@ class MemoryTable:
         return state.version
 
     def rows(
-        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        where: pads.Expression | None = None,
+        people: Collection[str] | None = None,
     ) -> pa.Table:
         names = self._schema.names if columns is None else list(columns)
         schema = pa.schema([self._schema.field(name) for name in names])
@@ -193,9 +196,12 @@ class MemoryTable:
         found = [self._read(file, names, where) for file in files]
         return pa.concat_tables([schema.empty_table(), *found])
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, columns: Sequence[str], runs: Collection[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         for file in self._state().files.values():
-            yield from self._read(file, list(columns), None).to_batches()
+            if is_of(file.path, runs):
+                yield from self._read(file, list(columns), None).combine_chunks().to_batches()
 
     def _read(self, file: DataFile, names: list[str], where: pads.Expression | None) -> pa.Table:
         """Some rows of a data file; its partition gives the columns that it has not."""

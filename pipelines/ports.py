@@ -289,6 +289,10 @@ class StoredTable(Table, Protocol):
         """The files at a version of the log, without digests. May raise `StorageError`."""
         ...
 
+    def let_go(self) -> None:
+        """Forget what was read of the log; the next question reads it again."""
+        ...
+
     def commit(
         self,
         files: Sequence[DataFile],

@@ -104,6 +104,9 @@ class DeltaTableHandle:
         except TableNotFoundError:
             raise StorageError(f"{self.uri} is not a table: its log is missing") from None
 
+    def let_go(self) -> None:
+        self._known = None
+
     def _at(self, version: int) -> DeltaTable:
         """The table at one version of its log. A newer table may stay known."""
         known = self._known

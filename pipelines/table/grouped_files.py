@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any, Final
@@ -209,16 +209,21 @@ class CheckedParts(io.RawIOBase):
 
 @dataclass(frozen=True)
 class RemoteGroups:
-    """A file in a store, checked part by part. size, digest: as vouched for."""
+    """A file in a store, checked part by part. size, digest: as vouched for.
+
+    What came with the footer is not read again: a small file is read once.
+    """
 
     store: Store
     uri: str
     size: int
     digest: str
+    _tail: list[bytes] = field(default_factory=list, repr=False, compare=False)
 
     def footer(self) -> Footer:
         """Read the end of the file. Raises `TamperedError` where it was changed."""
         tail = self._part(max(0, self.size - _TAIL), self.size)
+        self._tail[:] = [tail]
         length = _END + int.from_bytes(tail[-_END:-4], "little")
         if len(tail) < length <= self.size:
             tail = self._part(self.size - length, self.size)
@@ -244,6 +249,10 @@ class RemoteGroups:
         return self._part(start, end)
 
     def _part(self, start: int, end: int) -> bytes:
+        for tail in self._tail:
+            begin = self.size - len(tail)
+            if begin <= start:
+                return tail[start - begin : end - begin]
         return self.store.part(self.uri, start, end)
 
 

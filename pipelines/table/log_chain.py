@@ -15,7 +15,7 @@ import pyarrow as pa
 from ironmask.errors import TableError
 from pipelines.ports import Store, Tables
 from pipelines.table import layout
-from pipelines.table.log_entries import Log, parsed
+from pipelines.table.log_entries import Log, Said, parsed
 from pipelines.table.log_seal_file import LOG, Chain, State, Written
 from pipelines.table.schemas import TABLES
 
@@ -60,6 +60,26 @@ def read_to(tables: Tables, store: Store, state: State, name: str, version: int)
     except (pa.ArrowException, ValueError):
         raise changed(tables.dest, other(name, state.logs.get(name, Chain()))) from None
     return log
+
+
+def between(
+    tables: Tables, store: Store, name: str, known: Chain, sealed: Chain
+) -> list[Said] | None:
+    """What the entries say that lead from one chain of a log to a later one.
+
+    None where they are not there, or do not lead there.
+    """
+    said = []
+    addresses = [entry(tables, name, n) for n in range(known.version + 1, sealed.version + 1)]
+    for content in store.read_many(addresses):
+        if isinstance(content, OSError):
+            return None
+        known = known.then(content)
+        try:
+            said.append(parsed(content))
+        except ValueError:
+            return None
+    return said if known == sealed else None
 
 
 def follow(tables: Tables, store: Store, log: Log, name: str) -> None:

@@ -119,9 +119,13 @@ class LogSeal:
     def _refuse(self, problem: str) -> NoReturn:
         raise log_chain.changed(self._stored.dest, problem)
 
+    def chain(self, name: str) -> Chain:
+        """A log up to its last sealed version."""
+        return self._logs[name].chain
+
     def version(self, name: str) -> int:
         """The last sealed version of a log; -1 before the first."""
-        return self._logs[name].chain.version
+        return self.chain(name).version
 
     def list_digest(self, name: str) -> str:
         """The digest of the files that a log lists at that version."""

@@ -38,10 +38,11 @@ class SealReader:
         self._content = log_seal_file.read_content(tables.dest, store)
         self._state = self._checked()
 
+    def chain(self, name: str) -> Chain:
+        return self._log(name).chain if self._is_old else self._state.logs.get(name, Chain())
+
     def version(self, name: str) -> int:
-        if self._is_old:
-            return self._log(name).chain.version
-        return self._state.logs.get(name, Chain()).version
+        return self.chain(name).version
 
     def list_digest(self, name: str) -> str:
         return self._log(name).list_digest() if self._is_old else self._state.lists[name]

@@ -23,8 +23,11 @@ from ironmask.errors import StorageError, TableError, TamperedError
 from pipelines.ports import DataFile, Store, StoredTables
 from pipelines.table import layout, log_chain
 from pipelines.table.data_files import Wanted, batched, covers, may_hold, of_people, rows_of
+from pipelines.table.file_index import FileIndex
+from pipelines.table.list_digest import digest_of_columns
 from pipelines.table.listing import Listing
 from pipelines.table.log_entries import Said
+from pipelines.table.log_seal_file import Chain
 from pipelines.table.schemas import TABLES
 
 T = TypeVar("T")
@@ -38,8 +41,8 @@ _KEPT: Final = frozenset({"generations", "runs"})
 class Source(Protocol):
     """Knows the current content of the seal."""
 
-    def version(self, name: str) -> int:
-        """The last sealed version of a log; -1 before the first."""
+    def chain(self, name: str) -> Chain:
+        """A log up to its last sealed version, -1 before the first."""
         ...
 
     def list_digest(self, name: str) -> str:
@@ -85,6 +88,11 @@ class SealedTables:
                 self._known[name] = SealedTable(self, name)
             return self._known[name]
 
+    def chain(self, name: str) -> Chain:
+        """A log as far as it is vouched for."""
+        with self.lock:
+            return self.source.chain(name)
+
     def refresh(self) -> bool:
         """Look whether more, or something else, is vouched for by now; tell whether it is."""
         with self.lock:
@@ -100,11 +108,23 @@ class SealedTables:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The files of a table at a version. seal: the version of the log in the seal then."""
+    """The files of a table at a version.
 
-    seal: int
+    chain, sealed: of the log in the seal then, and its files there. files: with what was ahead.
+    """
+
+    chain: Chain
+    sealed: FileIndex
     version: int
-    files: Listing
+    files: FileIndex
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """All rows of some files."""
+
+    files: FileIndex
+    rows: pa.Table
 
 
 class SealedTable:
@@ -115,14 +135,18 @@ class SealedTable:
         self._name = name
         self._schema, _ = TABLES[name]
         self._seen: _Listing | None = None
-        self._kept: tuple[int, pa.Table] | None = None
+        self._kept: _Kept | None = None
         self.uri = owner.stored.table(name).uri
 
     def files(self) -> dict[str, int]:
-        return self._steadily(self._listing).files.numbers("size")
+        return self._steadily(self._listing).files.listing.numbers("size")
+
+    def settle(self) -> None:
+        """Read and check the list of files now, not at the first question."""
+        self._steadily(self._listing)
 
     def counts(self) -> dict[str, int]:
-        return self._steadily(self._listing).files.numbers("rows")
+        return self._steadily(self._listing).files.listing.numbers("rows")
 
     def rows(
         self,
@@ -142,7 +166,7 @@ class SealedTable:
         listing = self._steadily(self._listing)
         try:
             wanted = Wanted(self._schema, columns)
-            files = (file for file in listing.files if layout.is_of(file.path, runs))
+            files = (file for file in listing.files.listing if layout.is_of(file.path, runs))
             for found in self._read((file, wanted) for file in files):
                 yield from found.combine_chunks().to_batches()
         except (TableError, StorageError, TamperedError):
@@ -169,16 +193,32 @@ class SealedTable:
             return self._newest()
 
     def _newest(self) -> _Listing:
-        version = self._owner.source.version(self._name)
-        if self._seen is None or self._seen.seal != version:
+        chain = self._owner.source.chain(self._name)
+        if self._seen is None or self._seen.chain != chain:
+            sealed = self._followed(chain)
             # What was known before is let go first: both may be large.
             self._seen = None
-            files = self._sealed(version)
+            sealed = sealed or FileIndex.of(self._sealed(chain.version))
             ahead = self._owner.source.ahead(self._name)
-            if ahead:
-                files = files.changed(ahead.added, ahead.removed)
-            self._seen = _Listing(version, version + (ahead is not None), files)
+            files = sealed.changed(ahead.added, ahead.removed) if ahead else sealed
+            self._seen = _Listing(chain, sealed, chain.version + (ahead is not None), files)
         return self._seen
+
+    def _followed(self, chain: Chain) -> FileIndex | None:
+        """The files at a sealed version, from those known before and the entries in between.
+
+        The chain vouches for each of these entries. None where they do not tell.
+        """
+        known = self._seen
+        if known is None or not 0 <= known.chain.version < chain.version:
+            return None
+        found, files = self._owner, known.sealed
+        said = log_chain.between(found.stored, found.store, self._name, known.chain, chain)
+        if said is None:
+            return None
+        for one in said:
+            files = files.changed(one.added, one.removed)
+        return files
 
     def _sealed(self, version: int) -> Listing:
         """The files that the log lists at a sealed version, if their digest was sealed."""
@@ -186,7 +226,7 @@ class SealedTable:
             return Listing.of([])
         found = self._owner.stored.table(self._name).listed(version)
         listing = found if isinstance(found, Listing) else Listing.of(found)
-        if listing.digest() != self._owner.source.list_digest(self._name):
+        if digest_of_columns(listing.columns) != self._owner.source.list_digest(self._name):
             raise log_chain.changed(
                 self._owner.dest,
                 f"{self._name}: its log shows other files at version {version} than were sealed",
@@ -206,12 +246,22 @@ class SealedTable:
         return self._chosen(columns, where, people)
 
     def _all(self) -> pa.Table:
-        """All rows of a small table, read once a version."""
+        """All rows of a small table. Each of its files is read once."""
         with self._owner.lock:
-            version = self._listing().version
-            if self._kept is None or self._kept[0] != version:
-                self._kept = version, self._chosen(None, None, None)
-            return self._kept[1]
+            files = self._listing().files
+            if self._kept is None or self._kept.files is not files:
+                self._kept = self._renewed(files)
+            return self._kept.rows
+
+    def _renewed(self, files: FileIndex) -> _Kept:
+        """The rows of a small table, of which only files are read that were not there before."""
+        before = self._kept
+        known = {file.path for file in before.files.listing} if before else set()
+        new = [file for file in files.listing if file.path not in known]
+        if before is None or len(known) + len(new) != len(files):
+            return _Kept(files, self._of_files(files.listing, Wanted(self._schema)))
+        rows = self._of_files(new, Wanted(self._schema))
+        return _Kept(files, pa.concat_tables([before.rows, rows]))
 
     def _chosen(
         self,
@@ -219,12 +269,13 @@ class SealedTable:
         where: pads.Expression | None,
         people: Collection[str] | None,
     ) -> pa.Table:
-        files = self._listing().files
-        if people is not None:
-            files = files.taken(files.may_hold(people))
-        wanted = Wanted(self._schema, columns, where)
+        index = self._listing().files
+        files = index.listing if people is None else index.holding(people)
+        return self._of_files(files, Wanted(self._schema, columns, where))
+
+    def _of_files(self, files: Iterable[DataFile], wanted: Wanted) -> pa.Table:
         found = self._read((file, wanted) for file in files)
-        names = self._schema.names if columns is None else columns
+        names = self._schema.names if wanted.columns is None else wanted.columns
         fields = [self._schema.field(name) for name in names]
         return pa.concat_tables([pa.schema(fields).empty_table(), *found])
 
@@ -233,7 +284,7 @@ class SealedTable:
         # An expression of many people is slow to match with many files.
         pairs = (
             (file, Wanted(self._schema, None, of_people(own, generation)))
-            for file in files.taken(files.may_hold(people))
+            for file in files.holding(people)
             if (own := may_hold(file, people, generation))
         )
         return pa.concat_tables([self._schema.empty_table(), *self._read(pairs)])

@@ -1,4 +1,4 @@
-"""What a verifier keeps as long as its seal stands: keys, pseudonyms, settings."""
+"""What a verifier keeps while the generations of its table stand: keys, pseudonyms, settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Any
 
 from infra.keys.key_file import KeyFile
-from pipelines.ports import GenerationKeys
+from pipelines.ports import GenerationKeys, TableKeys
 from pipelines.spec.faces import FaceSettings
 from pipelines.table import run_records
 from pipelines.table.pseudonyms import kept
@@ -14,20 +14,29 @@ from pipelines.table.sealed import SealedTables
 
 
 class Kept:
-    """What was opened since the seal was renewed last. Another renewal drops all of it.
+    """What was opened since a generation came or went last.
 
     renewals: of the tables, when it was made. Several threads may ask.
     """
 
-    def __init__(self, tables: SealedTables, file: KeyFile) -> None:
-        """Raises `KeyNotFoundError` where the table holds pseudonyms whose keys are missing."""
+    def __init__(self, tables: SealedTables, file: KeyFile, before: Kept | None = None) -> None:
+        """before: what was kept until the seal was renewed. A commit to the table of generations
+        drops its keys.
+
+        Raises `KeyNotFoundError` where the table holds pseudonyms whose keys are missing.
+        """
         self.renewals = tables.renewals
         self._tables = tables
         self._file = file
-        self._pseudonyms = kept(tables, file.table())
+        self._generations = tables.chain("generations")
+        stands = before is not None and before._generations == self._generations
+        self._table_keys: TableKeys | None = (
+            before._table_keys if before and stands else file.table()
+        )
+        self._pseudonyms = kept(tables, self._table_keys)
         self._lock = Lock()
-        self._keys: dict[int, GenerationKeys] = {}
-        self._faces: dict[str, FaceSettings] = {}
+        self._keys: dict[int, GenerationKeys] = dict(before._keys) if before and stands else {}
+        self._faces: dict[str, FaceSettings] = dict(before._faces) if before and stands else {}
 
     def stored(self, subject: str) -> str:
         """What a person is stored as."""

@@ -13,12 +13,14 @@ import numpy as np
 from infra.keys.key_file import KeyFile
 from infra.settings import load as load_settings
 from infra.store.addresses import is_text
+from ironmask import candidates
 from ironmask.errors import ImageError, IronmaskError, ParameterError, SubjectError, TemplateError
 from pipelines.ports import F32, Store
 from pipelines.setup import places, ports
 from pipelines.spec.outcomes import Reason
-from pipelines.table import read
+from pipelines.table import read, run_records
 from pipelines.table.data_files import batched
+from pipelines.table.schemas import TABLES
 from pipelines.verification import probe
 from pipelines.verification.images import Image, contents, contents_or_faults, name_of
 from pipelines.verification.kept import Kept
@@ -47,8 +49,9 @@ class Verifier:
     It opens settings, keys and the sealed table once, and a model at the first image. Many threads
     may ask at once. A context manager: `close` lets keys and models go. Answers are yes or no.
 
-    The keys of a generation, and what else was read of a table, go with the seal that they were
-    read under. An answer that was under way then is made anew from what is live now.
+    It holds the list of the files of templates, some 200 bytes a file, and finds a subject's file
+    in it. A refresh reads the entries of the logs since then. Keys go once a generation has come or
+    gone. An answer that was under way at a refresh is made anew from what is live now.
 
     >>> with Verifier("table/") as verifier:  # doctest: +SKIP
     ...     verifier.verify("Ada", ["probe.jpg"])
@@ -71,6 +74,11 @@ class Verifier:
         # Over what is kept. Rows are read, and probes embedded and compared, outside of it.
         self._lock = RLock()
         self._kept: Kept | None = Kept(self._tables, self._file)
+        self._tables.table("templates").settle()
+        for name in TABLES:
+            stored.table(name).let_go()
+        for job in run_records.jobs(self._tables)[-1:]:
+            candidates.patterns(job.params)
 
     def __repr__(self) -> str:
         return f"Verifier({self._tables.dest!r})"
@@ -226,7 +234,7 @@ class Verifier:
         with self._lock:
             kept = self._open_still()
             if kept.renewals != self._tables.renewals:
-                kept = self._kept = Kept(self._tables, self._file)
+                kept = self._kept = Kept(self._tables, self._file, kept)
             return kept
 
     def _is_current(self, kept: Kept) -> bool:

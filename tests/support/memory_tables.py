@@ -148,6 +148,9 @@ class MemoryTable:
     def listed(self, version: int) -> list[DataFile]:
         return list(self._state(version).files.values())
 
+    def let_go(self) -> None:
+        """Nothing is kept."""
+
     def sequence(self, application: str) -> int:
         return self._state().sequences.get(application, 0)
 

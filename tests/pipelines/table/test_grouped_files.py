@@ -126,13 +126,16 @@ def test_every_bit_counts(kept, content):
     assert not is_intact(path.name, b"")
 
 
-def test_a_look_up_reads_the_footer_and_one_group(kept, content):
+@pytest.mark.parametrize(("tail", "parts"), [(16 << 10, 2), (128 << 10, 1)])
+def test_a_look_up_reads_the_footer_and_one_group(kept, content, monkeypatch, tail, parts):
+    """A file that is no larger than what is read for its footer is read once."""
+    monkeypatch.setattr(grouped_files, "_TAIL", tail)
     store = Counting()
     tables = sealed(kept, store)
     where = (pads.field("subject_id") == "s017") & (pads.field("generation") == 1)
     found = tables.table("templates").rows(where=where)
     assert found["subject_id"].to_pylist() == ["s017"]
-    assert len(store.read_parts) == 2
+    assert len(store.read_parts) == parts
     whole = [row for row in rows(kept, "templates") if row["subject_id"] == "s017"]
     assert found.to_pylist() == whole
 

@@ -51,7 +51,6 @@ from pipelines.cli.options import (
     console,
     say,
     say_disagreement,
-    say_excluded,
 )
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def enroll(
         summary, as_json, lambda done: {**asdict(done), "warnings": warnings}, print_summary
     )
     say_disagreement(summary, kept=False)
-    say_excluded(summary)
+    running.say_excluded(summary)
     running.end(summary.shortfall(max_failures))
 
 

@@ -291,12 +291,6 @@ def say_disagreement(summary: Summary, *, kept: bool) -> None:
         say(f"WARNING: {people:,} people {words[0]}: {inputs:,} inputs, {became} ({reason})")
 
 
-def say_excluded(summary: Summary | None) -> None:
-    """Name the nodes that got no work, and why."""
-    for node, why in (summary.excluded_nodes if summary else {}).items():
-        say(f"WARNING: the Ray node {node} was excluded: {why}")
-
-
 def console(*, stderr: bool = False) -> Console:
     """Names come from files: nothing in them is markup, and no sign of theirs takes effect."""
     return _Console(stderr=stderr, markup=False, emoji=False)

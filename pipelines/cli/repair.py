@@ -28,7 +28,6 @@ from pipelines.cli.options import (
     chosen,
     console,
     say,
-    say_excluded,
 )
 
 
@@ -86,5 +85,5 @@ def repair(
     with live(console(stderr=True), wanted=not as_json) as progress:
         done = verb.carry_out(request, prepared, Watch(progress))
     running.answer(done, as_json, asdict, print_repaired)
-    say_excluded(done.summary)
+    running.say_excluded(done.summary)
     running.end(done.shortfall)

@@ -50,7 +50,6 @@ from pipelines.cli.options import (
     console,
     say,
     say_disagreement,
-    say_excluded,
     tell,
 )
 
@@ -211,7 +210,7 @@ def _do(
     done = _renew(request, prepared, prefect, as_json)
     running.answer(done, as_json, asdict, print_renewed)
     say_disagreement(done.summary, kept=not request.losses.refuse_disagreement)
-    say_excluded(done.summary)
+    running.say_excluded(done.summary)
     running.end("" if done.is_whole else done.shortfall)
 
 

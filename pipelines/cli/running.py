@@ -15,6 +15,7 @@ from pipelines.cli.options import EXIT_PARTIAL, console, say
 if TYPE_CHECKING:
     from pipelines.capacity.brief import Brief
     from pipelines.run.begin import Forecast
+    from pipelines.run.summary import Summary
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -81,6 +82,12 @@ def end(shortfall: str) -> None:
     if shortfall:
         say(shortfall)
         raise typer.Exit(EXIT_PARTIAL)
+
+
+def say_excluded(summary: Summary | None) -> None:
+    """Name the nodes that got no work, and why."""
+    for node, why in (summary.excluded_nodes if summary else {}).items():
+        say(f"WARNING: the Ray node {node} was excluded: {why}")
 
 
 def through_prefect(wanted: bool | None) -> bool:

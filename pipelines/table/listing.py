@@ -20,6 +20,7 @@ _CHUNK: Final = 4096
 _FEW: Final = 16
 _TEXT: Final = pa.large_string()
 _PRUNED: Final = "subject_id"
+_GENERATION: Final = "partition.generation"
 
 Mask = NDArray[np.bool_]
 
@@ -77,6 +78,19 @@ class Listing(Sequence[DataFile]):
     def taken(self, mask: Mask) -> Listing:
         """The files under a mask, (k,) bool."""
         return Listing(self.columns.filter(pa.array(mask)))
+
+    def generations(self) -> list[str | None]:
+        """The generations of the files; None for files of none."""
+        if _GENERATION not in self.columns.column_names:
+            return [None] if len(self) else []
+        return list(pc.unique(self.columns[_GENERATION]).to_pylist())
+
+    def of_generations(self, wanted: Collection[str | None]) -> Listing:
+        """The files of some generations."""
+        if _GENERATION not in self.columns.column_names or set(wanted) == set(self.generations()):
+            return self if wanted else Listing(self.columns.slice(0, 0))
+        mask = pc.is_in(self.columns[_GENERATION], pa.array(list(wanted), _TEXT))
+        return self.taken(np.asarray(mask))
 
     def changed(self, added: Iterable[DataFile], removed: Collection[str]) -> Listing:
         """The listing after a commit."""

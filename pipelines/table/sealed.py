@@ -18,6 +18,7 @@ from typing import Final, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 
 from ironmask.errors import StorageError, TableError, TamperedError
 from pipelines.ports import DataFile, Store, StoredTables
@@ -36,6 +37,7 @@ _THREADS: Final = 16
 _WINDOW: Final = 64
 # Small tables, kept in memory: each question needs them.
 _KEPT: Final = frozenset({"generations", "runs"})
+_FORMAT: Final = pads.ParquetFileFormat()
 
 
 class Source(Protocol):
@@ -270,7 +272,10 @@ class SealedTable:
         people: Collection[str] | None,
     ) -> pa.Table:
         index = self._listing().files
-        files = index.listing if people is None else index.holding(people)
+        files: Iterable[DataFile] = index.listing if people is None else index.holding(people)
+        if people is None and where is not None:
+            some = [number for number in index.listing.generations() if _may_be(number, where)]
+            files = index.listing.of_generations(some)
         return self._of_files(files, Wanted(self._schema, columns, where))
 
     def _of_files(self, files: Iterable[DataFile], wanted: Wanted) -> pa.Table:
@@ -305,3 +310,16 @@ class SealedTable:
         with ThreadPoolExecutor(_THREADS) as pool:
             for some in chain([first], parts):
                 yield from pool.map(one, some)
+
+
+def _may_be(generation: str | None, where: pads.Expression) -> bool:
+    """Whether rows of a generation may be wanted. None: of a table that has no generations."""
+    if generation is None:
+        return True
+    covered = pads.field("generation") == int(generation)
+    try:
+        fragment = _FORMAT.make_fragment("", pafs.LocalFileSystem(), covered)
+        some = pads.FileSystemDataset([fragment], TABLES["templates"][0], _FORMAT)
+        return bool(list(some.get_fragments(filter=where)))
+    except pa.ArrowInvalid:
+        return True

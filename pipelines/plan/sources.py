@@ -290,24 +290,6 @@ def _embeddings(source: str, store: Store, key_before: bytes | None) -> Iterator
                 start += len(chunk)
 
 
-def windows(source: str, store: Store, limit: int) -> list[int]:
-    """Cut a Parquet of embeddings into parts of whole row groups: the first row of each part.
-
-    limit: bytes of a part that has several row groups, once they are decoded.
-    """
-    with store.open(source) as handle:
-        metadata = embedding_file(source, handle).metadata
-    starts, row, size = [0], 0, 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        if size and size + group.total_byte_size > limit:
-            starts.append(row)
-            size = 0
-        size += group.total_byte_size
-        row += group.num_rows
-    return starts
-
-
 def embedding_file(
     source: str, handle: object, more: Sequence[str] = (), optional: Sequence[str] = ()
 ) -> pq.ParquetFile:

@@ -15,12 +15,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.plan.sources import embedding_file
 from pipelines.plan.spool import Blocks, Place, spool
+from pipelines.ports import Store
 
 WINDOW_BYTES: Final = 512 << 20
 """Decoded row groups that a worker keeps. A larger row group is a window of its own."""
 
 _SUBJECT: Final = "subject_id"
+
+
+def starts_of(source: str, store: Store, limit: int) -> list[int]:
+    """Cut a Parquet of embeddings into parts of whole row groups: the first row of each part.
+
+    limit: bytes of a part that has several row groups, once they are decoded.
+    """
+    with store.open(source) as handle:
+        metadata = embedding_file(source, handle).metadata
+    starts, row, size = [0], 0, 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if size and size + group.total_byte_size > limit:
+            starts.append(row)
+            size = 0
+        size += group.total_byte_size
+        row += group.num_rows
+    return starts
 
 
 def by_window(tables: Iterable[pa.Table], starts: Sequence[int]) -> Iterator[pa.Table]:

@@ -14,7 +14,7 @@ from pipelines.plan import from_live, from_rows, from_vault, sources
 from pipelines.plan.arrange import arrange
 from pipelines.plan.census import Census
 from pipelines.plan.naming import Known
-from pipelines.plan.windows import WINDOW_BYTES
+from pipelines.plan.windows import WINDOW_BYTES, starts_of
 from pipelines.ports import GenerationKeys, Store, Tables
 from pipelines.spec.addresses import row_and_image
 from pipelines.spec.template_job import RETRY_ALL, Purpose, SourceKind, TemplateJob
@@ -123,7 +123,7 @@ def _windows(job: TemplateJob, store: Store) -> Sequence[int]:
     """The parts of a source that are planned one after the other, where a worker reads parts."""
     if job.kind is not SourceKind.EMBEDDINGS:
         return ()
-    return sources.windows(job.source, store, WINDOW_BYTES)
+    return starts_of(job.source, store, WINDOW_BYTES)
 
 
 def listed(

@@ -175,7 +175,8 @@ class HybridInverter(_Trained):
         left = np.arange(len(people))
         linear = self._linear
         if linear is None:
-            order = np.random.default_rng(self._training.seed).permutation(int(people.max()) + 1)
+            numbered = torch.Generator().manual_seed(self._training.seed)
+            order = torch.randperm(int(people.max()) + 1, generator=numbered).numpy()
             is_first = np.isin(people, order[: len(order) // 2])
             left = np.flatnonzero(~is_first)
             first = np.flatnonzero(is_first)

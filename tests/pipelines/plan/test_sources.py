@@ -21,6 +21,7 @@ from infra.store.objects import FsspecStore
 from ironmask.errors import SourceError, StorageError
 from pipelines.plan import sources
 from pipelines.plan.subject_folders import cut_by_folder
+from pipelines.plan.windows import starts_of
 from pipelines.ports import Entry
 from pipelines.setup import ports
 from pipelines.spec.template_job import SourceKind
@@ -437,9 +438,9 @@ class TestEmbeddings:
         table = pa.table({"subject_id": list("abcdefg"), "embedding": list(unit_vectors(7))})
         pq.write_table(table, path, row_group_size=2, use_dictionary=False, compression=None)
         group = pq.read_metadata(path).row_group(0).total_byte_size
-        assert sources.windows(str(path), local_store, 9 * group) == [0]
-        assert sources.windows(str(path), local_store, 2 * group) == [0, 4]
-        assert sources.windows(str(path), local_store, 1) == [0, 2, 4, 6]
+        assert starts_of(str(path), local_store, 9 * group) == [0]
+        assert starts_of(str(path), local_store, 2 * group) == [0, 4]
+        assert starts_of(str(path), local_store, 1) == [0, 2, 4, 6]
 
     def test_the_commonest_width_counts(self, tmp_path, local_store):
         wide, narrow = unit_vectors(3), unit_vectors(1, width=63)

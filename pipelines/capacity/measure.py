@@ -111,17 +111,18 @@ def embed_some(
 
     Returns how many had a face.
     """
-    store, crops = shared_store(spec.storage), []
-    aligner = worker.aligner(spec, job)
+    store = shared_store(spec.storage)
     chosen = [addresses[place % len(addresses)] for place in range(unit * each, (unit + 1) * each)]
-    for content in store.read_many(chosen, job.faces.max_bytes, job.source):
-        if isinstance(content, OSError):
-            continue
-        identities.of_file(content)
-        try:
-            crops.append(aligner.align(content).crop)
-        except ImageError:
-            continue
+
+    def contents() -> Iterator[tuple[int, bytes]]:
+        found = store.read_many(chosen, job.faces.max_bytes, job.source)
+        for number, content in enumerate(found):
+            if not isinstance(content, OSError):
+                identities.of_file(content)
+                yield number, content
+
+    faces = [face for _, face in worker.aligner(spec, job).align_many(contents())]
+    crops = [face.crop for face in faces if not isinstance(face, ImageError)]
     if crops:
         worker.recogniser(spec, job).embed(np.stack(crops))
     return len(crops)

@@ -10,6 +10,7 @@ from typing import Final
 from ironmask.errors import ParameterError
 from pipelines.capacity.figures import Figures
 from pipelines.capacity.prices import Node, Prices
+from pipelines.run.steps import full_wave
 
 _GIB: Final = 1 << 30
 _MOST_NODES: Final = 1 << 20
@@ -19,7 +20,6 @@ _READS_A_SHARD: Final = 2
 _WRITES_A_SHARD: Final = 2
 _READS_A_WAVE: Final = 16
 _WRITES_A_WAVE: Final = 8
-_WAVE_SHARDS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,19 @@ def _enough(load: Load, figures: Figures, node: Node, hours: float) -> int:
     return high
 
 
+def _waves(shards: int) -> int:
+    """How many full waves commit so many shards to a new table."""
+    done = count = 0
+    while done < shards:
+        done, count = done + full_wave(done), count + 1
+    return count
+
+
 def requests(load: Load) -> Requests:
     """About how many requests a store gets: planning and working read each photo once."""
     photos = load.inputs + load.todo if load.photos else 0
     listings = ceil(load.inputs / _LISTED) if load.photos else 0
-    waves = ceil(load.shards / _WAVE_SHARDS)
+    waves = _waves(load.shards)
     reads = photos + load.shards * _READS_A_SHARD + waves * _READS_A_WAVE
     writes = listings + load.shards * _WRITES_A_SHARD + waves * _WRITES_A_WAVE
     return Requests(reads, writes)

@@ -104,7 +104,7 @@ class _Waves:
     def add(self, result: ShardResult) -> None:
         self.waiting.append(result)
         self._tally.add(result)
-        is_full = len(self.waiting) >= max(WAVE_SHARDS, self._shards // _WAVE_SHARE)
+        is_full = len(self.waiting) >= full_wave(self._shards)
         if is_full or time.monotonic() - self._last >= self._seconds:
             self.commit()
 
@@ -120,6 +120,11 @@ class _Waves:
         inputs = self._tally.before + self._tally.committed
         HERE.committed(len(self.waiting), inputs, self._last - start)
         self.waiting = []
+
+
+def full_wave(shards: int) -> int:
+    """How many shards fill a wave of a table that has so many already."""
+    return max(WAVE_SHARDS, shards // _WAVE_SHARE)
 
 
 def seconds_to_wait(commit: float) -> float:

@@ -133,7 +133,8 @@ def _accepted(axes: Axes, of: tuple[InversionResults, str]) -> None:
             label=line.inverter if is_stored and line.type == 1 else "",
         )  # fmt: skip
     axes.set(xlabel="false accept rate", ylabel="accepted", xscale="log", ylim=(-0.02, 1.02))
-    axes.legend(loc="lower right")
+    # Below it lies the grey of helpers.
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.15))
 
 
 def _plot(title: str, caption: str, draw: Any, found: Any) -> Plot:

@@ -18,9 +18,10 @@ demo: $(READY)
 # of few tests, which are the longest ones, come last and one core waits.
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
-# Two processes that both use all cores for their matrices wait for each other. Bytecode is kept whatever
+# Two processes that both use all cores for matrices or networks wait for each other. Bytecode is kept whatever
 # the caller's environment says: without it each process that a test starts compiles 1,300 modules.
 test test-slow check: export OPENBLAS_NUM_THREADS := 1
+test test-slow check: export OMP_NUM_THREADS := 1
 test test-slow check demo: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(READY)

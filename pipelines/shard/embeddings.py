@@ -21,6 +21,9 @@ from pipelines.table.identities import of_vector
 
 _STORED = ["subject_id", "embedding"]
 
+_Group = tuple[str, Store, str, int]
+"""A source, its store and version, and the place of a row group in it."""
+
 
 class _RowGroups:
     """Decoded row groups that were used last, as many as fit. A group can only be decoded whole."""
@@ -28,10 +31,10 @@ class _RowGroups:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = Lock()
-        self._kept: OrderedDict[tuple[str, str, int], tuple[int, pa.Table]] = OrderedDict()
+        self._kept: OrderedDict[_Group, tuple[int, pa.Table]] = OrderedDict()
 
     def rows(self, source: str, store: Store, version: str, group: int) -> pa.Table:
-        key = (source, version, group)
+        key = (source, store, version, group)
         with self._lock:
             if key not in self._kept:
                 size = _metadata(source, store, version).row_group(group).total_byte_size

@@ -116,4 +116,4 @@ class TestDigest:
     )
     def test_it_is_that_of_the_lines(self, listed):
         found = Listing.of(listed)
-        assert digest_of_columns(found.columns) == digest_of(lambda: map(line, listed))
+        assert digest_of_columns(found.columns) == digest_of(map(line, listed))

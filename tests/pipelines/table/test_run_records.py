@@ -165,5 +165,5 @@ def test_rows_of_a_run_are_counted_by_the_log(dest):
         found = [run_records.rows_of_run(dest.tables, name, run) for run in (RUN, OTHER_RUN)]
         assert tuple(found) == counts
     assert run_records.rows_of_run(dest.tables, "inputs", THIRD) == 0
-    only = dest.tables.table("inputs").rows(["subject_id"], run_records.of_run(OTHER_RUN))
-    assert only["subject_id"].to_pylist() == ["dan"]
+    only = dest.tables.table("inputs").batches(["subject_id"], [OTHER_RUN])
+    assert [one for batch in only for one in batch["subject_id"].to_pylist()] == ["dan"]

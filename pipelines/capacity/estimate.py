@@ -10,6 +10,7 @@ from typing import Final
 from ironmask.errors import ParameterError
 from pipelines.capacity.figures import Figures
 from pipelines.capacity.prices import Node, Prices
+from pipelines.run.commit import MOST_BYTES, MOST_SHARDS
 from pipelines.run.steps import full_wave
 
 _GIB: Final = 1 << 30
@@ -17,9 +18,11 @@ _MOST_NODES: Final = 1 << 20
 _LISTED: Final = 1000
 # Of a worker for each shard, and of the driving process for each wave: see `requests`.
 _READS_A_SHARD: Final = 2
-_WRITES_A_SHARD: Final = 2
+_WRITES_A_SHARD: Final = 1
 _READS_A_WAVE: Final = 16
 _WRITES_A_WAVE: Final = 8
+# Of an outcome on its way into a file, in memory.
+_OUTCOME_BYTES: Final = 280
 
 
 @dataclass(frozen=True)
@@ -195,4 +198,9 @@ def requests(load: Load) -> Requests:
     waves = _waves(load.shards)
     reads = photos + load.shards * _READS_A_SHARD + waves * _READS_A_WAVE
     writes = listings + load.shards * _WRITES_A_SHARD + waves * _WRITES_A_WAVE
-    return Requests(reads, writes)
+    return Requests(reads, writes + waves + _full_files(load))
+
+
+def _full_files(load: Load) -> int:
+    """How many files of outcomes end before their wave does."""
+    return max(load.shards // MOST_SHARDS, load.inputs * _OUTCOME_BYTES // MOST_BYTES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +15,18 @@ import numpy as np
 
 from ironmask.errors import IronmaskError, TableError
 from ironmask.params import Params
-from pipelines.operations.check_shard import Scope, Seen, check_file, check_shard
+from pipelines.operations.check_files import (
+    SHARD_TABLES,
+    Files,
+    Outcomes,
+    Pair,
+    Scope,
+    Seen,
+    check_file,
+    check_untold,
+    pairs_of,
+)
+from pipelines.operations.check_shard import check_shard
 from pipelines.plan import plans as plan_plans
 from pipelines.plan.plans import Plan
 from pipelines.spec.outcomes import Outcome
@@ -23,6 +34,7 @@ from pipelines.spec.template_job import Purpose
 from pipelines.table import generations, layout, log_chain, log_seal_file, run_records
 from pipelines.table.data_files import batched, remedy
 from pipelines.table.generations import Generation, State
+from pipelines.table.layout import Attempt
 from pipelines.table.log_seal_file import KeyOf, Written
 from pipelines.table.orphans import orphans
 from pipelines.table.run_records import RunRecord, RunState
@@ -30,13 +42,7 @@ from pipelines.table.schemas import TABLES
 from pipelines.table.text_set import HASH, Sorter
 
 _AGAIN: Final = 3
-_SHARD_TABLES: Final = ("inputs", "templates")
 _WINDOW: Final = 256
-_Shard = tuple[str, int, str]
-# Paths of inputs and of templates, in their tables.
-_Pair = tuple[str | None, str | None]
-Files = dict[str, dict[str, int]]
-"""Bytes of each listed file, by table and path."""
 
 
 @dataclass(frozen=True)
@@ -225,13 +231,21 @@ def _check_contents(
     notes: list[str],
 ) -> None:
     plans = {r.run_id: _plan(scope, r, seen.findings, notes) for r in records}
-    pairs = _pairs(listed, seen.findings)
-    seen.findings += _wrong_pairs(pairs, records, notes)
+    untold: dict[str, str] = {}
+    pairs = pairs_of(scope, listed, seen.findings, untold)
+    seen.findings += _wrong_pairs(pairs, records, untold, notes)
+    outcomes = Outcomes()
+    # Shards of one file of inputs come one after another.
+    order = sorted(pairs, key=lambda key: (pairs[key][0] or "", key))
     jobs = chain(
-        (partial(check_shard, scope, plans.get(key[0]), *pairs[key]) for key in sorted(pairs)),
+        (partial(check_untold, scope, path, why) for path, why in sorted(untold.items())),
+        (
+            partial(check_shard, scope, plans.get(key[0]), key[:2], pairs[key], outcomes)
+            for key in order
+        ),
         (
             partial(check_file, scope, name, path)
-            for name in listed.keys() - set(_SHARD_TABLES)
+            for name in listed.keys() - set(SHARD_TABLES)
             for path in sorted(listed[name])
         ),
     )
@@ -272,33 +286,21 @@ def _plan(scope: Scope, record: RunRecord, findings: list[str], notes: list[str]
     return None if wrong else frozen
 
 
-def _pairs(listed: Files, findings: list[str]) -> dict[_Shard, _Pair]:
-    """The files of each attempt."""
-    pairs: dict[_Shard, _Pair] = {}
-    runs: dict[str, str] = {}
-    for name in _SHARD_TABLES:
-        for path in listed[name]:
-            file = layout.parse_shard_file(path)
-            if file is None:
-                findings.append(f"{name}/{path} is listed and has no name of a shard's file")
-                continue
-            # One text for all shards of a run.
-            key = runs.setdefault(file.run_id, file.run_id), file.shard, file.attempt
-            inputs, templates = pairs.get(key, (None, None))
-            pairs[key] = (path, templates) if name == "inputs" else (inputs, path)
-    return pairs
-
-
 def _wrong_pairs(
-    pairs: dict[_Shard, _Pair], records: list[RunRecord], notes: list[str]
+    pairs: dict[Attempt, Pair],
+    records: list[RunRecord],
+    untold: Collection[str],
+    notes: list[str],
 ) -> Iterator[str]:
+    """untold: files of inputs whose shards are not known, and would seem to be missing."""
+    blurred = {layout.run_of(path) for path in untold}
     known = {record.run_id: record.state for record in records}
     for key, same in groupby(sorted(pairs), lambda key: key[:2]):
         run_id, shard = key
         attempts = list(same)
         if run_id not in known:
             yield f"shard {shard} of run {run_id} is listed, and the run is not"
-        if any(pairs[one][0] is None for one in attempts):
+        if run_id not in blurred and any(pairs[one][0] is None for one in attempts):
             text = f"shard {shard} of run {run_id}: its templates are listed, its inputs are not"
             if known.get(run_id) == RunState.RUNNING:
                 notes.append(f"{text}: the next start of the run completes it")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from hashlib import blake2b
-from itertools import chain
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ironmask import helper
 from ironmask.errors import (
@@ -23,12 +20,11 @@ from ironmask.errors import (
     TamperedError,
 )
 from ironmask.params import Params
+from pipelines.operations.check_files import Outcomes, Pair, Scope, Seen, read_rows
 from pipelines.plan.plans import Plan
-from pipelines.ports import GenerationKeys, Store, Tables
+from pipelines.ports import GenerationKeys
 from pipelines.table import contents, layout
-from pipelines.table.data_files import is_intact, remedy
 from pipelines.table.details import decrypted
-from pipelines.table.grouped_files import OWNER, footer_of
 from pipelines.table.layout import ShardFile
 from pipelines.table.row_cipher import details_of, open_row
 from pipelines.table.schemas import (
@@ -39,68 +35,28 @@ from pipelines.table.schemas import (
     TEMPLATES_OF_BEFORE,
 )
 
-Keys = Callable[[int], GenerationKeys]
 _HASH_BYTES: Final = 16
 _ROWS: Final = 8
 _PARTITION: Final = "generation"
 
 
-@dataclass(frozen=True)
-class Scope:
-    """The facts that all checks of one destination share.
-
-    keys: those of a generation, by number. key_states: for each generation in the keyset file, its
-    key id and whether its keys are there. without: runs whose templates were destroyed since.
-    params: by run, those that it recorded.
-    """
-
-    tables: Tables
-    table_id: str
-    store: Store
-    keys: Keys = field(repr=False)
-    deep: bool
-    key_states: Mapping[int, tuple[str, bool]] = field(default_factory=dict)
-    without: frozenset[str] = frozenset()
-    params: Mapping[str, Params] = field(default_factory=dict)
-
-
-@dataclass
-class Seen:
-    """The findings and counts of a part of a destination.
-
-    subjects: 16-byte BLAKE2b hashes of the templates' subjects, end to end, by generation; not
-    for `add`. gone: for each run, templates that were erased since, or whose files were lost.
-    """
-
-    findings: list[str] = field(default_factory=list)
-    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    subjects: dict[int, bytearray] = field(default_factory=dict)
-    templates: Counter[str] = field(default_factory=Counter)
-    gone: Counter[str] = field(default_factory=Counter)
-    opened: int = 0
-    files: int = 0
-    size: int = 0
-
-    def add(self, other: Seen) -> None:
-        self.findings += other.findings
-        self.outcomes += other.outcomes
-        self.templates += other.templates
-        self.gone += other.gone
-        self.opened += other.opened
-        self.files += other.files
-        self.size += other.size
-
-
 def check_shard(
-    scope: Scope, frozen: Plan | None, inputs: str | None, templates: str | None
+    scope: Scope,
+    frozen: Plan | None,
+    shard: tuple[str, int],
+    pair: Pair,
+    outcomes: Outcomes,
 ) -> Seen:
-    """Check the files of one shard, given by their paths in their tables; None where absent."""
+    """Check the files of one shard of a run. pair: paths of its inputs and its templates in their
+    tables; None where absent.
+    """
     seen = Seen()
-    gone = _named(str(inputs or templates)).run_id in scope.without
-    rows = _read(scope, seen, "inputs", inputs) if inputs else None
-    issued = _read(scope, seen, "templates", templates) if templates else None
+    (run_id, number), (inputs, templates) = shard, pair
+    gone = run_id in scope.without
+    rows = outcomes.of(scope, seen, inputs, number) if inputs else None
+    issued = read_rows(scope, seen, "templates", templates) if templates else None
     if rows is not None and inputs:
-        seen.findings += _wrong_inputs(scope, frozen, inputs, rows)
+        seen.findings += _wrong_inputs(scope, frozen, inputs, shard, rows)
         _note_gone(seen, rows)
         if scope.deep:
             seen.findings += _wrong_details(scope, inputs, rows)
@@ -117,56 +73,19 @@ def check_shard(
     return seen
 
 
-def check_file(scope: Scope, name: str, path: str) -> Seen:
-    """Check a file whose rows belong to no shard."""
-    seen = Seen()
-    _read(scope, seen, name, path)
-    return seen
-
-
-def _read(scope: Scope, seen: Seen, name: str, path: str) -> pa.Table | None:
-    """The rows of a data file. None where the file was changed; this is noted."""
-    uri = layout.join(scope.tables.table(name).uri, path)
-    seen.files += 1
-    try:
-        content = scope.store.read(uri)
-    except FileNotFoundError:
-        return None  # found when the files were listed
-    except IronmaskError as error:
-        seen.findings.append(str(error))
-        return None
-    seen.size += len(content)
-    if not is_intact(path, content):
-        people = scope.tables.table(name).counts().get(path)
-        seen.findings.append(
-            f"{uri}: its content is not what was written: {remedy(uri, path, people)}"
-        )
-        return None
-    try:
-        parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-        # An Arrow thread that frees a buffer while the interpreter ends aborts the process.
-        table = parquet.read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        seen.findings.append(f"{uri} cannot be read as Parquet ({type(error).__name__})")
-        return None
-    named = layout.parse_shard_file(path)
-    footer = footer_of(content) if named and named.groups else None
-    if footer and list(chain.from_iterable(footer.owners)) != table[OWNER].to_pylist():
-        seen.findings.append(f"{uri}: its footer names other people than its rows do")
-    return table
-
-
-def _wrong_inputs(scope: Scope, frozen: Plan | None, path: str, rows: pa.Table) -> Iterator[str]:
-    named = _named(path)
-    if not _are(rows, named):
+def _wrong_inputs(
+    scope: Scope, frozen: Plan | None, path: str, shard: tuple[str, int], rows: pa.Table
+) -> Iterator[str]:
+    run_id, number = shard
+    if not _are(rows, run_id, number):
         yield f"inputs/{path}: its rows belong to another run or shard"
     if not (rows.schema.equals(INPUTS) or rows.schema.names == COLUMNS_OF_BEFORE["inputs"]):
         yield f"inputs/{path}: its columns are not those of the table"
     # A shard that no plan has is found with its run.
-    if frozen is None or named.shard >= frozen.shards:
+    if frozen is None or number >= frozen.shards:
         return
     try:
-        planned = frozen.shard(named.shard, scope.store)
+        planned = frozen.shard(number, scope.store)
     except IronmaskError as error:
         yield str(error)
         return
@@ -195,7 +114,8 @@ def _wrong_details(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
 
 
 def _wrong_templates(scope: Scope, path: str, rows: pa.Table) -> Iterator[str]:
-    if not _are(rows, _named(path)):
+    named = _named(path)
+    if not _are(rows, named.run_id, named.shard):
         yield f"templates/{path}: its rows belong to another run or shard"
     known = (TEMPLATES.names, *TEMPLATES_OF_BEFORE)
     if rows.schema.names not in [[n for n in names if n != _PARTITION] for names in known]:
@@ -237,8 +157,8 @@ def _named(path: str) -> ShardFile:
     return named
 
 
-def _are(rows: pa.Table, named: ShardFile) -> bool:
-    runs, shards = pc.equal(rows["run_id"], named.run_id), pc.equal(rows["shard"], named.shard)
+def _are(rows: pa.Table, run_id: str, shard: int) -> bool:
+    runs, shards = pc.equal(rows["run_id"], run_id), pc.equal(rows["shard"], shard)
     return bool(pc.all(pc.and_(runs, shards)).as_py())
 
 

@@ -26,7 +26,7 @@ from pipelines.ports import Store, Tables
 from pipelines.run import begin
 from pipelines.shard.copies import copied
 from pipelines.spec.outcomes import Outcome, Reason
-from pipelines.table import generations, layout, run_records
+from pipelines.table import generations, layout, run_records, waves
 from pipelines.table.data_files import destroy_below, read_data_file
 from pipelines.table.details import decrypted, encrypted, table_keys
 from pipelines.table.erasing import Erased, read_note
@@ -190,18 +190,16 @@ def _rewrite(
     dest: Destination, name: str, wanted: set[tuple[str, int]], change: _Change, once: str
 ) -> None:
     """Write the files of some shards anew in a table."""
-    old = [p for p in dest.tables.table(name).files() if _shard_of(p) in wanted]
+    runs = {run_id for run_id, _ in wanted}
+    paths = [path for path in dest.tables.table(name).files() if layout.is_of(path, runs)]
+    found = waves.of_files(dest.tables, dest.store, paths)
+    old = [path for path, own in found if any(one[:2] in wanted for one in own)]
     if not old:
         return
     read = partial(read_data_file, dest.tables.dest, dest.store, name)
     new = [file for path in old if (file := copied(dest, name, path, change(read(path))))]
     dest.commit(Commit(name, new, once, dest.sequence(name, once) + 1, old))
     dest.log_seal.extend()
-
-
-def _shard_of(path: str) -> tuple[str, int] | None:
-    file = layout.parse_shard_file(path)
-    return (file.run_id, file.shard) if file else None
 
 
 def plans_with(tables: Tables, store: Store, subjects: Collection[str]) -> Iterator[RunRecord]:

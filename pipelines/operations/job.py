@@ -16,7 +16,7 @@ from pipelines.operations import check as checking
 from pipelines.operations import erase as erasing
 from pipelines.operations import status as stating
 from pipelines.operations.check import Report
-from pipelines.operations.check_shard import Scope
+from pipelines.operations.check_files import Scope
 from pipelines.operations.foresee_erasure import foresee, nothing_of
 from pipelines.operations.prove import key_states
 from pipelines.operations.status import Status

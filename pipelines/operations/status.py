@@ -17,7 +17,7 @@ from pipelines.run.live_note import Note, last_note
 from pipelines.spec.outcomes import Outcome
 from pipelines.table import layout, run_records
 from pipelines.table.data_files import together
-from pipelines.table.layout import parse_shard_file
+from pipelines.table.layout import run_of, shards_in
 from pipelines.table.log_seal_file import NOT_CHECKED
 from pipelines.table.run_records import RunRecord
 
@@ -158,5 +158,5 @@ def _counts(tables: Tables, record: RunRecord) -> tuple[Counter[str], Counter[st
 
 
 def _shards_done(tables: Tables, record: RunRecord) -> int:
-    files = map(parse_shard_file, tables.table("inputs").files())
-    return sum(1 for file in files if file and file.run_id == record.run_id)
+    own = (p for p in tables.table("inputs").files() if run_of(p) == record.run_id)
+    return sum(map(shards_in, own))

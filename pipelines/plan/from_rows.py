@@ -11,7 +11,7 @@ from ironmask.errors import TableError
 from pipelines.plan.arrange import rows_of_file
 from pipelines.ports import Store, Tables
 from pipelines.spec.template_job import Purpose, TemplateJob
-from pipelines.table import contents, layout
+from pipelines.table import contents, layout, waves
 from pipelines.table.data_files import columns_of
 
 
@@ -24,27 +24,28 @@ def planned(job: TemplateJob, tables: Tables, store: Store) -> Iterator[pa.Table
     assert job.renews is not None  # noqa: S101
     done = contents.live_subjects(tables, job.generation)
     number = 0
-    templates_of = {inputs: templates for templates, inputs in _pairs(tables, job.renews)}
-    columns = ["subject_id", "uri", "outcome", "reason"]
-    order = list(templates_of)
+    columns = ["subject_id", "uri", "outcome", "reason", "shard"]
+    order = list(_pairs(tables, store, job.renews))
     if job.purpose is Purpose.REKEY:
         # Otherwise a shard's number would tell which old shard it was.
         secrets.SystemRandom().shuffle(order)
-    for inputs, found in columns_of(tables.dest, store, "inputs", order, columns):
-        templates, rows = templates_of[inputs], found.filter(contents.is_used(found))
+    paths = (inputs for _, inputs, _ in order)
+    shards = (shard for *_, shard in order)
+    picked = columns_of(tables.dest, store, "inputs", paths, columns, shards)
+    for (templates, inputs, _), (_, found) in zip(order, picked, strict=True):
+        rows = found.filter(contents.is_used(found))
         if not done.has(rows["subject_id"][:1]).any():
             yield rows_of_file(rows, number, templates, inputs)
             number += 1
 
 
-def _pairs(tables: Tables, generation: int) -> Iterator[tuple[str, str]]:
-    """Files of a generation's templates, each with the file of the same shard's inputs."""
-    named = ((layout.parse_shard_file(path), path) for path in tables.table("inputs").files())
-    inputs = {(f.run_id, f.shard, f.attempt): path for f, path in named if f}
+def _pairs(tables: Tables, store: Store, generation: int) -> Iterator[tuple[str, str, int]]:
+    """Files of a generation's templates, each with its shard's file of inputs, and the shard."""
+    inputs = waves.by_attempt(tables, store)
     for path in sorted(tables.table("templates").files()):
         file = layout.parse_shard_file(path)
         if file is None or layout.generation_of(path) != generation:
             continue
-        if (key := (file.run_id, file.shard, file.attempt)) not in inputs:
+        if (key := layout.attempt_of(file)) not in inputs:
             raise TableError(f"templates/{path} is listed, and its inputs are not: run a check")
-        yield path, inputs[key]
+        yield path, inputs[key], file.shard

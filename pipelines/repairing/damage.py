@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from ironmask.errors import TableError
 from pipelines.ports import Store, Tables
-from pipelines.table import contents, layout
-from pipelines.table.data_files import is_intact, read_data_file
+from pipelines.table import contents, layout, waves
+from pipelines.table.data_files import is_intact
 from pipelines.table.grouped_files import CheckedParts, Footer, footer_of
-from pipelines.table.orphans import Attempt, attempt_of
+from pipelines.table.layout import Attempt
 from pipelines.table.schemas import TABLES
 
 # A transfer that went wrong is no loss.
@@ -31,13 +31,15 @@ _LOOKS: Final = 2
 
 @dataclass(frozen=True)
 class LostFile:
-    """A data file of templates that is lost. path: in its table. inputs: that of the same attempt.
+    """A data file of templates that is lost. path: in its table. inputs: the file with the outcomes
+    of the same attempt.
 
     people: whose rows cannot be had any more. sound: the others, whose rows still are what was
     written; None where there are none.
     """
 
     path: str
+    shard: int
     inputs: str
     people: frozenset[str]
     sound: pa.Table | None = field(repr=False)
@@ -94,12 +96,6 @@ def _read(store: Store, base: str, path: str) -> bytes:
         return b""
 
 
-def inputs_by_attempt(tables: Tables) -> dict[Attempt, str]:
-    """The files of `inputs`, by the attempt that wrote them."""
-    named = ((layout.parse_shard_file(path), path) for path in tables.table("inputs").files())
-    return {attempt_of(file): path for file, path in named if file}
-
-
 def examined(tables: Tables, store: Store, path: str, inputs: dict[Attempt, str]) -> LostFile:
     """Whose rows a lost file of templates had, and which of them are still sound.
 
@@ -108,13 +104,14 @@ def examined(tables: Tables, store: Store, path: str, inputs: dict[Attempt, str]
     """
     table = tables.table("templates")
     rows, file = table.counts()[path], layout.parse_shard_file(path)
-    own = inputs.get(attempt_of(file)) if file else None
+    own = inputs.get(layout.attempt_of(file)) if file else None
     if file is None or own is None:
         raise _unknown(tables, path, rows)
     content = _read(store, table.uri, path)
     footer = _checked(content, file.sha256) if file.groups else None
     if footer is None:
-        return LostFile(path, own, _used(tables, store, path, own), None)
+        used = _used(tables, path, waves.outcomes_of(tables.dest, store, own, [file.shard]))
+        return LostFile(path, file.shard, own, used, None)
     view = memoryview(content)
     wrong = [sha256(view[a:b]).hexdigest() != digest for a, b, digest in footer.groups]
     people = {
@@ -123,7 +120,7 @@ def examined(tables: Tables, store: Store, path: str, inputs: dict[Attempt, str]
         if is_wrong
         for owner in owners
     }
-    return LostFile(path, own, frozenset(people), _sound(content, footer, wrong))
+    return LostFile(path, file.shard, own, frozenset(people), _sound(content, footer, wrong))
 
 
 def _checked(content: bytes, digest: str) -> Footer | None:
@@ -148,13 +145,13 @@ def _sound(content: bytes, footer: Footer, wrong: list[bool]) -> pa.Table | None
     return parquet.read_row_groups(numbers, use_threads=False)
 
 
-def _used(tables: Tables, store: Store, path: str, inputs: str) -> frozenset[str]:
+def _used(tables: Tables, path: str, outcomes: pa.Table) -> frozenset[str]:
     """The people whose inputs the attempt of a file of templates used: so many as it has rows.
+    outcomes: of its inputs.
 
     Where a repair was broken off, some or all of them count as lost already; of earlier ones, who
     were lost before are no part of the file.
     """
-    outcomes = read_data_file(tables.dest, store, "inputs", inputs)
     used = _people(outcomes, contents.is_used(outcomes))
     both = used | _people(outcomes, contents.is_lost(outcomes))
     rows = tables.table("templates").counts()[path]

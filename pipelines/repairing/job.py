@@ -25,7 +25,7 @@ from pipelines.run.course import follow
 from pipelines.run.summary import Summary
 from pipelines.run.template_run import STEPS, TemplateRun
 from pipelines.spec.template_job import TemplateJob
-from pipelines.table import contents
+from pipelines.table import contents, waves
 from pipelines.table.held import Destination
 from pipelines.table.text_set import TextSet
 
@@ -143,7 +143,7 @@ def refuse_others(tables: Tables, found: Damage) -> None:
 
 def _people(tables: Tables, store: Store, found: Damage) -> TextSet:
     """Whose rows cannot be had from lost files of templates."""
-    by_attempt = damage.inputs_by_attempt(tables)
+    by_attempt = waves.by_attempt(tables, store)
     lost = (damage.examined(tables, store, path, by_attempt).people for path in found.templates)
     names = sorted(set(chain.from_iterable(lost)))
     return TextSet([pa.array(names, pa.string())])

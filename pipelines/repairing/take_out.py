@@ -7,6 +7,7 @@ again and goes on.
 
 from __future__ import annotations
 
+from functools import reduce
 from hashlib import sha256
 from typing import Final
 
@@ -15,10 +16,10 @@ import pyarrow.compute as pc
 
 from ironmask.errors import StorageError
 from pipelines.ports import DataFile
-from pipelines.repairing.damage import Damage, LostFile, examined, inputs_by_attempt
+from pipelines.repairing.damage import Damage, LostFile, examined
 from pipelines.shard.copies import copied
 from pipelines.spec.outcomes import Reason
-from pipelines.table import contents, layout, run_records
+from pipelines.table import contents, layout, run_records, waves
 from pipelines.table.data_files import read_data_file
 from pipelines.table.held import Destination
 from pipelines.table.log_entries import Commit
@@ -37,18 +38,21 @@ def take_out(dest: Destination, damage: Damage) -> int:
     Rows that are still what was written stay, in a file of their own. Returns how many people lost
     theirs. Raises `TableError` where it cannot be told whose a file was; then nothing is changed.
     """
-    by_attempt = inputs_by_attempt(dest.tables)
+    by_attempt = waves.by_attempt(dest.tables, dest.store)
     for path in damage.templates:
         examined(dest.tables, dest.store, path, by_attempt)
     _record(dest, damage)
-    inputs: Changes = [], []
+    marks: dict[str, list[tuple[int, frozenset[str]]]] = {}
     templates: Changes = [], []
     lost: set[str] = set()
     for path in damage.templates:
         file = examined(dest.tables, dest.store, path, by_attempt)
         lost |= file.people
-        _mark(dest, file, inputs)
+        marks.setdefault(file.inputs, []).append((file.shard, file.people))
         _keep_sound(dest, file, templates)
+    inputs: Changes = [], []
+    for path, people in marks.items():
+        _mark(dest, path, people, inputs)
     dest.commit(
         _commit(dest, "inputs", inputs),
         _commit(dest, "templates", templates),
@@ -87,21 +91,27 @@ def _record(dest: Destination, damage: Damage) -> None:
     run_records.write(dest, entry, once=f"{KIND}/{digest}")
 
 
-def _mark(dest: Destination, file: LostFile, changes: Changes) -> None:
-    """Let the inputs of people who lost their template say so."""
-    rows = read_data_file(dest.tables.dest, dest.store, "inputs", file.inputs)
-    mine = pc.is_in(rows["subject_id"], pa.array(sorted(file.people), pa.string()))
+def _mark(
+    dest: Destination, path: str, lost: list[tuple[int, frozenset[str]]], changes: Changes
+) -> None:
+    """Let the inputs in a file of people who lost their template say so. lost: people by shard."""
+    rows = read_data_file(dest.tables.dest, dest.store, "inputs", path)
+    mine = reduce(pc.or_, (_are(rows, shard, people) for shard, people in lost))
     mask = pc.and_(contents.is_used(rows), mine)
     if not pc.any(mask).as_py():
         return
     place = rows.schema.get_field_index("reason")
     reasons = pc.if_else(mask, Reason.LOST.value, rows["reason"])
-    new = copied(
-        dest, "inputs", file.inputs, rows.set_column(place, rows.schema.field(place), reasons)
-    )
+    new = copied(dest, "inputs", path, rows.set_column(place, rows.schema.field(place), reasons))
     assert new is not None  # noqa: S101
     changes[0].append(new)
-    changes[1].append(file.inputs)
+    changes[1].append(path)
+
+
+def _are(rows: pa.Table, shard: int, people: frozenset[str]) -> pa.ChunkedArray:
+    """Which inputs are of some people of a shard."""
+    theirs = pc.is_in(rows["subject_id"], pa.array(sorted(people), pa.string()))
+    return pc.and_(pc.equal(rows["shard"], shard), theirs)
 
 
 def _keep_sound(dest: Destination, file: LostFile, changes: Changes) -> None:

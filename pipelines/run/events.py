@@ -128,6 +128,11 @@ class Events:
         for name, seconds in result.timings.items():
             found.stages[name] = found.stages.get(name, 0.0) + seconds
 
+    def wrote(self, table: str, size: int) -> None:
+        """A data file was written here. size: bytes."""
+        with self._lock:
+            self._figures.written[table] += size
+
     def committed(self, shards: int, inputs: int, seconds: float) -> None:
         """A wave is in the log. inputs: of the run that are now, those of earlier calls as well."""
         with self._lock:

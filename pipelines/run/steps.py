@@ -75,22 +75,24 @@ def run(
     todo = Counted(shard for shard in range(frozen.shards) if shard not in done)
     journal = Journal(dest, frozen, tally)
     progress(frozen, tally)
-    waves = _Waves(committer, tally, len(dest.tables.table("inputs").files()))
+    there = sum(map(layout.shards_in, dest.tables.table("inputs").files()))
+    waves = _Waves(committer, tally, there)
     going_on = HERE.of_run(frozen, job.purpose.value, len(done), tally.before)
     with stop.held(), going_on:
         for result in executor.run(job, frozen, todo):
             HERE.finished(result)
             waves.add(result)
-            journal.note(todo.count, len(waves.waiting))
+            journal.note(todo.count, committer.waiting)
             progress(frozen, tally)
         waves.commit()
         progress(frozen, tally)
+    tally.bytes_written += committer.written
     tally.excluded = dict(executor.standing.excluded)
     return tally, len(done)
 
 
 class _Waves:
-    """Finished shards, committed together. waiting: those that are not committed yet."""
+    """Finished shards, committed together."""
 
     def __init__(self, committer: Committer, tally: Tally, shards: int) -> None:
         """shards: how many the table has of all runs."""
@@ -99,27 +101,26 @@ class _Waves:
         self._shards = shards
         self._last = time.monotonic()
         self._seconds = WAVE_SECONDS
-        self.waiting: list[ShardResult] = []
 
     def add(self, result: ShardResult) -> None:
-        self.waiting.append(result)
+        self._committer.add(result)
         self._tally.add(result)
-        is_full = len(self.waiting) >= full_wave(self._shards)
+        is_full = self._committer.waiting >= full_wave(self._shards)
         if is_full or time.monotonic() - self._last >= self._seconds:
             self.commit()
 
     def commit(self) -> None:
-        if not self.waiting:
+        shards = self._committer.waiting
+        if not shards:
             return
         start = time.monotonic()
-        self._committer.commit(self.waiting)
+        self._committer.commit()
         self._last = time.monotonic()
         self._seconds = seconds_to_wait(self._last - start)
-        self._shards += len(self.waiting)
+        self._shards += shards
         self._tally.committed = self._tally.inputs
         inputs = self._tally.before + self._tally.committed
-        HERE.committed(len(self.waiting), inputs, self._last - start)
-        self.waiting = []
+        HERE.committed(shards, inputs, self._last - start)
 
 
 def full_wave(shards: int) -> int:

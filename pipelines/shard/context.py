@@ -121,6 +121,8 @@ class ShardResult:
     """The result of a finished shard: names, counts and times, but nothing about any face.
 
     outcomes, subjects: inputs and subjects by outcome and reason. node: the machine's own name.
+    attempt: 16 hex digits, new for each writing. rows: the shard's `inputs`, encrypted on their way
+    to whoever writes those of many shards as one file.
     """
 
     shard: int
@@ -130,6 +132,8 @@ class ShardResult:
     timings: dict[str, float]
     subjects: Counter[tuple[str, str]] = field(default_factory=Counter)
     node: str = field(default_factory=platform.node)
+    attempt: str = ""
+    rows: bytes = field(default=b"", repr=False)
 
 
 @contextmanager

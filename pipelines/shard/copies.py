@@ -6,19 +6,21 @@ import pyarrow as pa
 
 from pipelines.ports import DataFile
 from pipelines.shard.protect import ROW_GROUP, write_rows
-from pipelines.table import layout
+from pipelines.table import layout, waves
 from pipelines.table.data_files import described, named
 from pipelines.table.held import Destination
 from pipelines.table.schemas import TABLES, as_parquet
 
 
 def copied(dest: Destination, name: str, path: str, rows: pa.Table) -> DataFile | None:
-    """Write some rows as a file of the same shard and attempt as a table's data file.
+    """Write some rows as a file of the same shards and attempts as a table's data file.
 
     The copy counts once it is committed. None where there is no row.
     """
     if not len(rows):
         return None
+    if layout.parse_wave_file(path):
+        return waves.copied(dest.tables.dest, dest.store, path, rows)
     content = _as_file(name, rows)
     file = layout.parse_shard_file(path)
     assert file is not None  # noqa: S101

@@ -32,6 +32,7 @@ from pipelines.shard.context import (
     clock,
     subjects_by_outcome,
 )
+from pipelines.shard.transit import Channel
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.table import grouped_files, layout
 from pipelines.table.data_files import described, named
@@ -56,8 +57,8 @@ def protect_shard(
 ) -> ShardResult:
     """Centre, protect, encrypt and write one shard. embeddings: (k, n) for `prepared.indices`.
 
-    Every call draws fresh randomness and writes under its own name. The file counts once it is
-    committed.
+    Every call draws fresh randomness and writes under its own name. Its outcomes are handed over;
+    it counts once they are committed.
     """
     timings = dict(prepared.timings)
     rows = prepared.rows
@@ -78,8 +79,8 @@ def protect_shard(
         if kept:
             content, ids = as_parquet(vault.rows(context, kept)), _ids([row for row, _ in kept])
             files["vault"] = publish(context, "vault", shard, attempt, content, ids)
-        content = as_parquet(pa.Table.from_pylist([row.stored(context) for row in rows], INPUTS))
-        files["inputs"] = publish(context, "inputs", shard, attempt, content, _ids(rows))
+        settled = pa.Table.from_pylist([row.stored(context) for row in rows], INPUTS)
+        sealed = Channel(context.keys, context.plan.run_id, shard).settled(settled)
     return ShardResult(
         shard=shard,
         files=files,
@@ -87,6 +88,8 @@ def protect_shard(
         enrolled=len(enrolled),
         timings=timings,
         subjects=subjects_by_outcome(rows),
+        attempt=attempt,
+        rows=sealed,
     )
 
 

@@ -17,12 +17,12 @@ import pyarrow as pa
 from ironmask import digest
 from ironmask.errors import ProtectionError
 from ironmask.template import ProtectedTemplate
-from pipelines.ports import DataFile
 from pipelines.shard.context import Context, ShardResult, clock
 from pipelines.shard.protect import ROW_GROUP, publish, write_rows
+from pipelines.shard.transit import Channel
 from pipelines.spec.outcomes import Outcome
 from pipelines.spec.template_job import Purpose
-from pipelines.table import contents
+from pipelines.table import contents, layout, waves
 from pipelines.table.data_files import read_data_file
 from pipelines.table.details import decrypted, encrypted, table_keys
 from pipelines.table.identities import Identities
@@ -33,7 +33,7 @@ from pipelines.table.row_cipher import (
     open_row,
     row_key,
 )
-from pipelines.table.schemas import INPUTS, as_parquet
+from pipelines.table.schemas import INPUTS
 
 
 def rewrite(context: Context, shard: int) -> ShardResult:
@@ -45,10 +45,11 @@ def rewrite(context: Context, shard: int) -> ShardResult:
     planned = context.plan.shard(shard, context.store)
     first, people = planned[0], len({row["subject_id"] for row in planned})
     with clock(timings, "read"):
-        old, inputs = (
-            read_data_file(context.job.dest, context.store, table, first[column], people)
-            for table, column in (("templates", "detail"), ("inputs", "content"))
-        )
+        dest, store, path = context.job.dest, context.store, first["detail"]
+        old = read_data_file(dest, store, "templates", path, people)
+        file = layout.parse_shard_file(path)
+        assert file is not None  # noqa: S101
+        inputs = waves.outcomes_of(dest, store, first["content"], [file.shard])
     attempt = secrets.token_hex(8)
     sink = pa.BufferOutputStream()
     with clock(timings, "rewrite"):
@@ -57,13 +58,13 @@ def rewrite(context: Context, shard: int) -> ShardResult:
     with clock(timings, "write"):
         content = memoryview(sink.getvalue())
         used = inputs.filter(contents.is_used(inputs))
-        files = {
-            "templates": publish(context, "templates", shard, attempt, content, ids),
-            "inputs": _publish_inputs(context, shard, attempt, used),
-        }
+        files = {"templates": publish(context, "templates", shard, attempt, content, ids)}
+        sealed = _settled(context, shard, used)
     outcomes = Counter({(Outcome.USED.value, ""): len(used)})
     subjects = Counter({(Outcome.USED.value, ""): len(ids)})
-    return ShardResult(shard, files, outcomes, len(ids), timings, subjects)
+    return ShardResult(
+        shard, files, outcomes, len(ids), timings, subjects, attempt=attempt, rows=sealed
+    )
 
 
 def _anew(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +140,7 @@ def _outcome(context: Context, shard: int, old: dict[str, Any]) -> dict[str, Any
     return row
 
 
-def _publish_inputs(context: Context, shard: int, attempt: str, used: pa.Table) -> DataFile:
+def _settled(context: Context, shard: int, used: pa.Table) -> bytes:
     rows = [_outcome(context, shard, row) for row in used.to_pylist()]
-    content = as_parquet(pa.Table.from_pylist(rows, INPUTS))
-    ids = [{name: row[name] for name in ("subject_id", "uri")} for row in rows]
-    return publish(context, "inputs", shard, attempt, content, ids)
+    channel = Channel(context.keys, context.plan.run_id, shard)
+    return channel.settled(pa.Table.from_pylist(rows, INPUTS))

@@ -1,6 +1,8 @@
-"""What travels between a worker and a host of models: arrays, encrypted and bound to their place.
+"""What travels between processes: arrays between a worker and a host of models, outcomes to the
+driver. All of it is encrypted and bound to its place.
 
-Pictures, crops and embeddings pass through an object store that spills to disk, and over networks.
+Pictures, crops, embeddings and outcomes pass through an object store that spills to disk, and over
+networks.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.ports import Cipher
 
 DETECT: Final = "detect"
 EMBED: Final = "embed"
+_OUTCOMES: Final = "outcomes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,18 @@ class Channel:
     def answered(self, what: str, number: int, sealed: bytes) -> list[NDArray[Any]]:
         """Undo `answer`. Raises `TamperedError` for an answer to another question."""
         return _unpacked(self.keys.decrypt(sealed, self._bound(f"{what} answer {number}")))
+
+    def settled(self, rows: pa.Table) -> bytes:
+        """Encrypt a shard's rows of `inputs`, for whoever writes them."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as out:
+            out.write_table(rows)
+        return self.keys.encrypt(sink.getvalue().to_pybytes(), self._bound(_OUTCOMES))
+
+    def rows(self, sealed: bytes) -> pa.Table:
+        """Undo `settled`. Raises `TamperedError` for rows of another shard, or changed ones."""
+        plain = self.keys.decrypt(sealed, self._bound(_OUTCOMES))
+        return pa.ipc.open_stream(pa.py_buffer(plain)).read_all()
 
     def _bound(self, what: str) -> bytes:
         return f"ironmask in transit {self.run_id} {self.shard} {what}".encode()

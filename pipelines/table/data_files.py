@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
 from hashlib import sha256
-from itertools import islice
+from itertools import islice, repeat
 from operator import or_
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
@@ -41,24 +42,35 @@ _OWNERS: Final = (grouped_files.OWNER, "generation")
 
 
 def columns_of(
-    dest: str, store: Store, table: str, paths: Iterable[str], columns: Sequence[str]
+    dest: str,
+    store: Store,
+    table: str,
+    paths: Iterable[str],
+    columns: Sequence[str],
+    shards: Iterable[int] | None = None,
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Some columns of data files, a few files at a time, in order. Raises `TamperedError` for a
-    damaged file. Digests are not checked here: whoever reads the rest checks them.
+    """Some columns of data files, a few files at a time, in order.
+
+    shards: for each of the files, the one whose rows are wanted, by the column `shard`; None for
+    all rows. Raises `TamperedError` for a damaged file. Digests are not checked here: whoever reads
+    the rest checks them.
     """
 
-    def one(path: str) -> tuple[str, pa.Table]:
+    def one(wanted: tuple[str, int | None]) -> tuple[str, pa.Table]:
+        path, shard = wanted
         uri = layout.join(dest, table, path)
         try:
             with store.open(uri) as handle:
-                return path, pq.read_table(handle, columns=list(columns), use_threads=False)
+                found = pq.read_table(handle, columns=list(columns), use_threads=False)
+            return path, found if shard is None else found.filter(pc.equal(found["shard"], shard))
         except pa.ArrowException as error:
             raise TamperedError(
                 f"{uri} cannot be read as Parquet ({type(error).__name__}): restore it"
             ) from None
 
+    wanted = zip(paths, repeat(None) if shards is None else shards, strict=False)
     with ThreadPoolExecutor(_THREADS) as pool:
-        for some in batched(paths, _WINDOW):
+        for some in batched(wanted, _WINDOW):
             yield from pool.map(one, some)
 
 

@@ -11,6 +11,10 @@ _SHARD_FILE: Final = re.compile(
     r"part-(?P<run>[0-9a-f]{12})-(?P<shard>\d{6,})-(?P<attempt>[0-9a-f]{16})"
     r"-(?P<groups>g?)(?P<sha256>[0-9a-f]{64})\.parquet"
 )
+_WAVE_FILE: Final = re.compile(
+    r"wave-(?P<run>[0-9a-f]{12})-(?P<shards>\d{6,})-(?P<attempts>[0-9a-f]{64})"
+    r"-(?P<sha256>[0-9a-f]{64})\.parquet"
+)
 _ROWS_FILE: Final = re.compile(r"rows-[0-9a-f]{16}-(?P<sha256>[0-9a-f]{64})\.parquet")
 _PROFILE: Final = re.compile(r"profile-(?P<sha256>[0-9a-f]{64})\.parquet")
 _GENERATION: Final = re.compile(r"generation=(?P<number>\d+)/")
@@ -62,12 +66,55 @@ def parse_shard_file(path: str) -> ShardFile | None:
     )
 
 
+Attempt = tuple[str, int, str]
+"""A run, one of its shards, and the attempt that did it."""
+
+
+def attempt_of(file: ShardFile) -> Attempt:
+    return file.run_id, file.shard, file.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class WaveFile:
+    """The parts of the name of a file with the outcomes of many shards of a run.
+
+    shards: how many. attempts: SHA-256 of the list of its shards and their attempts. sha256: of the
+    whole content.
+    """
+
+    run_id: str
+    shards: int
+    attempts: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return f"wave-{self.run_id}-{self.shards:06d}-{self.attempts}-{self.sha256}.parquet"
+
+
+def parse_wave_file(path: str) -> WaveFile | None:
+    """Read the name of a file with the outcomes of many shards; None for other files."""
+    found = _WAVE_FILE.fullmatch(_name(path))
+    if found is None:
+        return None
+    return WaveFile(found["run"], int(found["shards"]), found["attempts"], found["sha256"])
+
+
+def run_of(path: str) -> str | None:
+    """The run that a data file is of; None where its name does not say one."""
+    found = _SHARD_FILE.fullmatch(_name(path)) or _WAVE_FILE.fullmatch(_name(path))
+    return found["run"] if found else None
+
+
+def shards_in(path: str) -> int:
+    """How many shards a data file is of, by its name."""
+    wave = parse_wave_file(path)
+    return wave.shards if wave else int(parse_shard_file(path) is not None)
+
+
 def is_of(path: str, runs: Collection[str] | None) -> bool:
     """Whether a data file is of one of some runs. None: of any."""
-    if runs is None:
-        return True
-    file = parse_shard_file(path)
-    return file is not None and file.run_id in runs
+    return runs is None or run_of(path) in runs
 
 
 def rows_file(attempt: str, sha256: str) -> str:
@@ -76,9 +123,10 @@ def rows_file(attempt: str, sha256: str) -> str:
 
 
 def digest_in(path: str) -> str | None:
-    """The SHA-256 in a data file's name, of either kind; None for other files."""
+    """The SHA-256 in a data file's name, of any kind; None for other files."""
     name = _name(path)
-    found = _SHARD_FILE.fullmatch(name) or _ROWS_FILE.fullmatch(name)
+    kinds = (_SHARD_FILE, _WAVE_FILE, _ROWS_FILE)
+    found = next((found for kind in kinds if (found := kind.fullmatch(name))), None)
     return found["sha256"] if found else None
 
 

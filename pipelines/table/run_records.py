@@ -15,7 +15,7 @@ from ironmask.params import Params
 from pipelines.ports import Tables
 from pipelines.spec.template_job import DECLARED, Purpose, TemplateJob, stored
 from pipelines.table.held import Destination
-from pipelines.table.layout import parse_shard_file
+from pipelines.table.layout import run_of
 from pipelines.table.schemas import RUNS
 
 
@@ -154,5 +154,4 @@ def declared_model(tables: Tables, name: str) -> str | None:
 def rows_of_run(tables: Tables, name: str, run_id: str) -> int:
     """The number of rows of a run in a table's log."""
     counts = tables.table(name).counts()
-    files = ((parse_shard_file(path), rows) for path, rows in counts.items())
-    return sum(rows for file, rows in files if file and file.run_id == run_id)
+    return sum(rows for path, rows in counts.items() if run_of(path) == run_id)

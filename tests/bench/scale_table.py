@@ -9,6 +9,7 @@ import json
 import secrets
 import time
 import uuid
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -34,9 +35,10 @@ from pipelines.setup.worker import WorkerSpec, context, whole_shard
 from pipelines.setup.workplace import ShardExecutor
 from pipelines.shard.context import Context, ShardResult
 from pipelines.shard.protect import publish, write_rows
+from pipelines.shard.transit import Channel
 from pipelines.spec.outcomes import Outcome
 from pipelines.spec.template_job import TemplateJob
-from pipelines.table.schemas import INPUTS, as_parquet
+from pipelines.table.schemas import INPUTS
 
 LATER: Final = 1000
 ASIDE: Final[list[float]] = []
@@ -145,31 +147,40 @@ class Made:
             target.parent.mkdir(exist_ok=True)
             (self.place.aside / name / file.path).rename(target)
         outcomes = Counter({(Outcome.USED.value, ""): 1})
-        return ShardResult(said["shard"], files, outcomes, 1, {"protect": 0.0})
+        own = {"attempt": said["attempt"], "rows": b64decode(said["rows"])}
+        return ShardResult(said["shard"], files, outcomes, 1, {"protect": 0.0}, **own)
 
 
 def _make(spec: WorkerSpec, job: TemplateJob, plan: Plan, shards: range) -> list[str]:
     """Make the files of some shards; returns what is handed over of each, as JSON."""
     around = context(spec, job, plan)
     whole = whole_shard(spec, job, plan, shards[0])
-    files = {"templates": whole.files["templates"], "inputs": whole.files["inputs"]}
+    issued = Path(job.dest, "templates", whole.files["templates"].path)
+    settled = Channel(around.keys, plan.run_id, whole.shard).rows(whole.rows)
     rows = {
-        name: pq.ParquetFile(Path(job.dest, name, file.path)).read().to_pylist()[0]
-        for name, file in files.items()
+        "templates": pq.ParquetFile(issued).read().to_pylist()[0],
+        "inputs": settled.to_pylist()[0],
     }
     every = max(1, plan.shards // _WHOLE)
-    made = [asdict(whole)]
+    made = [whole]
     for shard in shards[1:]:
         made.append(
-            asdict(whole_shard(spec, job, plan, shard))
+            whole_shard(spec, job, plan, shard)
             if shard % every == 0
             else _copied(around, shard, rows)
         )
-    return [json.dumps({"shard": one["shard"], "files": one["files"]}) for one in made]
+    return [json.dumps(_said(one)) for one in made]
 
 
-def _copied(around: Context, shard: int, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Write the files of a shard with rows of another one under their own names."""
+def _said(made: ShardResult) -> dict[str, Any]:
+    """What is handed over of a shard."""
+    files = {name: asdict(file) for name, file in made.files.items()}
+    rows = b64encode(made.rows).decode()
+    return {"shard": made.shard, "files": files, "attempt": made.attempt, "rows": rows}
+
+
+def _copied(around: Context, shard: int, rows: dict[str, dict[str, Any]]) -> ShardResult:
+    """Write the templates of a shard with rows of another one under their own names."""
     (planned,) = around.plan.shard(shard, around.store)
     attempt = secrets.token_hex(8)
     own = {"subject_id": planned["subject_id"], "shard": shard}
@@ -185,10 +196,7 @@ def _copied(around: Context, shard: int, rows: dict[str, dict[str, Any]]) -> dic
     ids = write_rows(sink, [[template]])
     content = memoryview(sink.getvalue())
     outcome = {**rows["inputs"], **own, "uri": planned["uri"], "identities": [planned["content"]]}
-    settled = as_parquet(pa.Table.from_pylist([outcome], INPUTS))
-    named = [{name: outcome[name] for name in ("subject_id", "uri")}]
-    files = {
-        "templates": publish(around, "templates", shard, attempt, content, ids),
-        "inputs": publish(around, "inputs", shard, attempt, settled, named),
-    }
-    return {"shard": shard, "files": {name: asdict(file) for name, file in files.items()}}
+    channel = Channel(around.keys, around.plan.run_id, shard)
+    settled = channel.settled(pa.Table.from_pylist([outcome], INPUTS))
+    files = {"templates": publish(around, "templates", shard, attempt, content, ids)}
+    return ShardResult(shard, files, Counter(), 1, {}, attempt=attempt, rows=settled)

@@ -111,7 +111,7 @@ class TestEverybody:
     def test_duckdb_reads_the_tables(self, lfw, name):
         dest, _ = lfw
         listed = DeltaTable(str(dest / name)).file_uris()
-        subjects = f"{dest}/{name}/**/part-*.parquet"
+        subjects = f"{dest}/{name}/**/*-*.parquet"
         counts = [
             duckdb.sql(
                 "select run_id, count(*), count(distinct subject_id) "

@@ -124,7 +124,7 @@ def test_a_signal_commits_what_is_finished_and_is_told(server, webhook, tmp_path
         text=True,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    while process.poll() is None and len(list(dest.glob("inputs/part-*.parquet"))) < 20:
+    while process.poll() is None and len(list(dest.glob("templates/*/part-*.parquet"))) < 20:
         time.sleep(0.01)
     process.send_signal(number)
     _, said = process.communicate()

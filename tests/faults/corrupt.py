@@ -83,7 +83,7 @@ def _watch(process: subprocess.Popen[Any], dest: Path) -> tuple[int, float]:
     peak, gap, last, done = 0, 0.0, time.monotonic(), 0
     while process.poll() is None:
         peak = max(peak, sum(map(_resident, family(process.pid))))
-        found = len(list((dest / "inputs").glob("*.parquet")))
+        found = len(list((dest / "templates").glob("*/part-*.parquet")))
         if found > done:
             done, last = found, time.monotonic()
         elif done:

@@ -27,7 +27,8 @@ _MANY_ERRORS = 3
 # Steps of a run's start and of its next two waves, and how often they come there.
 _EARLY = (
     ("create table inputs", 1),
-    *((f"{verb} file of {name}", 2 * WAVE_SHARDS) for verb in ("write", "rename") for name in DATA),
+    *((f"{verb} file of templates", 2 * WAVE_SHARDS) for verb in ("write", "rename")),
+    *((f"{verb} file of inputs", 2) for verb in ("write", "rename")),
     *((f"commit {name}", 2) for name in DATA),
     ("write seal", 2),
 )
@@ -133,7 +134,7 @@ def stages(runs: Driver, work: Job) -> list[Stage]:
     """A destination that is not there, one with orphans, and one with half of a wave."""
     named = {n: Stage(n, work.into(work.dest.with_name(n))) for n in ("absent", "orphans", "half")}
     before = {
-        "orphans": Point("rename file of inputs", AFTER, SMALL_WAVE + 2),
+        "orphans": Point("rename file of templates", AFTER, SMALL_WAVE + 2),
         "half": Point("commit inputs", BEFORE, 2),
     }
     for name, point in before.items():

@@ -51,7 +51,7 @@ def _answers_signals(pid: int, _dest: Path) -> bool:
 
 
 def _shards(dest: Path) -> int:
-    return len(list(dest.glob("inputs/part-*.parquet")))
+    return len(list(dest.glob("templates/*/part-*.parquet")))
 
 
 def stages(shards: int) -> list[Stage]:

@@ -116,7 +116,7 @@ def watch_steps(watch: Watch) -> None:
     watch.around(FsspecStore, "write", lambda _, uri, __: f"write {_what(uri)}")
     watch.around(LocalFiles, "delete", lambda _, uri: f"destroy {_what(uri)}")
     watch.around(os, "replace", lambda _, path: f"rename {_what(os.fspath(path))}")
-    watch.around(commit.Committer, "_roll_forward", lambda _: "roll forward")
+    watch.around(commit.Committer, "_roll_forward", lambda *_: "roll forward")
 
 
 def _of_table(verb: str) -> Name:

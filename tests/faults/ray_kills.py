@@ -22,8 +22,8 @@ from support.shared import faces_and_model
 from support.table import keys_of
 
 NODES = 3
-# Shards in flight, two a worker, of two files each: what one kill can cost at most.
-FILES_AT_STAKE = 2 * NODES * 2
+# Shards in flight, two a worker, of a file each: what one kill can cost at most.
+FILES_AT_STAKE = 2 * NODES
 _PATIENCE_S = 300.0
 _RESUMES = 3
 _MANY_ERRORS = 3

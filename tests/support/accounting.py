@@ -21,6 +21,7 @@ DATA_TABLES = ("templates", "inputs")
 # What no two runs share: identities, times, keys and what is encrypted under them.
 OWN = {"template_id", "run_id", "enrolled_at", "helper", "digests", "key_id", "details"}
 _SHARD = re.compile(r"part-([0-9a-f]{12})-(\d+)-")
+_WAVE = re.compile(r"wave-[0-9a-f]{12}-(\d+)-")
 Row = tuple[tuple[str, str], ...]
 
 
@@ -70,15 +71,16 @@ def row_set(dest: Path) -> dict[str, list[Row]]:
 
 
 def uncommitted(dest: Path) -> int:
-    """Shards whose outcomes are written and not committed: finished work that a kill has lost."""
-    found = (_SHARD.match(path.name) for path in strays(dest, "inputs"))
+    """Shards whose templates are written and not committed: finished work that a kill has lost."""
+    found = (_SHARD.match(path.name) for path in strays(dest, "templates"))
     return len({match.groups() for match in found if match})
 
 
 def committed(dest: Path) -> int:
     """Shards whose outcomes the log lists."""
-    found = (_SHARD.match(path.name) for path in listed(dest, "inputs"))
-    return len({match.groups() for match in found if match})
+    names = [path.name for path in listed(dest, "inputs")]
+    alone = {match.groups() for name in names if (match := _SHARD.match(name))}
+    return len(alone) + sum(int(match[1]) for name in names if (match := _WAVE.match(name)))
 
 
 def listed(dest: Path, name: str) -> set[Path]:

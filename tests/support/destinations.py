@@ -15,9 +15,10 @@ from pipelines.ports import F32
 from pipelines.run.begin import write_run
 from pipelines.shard.context import AlignedShard, Context, InputRow, ShardResult, no_crops
 from pipelines.shard.protect import protect_shard
+from pipelines.shard.transit import Channel
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import SourceKind, TemplateJob
-from pipelines.table import generations
+from pipelines.table import generations, layout, waves
 from pipelines.table.held import Destination
 from pipelines.table.log_entries import Commit
 from pipelines.table.log_seal import LogSeal
@@ -124,7 +125,26 @@ def context(dest: Destination, run_id: str = RUN, **changes: Any) -> Context:
 def written(
     shared: Context, people: Sequence[str | InputRow], shard: int = 0, seed: int = 0
 ) -> ShardResult:
-    """Protect and write a shard, which no log lists. people: names, or rows of inputs."""
+    """Protect and write a shard, which no log lists, and a file of its outcomes alone.
+
+    people: names, or rows of inputs.
+    """
+    return settled(shared, finished(shared, people, shard, seed))
+
+
+def settled(shared: Context, result: ShardResult) -> ShardResult:
+    """A finished shard with a file of its outcomes alone."""
+    rows = Channel(shared.keys, shared.plan.run_id, result.shard).rows(result.rows)
+    attempts = [(shared.plan.run_id, result.shard, result.attempt)]
+    key = shared.keys.log_seal_key()
+    file = waves.write(shared.job.dest, shared.store, attempts, rows, key)
+    return replace(result, files={**result.files, "inputs": file})
+
+
+def finished(
+    shared: Context, people: Sequence[str | InputRow], shard: int = 0, seed: int = 0
+) -> ShardResult:
+    """Protect a shard, as it is handed over to a committer. people: names, or rows of inputs."""
     rows = [row(one) if isinstance(one, str) else one for one in people]
     for one in rows:
         one.shard, one.run_id = shard, shared.plan.run_id
@@ -137,7 +157,7 @@ def commit(
     dest: Destination, result: ShardResult, sequence: int, names: Iterable[str] = DATA_TABLES
 ) -> None:
     """Let the logs list the files of a shard, of some tables."""
-    run_id = result.files["inputs"].path.split("-")[1]
+    run_id = layout.run_of(next(iter(result.files.values())).path)
     for name in names:
         files = [result.files[name]] if name in result.files else []
         dest.commit(Commit(name, files, f"{run_id}/{name}", sequence))

@@ -100,8 +100,8 @@ def add(place: Place, name: str) -> None:
     path = next(iter(place.listed(name)))
     content = place.store.read(layout.join(place.dest, name, path))
     file = layout.parse_shard_file(path)
-    token = "ab" * 8
-    new = path.replace(file.attempt if file else path.split("-")[1], token)
+    old = file.attempt if file else path.split("-")[1]
+    new = path.replace(old, ("ab" * 8)[: len(old)])
     place.store.write(layout.join(place.dest, name, new), content)
     stats = json.dumps({"numRecords": 1, "minValues": {}, "maxValues": {}, "nullCount": {}})
     _commit(place, name, [AddAction(new, len(content), _partition(path), 0, True, stats)])

@@ -541,7 +541,7 @@ class TestProgress:
 def test_an_interrupt_says_how_to_go_on(tmp_path):
     source, dest = several(tmp_path / "e.parquet", 1200, each=1), tmp_path / "d"
     with start(source, dest, "--shard-size=10", stdout=PIPE, stderr=PIPE) as running:
-        while running.poll() is None and not list(dest.glob("inputs/part-*.parquet")):
+        while running.poll() is None and not list(dest.glob("templates/*/part-*.parquet")):
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         _, said = running.communicate()

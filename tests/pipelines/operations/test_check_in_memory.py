@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -15,13 +16,15 @@ from support.destinations import (
     context,
     enrolled,
     failed,
+    finished,
     job,
     row,
+    settled,
     written,
 )
 
 from pipelines.operations.check import Report, check
-from pipelines.operations.check_shard import Scope
+from pipelines.operations.check_files import Scope
 from pipelines.plan import plans
 from pipelines.plan.arrange import arrange
 from pipelines.plan.naming import Known
@@ -212,16 +215,10 @@ class TestRows:
     def test_templates_of_people_without_a_used_input(self, place):
         """The file of inputs of one attempt stands beside the templates of another."""
         dest = place.held()
-        theirs = written(context(dest, OTHER_RUN), ["dan", "eve"])
-        other = written(context(dest, OTHER_RUN), ["dan", row("fay")])
-        path = theirs.files["templates"].path
-        attempt = path.split("-")[3]
-        own = other.files["inputs"].path
-        inputs = own.replace(own.split("-")[3], attempt)
-        content = place.store.read(f"{DEST}/inputs/{own}")
-        place.store.write(f"{DEST}/inputs/{inputs}", content)
-        theirs.files["inputs"] = DataFile(inputs, len(content), 2, "", {}, {}, {})
-        commit(dest, theirs, 1)
+        shared = context(dest, OTHER_RUN)
+        theirs = written(shared, ["dan", "eve"])
+        other = finished(shared, ["dan", row("fay")])
+        commit(dest, settled(shared, replace(theirs, rows=other.rows)), 1)
         dest.log_seal.end()
         assert "2 subjects have used inputs and templates that do not agree" in found(place)
 

@@ -122,7 +122,7 @@ def test_every_formula_is_a_text(text: str) -> None:
 def test_a_sealed_table_that_was_changed_is_refused(dest: Path) -> None:
     entry = max((dest / "inputs" / "_delta_log").glob("*.json"))
     entry.write_text(entry.read_text().replace("not_finite", "no_face"))
-    path = next((dest / "inputs").glob("part-*.parquet"))
+    path = next((dest / "inputs").glob("wave-*.parquet"))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     answer = failures(dest, f"--keys={keys_of(dest)}")
     assert (answer.code, answer.out) == (1, "")

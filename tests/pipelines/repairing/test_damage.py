@@ -16,8 +16,9 @@ from support.destinations import (
 )
 
 from ironmask.errors import StorageError, TableError
-from pipelines.repairing.damage import Damage, examined, find, inputs_by_attempt
+from pipelines.repairing.damage import Damage, examined, find
 from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table import waves
 from pipelines.table.layout import join
 
 MANY = [f"s{number:02d}" for number in range(20)]
@@ -40,7 +41,7 @@ def break_at(dest, name: str, path: str, share: float) -> None:
 
 
 def look(dest, path: str):
-    return examined(dest.tables, dest.store, path, inputs_by_attempt(dest.tables))
+    return examined(dest.tables, dest.store, path, waves.by_attempt(dest.tables, dest.store))
 
 
 class TestFind:
@@ -141,12 +142,9 @@ class TestWhoseTheyWere:
         result = written(context(dest), ["bob", "ann"])
         marked = written(context(dest), ["bob", gone])
         commit(dest, result, 1, ["templates"])
-        attempt = result.files["templates"].path.split("-")[3]
-        other = marked.files["inputs"].path
-        own = other.replace(other.split("-")[3], attempt)
-        dest.store.write(uri("inputs", own), dest.store.read(uri("inputs", other)))
+        own = marked.files["inputs"].path
         dest.store.delete([uri("templates", result.files["templates"].path)])
-        by_attempt = {(context(dest).plan.run_id, 0, attempt): own}
+        by_attempt = {(context(dest).plan.run_id, 0, result.attempt): own}
         path = result.files["templates"].path
         found = examined(dest.tables, dest.store, path, by_attempt)
         assert found.people == {"ann", "bob"}
@@ -164,7 +162,7 @@ class TestWhoseTheyWere:
         path, inputs = (result.files[name].path for name in ("templates", "inputs"))
         other = enrolled(dest, ["cid"], OTHER_RUN).files["inputs"].path
         dest.store.delete([uri("templates", path)])
-        by_attempt = inputs_by_attempt(dest.tables)
+        by_attempt = waves.by_attempt(dest.tables, dest.store)
         key = next(key for key, found in by_attempt.items() if found == inputs)
         with pytest.raises(TableError, match="whose its 2 templates were"):
             examined(dest.tables, dest.store, path, {key: other})

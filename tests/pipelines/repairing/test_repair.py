@@ -311,7 +311,7 @@ def test_a_dry_run_writes_nothing(dest: Path, source: Path) -> None:
 
 
 def test_outcomes_that_are_lost_are_refused(dest: Path, source: Path) -> None:
-    inputs, _ = data_files(dest, "inputs")
+    (inputs,) = data_files(dest, "inputs")
     delete(data_files(dest, "templates")[0])
     content = inputs.read_bytes()
     delete(inputs)

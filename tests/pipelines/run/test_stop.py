@@ -225,7 +225,7 @@ def test_sigterm_to_an_enrolment(tmp_path):
     words = ["enroll", source, dest, "--executor=local", f"--keys={keys_of(dest)}"]
     words += [f"--alpha={ALPHA}", f"--tolerance={TOLERANCE}", "--shard-size=4"]
     with started(*words) as process:
-        while process.poll() is None and len(list(dest.glob("inputs/part-*.parquet"))) < 20:
+        while process.poll() is None and len(list(dest.glob("templates/*/part-*.parquet"))) < 20:
             time.sleep(0.01)
         process.terminate()
         _, err = process.communicate()

@@ -19,9 +19,14 @@ class Commits:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.waiting = 0
 
-    def commit(self, wave: list[ShardResult]) -> None:
-        self.sizes.append(len(wave))
+    def add(self, _result: ShardResult) -> None:
+        self.waiting += 1
+
+    def commit(self) -> None:
+        self.sizes.append(self.waiting)
+        self.waiting = 0
 
 
 def waves(shards: int, there: int = 0) -> list[int]:

@@ -12,6 +12,7 @@ from ironmask.template import verify
 from pipelines.plan import from_rows, plans
 from pipelines.shard.context import Context
 from pipelines.shard.rewrite import rewrite
+from pipelines.shard.transit import Channel
 from pipelines.spec.template_job import Purpose
 from pipelines.table import layout
 from pipelines.table.data_files import read_data_file
@@ -100,7 +101,7 @@ def test_nothing_that_is_new_is_the_old(place, shared):
 
 def test_outcomes_of_used_inputs_go_with_them(place, shared):
     result = rewrite(shared, 0)
-    found = rows(shared, "inputs", result.files["inputs"].path)
+    found = Channel(shared.keys, OTHER_RUN, 0).rows(result.rows).to_pylist()
     assert sorted(one["subject_id"] for one in found) == PEOPLE
     assert {(one["run_id"], one["shard"]) for one in found} == {(OTHER_RUN, 0)}
     named = Identities.of(shared.keys, 2).named

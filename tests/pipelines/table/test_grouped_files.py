@@ -28,7 +28,7 @@ from support.table import data_files, keys_of, open_tables, rows, verified
 from infra.keys.key_file import KeyFile
 from infra.store.objects import FsspecStore
 from ironmask.errors import TamperedError
-from pipelines.operations import check_shard, job
+from pipelines.operations import check_files, job
 from pipelines.reprotection import losses
 from pipelines.setup import ports
 from pipelines.shard.protect import write_rows
@@ -96,7 +96,7 @@ def test_the_name_tells_the_kind(kept, content):
     assert file.groups
     assert file.name == path.name
     (inputs,) = data_files(kept, "inputs")
-    assert not layout.parse_shard_file(inputs.name).groups
+    assert layout.parse_shard_file(inputs.name) is None
     assert named(file, content) == file
     assert is_intact(path.name, content)
     assert is_intact(inputs.name, inputs.read_bytes())
@@ -284,8 +284,8 @@ def test_a_footer_that_names_others_than_its_rows_is_found(kept, content, tmp_pa
     target = folder / named(layout.parse_shard_file(path.name), other).name
     target.write_bytes(other)
     tables = open_tables(tmp_path)
-    scope = check_shard.Scope(tables, "", FsspecStore(), lambda _: None, deep=False)
-    seen = check_shard.check_file(scope, "templates", f"generation=1/{target.name}")
+    scope = check_files.Scope(tables, "", FsspecStore(), lambda _: None, deep=False)
+    seen = check_files.check_file(scope, "templates", f"generation=1/{target.name}")
     assert [text.partition(": ")[2] for text in seen.findings] == [
         "its footer names other people than its rows do"
     ]

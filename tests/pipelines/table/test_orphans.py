@@ -48,7 +48,7 @@ def test_inputs_that_wait_for_their_commit_are_none(place):
     result = written(context(dest), ["ann"])
     commit(dest, result, 1, ["templates"])
     assert found(dest) == set()
-    assert uncommitted_inputs(dest.tables) == {(RUN, 0, result.files["inputs"].path.split("-")[3])}
+    assert uncommitted_inputs(dest.tables, dest.store) == {(RUN, 0, result.attempt)}
 
 
 def test_inputs_of_another_attempt_of_that_shard_are_some(place):
@@ -65,7 +65,7 @@ def test_templates_of_the_waiting_attempt_itself_are_not_waited_for(place):
     result = written(context(dest), ["ann"])
     commit(dest, result, 1, ["inputs"])
     assert found(dest) == addresses(result, "templates")
-    assert uncommitted_inputs(dest.tables) == set()
+    assert uncommitted_inputs(dest.tables, dest.store) == set()
 
 
 def test_other_templates_of_the_waiting_attempt_do_not_wait(place):

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.plan.spool import Blocks, Place, spool
+from pipelines.table.listing import rises
 
 _SUBJECT: Final = "subject_id"
 _PLACE: Final = "place"
@@ -42,7 +43,7 @@ class Order:
         first, before, self._last = subjects[0].as_py(), self._last, subjects[-1].as_py()
         if subjects.null_count or (before is not None and first < before):
             return False
-        return bool(pc.all(pc.greater_equal(subjects[1:], subjects[:-1]), min_count=0).as_py())
+        return rises(subjects)
 
 
 def by_subject(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -93,15 +93,21 @@ def shared_store(storage: tuple[tuple[str, Any], ...]) -> Store:
 
 
 def sealed(
-    tables: StoredTables, store: Store, file: KeyFile, *, goes_on: bool = False
+    tables: StoredTables,
+    store: Store,
+    file: KeyFile,
+    *,
+    goes_on: bool = False,
+    kept: KeptKeys[TinkGenerationKeys] | None = None,
 ) -> SealedTables:
     """The tables of a destination as far as its seal vouches for them. goes_on: for who is about to
-    finish a run that was broken off.
+    finish a run that was broken off. kept: where keys of a key service may be found.
 
     Raises `TableError` where the seal or a log was changed, `KeyStoreError` where its key is not in
     the keyset file.
     """
-    source = SealReader(tables, store, log_seal_key_of(file), file.has_seals, goes_on=goes_on)
+    key_of = log_seal_key_of(file, kept)
+    source = SealReader(tables, store, key_of, file.has_seals, goes_on=goes_on)
     return SealedTables(tables, store, source)
 
 
@@ -119,7 +125,4 @@ def _kept_tables(
     dest: str, storage: tuple[tuple[str, Any], ...], keys: Path, table_id: str
 ) -> SealedTables:
     tables = open_tables(dest, StorageSettings(**dict(storage)))
-    store, file = shared_store(storage), KeyFile.open(keys, table_id)
-    return SealedTables(
-        tables, store, SealReader(tables, store, log_seal_key_of(file, _KEPT), file.has_seals)
-    )
+    return sealed(tables, shared_store(storage), KeyFile.open(keys, table_id), kept=_KEPT)

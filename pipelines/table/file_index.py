@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.ports import DataFile
-from pipelines.table.listing import Listing
+from pipelines.table.listing import Listing, rises
 
 _PRUNED: Final = "subject_id"
 _RECENT: Final = 512
@@ -126,7 +126,7 @@ class _Ranges:
 def _sorted_places(texts: pa.ChunkedArray) -> NDArray[np.int64]:
     """What brings texts into order."""
     whole = texts.combine_chunks()
-    if _rises(whole):
+    if rises(whole):
         return np.arange(len(whole))
     return np.asarray(pc.sort_indices(whole)).astype(np.int64)
 
@@ -134,14 +134,10 @@ def _sorted_places(texts: pa.ChunkedArray) -> NDArray[np.int64]:
 def _running_greatest(texts: pa.ChunkedArray) -> NDArray[np.int32]:
     """For each place, the place of the greatest text up to there."""
     whole = texts.combine_chunks()
-    if _rises(whole):
+    if rises(whole):
         return np.arange(len(whole), dtype=np.int32)
     ranks = np.asarray(pc.rank(whole, tiebreaker="first")).astype(np.int64) - 1
     place_of = np.empty(len(ranks), np.int32)
     place_of[ranks] = np.arange(len(ranks), dtype=np.int32)
     found: NDArray[np.int32] = place_of[np.maximum.accumulate(ranks)]
     return found
-
-
-def _rises(texts: pa.Array) -> bool:
-    return bool(pc.all(pc.greater_equal(texts[1:], texts[:-1]), min_count=0).as_py())

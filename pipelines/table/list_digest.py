@@ -12,6 +12,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.table.listing import rises
+
 _TEXT: Final = pa.large_string()
 # All that `json.dumps` writes as it is.
 _PLAIN: Final = r"^[ !#-\[\]-~]*$"
@@ -21,7 +23,7 @@ _CHUNK: Final = 16_384
 def digest_of_columns(columns: pa.Table) -> str:
     """The digest of the files in the columns of a `Listing`, whatever their order."""
     lines = _lines(columns) if len(columns) else pa.array([], _TEXT)
-    if not _rises(lines):
+    if not rises(lines):
         lines = lines.take(pc.sort_indices(lines))
     hasher = sha256()
     for start in range(0, len(lines), _CHUNK):
@@ -78,7 +80,3 @@ def _scalar(text: str) -> pa.Scalar:
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks()
-
-
-def _rises(lines: pa.Array) -> bool:
-    return bool(pc.all(pc.greater_equal(lines[1:], lines[:-1]), min_count=0).as_py())

@@ -99,10 +99,6 @@ class Listing(Sequence[DataFile]):
         rest = self.columns.filter(pc.invert(pc.is_in(self.columns["path"], gone)))
         return Listing(pa.concat_tables([rest, new.columns], promote_options="default"))
 
-    def digest(self) -> str:
-        """The digest of the list, whatever the order of the log."""
-        return digest_in_order(map(line, self)) or digest_of(map(line, self))
-
     def may_hold(self, people: Collection[str]) -> Mask:
         """Which files may hold a row of some subjects, (k,) bool: by the range of theirs."""
         if {f"low.{_PRUNED}", f"high.{_PRUNED}"} - set(self.columns.column_names):
@@ -153,15 +149,12 @@ def canonical(value: object) -> str:
 
 def digest_of(lines: Iterable[str]) -> str:
     """The digest of a list of files by their lines, whatever the order."""
-    return digest_in_order(sorted(lines)) or ""
-
-
-def digest_in_order(lines: Iterable[str]) -> str | None:
-    """The same of sorted lines, which are not kept; None for others."""
-    hasher, last = sha256(), ""
-    for number, one in enumerate(lines):
-        if one < last:
-            return None
+    hasher = sha256()
+    for number, one in enumerate(sorted(lines)):
         hasher.update(f"\n{one}".encode() if number else one.encode())
-        last = one
     return hasher.hexdigest()
+
+
+def rises(texts: pa.Array) -> bool:
+    """Whether texts are in order."""
+    return bool(pc.all(pc.greater_equal(texts[1:], texts[:-1]), min_count=0).as_py())

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from pipelines.ports import DataFile
+from pipelines.table.list_digest import digest_of_columns
 from pipelines.table.listing import Listing, digest_of, line
 
 
@@ -26,9 +27,11 @@ def test_files_come_back_in_the_order_of_their_paths():
 
 def test_the_digest_is_that_of_the_lines_in_any_order():
     some = random.Random(1).sample(FILES, len(FILES))
-    assert Listing.of(some).digest() == digest_of(map(line, FILES))
-    assert Listing.of(FILES[1:]).digest() != Listing.of(FILES).digest()
-    assert Listing.of([]).digest() == digest_of([])
+    assert digest_of_columns(Listing.of(some).columns) == digest_of(map(line, FILES))
+    assert digest_of_columns(Listing.of(FILES[1:]).columns) != digest_of_columns(
+        Listing.of(FILES).columns
+    )
+    assert digest_of_columns(Listing.of([]).columns) == digest_of([])
 
 
 def test_a_commit_takes_files_out_and_puts_others_in_their_place():

@@ -38,6 +38,7 @@ from pipelines.shard.protect import publish, write_rows
 from pipelines.shard.transit import Channel
 from pipelines.spec.outcomes import Outcome
 from pipelines.spec.template_job import TemplateJob
+from pipelines.table.details import encrypted, table_keys
 from pipelines.table.schemas import INPUTS
 
 LATER: Final = 1000
@@ -196,6 +197,8 @@ def _copied(around: Context, shard: int, rows: dict[str, dict[str, Any]]) -> Sha
     ids = write_rows(sink, [[template]])
     content = memoryview(sink.getvalue())
     outcome = {**rows["inputs"], **own, "uri": planned["uri"], "identities": [planned["content"]]}
+    facts = {"contents": [planned["content"]]}
+    outcome["details"] = encrypted(around.table_id, outcome, facts, table_keys(around.keys))
     channel = Channel(around.keys, around.plan.run_id, shard)
     settled = channel.settled(pa.Table.from_pylist([outcome], INPUTS))
     files = {"templates": publish(around, "templates", shard, attempt, content, ids)}

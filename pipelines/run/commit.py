@@ -8,7 +8,7 @@ files that cover these attempts, and commits them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -111,13 +111,8 @@ class Committer:
             self._files[name].append(file)
         self.waiting += 1
 
-    def commit(self, wave: Sequence[ShardResult] = ()) -> None:
-        """Make all that wait visible: their templates in one commit, then their inputs in one.
-
-        wave: others that are taken in before.
-        """
-        for result in wave:
-            self.add(result)
+    def commit(self) -> None:
+        """Make all that wait visible: their templates in one commit, then their inputs in one."""
         if not self.waiting:
             return
         self._sequence += 1

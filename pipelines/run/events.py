@@ -26,7 +26,8 @@ _log = logging.getLogger("ironmask.enrol")
 class OfRun:
     """The run that this process works on, or has worked on last, by whichever call of it.
 
-    waiting: shards of this call that are finished and not committed. begun, committed_at: seconds
+    Of this call: waiting: finished shards that are not committed; resubmitted: how often a lost
+    shard was handed out again; excluded: nodes that get no more work. begun, committed_at: seconds
     since 1970, 0 before.
     """
 
@@ -39,6 +40,8 @@ class OfRun:
     waiting: int = 0
     begun: float = 0.0
     committed_at: float = 0.0
+    resubmitted: int = 0
+    excluded: set[str] = field(default_factory=set)
 
 
 # Flat, since each field is a metric of its own.
@@ -158,6 +161,7 @@ class Events:
         """A shard is submitted again. why: how it was lost, without names. node: where."""
         with self._lock:
             self._figures.resubmitted += 1
+            self._figures.run.resubmitted += 1
         extra = {"run_id": self._figures.run.run_id, "shard": shard, "node": node}
         _log.warning("shard %d is submitted again: %s", shard, why, extra=extra)
 
@@ -165,6 +169,7 @@ class Events:
         """A node gets no more work. why: what it lacks, without names."""
         with self._lock:
             self._figures.excluded.add(node)
+            self._figures.run.excluded.add(node)
         extra = {"run_id": self._figures.run.run_id, "node": node}
         _log.warning("the node %s gets no more work: %s", node, why, extra=extra)
 

@@ -97,8 +97,8 @@ class Journal:
             committed=self._tally.before + self._tally.committed,
             shards_committed=seen.run.shards_committed,
             oldest=round(seen.oldest, 1),
-            resubmitted=seen.resubmitted,
-            excluded=len(seen.excluded),
+            resubmitted=seen.run.resubmitted,
+            excluded=len(seen.run.excluded),
         )
         uri = layout.progress_file(self._dest.tables.dest)
         self._dest.store.write(uri, json.dumps(asdict(note)).encode())

@@ -18,10 +18,10 @@ from typing import Any, Final
 import ray
 from ray.exceptions import NodeDiedError, RayActorError, RayError, RayTaskError
 
-from ironmask.errors import IronmaskError, WorkerError
+from ironmask.errors import IronmaskError, StorageError, WorkerError
 from pipelines.run import stop
 from pipelines.run.events import HERE
-from pipelines.run.ray_nodes import NodeError, Nodes
+from pipelines.run.ray_nodes import WORK, NodeError, Nodes
 from pipelines.run.ray_stages import Alone, Crowd, Ended, Hosts, Pool, Stage
 from pipelines.run.ray_tasks import Done
 from pipelines.run.work import Standing, Work
@@ -97,18 +97,22 @@ class RayEngine:
 
 
 @dataclass
-class _Try:
-    """One attempt at a unit.
+class _Losses:
+    """How often a unit was lost: alone, together with others, and because a node had no store."""
 
-    ended: called once it has. since: when it could have started. lost: how often the unit was lost
-    before; fellows: together with others.
-    """
+    alone: int = 0
+    fellows: int = 0
+    refused: int = 0
+
+
+@dataclass
+class _Try:
+    """One attempt at a unit. ended: called once it has. since: when it could have started."""
 
     unit: int
     task: Any
     ended: Ended
-    lost: int = 0
-    fellows: int = 0
+    losses: _Losses
     since: float | None = None
 
 
@@ -119,7 +123,7 @@ class _Flight:
         self._stage, self._nodes, self._standing = stage, nodes, standing
         self._deadline = deadline
         self._tries: dict[Any, _Try] = {}
-        self._again: list[tuple[int, int, int]] = []
+        self._again: list[tuple[int, _Losses]] = []
 
     def __bool__(self) -> bool:
         return bool(self._tries or self._again)
@@ -132,13 +136,13 @@ class _Flight:
             free -= 1
         taken = 0
         for unit in islice(waiting, free):
-            self._submit(unit)
+            self._submit(unit, _Losses())
             taken += 1
         return taken == free
 
-    def _submit(self, unit: int, lost: int = 0, fellows: int = 0) -> None:
+    def _submit(self, unit: int, losses: _Losses) -> None:
         task, ended = self._stage.submit(unit)
-        self._tries[task] = _Try(unit, task, ended, lost, fellows)
+        self._tries[task] = _Try(unit, task, ended, losses)
 
     def results(self) -> Iterator[Any]:
         """Wait a little; yield what has ended well; what was lost or is overdue comes again."""
@@ -151,11 +155,10 @@ class _Flight:
         for reference in ended:
             tried = self._tries.pop(reference)
             try:
-                node, result = _result(reference)
+                node, result = _result(reference, self._nodes)
             except NodeError as fault:
                 tried.ended(None)
-                self._stage.failed(fault)
-                self._hand_back(tried, fault.why, self._nodes.name(fault.node))
+                self._unable(tried, fault)
                 continue
             except RayError as error:
                 tried.ended(error)
@@ -181,7 +184,7 @@ class _Flight:
         for reference in list(filter(_has_ended, self._tries)):
             del self._tries[reference]
             try:
-                _, result = _result(reference)
+                _, result = _result(reference, self._nodes)
             except (RayError, IronmaskError, NodeError):
                 continue
             yield result
@@ -198,24 +201,34 @@ class _Flight:
                 tried.ended(RayActorError())
                 self._lost(tried, None, "its deadline has passed")
 
+    def _unable(self, tried: _Try, fault: NodeError) -> None:
+        """A node could not do a unit. What a store refuses to several nodes is not their fault."""
+        if isinstance(fault.error, StorageError):
+            tried.losses.refused += 1
+            if tried.losses.refused == _ATTEMPTS:
+                raise fault.error
+        self._stage.failed(fault)
+        self._hand_back(tried, fault.why, self._nodes.name(fault.node))
+
     def _lost(self, tried: _Try, error: RayError | None, why: str) -> None:
+        losses = tried.losses
         if isinstance(error, NodeDiedError | RayActorError):
-            tried.fellows += 1
+            losses.fellows += 1
         else:
-            tried.lost += 1
-        if tried.lost == _ATTEMPTS or tried.fellows == _FELLOW_ATTEMPTS:
+            losses.alone += 1
+        if losses.alone == _ATTEMPTS or losses.fellows == _FELLOW_ATTEMPTS:
             raise WorkerError(
-                f"shard {tried.unit} was lost {tried.lost + tried.fellows} times ({why}); what was "
-                "committed is safe: run the same command to continue, with fewer --workers if "
+                f"shard {tried.unit} was lost {losses.alone + losses.fellows} times ({why}); what "
+                "was committed is safe: run the same command to continue, with fewer --workers if "
                 "memory was short"
             )
         self._hand_back(tried, why)
-        time.sleep(_PAUSE_S * tried.lost)
+        time.sleep(_PAUSE_S * losses.alone)
 
     def _hand_back(self, tried: _Try, why: str, node: str = "") -> None:
         if not stop.wanted():
             HERE.again(tried.unit, why, node)
-            self._again.append((tried.unit, tried.lost, tried.fellows))
+            self._again.append((tried.unit, tried.losses))
 
     def cancel(self) -> None:
         """End what is still running, and wait a moment until it has."""
@@ -237,7 +250,7 @@ def _cancel(task: Any) -> None:
         ray.cancel(task, force=True)
 
 
-def _result(reference: Any) -> Done:
+def _result(reference: Any, nodes: Nodes) -> Done:
     """The result of a unit, and the node that did it.
 
     Raises `RayError` where it was lost, `NodeError` where a node could not work, else the unit's
@@ -248,6 +261,8 @@ def _result(reference: Any) -> Done:
     except RayTaskError as error:
         if isinstance(error.cause, IronmaskError | NodeError | RayError):
             raise error.cause from None
+        if fault := nodes.lacking(WORK, error):
+            raise fault from None
         _log.error("a stage failed: %s", error.traceback_str)
         raise WorkerError(f"a stage failed: {type(error.cause).__name__}") from None
     return found

@@ -1,20 +1,22 @@
 """The nodes of a Ray cluster as they are now: what they have room for, which of them get no work.
 
-A node that lacks keys, models or a provider is excluded by its id: tasks and actors are kept off it
-by a label that Ray gives each node. It is tried again after a while, since somebody may have mended
-it.
+A node that lacks keys, models, a provider, the store or this program is excluded by its id: tasks
+and actors are kept off it by a label that Ray gives each node. It is tried again after a while,
+since somebody may have mended it.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
+from ray.exceptions import RayError
 
-from ironmask.errors import IronmaskError
+from ironmask.errors import IronmaskError, WorkerError
 from pipelines.run.events import HERE
 from pipelines.run.work import Standing
 
@@ -24,6 +26,9 @@ _LABEL: Final = "ray.io/node-id"
 _LOOK_S: Final = 2.0
 _BACK_S: Final = 600.0
 _DIGITS: Final = 12
+# What Ray says of a worker whose Python has no such module, and where the worker is.
+_NOT_LOADED: Final = "failed to import on the worker"
+_WHERE: Final = re.compile(r"\bip=([0-9a-fA-F.:]+)")
 
 
 class NodeError(Exception):
@@ -107,6 +112,18 @@ class Nodes:
         found = self._alive.get(node)
         return found.name if found else f"id {node[:_DIGITS]}"
 
+    def lacking(self, role: str, error: RayError) -> NodeError | None:
+        """The fault of a node whose workers cannot load this program; None for other errors."""
+        told = str(error)
+        where = _WHERE.search(told)
+        if _NOT_LOADED not in told or where is None:
+            return None
+        found = [node.id for node in self._alive.values() if node.address == where[1]]
+        if len(found) != 1:
+            return None
+        why = "its Python cannot load ironmask: install the same release on every node"
+        return NodeError(role, found[0], WorkerError(why))
+
     def exclude(self, fault: NodeError, needs: Mapping[str, float]) -> None:
         """Give a node no more work of a role. needs: of this work.
 
@@ -122,8 +139,9 @@ class Nodes:
                 HERE.excluded(who, fault.why)
         if self.room(fault.role, needs):
             return
-        where = f" (on the Ray node {who}; every node needs the same keys and models)"
-        raise type(fault.error)(why + (where if several else "")) from None
+        needed = "every node needs the same release, keys, models and access"
+        where = f" (on the Ray node {who}; {needed})" if several else ""
+        raise type(fault.error)(why + where) from None
 
     def selector(self, role: str) -> dict[str, Any]:
         """The option of a task or actor that keeps it off excluded nodes."""

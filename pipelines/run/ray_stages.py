@@ -242,5 +242,7 @@ class Pool(Alone):
                 raise error.cause from None
             else:
                 raise WorkerError(f"no host of models: {type(error.cause).__name__}") from None
-        except RayError:
+        except RayError as error:
             self._drop(host)
+            if fault := self._nodes.lacking(MODELS, error):
+                self.failed(fault)

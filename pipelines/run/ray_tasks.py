@@ -9,7 +9,7 @@ from typing import Any, Final
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from ironmask.errors import IronmaskError, KeyStoreError, ModelError
+from ironmask.errors import IronmaskError, KeyStoreError, ModelError, StorageError
 from pipelines.run.ray_nodes import MODELS, WORK, NodeError
 from pipelines.run.work import Answer, Common, Host
 
@@ -77,10 +77,10 @@ def here() -> str:
 
 @contextmanager
 def _lacking(role: str) -> Iterator[None]:
-    """Say whose fault it is where keys or models are lacking."""
+    """Say whose fault it is where keys, models or the store are lacking."""
     try:
         yield
-    except (KeyStoreError, ModelError) as error:
+    except (KeyStoreError, ModelError, StorageError) as error:
         raise NodeError(role, here(), error) from None
 
 

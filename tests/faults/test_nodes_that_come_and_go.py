@@ -100,6 +100,47 @@ def test_work_follows_the_nodes_that_are_there(tmp_path: Path) -> None:
     assert row_set(work.dest) == undisturbed(work.arguments, work.dest, tmp_path)
 
 
+# A node whose Python has no ironmask.
+NO_PROGRAM = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ironmask", "infra", "pipelines"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.mark.slow
+def test_nodes_without_the_program_or_the_table_are_left_out(tmp_path: Path) -> None:
+    """One node works; one cannot load the program, one does not see where the table lies."""
+    (tmp_path / "place").mkdir()
+    work = job(tmp_path / "e.parquet", 400, tmp_path / "place" / "dest")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "sitecustomize.py").write_text(NO_PROGRAM)
+
+    def without(nodes: list[Node]) -> None:
+        nodes[HEAD].cpus = 0
+        nodes[SECOND].environment = {"PYTHONPATH": str(tmp_path / "bare")}
+
+    try:
+        with cluster(tmp_path / "nodes", 4, hidden=tmp_path / "place", change=without) as where:
+            seen = ended(where.start([*on_ray(work.arguments, where), "--json"], **LOGGED))
+            working, *lacking = where.nodes[FIRST:]
+    except NoClusterError as error:
+        pytest.skip(f"no second raylet starts here: {error}")
+    assert seen.code == 0, seen.err
+    assert shards_of(seen.done(), working) == sum(seen.done().values()) == len(work.planned) // 4
+    whys = [
+        [why for name, why in seen.summary["excluded_nodes"].items() if node.address + "," in name]
+        for node in lacking
+    ]
+    assert ["cannot load ironmask" in why for (why,) in whys] == [True, False]
+    assert ["does not exist" in why for (why,) in whys] == [False, True]
+    assert counts(work.dest, len(work.planned)) == NOTHING
+    assert row_set(work.dest) == undisturbed(work.arguments, work.dest, tmp_path)
+
+
 LOGGED = {"IRONMASK_LOG_LEVEL": "info", "IRONMASK_LOG_FORMAT": "json"}
 # The command with another resource in the place of GPUs, and the provider that is there.
 STAND_IN = """

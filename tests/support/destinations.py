@@ -13,6 +13,7 @@ from ironmask.params import Params
 from pipelines.plan.plans import Plan
 from pipelines.ports import F32
 from pipelines.run.begin import write_run
+from pipelines.run.commit import Committer
 from pipelines.shard.context import AlignedShard, Context, InputRow, ShardResult, no_crops
 from pipelines.shard.protect import protect_shard
 from pipelines.shard.transit import Channel
@@ -161,6 +162,13 @@ def commit(
     for name in names:
         files = [result.files[name]] if name in result.files else []
         dest.commit(Commit(name, files, f"{run_id}/{name}", sequence))
+
+
+def commit_wave(committer: Committer, wave: Iterable[ShardResult]) -> None:
+    """Commit finished shards as a run does."""
+    for result in wave:
+        committer.add(result)
+    committer.commit()
 
 
 def enrolled(

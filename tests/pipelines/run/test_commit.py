@@ -9,6 +9,7 @@ from support.destinations import (
     RUN,
     Place,
     commit,
+    commit_wave,
     context,
     failed,
     finished,
@@ -64,7 +65,7 @@ def killed_after(dest, committer: Committer, wave, name: str) -> None:
     committed = table.commit
     table.commit = cut
     with pytest.raises(PowerCutError):
-        committer.commit(wave)
+        commit_wave(committer, wave)
     table.commit = committed
 
 
@@ -75,7 +76,7 @@ def test_nothing_is_done_at_first(dest):
 def test_a_wave_is_seen_whole(place, dest):
     committer, _ = begun(dest)
     wave = [finished(context(dest), [f"s{n}", failed(f"f{n}")], shard=n) for n in (0, 3)]
-    committer.commit(wave)
+    commit_wave(committer, wave)
     assert people(dest) == ["s0", "s3"]
     assert sum(outcomes(dest).values()) == 4
     assert begun(place.held())[1] == {0, 3}
@@ -84,7 +85,7 @@ def test_a_wave_is_seen_whole(place, dest):
 def test_an_empty_wave_changes_nothing(place, dest):
     committer, _ = begun(dest)
     before = place.store.read(f"{DEST}/_ironmask/seal.json")
-    committer.commit([])
+    committer.commit()
     assert place.store.read(f"{DEST}/_ironmask/seal.json") == before
 
 
@@ -92,18 +93,18 @@ def test_a_shard_in_which_nobody_was_enrolled_is_done_as_well(place, dest):
     committer, _ = begun(dest)
     result = finished(context(dest), [failed("ann"), failed("bob")], shard=5)
     assert "templates" not in result.files
-    committer.commit([result])
+    commit_wave(committer, [result])
     assert people(dest) == []
     assert begun(place.held())[1] == {5}
 
 
 def test_sequences_go_on_where_the_last_process_stopped(place, dest):
     committer, _ = begun(dest)
-    committer.commit([finished(context(dest), ["ann"])])
+    commit_wave(committer, [finished(context(dest), ["ann"])])
     dest.log_seal.end()
     again = place.held()
     committer, done = begun(again)
-    committer.commit([finished(context(again), ["bob"], shard=1)])
+    commit_wave(committer, [finished(context(again), ["bob"], shard=1)])
     assert done == {0}
     assert people(again) == ["ann", "bob"]
     assert again.sequence("inputs", f"{RUN}/inputs") == 2
@@ -114,7 +115,7 @@ def test_runs_do_not_count_each_others_shards(place, dest):
     commit(dest, settled(other, finished(other, ["ann"], shard=7)), 1)
     committer, done = begun(dest)
     assert done == set()
-    committer.commit([finished(context(dest), ["bob"], shard=7)])
+    commit_wave(committer, [finished(context(dest), ["bob"], shard=7)])
     assert begun(dest)[1] == {7}
     assert people(dest) == ["ann", "bob"]
 
@@ -202,7 +203,7 @@ class TestAKillBetweenTheCommitsOfAWave:
 def test_a_lost_answer_commits_nothing_twice(place, dest):
     committer, _ = begun(dest)
     result = finished(context(dest), ["ann"])
-    committer.commit([result])
+    commit_wave(committer, [result])
     commit(dest, settled(context(dest), result), 1)
     assert people(dest) == ["ann"]
     assert outcomes(dest) == {("ann", "used", ""): 1}
@@ -220,5 +221,5 @@ def test_who_was_ousted_commits_nothing(place, dest):
     committer, _ = begun(held)
     taken.append(True)
     with pytest.raises(BusyError):
-        committer.commit([result])
+        commit_wave(committer, [result])
     assert not place.listed("templates")

@@ -11,6 +11,7 @@ from support.destinations import DEST, RUN, Place, plan
 from support.memory import MemoryStore
 
 from pipelines.run import live_note
+from pipelines.run.events import Events
 from pipelines.run.live_note import Counted, Journal, Note, last_note
 from pipelines.run.summary import Tally
 from pipelines.table.layout import progress_file
@@ -62,6 +63,21 @@ def test_a_note_tells_where_the_run_is(clock):
     assert (found.settled, found.inputs) == (18, 8)
     assert (found.in_flight, found.waiting) == (4, 1)
     assert found.failed == {"no_face": 2, "truncated": 1}
+
+
+def test_a_note_tells_what_was_lost_in_this_call_alone(clock, monkeypatch):
+    dest, told = Place().held(), Events()
+    monkeypatch.setattr(live_note, "HERE", told)
+    for node in ("node-1", "node-2"):
+        with told.of_run(plan(), "enrol", 0, 0):
+            told.again(7, "lost")
+            told.excluded(node, "KeyNotFoundError")
+            journal = Journal(dest, plan(), Tally())
+            clock.now += 60
+            journal.note(1, 0)
+        found = last_note(DEST, dest.store)
+        assert (found.resubmitted, found.excluded) == (1, 1)
+    assert (told.figures().resubmitted, len(told.figures().excluded)) == (2, 2)
 
 
 def test_notes_are_a_few_seconds_apart(clock):

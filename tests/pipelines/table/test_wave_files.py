@@ -13,6 +13,7 @@ from support.destinations import (
     RUN,
     Place,
     commit,
+    commit_wave,
     context,
     failed,
     finished,
@@ -49,7 +50,7 @@ def committed(dest, shards, run_id: str = RUN):
     wave = [finished(shared, [f"s{n}", failed(f"f{n}")], n, seed=n) for n in shards]
     committer = Committer(dest, run_id)
     committer.done()
-    committer.commit(wave)
+    commit_wave(committer, wave)
     return wave
 
 
@@ -116,7 +117,7 @@ def test_outcomes_of_another_shard_are_not_taken(dest):
     shared = context(dest)
     first, second = (finished(shared, [name], n) for n, name in enumerate(("ann", "bob")))
     with pytest.raises(TamperedError):
-        Committer(dest, RUN).commit([replace(first, rows=second.rows)])
+        Committer(dest, RUN).add(replace(first, rows=second.rows))
 
 
 def test_outcomes_do_not_travel_in_the_clear(dest):

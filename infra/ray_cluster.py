@@ -26,6 +26,8 @@ _KEEPALIVE: Final = {
 _PROBE_S: Final = 5.0
 _CLIENT: Final = "ray://"
 _CLIENT_PORT: Final = 10001
+_TRIES: Final = 3
+_PAUSE_S: Final = 2.0
 # Ray ends the whole process without our message once the head was silent for a minute.
 _MISSES: Final = 7
 _QUIET: Final = {
@@ -78,21 +80,38 @@ def cluster(address: str | None, workers: int) -> Iterator[Callable[[], None]]:
 
 
 def _connect(address: str | None, workers: int) -> None:
+    """Raises `WorkerError` where there is no cluster.
+
+    The server that a cluster starts for a client may die at once, so that is tried again.
+    """
     import ray
 
-    try:
-        ray.init(
-            address=address or "local",
-            num_cpus=None if address else workers,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            runtime_env={"env_vars": _THREADS},
-        )
-    except Exception as error:  # noqa: BLE001 - that a node starts too slowly is a bare one
-        where = address or "this machine"
-        raise WorkerError(f"no Ray cluster on {where}: {error}") from None
+    tries = _TRIES if address and address.startswith(_CLIENT) else 1
+    for attempt in range(tries):
+        try:
+            _init(address, workers)
+            return
+        except Exception as error:  # noqa: BLE001 - that a node starts too slowly is a bare one
+            if attempt + 1 == tries:
+                where = address or "this machine"
+                why = next(filter(None, reversed(str(error).splitlines())), type(error).__name__)
+                raise WorkerError(f"no Ray cluster on {where}: {why.strip()}") from None
+            ray.shutdown()
+            time.sleep(_PAUSE_S)
+
+
+def _init(address: str | None, workers: int) -> None:
+    import ray
+
+    ray.init(
+        address=address or "local",
+        num_cpus=None if address else workers,
+        include_dashboard=False if address is None else None,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+        runtime_env={"env_vars": _THREADS},
+    )
 
 
 def _heart(address: str | None) -> str:

@@ -1,40 +1,39 @@
 """Arrange the inputs of a source as shards of sorted subjects, in few passes and little memory.
 
-The first pass settles inputs that the destination knows already. It writes the rows to a nameless
-temporary file, and keeps eight bytes for each content. These bytes tell the second pass which
-contents come again. Both passes go in the order of the source. Then rows are sorted by subject, so
-that the ranges of ids of two shards do not overlap, and shards are numbered. Temporary files hold
-names, addresses and keyed identities only.
+The first pass settles inputs that the destination knows already, and writes the rows to a nameless
+temporary file. A sorted list of contents beside it tells which of them come again; these are
+settled next. Both passes go in the order of the source. Then rows are sorted by subject, so that
+the ranges of ids of two shards do not overlap, and shards are numbered. Temporary files hold names,
+addresses and keyed identities only. Memory does not grow with the source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import starmap
 from typing import IO, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from pipelines.plan import repeats
 from pipelines.plan.naming import Known, named
+from pipelines.plan.repeats import Later
 from pipelines.plan.sorting import Order, by_subject
 from pipelines.plan.sources import COLUMNS
 from pipelines.plan.spool import explained, spool
 from pipelines.plan.windows import by_window
 from pipelines.spec.outcomes import Outcome, Reason
-from pipelines.table.text_set import Mask, TextSet
+from pipelines.table.text_set import Mask, Sorter, TextSet, hashes
 
 _PLANNED: Final = COLUMNS.remove(COLUMNS.get_field_index("before"))
 SCHEMA: Final = _PLANNED.append(pa.field("shard", pa.int32()))
 _LATER: Final = SCHEMA.get_field_index("address")
 SCHEMA_OF_BEFORE: Final = SCHEMA.remove(_LATER)
 """Columns of plans that are older than pseudonyms."""
-_HASH: Final = "hash"
-_SPOOLED: Final = _PLANNED.append(pa.field(_HASH, pa.int64()))
 _ROWS: Final = 1 << 16
-
-Hashes = NDArray[np.int64]
 
 
 def arrange(
@@ -55,8 +54,9 @@ def arrange(
     """
     with spool() as file:
         order = Order()
-        originals = _Originals(_first_pass(order.passing(batches), live, used, file))
-        rows: Iterator[pa.Table] = map(originals.mark, _spooled(file))
+        repeated = _first_pass(order.passing(batches), live, used, file)
+        found = repeats.found(partial(_spooled, file), repeated)
+        rows: Iterator[pa.Table] = starmap(_settled, found)
         if not order.is_kept:
             rows = by_window(by_subject(rows), windows)
         numbers = _Numbers(shard_size)
@@ -85,32 +85,19 @@ def rows_of_file(rows: pa.Table, shard: int, detail: str, content: str | None = 
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def _first_pass(batches: Iterable[pa.Table], live: TextSet, used: Known, file: IO[bytes]) -> Hashes:
-    """Spool the rows; return the sorted hashes of contents that come more than once."""
-    seen: list[Hashes] = []
+def _first_pass(
+    batches: Iterable[pa.Table], live: TextSet, used: Known, file: IO[bytes]
+) -> TextSet:
+    """Spool the rows; return the contents that come more than once."""
+    seen = Sorter(repeats=True)
     options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with explained(), pa.ipc.new_stream(file, _SPOOLED, options=options) as stream:
+    with explained(), pa.ipc.new_stream(file, _PLANNED, options=options) as stream:
         for table in batches:
             settled = named(_settle_known(table.combine_chunks(), live, used), used.identities)
-            hashes = _hashes(settled)
-            seen.append(hashes[_may_repeat(settled)])
-            spooled = settled.append_column(_SPOOLED.field(_HASH), pa.array(hashes))
-            for batch in spooled.to_batches(_ROWS):
+            seen.add(hashes(settled["content"].filter(repeats.may_repeat(settled))))
+            for batch in settled.to_batches(_ROWS):
                 stream.write_batch(batch)
-    everything = np.sort(np.concatenate(seen)) if seen else np.empty(0, np.int64)
-    again = everything[1:] == everything[:-1]
-    return np.unique(everything[1:][again])
-
-
-def _hashes(table: pa.Table) -> Hashes:
-    """Hashes of contents. They are valid in this process only."""
-    contents = table["content"].to_pylist()
-    return np.fromiter(map(hash, contents), np.int64, len(contents))
-
-
-def _may_repeat(table: pa.Table) -> Mask:
-    """Rows of known content that need work."""
-    return np.asarray(pc.and_(pc.is_null(table["outcome"]), pc.is_valid(table["content"])))
+    return TextSet.of(seen.repeated())
 
 
 def _settle_known(table: pa.Table, live: TextSet, used: Known) -> pa.Table:
@@ -134,42 +121,19 @@ def _settle(table: pa.Table, mask: Mask, outcome: Outcome, reason: Reason, detai
     return table
 
 
-class _Originals:
-    """The first input of each repeated content, as its subject and address."""
-
-    def __init__(self, repeated: Hashes) -> None:
-        self._repeated = repeated
-        self._first: dict[str, tuple[str, str]] = {}
-
-    def mark(self, table: pa.Table) -> pa.Table:
-        """Settle the duplicates among the next rows. Drops the column of hashes."""
-        hashes = np.asarray(table[_HASH])
-        table = table.drop_columns([_HASH])
-        if not len(self._repeated):
-            return table
-        places = np.searchsorted(self._repeated, hashes)
-        places = np.minimum(places, len(self._repeated) - 1)
-        mask = (self._repeated[places] == hashes) & _may_repeat(table)
-        if not mask.any():
-            return table
-        return self._settled(table, np.nonzero(mask)[0])
-
-    def _settled(self, table: pa.Table, places: NDArray[np.intp]) -> pa.Table:
-        rows = table.select(["content", "subject_id", "uri"]).take(pa.array(places)).to_pylist()
-        details: list[str | None] = [None] * len(table)
-        own, others = np.zeros((2, len(table)), bool)
-        for place, row in zip(places, rows, strict=True):
-            if row["content"] not in self._first:
-                self._first[row["content"]] = row["subject_id"], row["uri"]
-                continue
-            subject, uri = self._first[row["content"]]
-            same = subject == row["subject_id"]
-            (own if same else others)[place] = True
-            words = "same content as " if same else "another subject has the same content: "
-            details[place] = words + uri
-        texts = pa.array(details, COLUMNS.field("detail").type)
-        table = _settle(table, own, Outcome.DUPLICATE, Reason.DUPLICATE_CONTENT, texts)
-        return _settle(table, others, Outcome.DUPLICATE, Reason.DUPLICATE_OTHER_SUBJECT, texts)
+def _settled(table: pa.Table, later: list[Later]) -> pa.Table:
+    """Settle the inputs of a table whose content came before."""
+    if not later:
+        return table
+    details: list[str | None] = [None] * len(table)
+    own, others = np.zeros((2, len(table)), bool)
+    for row, same, uri in later:
+        (own if same else others)[row] = True
+        words = "same content as " if same else "another subject has the same content: "
+        details[row] = words + uri
+    texts = pa.array(details, COLUMNS.field("detail").type)
+    table = _settle(table, own, Outcome.DUPLICATE, Reason.DUPLICATE_CONTENT, texts)
+    return _settle(table, others, Outcome.DUPLICATE, Reason.DUPLICATE_OTHER_SUBJECT, texts)
 
 
 class _Numbers:

@@ -6,7 +6,7 @@ Up to a million are kept in memory.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Final
 
@@ -23,6 +23,7 @@ _PREFIXES: Final = 1 << 16
 
 Mask = NDArray[np.bool_]
 Hashes = NDArray[np.bytes_]
+_Kept = Callable[[Hashes], Hashes]
 
 
 class Sorter:
@@ -32,8 +33,10 @@ class Sorter:
     memory where it needs room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, repeats: bool = False) -> None:
+        """repeats: whether `repeated` will be asked."""
         self.total = 0
+        self._repeats = repeats
         self._runs: list[Hashes] = []
         self._some: list[Hashes] = []
         self._waiting = 0
@@ -48,17 +51,33 @@ class Sorter:
 
     def distinct(self) -> Hashes:
         """The different hashes so far, in their order. Errors are those of `add`."""
-        self._some = [self._rest()]
-        return _merged([*self._runs, *self._some]) if self._runs else self._some[0]
+        return self._all(np.unique)
+
+    def repeated(self) -> Hashes:
+        """Those that were added more than once, in their order. Errors are those of `add`."""
+        assert self._repeats  # noqa: S101
+        return self._all(_twice)
+
+    def _all(self, kept: _Kept) -> Hashes:
+        rest = self._rest()
+        self._some = [rest]
+        return _merged([*self._runs, rest], kept) if self._runs else kept(rest)
 
     def _rest(self) -> Hashes:
-        found = np.unique(np.concatenate([np.empty(0, HASH), *self._some]))
+        ordered = np.sort if self._repeats else np.unique
+        found: Hashes = ordered(np.concatenate([np.empty(0, HASH), *self._some]))
         self._some, self._waiting = [], 0
         return found
 
 
-def _merged(runs: list[Hashes]) -> Hashes:
-    """Sorted runs as one, range by range: hashes are spread evenly."""
+def _twice(some: Hashes) -> Hashes:
+    """The hashes that come more than once."""
+    found, counts = np.unique(some, return_counts=True)
+    return found[counts > 1]
+
+
+def _merged(runs: list[Hashes], kept: _Kept = np.unique) -> Hashes:
+    """What is kept of sorted runs, as one. Goes range by range: hashes are spread evenly."""
     ranges = min(_PREFIXES, 1 + sum(map(len, runs)) * 2 // IN_MEMORY)
     ends = [(place * _PREFIXES // ranges).to_bytes(2) for place in range(1, ranges)]
     bounds = [
@@ -66,7 +85,7 @@ def _merged(runs: list[Hashes]) -> Hashes:
         for run in runs
     ]
     return _filed(
-        np.unique(
+        kept(
             np.concatenate(
                 [run[own[k] : own[k + 1]] for run, own in zip(runs, bounds, strict=True)]
             )
@@ -97,33 +116,34 @@ class TextSet:
     def __init__(self, texts: Iterable[pa.Array | pa.ChunkedArray] = ()) -> None:
         sorter = Sorter()
         for part in texts:
-            sorter.add(_hashes(part))
+            sorter.add(hashes(part))
         self._sorted = sorter.distinct()
+
+    @classmethod
+    def of(cls, some: Hashes) -> TextSet:
+        """The texts of different hashes, in their order."""
+        made = cls()
+        made._sorted = some
+        return made
 
     def __len__(self) -> int:
         return len(self._sorted)
 
     def joined(self, other: TextSet) -> TextSet:
         """The texts of both sets."""
-        both = TextSet()
-        both._sorted = (
-            np.union1d(self._sorted, other._sorted)
-            if len(self) + len(other) < IN_MEMORY
-            else _merged([self._sorted, other._sorted])
-        )
-        return both
+        if len(self) + len(other) < IN_MEMORY:
+            return TextSet.of(np.union1d(self._sorted, other._sorted))
+        return TextSet.of(_merged([self._sorted, other._sorted]))
 
     def without(self, other: TextSet) -> TextSet:
         """The texts of this set that are not in another one."""
-        rest = TextSet()
-        rest._sorted = self._sorted[~other._holds(self._sorted)]
-        return rest
+        return TextSet.of(self._sorted[~other._holds(self._sorted)])
 
     def has(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
         """Which texts are in the set, (k,) bool. A null is not."""
         if not len(self):
             return np.zeros(len(texts), bool)
-        found: Mask = self._holds(_hashes(texts)) & np.asarray(texts.is_valid())
+        found: Mask = self._holds(hashes(texts)) & np.asarray(texts.is_valid())
         return found
 
     def _holds(self, asked: Hashes) -> Mask:
@@ -159,9 +179,9 @@ class Greatest:
 
     def __init__(self, first: Iterable[tuple[pa.Array, NDArray[np.int64]]]) -> None:
         """first: the texts that count, each with a number."""
-        parts = [(_hashes(texts), numbers) for texts, numbers in first]
-        hashes = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, HASH)
-        self._sorted, places = np.unique(hashes, return_inverse=True)
+        parts = [(hashes(texts), numbers) for texts, numbers in first]
+        every = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, HASH)
+        self._sorted, places = np.unique(every, return_inverse=True)
         self._numbers = np.full(len(self._sorted), np.iinfo(np.int64).min)
         if parts:
             np.maximum.at(self._numbers, places, np.concatenate([numbers for _, numbers in parts]))
@@ -182,12 +202,13 @@ class Greatest:
         """The places of some texts, (k,), and which of them count, (k,) bool."""
         if not len(self._sorted):
             return np.zeros(len(texts), np.intp), np.zeros(len(texts), bool)
-        asked = _hashes(texts)
+        asked = hashes(texts)
         places = np.minimum(np.searchsorted(self._sorted, asked), len(self._sorted) - 1)
         return places, self._sorted[places] == asked
 
 
-def _hashes(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
+def hashes(texts: pa.Array | pa.ChunkedArray) -> Hashes:
+    """The hashes of some texts, (k,). A null counts as an empty text."""
     digests = [
         blake2b((text or "").encode(), digest_size=_BYTES).digest() for text in texts.to_pylist()
     ]

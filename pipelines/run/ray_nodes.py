@@ -8,8 +8,10 @@ since somebody may have mended it.
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +26,9 @@ WORK: Final = "work"
 MODELS: Final = "models"
 _LABEL: Final = "ray.io/node-id"
 _LOOK_S: Final = 2.0
+# How long one waits for an answer: where the work can go on without one, and where it cannot.
+_GLANCE_S: Final = 0.2
+_ANSWER_S: Final = 10.0
 _BACK_S: Final = 600.0
 _DIGITS: Final = 12
 # What Ray says of a worker whose Python has no such module, and where the worker is.
@@ -73,6 +78,7 @@ class Nodes:
         self._alive: dict[str, Node] = {}
         self._looked = float("-inf")
         self._excluded: dict[tuple[str, str], float] = {}
+        self._asked: _Asked | None = None
 
     def look(self, *, now: bool = False) -> None:
         """See who is there, unless that was seen a moment ago."""
@@ -80,14 +86,13 @@ class Nodes:
         if not now and at - self._looked < _LOOK_S:
             return
         self._looked = at
-        leaving = _leaving()
-        told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        found = [
-            Node(one["NodeID"], one["NodeManagerAddress"], one["Resources"])
-            for one in told
-            if one["Alive"] and one["NodeID"] not in leaving
-        ]
-        self._alive = {node.id: node for node in found}
+        if self._asked is None:
+            self._asked = _Asked()
+        found = self._asked.answer(_ANSWER_S if now else _GLANCE_S)
+        if found is not None:
+            self._alive = {node.id: node for node in found}
+        if self._asked.has_ended:
+            self._asked = None
         self._excluded = {who: until for who, until in self._excluded.items() if at < until}
 
     def usable(self, role: str) -> list[Node]:
@@ -147,6 +152,38 @@ class Nodes:
         """The option of a task or actor that keeps it off excluded nodes."""
         off = [node for known, node in self._excluded if known == role and node in self._alive]
         return {"label_selector": {_LABEL: f"!in({','.join(off)})"}} if off else {}
+
+
+class _Asked:
+    """A question for the nodes that are there. A head that is gone lets one wait without end."""
+
+    def __init__(self) -> None:
+        self._found: list[Node] | None = None
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    @property
+    def has_ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _ask(self) -> None:
+        with suppress(RayError, OSError, RuntimeError):
+            self._found = _there()
+
+    def answer(self, seconds: float) -> list[Node] | None:
+        """Wait so long at most; None where there is no answer yet."""
+        self._thread.join(seconds)
+        return self._found
+
+
+def _there() -> list[Node]:
+    leaving = _leaving()
+    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [
+        Node(one["NodeID"], one["NodeManagerAddress"], one["Resources"])
+        for one in told
+        if one["Alive"] and one["NodeID"] not in leaving
+    ]
 
 
 def _leaving() -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final
 
 import ray
@@ -24,8 +25,13 @@ Done = tuple[str, Any]
 
 def task(function: Callable[..., Any], unit: Callable[..., Any], needs: Mapping[str, Any]) -> Any:
     """A function of this module as Ray's task, named after the unit of work that it does."""
-    made = ray.remote(num_cpus=1, max_retries=_RETRIES)(function)
-    return made.options(name=unit.__name__, **needs)
+    return _remote(function).options(name=unit.__name__, **needs)
+
+
+@cache
+def _remote(function: Callable[..., Any]) -> Any:
+    """Made once: the head keeps each one that is made, and one waits for it to take it."""
+    return ray.remote(num_cpus=1, max_retries=_RETRIES)(function)
 
 
 def whole(function: Callable[..., Any], common: Common, unit: int) -> Done:

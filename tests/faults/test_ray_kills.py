@@ -156,7 +156,7 @@ def test_a_driver_whose_head_is_gone_says_so(where, tmp_path):
     _, said = process.communicate(timeout=75)
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert process.returncode == 1
-    assert len(errors) == 1
+    assert len(errors) == 1, said
     assert "run the same command to continue" in errors[0]
 
 

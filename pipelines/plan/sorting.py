@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -65,9 +64,10 @@ def sorted_by(tables: Iterable[pa.Table], key: str) -> Iterator[pa.Table]:
         return
     with spool() as file:
         blocks = Blocks(file)
-        places = [_written(run, blocks) for run in chain([first, second], runs)]
-        blocks.flush()
+        places = [_written(first, blocks), _written(second, blocks)]
         first = second = None
+        places += (_written(run, blocks) for run in runs)
+        blocks.flush()
         for merged in _merged([_Run(blocks, own, key) for own in places], key):
             yield merged.drop_columns([_PLACE])
 
@@ -78,8 +78,8 @@ def _runs(tables: Iterable[pa.Table], key: str) -> Iterator[pa.Table]:
     size = row = 0
     for table in tables:
         if size + table.nbytes > _RUN_BYTES and waiting:
-            yield _sorted(waiting, key)
-            waiting, size = [], 0
+            run, waiting, size = _sorted(waiting, key), [], 0
+            yield run
         places = pa.array(np.arange(row, row + len(table)))
         waiting.append(table.append_column(_PLACE, places))
         size += table.nbytes

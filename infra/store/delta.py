@@ -162,15 +162,16 @@ class DeltaTableHandle:
     def checkpoint(self) -> int:
         self._open()
 
-        def once() -> DeltaTable:
+        def once() -> tuple[int, pa.Table]:
             table = self._opened()
             table.create_checkpoint()
-            return table
+            return int(table.version()), _sizes(table)
 
-        table = _patiently(once, f"{self.uri}: a checkpoint cannot be written")
-        version = int(table.version())
+        version, sizes = _patiently(once, f"{self.uri}: a checkpoint cannot be written")
+        # Two of them at a time would be most of what a driver holds.
+        self.let_go()
         read = _patiently(lambda: self._afresh(version), f"{self.uri} cannot be read")
-        if not _sizes(read).equals(_sizes(table)):
+        if not _sizes(read).equals(sizes):
             raise StorageError(f"{self.uri}: its checkpoint does not say what its log says")
         self._known = read
         return version

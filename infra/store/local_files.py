@@ -201,15 +201,25 @@ def _path(uri: str) -> str:
     return os.path.abspath(uri.removeprefix(_SCHEME))
 
 
-def _scan(path: str) -> list[os.DirEntry[str]]:
+def _scan(path: str) -> Iterator[os.DirEntry[str]]:
     """A folder's items in the byte order of their addresses; a folder's address ends in a slash.
 
     Names that are not UTF-8 come as the system gives them, with surrogate escapes.
     """
     if not os.path.isdir(path):
-        return []
+        return iter([])
     with os.scandir(path) as items:
-        return sorted(items, key=lambda item: os.fsencode(item.name + "/" * _is_folder(item)))
+        return _emptied(sorted(items, key=_address, reverse=True))
+
+
+def _address(item: os.DirEntry[str]) -> bytes:
+    return os.fsencode(item.name + "/" * _is_folder(item))
+
+
+def _emptied(items: list[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+    """The items from the last one on. Each keeps what it was asked for, so none is held longer."""
+    while items:
+        yield items.pop()
 
 
 def _walk(path: str, recursive: bool, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:

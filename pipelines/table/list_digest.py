@@ -6,6 +6,7 @@ It is that of `listing.digest_of` over the files' lines, without a Python object
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Final
 
@@ -17,19 +18,33 @@ from pipelines.table.listing import rises
 _TEXT: Final = pa.large_string()
 # All that `json.dumps` writes as it is.
 _PLAIN: Final = r"^[ !#-\[\]-~]*$"
-_CHUNK: Final = 16_384
+_CHUNK: Final = 2_048
+_EMPTY: Final = sha256().hexdigest()
 
 
 def digest_of_columns(columns: pa.Table) -> str:
     """The digest of the files in the columns of a `Listing`, whatever their order."""
-    lines = _lines(columns) if len(columns) else pa.array([], _TEXT)
-    if not rises(lines):
+    parts = (_lines(columns.slice(start, _CHUNK)) for start in range(0, len(columns), _CHUNK))
+    return _digest_in_order(parts) or _digest_in_order(_sorted(columns)) or _EMPTY
+
+
+def _digest_in_order(parts: Iterable[pa.Array]) -> str:
+    """The digest of lines in order; empty where they are not, or where there are none."""
+    hasher, last = sha256(), ""
+    for lines in parts:
+        if not rises(lines) or lines[0].as_py() < last:
+            return ""
+        hasher.update((b"\n" if last else b"") + _joined(lines))
+        last = lines[-1].as_py()
+    return hasher.hexdigest() if last else ""
+
+
+def _sorted(columns: pa.Table) -> Iterator[pa.Array]:
+    """The lines in parts, in order. Those of a listing are, as a rule, without this."""
+    if len(columns):
+        lines = _lines(columns)
         lines = lines.take(pc.sort_indices(lines))
-    hasher = sha256()
-    for start in range(0, len(lines), _CHUNK):
-        some = lines[start : start + _CHUNK]
-        hasher.update((b"\n" if start else b"") + _joined(some))
-    return hasher.hexdigest()
+        yield from (lines[start : start + _CHUNK] for start in range(0, len(lines), _CHUNK))
 
 
 def _joined(lines: pa.Array) -> bytes:

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from pipelines.ports import DataFile
+from pipelines.table import list_digest
 from pipelines.table.list_digest import digest_of_columns
 from pipelines.table.listing import Listing, digest_of, line
 
@@ -32,6 +33,14 @@ def test_the_digest_is_that_of_the_lines_in_any_order():
         Listing.of(FILES).columns
     )
     assert digest_of_columns(Listing.of([]).columns) == digest_of([])
+
+
+@pytest.mark.parametrize("names", [["a", "a b", "a!", "a-b", "b"], [f"{n:05d}" for n in range(99)]])
+def test_a_digest_made_part_by_part_is_the_same(names, monkeypatch):
+    monkeypatch.setattr(list_digest, "_CHUNK", 2)
+    files = [DataFile(name, 1, 2, "", {}, {}, {}) for name in names]
+    random.Random(2).shuffle(files)
+    assert digest_of_columns(Listing.of(files).columns) == digest_of(map(line, files))
 
 
 def test_a_commit_takes_files_out_and_puts_others_in_their_place():

@@ -1,7 +1,7 @@
 """How the driver's work grows with a table's shards: CPU seconds, peak memory, and exponents.
 
-Each step runs in a process of its own, so that its peak is its own. Prints a table and writes it to
-`bench-out/scale.md`.
+Each step runs in a process of its own, so that its peak is its own. Look-ups in tables of as many
+files follow. Prints tables and writes them to `bench-out/scale.md`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
+from .lookups import LARGE, SIZES, lookups
 from .scale_once import ALL
 
-SIZES: Final = (1_000, 10_000)
-LARGE: Final = 100_000
 T = TypeVar("T")
 
 
@@ -87,10 +86,9 @@ def main() -> None:
     parser.add_argument("--folder", help="where the tables lie meanwhile: 40 KB a shard")
     asked = parser.parse_args()
     sizes = [int(size) for size in asked.sizes.split(",")] if asked.sizes else [*SIZES]
-    found: dict[int, dict[str, Taken]] = {}
-    for size in [*sizes, *([LARGE] if asked.full else [])]:
-        found[size] = measured(size, asked.folder)
-    text = markdown(found)
+    sizes += [LARGE] if asked.full else []
+    found = {size: measured(size, asked.folder) for size in sizes}
+    text = f"{markdown(found)}\n{lookups(sizes)}"
     Path("bench-out").mkdir(exist_ok=True)
     Path("bench-out/scale.md").write_text(text)
     print(text)

@@ -72,13 +72,17 @@ class Message:
 
 @dataclass
 class Proxy:
-    """A running proxy; `met` counts the requests by what they met."""
+    """A running proxy; `met` counts the requests by what they met.
+
+    asked: their methods and paths.
+    """
 
     target: str
     faults: Faults
     seed: int
     port: int = 0
     met: Counter[str] = field(default_factory=Counter)
+    asked: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.seed)
@@ -110,6 +114,8 @@ class Proxy:
     ) -> bool:
         """Answer one request; False where the connection ends with it."""
         self.met["requests"] += 1
+        method, path = request.first[:2]
+        self.asked.append((method, path))
         refusal = self._refusal()
         if refusal is not None:
             client.write(_refused(*refusal, head=request.first[0] == "HEAD"))

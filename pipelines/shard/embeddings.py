@@ -103,7 +103,7 @@ def _take(context: Context, wanted: list[int]) -> list[tuple[str, F32 | None]]:
         if inside:
             rows = _groups.rows(source, store, version, group)
             own = rows.take(pa.array([row - start for row in inside]))
-            subjects = texts(source, "subject_id", own["subject_id"]).to_pylist()
+            subjects = own["subject_id"].to_pylist()
             found |= zip(
                 inside, zip(subjects, map(_vector, own["embedding"]), strict=True), strict=True
             )
@@ -120,7 +120,10 @@ def _metadata(source: str, store: Store, _version: str) -> pq.FileMetaData:
 def _decoded(source: str, store: Store, version: str, group: int) -> pa.Table:
     with store.open(source) as handle:
         parquet = pq.ParquetFile(handle, metadata=_metadata(source, store, version))
-        return parquet.read_row_group(group, columns=_STORED)
+        rows = parquet.read_row_group(group, columns=_STORED)
+    # Rows cannot be taken from some of the types that texts may have.
+    place = rows.schema.get_field_index("subject_id")
+    return rows.set_column(place, "subject_id", texts(source, "subject_id", rows["subject_id"]))
 
 
 def _vector(value: pa.ListScalar) -> F32 | None:

@@ -259,10 +259,12 @@ def _result(reference: Any, nodes: Nodes) -> Done:
     try:
         found: Done = ray.get(reference)
     except RayTaskError as error:
-        if isinstance(error.cause, IronmaskError | NodeError | RayError):
+        if isinstance(error.cause, IronmaskError | NodeError):
             raise error.cause from None
         if fault := nodes.lacking(WORK, error):
             raise fault from None
+        if isinstance(error.cause, RayError):
+            raise error.cause from None
         _log.error("a stage failed: %s", error.traceback_str)
         raise WorkerError(f"a stage failed: {type(error.cause).__name__}") from None
     return found

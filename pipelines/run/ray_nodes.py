@@ -31,8 +31,10 @@ _GLANCE_S: Final = 0.2
 _ANSWER_S: Final = 10.0
 _BACK_S: Final = 600.0
 _DIGITS: Final = 12
-# What Ray says of a worker whose Python has no such module, and where the worker is.
-_NOT_LOADED: Final = "failed to import on the worker"
+# What Ray says of a worker whose Python has no such module or function, and where the worker is.
+_NOT_LOADED: Final = re.compile(
+    r"failed to import on the worker|ModuleNotFoundError|ImportError|Can't get attribute"
+)
 _WHERE: Final = re.compile(r"\bip=([0-9a-fA-F.:]+)")
 
 
@@ -121,7 +123,7 @@ class Nodes:
         """The fault of a node whose workers cannot load this program; None for other errors."""
         told = str(error)
         where = _WHERE.search(told)
-        if _NOT_LOADED not in told or where is None:
+        if where is None or not _NOT_LOADED.search(told):
             return None
         found = [node.id for node in self._alive.values() if node.address == where[1]]
         if len(found) != 1:

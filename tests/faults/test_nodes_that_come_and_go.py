@@ -116,6 +116,8 @@ def test_nodes_without_the_program_or_the_table_are_left_out(tmp_path: Path) -> 
     """One node works; one cannot load the program, one does not see where the table lies."""
     (tmp_path / "place").mkdir()
     work = job(tmp_path / "e.parquet", 400, tmp_path / "place" / "dest")
+    kept = [word for word in work.arguments if not word.startswith("--keys")]
+    arguments = [*kept, f"--keys={tmp_path / 'k.json'}"]
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "sitecustomize.py").write_text(NO_PROGRAM)
 
@@ -125,7 +127,7 @@ def test_nodes_without_the_program_or_the_table_are_left_out(tmp_path: Path) -> 
 
     try:
         with cluster(tmp_path / "nodes", 4, hidden=tmp_path / "place", change=without) as where:
-            seen = ended(where.start([*on_ray(work.arguments, where), "--json"], **LOGGED))
+            seen = ended(where.start([*on_ray(arguments, where), "--json"], **LOGGED))
             working, *lacking = where.nodes[FIRST:]
     except NoClusterError as error:
         pytest.skip(f"no second raylet starts here: {error}")

@@ -38,7 +38,7 @@ def test_a_node_without_the_model_is_left_out(tmp_path):
         dest = tmp_path / f"dest{embedders}"
         arguments = [
             "enroll", str(tmp_path / "tree"), str(dest), f"--model={tmp_path / 'model'}",
-            f"--keys={keys_of(dest)}", "--shard-size=8", f"--embedders={embedders}",
+            f"--keys={keys_of(dest)}", "--shard-size=2", f"--embedders={embedders}",
             "--max-failures=1000",
         ]  # fmt: skip
         lacks(arguments, tmp_path / f"c{embedders}", tmp_path / "model", "not on this machine")

@@ -94,10 +94,15 @@ def _connect(address: str | None, workers: int) -> None:
         except Exception as error:  # noqa: BLE001 - that a node starts too slowly is a bare one
             if attempt + 1 == tries:
                 where = address or "this machine"
-                why = next(filter(None, reversed(str(error).splitlines())), type(error).__name__)
-                raise WorkerError(f"no Ray cluster on {where}: {why.strip()}") from None
+                raise WorkerError(f"no Ray cluster on {where}: {_brief(error)}") from None
             ray.shutdown()
             time.sleep(_PAUSE_S)
+
+
+def _brief(error: Exception) -> str:
+    """An error in one line: its first line, and the last one of a trace that it quotes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or type(error).__name__
 
 
 def _init(address: str | None, workers: int) -> None:

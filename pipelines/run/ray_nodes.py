@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RaySystemError
 
 from ironmask.errors import IronmaskError, WorkerError
 from pipelines.run.events import HERE
@@ -32,9 +32,8 @@ _ANSWER_S: Final = 10.0
 _BACK_S: Final = 600.0
 _DIGITS: Final = 12
 # What Ray says of a worker whose Python has no such module or function, and where the worker is.
-_NOT_LOADED: Final = re.compile(
-    r"failed to import on the worker|ModuleNotFoundError|ImportError|Can't get attribute"
-)
+_NOT_LOADED: Final = "failed to import on the worker"
+_NOT_READ: Final = re.compile("ModuleNotFoundError|ImportError|Can't get attribute")
 _WHERE: Final = re.compile(r"\bip=([0-9a-fA-F.:]+)")
 
 
@@ -123,7 +122,9 @@ class Nodes:
         """The fault of a node whose workers cannot load this program; None for other errors."""
         told = str(error)
         where = _WHERE.search(told)
-        if where is None or not _NOT_LOADED.search(told):
+        # Ray's own error is of what a worker is given; a stage's error is of what it does.
+        is_rays = isinstance(getattr(error, "cause", None), RaySystemError)
+        if where is None or not (_NOT_LOADED in told or (is_rays and _NOT_READ.search(told))):
             return None
         found = [node.id for node in self._alive.values() if node.address == where[1]]
         if len(found) != 1:

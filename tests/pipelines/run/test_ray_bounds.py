@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 import pytest
+from ray.exceptions import RaySystemError, RayTaskError
 
 from ironmask.errors import ParameterError, ProviderError
-from pipelines.run.ray_nodes import MODELS, Node, NodeError
+from pipelines.run import ray_nodes
+from pipelines.run.ray_nodes import MODELS, WORK, Node, NodeError, Nodes
 from pipelines.run.ray_stages import LEAST_WAITING, MOST_WAITING, Crowd, Hosts
+from pipelines.run.work import Standing
 from pipelines.spec.workplace import Workplace
+
+NODES = [Node(letter * 56, f"10.0.0.{n}", {"CPU": 1.0}) for n, letter in enumerate("abc")]
 
 
 @pytest.mark.parametrize(
@@ -71,3 +78,53 @@ def test_what_a_node_lacks_survives_a_trip_between_processes() -> None:
 def test_a_share_of_a_gpu_is_one(share: float) -> None:
     with pytest.raises(ParameterError, match="gpu_fraction"):
         Workplace(gpu_fraction=share)
+
+
+@pytest.fixture
+def nodes(monkeypatch) -> Nodes:
+    monkeypatch.setattr(ray_nodes, "_there", lambda: NODES)
+    found = Nodes(Standing())
+    found.look(now=True)
+    return found
+
+
+MISSING = ModuleNotFoundError("No module named 'pipelines'")
+AT_B = "ray::whole() (pid=7, ip=10.0.0.1)\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "cause", "is_lacking"),
+    [
+        (f"{AT_B}{MISSING!r}", RaySystemError(MISSING), True),
+        (f"{AT_B}The remote function failed to import on the worker.", RuntimeError("x"), True),
+        # A stage that lacks something is at fault itself.
+        (f"{AT_B}{MISSING!r}", MISSING, False),
+        (f"{AT_B}no memory", RaySystemError(MemoryError()), False),
+        # Nobody knows where.
+        (f"{MISSING!r}", RaySystemError(MISSING), False),
+        (f"ip=10.0.0.9 {MISSING!r}", RaySystemError(MISSING), False),
+    ],
+)
+def test_a_node_that_cannot_load_the_program_is_known(nodes, said, cause, is_lacking) -> None:
+    error = RayTaskError("whole", said, cause).as_instanceof_cause()
+    fault = nodes.lacking(WORK, error)
+    assert (fault is not None) == is_lacking
+    if fault:
+        assert (fault.node, fault.why) == ("b" * 56, "WorkerError")
+
+
+def test_nobody_waits_for_a_head_that_does_not_answer(nodes, monkeypatch) -> None:
+    answered = Event()
+
+    def patient() -> list[Node]:
+        answered.wait(60)
+        return NODES[:1]
+
+    monkeypatch.setattr(ray_nodes, "_there", patient)
+    monkeypatch.setattr(ray_nodes, "_LOOK_S", 0.0)
+    for _ in range(3):
+        nodes.look()
+        assert nodes.usable(WORK) == NODES
+    answered.set()
+    nodes.look(now=True)
+    assert nodes.usable(WORK) == NODES[:1]

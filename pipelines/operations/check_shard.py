@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Any, Final
 
 import pyarrow as pa
@@ -34,8 +33,8 @@ from pipelines.table.schemas import (
     TEMPLATES,
     TEMPLATES_OF_BEFORE,
 )
+from pipelines.table.text_set import hashes
 
-_HASH_BYTES: Final = 16
 _ROWS: Final = 8
 _PARTITION: Final = "generation"
 
@@ -167,9 +166,8 @@ def _generation(path: str) -> int:
 
 
 def _note_subjects(seen: Seen, rows: pa.Table, generation: int) -> None:
-    hashes = seen.subjects.setdefault(generation, bytearray())
-    for subject in rows["subject_id"].to_pylist():
-        hashes += blake2b(subject.encode(), digest_size=_HASH_BYTES).digest()
+    own = seen.subjects.setdefault(generation, bytearray())
+    own += hashes(rows["subject_id"]).tobytes()
     seen.templates.update(rows["run_id"].to_pylist())
 
 

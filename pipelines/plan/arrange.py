@@ -23,9 +23,9 @@ from pipelines.plan.naming import Known, named
 from pipelines.plan.repeats import Later
 from pipelines.plan.sorting import Order, by_subject
 from pipelines.plan.sources import COLUMNS
-from pipelines.plan.spool import explained, spool
 from pipelines.plan.windows import by_window
 from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table.spool import explained, spool
 from pipelines.table.text_set import Mask, Sorter, TextSet, hashes
 
 _PLANNED: Final = COLUMNS.remove(COLUMNS.get_field_index("before"))

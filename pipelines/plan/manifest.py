@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from pipelines.plan.reach import SECRET, Reach
-from pipelines.plan.spool import explained, spool
 from pipelines.plan.tabular import text_parts
 from pipelines.ports import Store
 from pipelines.spec.addresses import AddressError, has_secret, resolved, shown
 from pipelines.spec.outcomes import Outcome, Reason
+from pipelines.table.spool import explained, spool
 
 _COLUMNS: Final = ("subject_id", "uri")
 _RUN_BYTES: Final = 32 << 20

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.plan.spool import Blocks, Place, spool
 from pipelines.table.listing import rises
+from pipelines.table.spool import Blocks, Place, spool
 
 _SUBJECT: Final = "subject_id"
 _PLACE: Final = "place"

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.plan.sources import embedding_file
-from pipelines.plan.spool import Blocks, Place, spool
 from pipelines.ports import Store
+from pipelines.table.spool import Blocks, Place, spool
 
 WINDOW_BYTES: Final = 512 << 20
 """Decoded row groups that a worker keeps. A larger row group is a window of its own."""

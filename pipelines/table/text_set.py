@@ -5,7 +5,6 @@ Up to a million are kept in memory.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Final
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ironmask.errors import StorageError
+from pipelines.table.spool import spool
 
 _BYTES: Final = 16
 HASH: Final = np.dtype(f"S{_BYTES}")
@@ -96,18 +95,12 @@ def _merged(runs: list[Hashes], kept: _Kept = np.unique) -> Hashes:
 
 def _filed(parts: Iterable[Hashes]) -> Hashes:
     """Hashes in a nameless temporary file, mapped."""
-    try:
-        with tempfile.TemporaryFile(prefix="ironmask-") as file:
-            for part in parts:
-                file.write(part.tobytes())
-            file.flush()
-            count = file.tell() // _BYTES
-            return np.memmap(file, HASH, "r", shape=(count,)) if count else np.empty(0, HASH)
-    except OSError as error:
-        raise StorageError(
-            f"{tempfile.gettempdir()}: {error.strerror or error}: make room there, or name "
-            "another folder in TMPDIR"
-        ) from None
+    with spool() as file:
+        for part in parts:
+            file.write(part.tobytes())
+        file.flush()
+        count = file.tell() // _BYTES
+        return np.memmap(file, HASH, "r", shape=(count,)) if count else np.empty(0, HASH)
 
 
 class TextSet:

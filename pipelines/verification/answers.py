@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ironmask.errors import ParameterError
-from pipelines.plan.spool import spool
 from pipelines.ports import Store
+from pipelines.table.spool import spool
 from pipelines.verification.probe import Verdict
 
 COLUMNS: Final = pa.schema(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .lookups import LARGE, SIZES, lookups
-from .scale_once import ALL
+from .scale_steps import STEPS
 
 T = TypeVar("T")
 
@@ -37,10 +37,10 @@ def measured(size: int, folder: str | None) -> dict[str, Taken]:
     """Take all steps over a new table of some shards."""
     place = tempfile.mkdtemp(prefix=f"scale-{size}-", dir=folder)
     try:
-        found = {name: _taken(name, place, size) for name in ALL}
+        found = {name: _taken(name, place, size) for name in STEPS}
     finally:
         shutil.rmtree(place)
-    return {name: taken for name, taken in found.items() if ALL[name].measured}
+    return {name: taken for name, taken in found.items() if STEPS[name].measured}
 
 
 def _taken(name: str, place: str, size: int) -> Taken:

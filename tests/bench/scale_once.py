@@ -11,13 +11,9 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Final
 
-from . import scale_steps
-from .scale_table import ASIDE, Place, Step
-
-ALL: Final[dict[str, Step]] = {**scale_steps.STEPS}
-"""All steps, in the order in which they are taken."""
+from .scale_steps import STEPS
+from .scale_table import ASIDE, Place
 
 
 def peak() -> int:
@@ -30,7 +26,7 @@ def peak() -> int:
 
 def main(name: str, folder: str, size: str) -> None:
     start = time.process_time()
-    ALL[name].take(Place(Path(folder), int(size)))
+    STEPS[name].take(Place(Path(folder), int(size)))
     spent = time.process_time() - start - sum(ASIDE)
     print(json.dumps({"cpu": spent, "peak": peak()}), flush=True)
     os._exit(0)

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from support.destinations import Place
 from support.disk import unsynced
 from support.shared import shared_or_skipped
 
 from infra.store.objects import FsspecStore
+from pipelines.table.held import Destination
 
 __all__ = ["unsynced"]
 
@@ -25,6 +27,18 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("IRONMASK_MODELS", str(tmp_path / "models"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def place() -> Place:
+    """A destination in memory, before anybody holds it."""
+    return Place()
+
+
+@pytest.fixture
+def dest(place: Place) -> Destination:
+    """The same, held by a writer."""
+    return place.held()
 
 
 @pytest.fixture

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from support.destinations import OTHER_RUN, RUN, Place, enrolled, failed, row
+from support.destinations import OTHER_RUN, RUN, enrolled, failed, row
 
 from pipelines.operations.inventory import inventory
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import Purpose
 from pipelines.table import generations
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
 
 
 def lost(subject: str):

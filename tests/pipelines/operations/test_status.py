@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
-from support.destinations import DEST, OTHER_RUN, RUN, Place, commit, context, failed, job, written
+from support.destinations import DEST, OTHER_RUN, RUN, commit, context, failed, job, written
 
 from ironmask.errors import TableError
 from pipelines.operations.status import status
@@ -25,16 +25,6 @@ from pipelines.table.run_records import RunState
 from pipelines.table.text_set import TextSet
 
 HOLDER = "somebody on a machine"
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def dest(place):
-    return place.held()
 
 
 def frozen(dest, inputs: int, run_id: str = RUN):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.destinations import DEST, Place, enrolled, job, vectors
+from support.destinations import DEST, enrolled, job, vectors
 
 from ironmask.errors import SourceError, TableError
 from pipelines.repairing.damage import Damage
@@ -22,11 +22,6 @@ class NobodyError(Exception):
 class NoExecutor:
     def run(self, *_: object):
         raise NobodyError
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
 
 
 def put(place, *people: str) -> None:

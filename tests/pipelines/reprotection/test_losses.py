@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.destinations import DEST, OTHER_RUN, Place, enrolled, job
+from support.destinations import DEST, OTHER_RUN, enrolled, job
 
 from ironmask.errors import CountError, SourceError, TableError, TamperedError
 from pipelines.reprotection import losses
@@ -12,11 +12,6 @@ from pipelines.spec.template_job import Purpose
 from pipelines.table import generations
 
 MANY = [f"s{number:02d}" for number in range(40)]
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
 
 
 def prepared(place, old: list[str], new: list[str]):

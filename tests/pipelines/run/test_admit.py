@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from support.destinations import OTHER_RUN, RUN, Place, enrolled, failed, job, record
+from support.destinations import OTHER_RUN, RUN, enrolled, failed, job, record
 
 from ironmask.centring import Centring
 from ironmask.errors import MismatchError
@@ -15,17 +15,6 @@ from pipelines.run.admit import admit, as_begun, differences
 from pipelines.spec.template_job import Purpose, TemplateJob
 from pipelines.table import generations, run_records
 from pipelines.table.run_records import RunState
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def dest(place):
-    return place.held()
-
 
 OTHERS = {
     "alpha": {"params": Params(64, 13, 1)},

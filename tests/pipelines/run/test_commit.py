@@ -7,7 +7,6 @@ from support.destinations import (
     DEST,
     OTHER_RUN,
     RUN,
-    Place,
     commit,
     commit_wave,
     context,
@@ -28,16 +27,6 @@ from pipelines.table.orphans import destroy_orphans, uncommitted_inputs
 
 class PowerCutError(Exception):
     """What ends a process here; nothing of it is handled."""
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def dest(place):
-    return place.held()
 
 
 def begun(dest, run_id: str = RUN) -> tuple[Committer, set[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.destinations import OTHER_RUN, Place, enrolled, failed, job, row, vectors
+from support.destinations import OTHER_RUN, enrolled, failed, job, row, vectors
 
 from ironmask.errors import NothingToDoError, SourceError
 from pipelines.plan.census import Census
@@ -16,16 +16,6 @@ from pipelines.table.identities import of_vector
 from pipelines.table.pseudonyms import Pseudonyms
 
 SOURCE = job().source
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def dest(place):
-    return place.held()
 
 
 def put(place, people: list[str], embeddings=None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.destinations import WIDTH, Place, job, vectors
+from support.destinations import WIDTH, job, vectors
 
 from ironmask.errors import SourceError
 from pipelines.run.begin import prepare_plan
@@ -29,11 +29,6 @@ def put(store, people: list[str], embeddings, group: int = 1 << 20) -> None:
     table = pa.table({"subject_id": names, "embedding": column})
     pq.write_table(table, sink, row_group_size=group)
     store.write(SOURCE, memoryview(sink.getvalue()))
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
 
 
 def planned(place, shard_size: int = 256) -> Context:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from support.destinations import OTHER_RUN, Place, enrolled, failed, row
+from support.destinations import OTHER_RUN, enrolled, failed, row
 
 from pipelines.spec.outcomes import Outcome, Reason
 from pipelines.spec.template_job import Purpose
@@ -12,16 +12,6 @@ from pipelines.table import contents, generations
 from pipelines.table.contents import Failure
 from pipelines.table.identities import Identities, with_owner
 from pipelines.table.run_records import RunState
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def dest(place):
-    return place.held()
 
 
 def texts(*names: str) -> pa.Array:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from support.destinations import Place, commit, context, written
+from support.destinations import commit, context, written
 
 from ironmask.errors import BusyError, TableError
 from pipelines.ports import DataFile
 from pipelines.table.log_entries import Commit
 from pipelines.table.schemas import METRICS
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
 
 
 def rows(*values: float) -> pa.Table:

@@ -11,11 +11,6 @@ from pipelines.table.layout import rows_file
 from pipelines.table.orphans import destroy_orphans, orphans, uncommitted_inputs
 
 
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
 def found(dest) -> set[str]:
     return set(orphans(dest.tables, dest.store))
 

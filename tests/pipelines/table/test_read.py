@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.destinations import OTHER_RUN, Place, enrolled
+from support.destinations import OTHER_RUN, enrolled
 from support.memory_keys import MemoryKeyring
 
 from ironmask.errors import KeyNotFoundError, TableError, WrongKeyError
@@ -11,16 +11,6 @@ from pipelines.spec.template_job import Purpose
 from pipelines.table import generations
 from pipelines.table.read import find_row, open_live, templates_by
 from pipelines.table.row_cipher import open_row
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def dest(place):
-    return place.held()
 
 
 def test_a_row_is_found_and_opens(place, dest):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
-from support.destinations import WIDTH, Place, enrolled
+from support.destinations import WIDTH, enrolled
 
 from ironmask.errors import TableError, TamperedError
 from ironmask.params import Params
@@ -59,11 +59,6 @@ BOUND = {
         + b"\x05\0\0\0=1024" b"\x0d\0\0\0=quaternionic" b"\0\0\0\0" b"\x06\0\0\0=False",
     ),
 }  # fmt: skip
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
 
 
 @pytest.fixture(params=VERSIONS)

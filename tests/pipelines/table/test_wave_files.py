@@ -11,7 +11,6 @@ from support.destinations import (
     DEST,
     OTHER_RUN,
     RUN,
-    Place,
     commit,
     commit_wave,
     context,
@@ -32,16 +31,6 @@ from pipelines.spec.template_job import Purpose
 from pipelines.table import layout, waves
 from pipelines.table.orphans import destroy_orphans, orphans
 from pipelines.table.schemas import as_parquet
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def dest(place):
-    return place.held()
 
 
 def committed(dest, shards, run_id: str = RUN):

@@ -11,7 +11,7 @@ import pytest
 
 from ironmask.errors import StorageError
 from pipelines.plan.arrange import SCHEMA, rows_of_file
-from pipelines.plan.spool import explained, spool
+from pipelines.table.spool import explained, spool
 
 
 def test_it_holds_what_is_written_and_has_no_name(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="zstd")
 def spool() -> Iterator[IO[bytes]]:
     """A temporary file that ends with its use. Raises `StorageError` where it finds no room."""
     # Closing the file writes its last bytes, so errors of that are explained too.
-    with explained(), tempfile.TemporaryFile(prefix="ironmask-plan-") as file:
+    with explained(), tempfile.TemporaryFile(prefix="ironmask-") as file:
         yield file
 
 

@@ -6,7 +6,6 @@ that the sealed log lists and nobody opens. Prints milliseconds of CPU and expon
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 import time
@@ -243,20 +242,3 @@ def _exponents(found: dict[int, Taken]) -> str:
         for name in ("opening", "first", "later", "kernel")
     ]
     return " | ".join(f"{math.log(b / a, greatest / least):.2f}" for a, b in pairs)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", help="numbers of files, by commas")
-    parser.add_argument("--full", action="store_true", help=f"also {LARGE:,} files")
-    asked = parser.parse_args()
-    sizes = [int(size) for size in asked.sizes.split(",")] if asked.sizes else [*SIZES]
-    text = lookups([*sizes, *([LARGE] if asked.full else [])])
-    Path("bench-out").mkdir(exist_ok=True)
-    Path("bench-out/lookups.md").write_text(text)
-    print(text)
-    print("written to bench-out/lookups.md")
-
-
-if __name__ == "__main__":
-    main()
